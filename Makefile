@@ -1,0 +1,51 @@
+# One habit, one target. `make` alone lists them.
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+BIN := .venv/bin
+# The output folder of `make sample` is the command's own default.
+ARGS ?=
+TIER ?=
+REQUIRE ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1mmake %-13s\033[0m %s\n", $$1, $$2}'
+
+.venv/ready: requirements/bootstrap.txt requirements/worker.txt requirements/dev.txt inference/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old: ddpm-ray needs Python 3.11 or newer (make PYTHON=python3.12 ...)" >&2; exit 2; }
+	@echo "setting up .venv (once; a few GB, most of it torch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/worker.txt -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e inference
+	@touch $@
+
+.PHONY: setup
+setup: .venv/ready ## Set up .venv; every other target does it by itself
+
+.PHONY: sample
+sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_samples 16 --sampler ddim")
+	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None $(ARGS)
+
+.PHONY: test
+test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster, REQUIRE=cluster)
+	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
+
+.PHONY: lint
+lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 grep -lIE '^#!.*\b(ba)?sh\b' | xargs $(BIN)/shellcheck --severity=style
+
+.PHONY: format
+format: .venv/ready ## Format the code and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove .venv, caches and out/
+	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,156 @@
+"""Runs the tiers of tests this machine can run, and says at the end which ran and which could not, and why.
+
+unit     no Ray, no servers: seconds
+ray      a real local Ray, real `ray start` heads, a real S3 server (its part needs Go)
+cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else tests/node on Linux as root
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+TIERS = ("unit", "ray", "cluster")
+
+
+@dataclass
+class Result:
+    """What became of one tier."""
+
+    tier: str
+    state: str
+    passed: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass
+class Pytest:
+    """One run of pytest over a tier's folder; its counts come from the JUnit file, not from the text."""
+
+    tier: str
+    options: list[str] = field(default_factory=list)
+    note: str = ""
+
+    def run(self) -> Result:
+        started = time.monotonic()
+        with TemporaryDirectory() as folder:
+            report = Path(folder) / "junit.xml"
+            command = [sys.executable, "-m", "pytest", f"tests/{self.tier}", f"--junitxml={report}", *self.options]
+            code = subprocess.run(command, cwd=ROOT, check=False).returncode
+            passed, failed = count(report)
+        # Exit code 5 is "no tests collected": a tier without tests must not look green.
+        state = "passed" if code == 0 else "FAILED"
+        return Result(self.tier, state, passed, max(failed, int(code != 0)), time.monotonic() - started, self.note)
+
+
+def count(report: Path) -> tuple[int, int]:
+    """(passed, failed) of a JUnit report; (0, 0) if pytest did not come far enough to write one."""
+    if not report.exists():
+        return 0, 0
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - our own pytest wrote it
+    passed = failed = 0
+    for suite in suites:
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        failed += bad
+        passed += int(suite.get("tests", 0)) - bad - int(suite.get("skipped", 0))
+    return passed, failed
+
+
+def run_ray_tier() -> Result:
+    if shutil.which("go") is None:
+        return Pytest(
+            "ray", ["-m", "not s3"], "without the S3 server: it is built with Go, and `go` is not on PATH"
+        ).run()
+    return Pytest("ray").run()
+
+
+def docker_answers() -> bool:
+    if shutil.which("docker") is None or shutil.which("kind") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=30).returncode == 0
+
+
+def why_no_cluster() -> str:
+    """The reason why this machine cannot have a cluster, or "" if it can."""
+    if os.environ.get("KUBECONFIG") or docker_answers():
+        return ""
+    others = "set KUBECONFIG, or start Docker and install kind"
+    if sys.platform != "linux":
+        return others
+    if os.geteuid() != 0:
+        return f"{others}, or run as root for the cluster of tests/node"
+    if shutil.which("go") is None:
+        return f"{others}, or install Go for the cluster of tests/node"
+    return ""
+
+
+def run_cluster_tier() -> Result:
+    reason = why_no_cluster()
+    if reason:
+        return Result("cluster", "could not run", note=reason)
+    started = time.monotonic()
+    if subprocess.run([ROOT / "kind-setup.sh"], cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+        return Result("cluster", "FAILED", 0, 1, time.monotonic() - started, "kind-setup.sh failed, see above")
+    result = Pytest("cluster").run()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+RUN = {"unit": lambda: Pytest("unit").run(), "ray": run_ray_tier, "cluster": run_cluster_tier}
+
+
+def table(results: list[Result]) -> str:
+    rows = [("TIER", "RESULT", "PASSED", "FAILED", "TIME", "")]
+    rows += [
+        (
+            r.tier,
+            r.state,
+            str(r.passed),
+            str(r.failed),
+            f"{r.seconds / 60:.0f} min {r.seconds % 60:02.0f} s",
+            r.note,
+        )
+        for r in results
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tier", choices=TIERS, help="run this tier alone")
+    parser.add_argument(
+        "--require", choices=TIERS, action="append", default=[], help="fail if this tier cannot run"
+    )
+    args = parser.parse_args()
+
+    results = []
+    for tier in [args.tier] if args.tier else TIERS:
+        print(f"\n== {tier} ==", flush=True)
+        results.append(RUN[tier]())
+    for result in results:
+        if result.state == "could not run" and result.tier in [*args.require, args.tier]:
+            result.state, result.failed = "FAILED", 1
+
+    print(
+        f"\n{table(results)}\n\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed"
+    )
+    return int(any(r.failed for r in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
