@@ -47,7 +47,7 @@ def schedule(name: ScheduleName, timesteps: int) -> Schedule:
     if timesteps < 1:
         raise InvalidSpec(f"a schedule of {timesteps} timesteps is empty", hint="use at least 1")
     betas = _FORMULAS[name](timesteps)
-    alphas_cumprod = np.cumprod(1.0 - betas)
+    alphas_cumprod = np.cumprod(1.0 - betas, dtype=np.float64)
     betas.setflags(write=False)
     alphas_cumprod.setflags(write=False)
     return Schedule(name, betas, alphas_cumprod)
