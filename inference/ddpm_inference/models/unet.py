@@ -149,7 +149,7 @@ class Unet(nn.Module):
         bottom = x
         x = F.relu(self.bnorm(self.attention_int(self.resint1(x, emb), emb)))
         x = self.resint2(x, emb) + bottom
-        for up, skip in zip(self.upsampling, [bottom, *reversed(skips[1:])], strict=True):
+        for up, skip in zip(self.upsampling, [bottom, *reversed(skips)], strict=False):
             x = up(torch.cat([x, skip], dim=1), emb)
         result: Tensor = self.out_conv(F.relu(self.bnorm_out(x + outermost)))
         return result
