@@ -1,0 +1,6 @@
+"""Where results live: shards, the manifest that accounts for them, and how a run resumes from what is there."""
+
+from ddpm_inference.store.manifest import FileRecord, Manifest, Selection, ShardRecord, select
+from ddpm_inference.store.store import Scan, Store
+
+__all__ = ["FileRecord", "Manifest", "Scan", "Selection", "ShardRecord", "Store", "select"]

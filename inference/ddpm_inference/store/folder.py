@@ -1,0 +1,140 @@
+"""A folder of the local file system as a place for results."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ddpm_inference.errors import StorageFailed
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files below an absolute path. One process at a time writes to it.
+
+    A file is written under a hidden name beside its own, brought to the disk, and renamed.
+    """
+
+    path: Path
+
+    @property
+    def uri(self) -> str:
+        return str(self.path)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        path = self.path / folder
+        with _explained("listed", path):
+            return {entry.name: entry.stat().st_size for entry in _files(path) if not entry.name.endswith(PARTIAL)}
+
+    def read(self, name: str) -> bytes | None:
+        path = self.path / name
+        with _explained("read", path):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        return ((name, self.read(name)) for name in names)
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.stream(name, len(data)) as file:
+            file.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = self.path / name
+        with _explained("looked up", path):
+            if path.exists():
+                return False
+        self.write(name, data)
+        return True
+
+    @contextmanager
+    def stream(self, name: str, length: int) -> Iterator[BinaryIO]:
+        path = self.path / name
+        with _explained("written", path), _whole(path) as partial, partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    def copy(self, name: str, alias: str) -> None:
+        path = self.path / alias
+        with _explained("written", path), _whole(path) as partial:
+            try:
+                partial.hardlink_to(self.path / name)
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                shutil.copyfile(self.path / name, partial)
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with _explained("removed", self.path / name):
+                (self.path / name).unlink(missing_ok=True)
+
+    def clean(self, folder: str) -> None:
+        path = self.path / folder
+        with _explained("cleaned", path):
+            for entry in _files(path):
+                if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def _files(path: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            yield from (entry for entry in entries if entry.is_file())
+    except FileNotFoundError:
+        return
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write to that becomes `path` if all goes well, and is gone if not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        # Also after success: renaming one hard link onto another of the same file leaves both.
+        partial.unlink(missing_ok=True)
+
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
+
+_AGAIN = "then run the same command again: it does only what is missing"
+
+_CAUSES: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", f"free some space there, {_AGAIN}"),
+    errno.EDQUOT: ("the disk quota is used up", f"free some space there, {_AGAIN}"),
+    errno.EROFS: ("the file system is read-only", "choose another output place"),
+    errno.ENOTDIR: ("a part of the path is a file", "choose another output place"),
+    errno.EEXIST: ("a file is in the way", "choose another output place"),
+    errno.EISDIR: ("a folder is in the way", "move it away, or choose another output place"),
+}
+
+
+@contextmanager
+def _explained(action: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise StorageFailed(
+            f"{path} could not be {action}: user id {os.geteuid()} may not",
+            hint="choose another output place, or change the rights there",
+        ) from error
+    except OSError as error:
+        cause, hint = _CAUSES.get(
+            error.errno or 0, (error.strerror or str(error), f"see to the file system, {_AGAIN}")
+        )
+        raise StorageFailed(f"{path} could not be {action}: {cause}", hint=hint) from error

@@ -1,0 +1,107 @@
+"""The manifest: which shards and files make up a finished job. And which shards serve N samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from ddpm_inference.job import Document, Identity, Sha256, Shard, shards_of
+
+
+class FileRecord(Document):
+    """One stored file: its length in bytes and its sha256."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class ShardRecord(Shard):
+    """One stored shard: its range, and length in bytes and sha256 of its file. `size` counts samples."""
+
+    bytes: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(first=self.first, last=self.last)
+
+
+class Manifest(Document):
+    """What a finished job consists of. It holds no time and no path: equal jobs have equal manifests.
+
+    Attributes:
+        shape: (C, H, W) of one sample.
+        shards: every shard of samples 0 to n_samples - 1, in order, each sample exactly once.
+        files: what else was made of the shards (``samples.npy``, ``grid.png``), by name.
+    """
+
+    version: Literal[1] = 1
+    fingerprint: Sha256
+    identity: Identity
+    n_samples: Annotated[int, Field(ge=1)]
+    shape: tuple[int, int, int]
+    dtype: Literal["float32"] = "float32"
+    shards: tuple[ShardRecord, ...]
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def of(
+        cls, identity: Identity, n_samples: int, shards: Iterable[ShardRecord], files: dict[str, FileRecord]
+    ) -> Manifest:
+        """The manifest of a job from its shards, in order."""
+        return cls(
+            fingerprint=identity.fingerprint,
+            identity=identity,
+            n_samples=n_samples,
+            shape=identity.model.image_shape,
+            shards=tuple(shards),
+            files=files,
+        )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.fingerprint != self.identity.fingerprint:
+            raise ValueError("the fingerprint is not that of the identity")
+        if self.shape != self.identity.model.image_shape:
+            raise ValueError(f"the shape {self.shape} is not that of the model, {self.identity.model.image_shape}")
+        wanted = shards_of(self.n_samples, self.identity.batch_size)
+        for index, (there, shard) in enumerate(zip(self.shards, wanted, strict=False)):
+            if (there.first, there.last) != (shard.first, shard.last):
+                raise ValueError(
+                    f"shard {index} holds samples {there.first} to {there.last}, not {shard.first} to {shard.last}"
+                )
+        if sum(shard.size for shard in self.shards) != self.n_samples:
+            raise ValueError(f"the shards do not account for {self.n_samples} samples")
+        return self
+
+
+class Selection(NamedTuple):
+    """Shards for N samples: those that are there, in order, and those that must still be sampled, in order."""
+
+    usable: list[ShardRecord]
+    missing: list[Shard]
+
+
+def select(records: Iterable[ShardRecord], n_samples: int, batch_size: int) -> Selection:
+    """Picks from whole shards those that make up samples 0 to N-1.
+
+    A shard serves only for exactly its range: where the last one is too short, or longer than N allows, that
+    one batch is sampled again. Records off the batch grid or beyond N are left out, not an error.
+    """
+    there = {(record.first, record.last): record for record in records}
+    selection = Selection([], [])
+    for shard in shards_of(n_samples, batch_size):
+        record = there.get((shard.first, shard.last))
+        if record is None:
+            selection.missing.append(shard)
+        else:
+            selection.usable.append(record)
+    return selection
+
+
+def superseded(shards: Iterable[Shard], manifest: Manifest) -> list[Shard]:
+    """Those of `shards` that a longer shard of the manifest, of the same batch, takes the place of."""
+    lasts = {record.first: record.last for record in manifest.shards}
+    return [shard for shard in shards if shard.last < lasts.get(shard.first, -1)]

@@ -1,0 +1,54 @@
+"""What the store needs of a place where files can lie. `Folder` and `Bucket` are the two there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class Writer(Protocol):
+    def write(self, data: bytes | memoryview, /) -> object: ...
+
+
+class Place(Protocol):
+    """Files below one URI, by relative names with slashes. A file appears whole or not at all.
+
+    Every method raises StorageFailed, which says what could not be done, where, and why.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Names and lengths in bytes of the files directly in a folder ("" is the top), from one fresh listing.
+
+        Nothing there is an empty answer. Temporary files are not listed.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file, or None if there is none."""
+
+    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Whole files in order, a few ahead at most where that is faster."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file, in place of the one that is there."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a file if there is none of that name; else writes nothing and returns False."""
+
+    def stream(self, name: str, length: int) -> AbstractContextManager[Writer]:
+        """A file of about `length` bytes, written bit by bit.
+
+        It appears, in place of the one there, when the block ends without an error.
+        """
+
+    def copy(self, name: str, alias: str) -> None:
+        """Makes the content of `name` appear as `alias` too."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes files; one that is not there is no error."""
+
+    def clean(self, folder: str) -> None:
+        """Removes what broken off writes left in a folder."""
