@@ -91,10 +91,11 @@ class NoiseSource:
         self._shape = shape
         self._keys = round_keys(seed, device)
         rows = samples.to(device, torch.int64).view(-1, 1)
-        blocks = torch.arange(-(-math.prod(shape) // 4), dtype=torch.int64, device=device).view(1, -1)
-        # Row 1, the step, is filled in by each call.
-        parts = torch.broadcast_tensors(blocks, torch.zeros_like(blocks), rows & _WORD, rows >> 32)
-        self._counter = torch.stack(parts)
+        blocks = torch.arange(-(-math.prod(shape) // 4), dtype=torch.int64, device=device)
+        self._counter = torch.zeros(4, len(rows), len(blocks), dtype=torch.int64, device=device)
+        self._counter[0] = blocks
+        self._counter[2] = rows & _WORD
+        self._counter[3] = rows >> 32
 
     def __call__(self, step: int) -> Tensor:
         """The noise of timestep `step` (0..2^32-2; the one above is x_T's): (B, C, H, W) float32."""

@@ -1,0 +1,187 @@
+"""Samplers: from x_T to x_0 with a network that predicts the noise in x_t.
+
+Every sampler has one signature, predicts x_0 from eps at each step, clamps it to [-1, 1], and ends at that x_0.
+Coefficients are float64 scalars. They are applied by separate multiplications and additions, whose rounding
+IEEE 754 fixes: a fused multiply-add, which some kernels use for parts of a tensor, would make bits depend on
+where in the batch a row lies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from ddpm_inference.job import SamplerName, SamplerSpec
+from ddpm_inference.sampling.schedule import Schedule, spaced
+
+EpsModel = Callable[[Tensor, int], Tensor]
+Noise = Callable[[int], Tensor]
+Callback = Callable[[int, int], None]
+
+
+class SampleFunction(Protocol):
+    """The signature of every sampler.
+
+    Args:
+        eps_model: (x_t (B, C, H, W) float32, t) -> the predicted noise, float32 of the same shape.
+        x_T: (B, C, H, W) float32, standard normal; not changed.
+        schedule: the schedule that the network was trained with.
+        spec: number of steps, and what the sampler needs beside it.
+        noise: t -> standard normal noise of x_T's shape for the step that leaves timestep t. Asked by timestep and
+            not by position in the chain, once at most for each, and never for the last step.
+        callback: called as (steps done, steps) after each step.
+
+    Returns:
+        x_0: (B, C, H, W) float32 in [-1, 1].
+
+    Raises:
+        InvalidSpec: if `spec.steps` does not fit the schedule.
+    """
+
+    def __call__(
+        self,
+        eps_model: EpsModel,
+        x_T: Tensor,  # noqa: N803 - the papers' x_T
+        schedule: Schedule,
+        spec: SamplerSpec,
+        *,
+        noise: Noise,
+        callback: Callback | None = None,
+    ) -> Tensor: ...
+
+
+class Step(NamedTuple):
+    """One step of a chain: from timestep t, with alphas_cumprod `acp`, to where it is `acp_next` (1 for x_0)."""
+
+    t: int
+    acp: float
+    acp_next: float
+
+
+def chain(schedule: Schedule, steps: int) -> list[Step]:
+    """The steps from x_T to x_0."""
+    visited = spaced(schedule.timesteps, steps)
+    acp = [float(schedule.alphas_cumprod[t]) for t in visited]
+    return [Step(*step) for step in zip(visited, acp, [*acp[1:], 1.0], strict=True)]
+
+
+def predict_x0(x: Tensor, eps: Tensor, acp: float) -> Tensor:
+    """x_0 = x_t / √ᾱ_t - √(1/ᾱ_t - 1) eps, clamped to [-1, 1]: arXiv 2006.11239, equation 15."""
+    x0 = x * math.sqrt(1.0 / acp)
+    return x0.sub_(eps * math.sqrt(1.0 / acp - 1.0)).clamp_(-1.0, 1.0)
+
+
+def sample_ddpm(
+    eps_model: EpsModel,
+    x_T: Tensor,  # noqa: N803
+    schedule: Schedule,
+    spec: SamplerSpec,
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Ancestral sampling, x_{t-1} ~ N(μ̃(x_t, x_0), σ_t²): arXiv 2006.11239, equation 7 and algorithm 2.
+
+    σ_t² is β_t (variance "large") or β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t) ("small"). Fewer steps than timesteps use the
+    betas of the subsequence, β = 1 - ᾱ_t / ᾱ_next: arXiv 2102.09672, section 4 (equation 19).
+    """
+    x = x_T
+    for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
+        x0 = predict_x0(x, eps_model(x, t), acp)
+        if acp_next == 1.0:
+            x = x0
+        else:
+            alpha = acp / acp_next
+            beta = 1.0 - alpha
+            posterior = (1.0 - acp_next) / (1.0 - acp)
+            sigma = math.sqrt(beta if spec.variance == "large" else beta * posterior)
+            x0_part = x0 * (math.sqrt(acp_next) * beta / (1.0 - acp))
+            x = (x * (math.sqrt(alpha) * posterior)).add_(x0_part).add_(noise(t) * sigma)
+        if callback is not None:
+            callback(done, spec.steps)
+    return x
+
+
+def sample_ddim(
+    eps_model: EpsModel,
+    x_T: Tensor,  # noqa: N803
+    schedule: Schedule,
+    spec: SamplerSpec,
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> Tensor:
+    """x_next = √ᾱ_next x_0 + √(1 - ᾱ_next - σ²) eps + σ z, σ = η √((1 - ᾱ_next)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_next):
+    arXiv 2010.02502, equations 12 and 16.
+
+    eps is the one that leads from the clamped x_0 to x_t, (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t).
+    """
+    x = x_T
+    for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
+        x0 = predict_x0(x, eps_model(x, t), acp)
+        if acp_next == 1.0:
+            x = x0
+        else:
+            sigma = spec.eta * math.sqrt((1.0 - acp_next) / (1.0 - acp) * (1.0 - acp / acp_next))
+            direction = math.sqrt((1.0 - acp_next - sigma**2) / (1.0 - acp))
+            x0_part = x0 * (math.sqrt(acp_next) - math.sqrt(acp) * direction)
+            x = (x * direction).add_(x0_part)
+            if sigma > 0.0:
+                x.add_(noise(t) * sigma)
+        if callback is not None:
+            callback(done, spec.steps)
+    return x
+
+
+def sample_dpmpp(
+    eps_model: EpsModel,
+    x_T: Tensor,  # noqa: N803
+    schedule: Schedule,
+    spec: SamplerSpec,
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M), x_next = (σ_next/σ_t) x_t - α_next (e^{-h} - 1) D: arXiv 2211.01095, algorithm 2.
+
+    D = (1 + 1/(2r)) x_0 - 1/(2r) x_0', where x_0' is the prediction one step earlier, h and h' are the steps in
+    λ = ln(α/σ), and r = h'/h. The first step and the last, where h is infinite, are of first order: D = x_0.
+    Draws no noise.
+    """
+    x = x_T
+    x0_before: Tensor | None = None
+    h_before = math.nan
+    for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
+        x0 = predict_x0(x, eps_model(x, t), acp)
+        if acp_next == 1.0:
+            x = x0
+        else:
+            h = 0.5 * (math.log(acp_next / (1.0 - acp_next)) - math.log(acp / (1.0 - acp)))
+            weight = 0.0 if x0_before is None else 0.5 * h / h_before
+            scale = -math.sqrt(acp_next) * math.expm1(-h)
+            x = (x * math.sqrt((1.0 - acp_next) / (1.0 - acp))).add_(x0 * (scale * (1.0 + weight)))
+            if x0_before is not None:
+                x.sub_(x0_before * (scale * weight))
+            x0_before, h_before = x0, h
+        if callback is not None:
+            callback(done, spec.steps)
+    return x
+
+
+SAMPLERS: dict[SamplerName, SampleFunction] = {"ddpm": sample_ddpm, "ddim": sample_ddim, "dpmpp": sample_dpmpp}
+
+
+def sample(
+    eps_model: EpsModel,
+    x_T: Tensor,  # noqa: N803
+    schedule: Schedule,
+    spec: SamplerSpec,
+    *,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> Tensor:
+    """The sampler that `spec` names; see `SampleFunction`."""
+    return SAMPLERS[spec.name](eps_model, x_T, schedule, spec, noise=noise, callback=callback)
