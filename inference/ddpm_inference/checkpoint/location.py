@@ -1,0 +1,98 @@
+"""Where a checkpoint lies: a file, the package itself, or S3. `fetch` gives its bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
+
+SIZE_LIMIT = 4 << 30
+"""Bytes a checkpoint may have; the widest networks that train on one GPU are a tenth of it."""
+
+SCHEMES = "a path, file://, builtin:// or s3://"
+LATER = ("gs", "https", "http", "pvc")
+
+PACKAGE = Path(__file__).resolve().parents[1]
+BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
+"""In a wheel the shipped checkpoints are inside the package; in a checkout they lie at its root."""
+
+
+def fetch(uri: str) -> bytes:
+    """The bytes of the checkpoint at `uri`: a path, file://, builtin://NAME or s3://BUCKET/KEY.
+
+    Raises:
+        InvalidSpec: for a scheme that is not known.
+        ModelNotFound: if nothing is there, or it may not be read.
+        ModelRejected: for what is no file, or larger than `SIZE_LIMIT`.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return _read_file(Path(uri), uri)
+    match scheme:
+        case "file":
+            return _read_file(_local_path(uri), uri)
+        case "builtin":
+            return _read_file(_builtin(rest), uri)
+        case "s3":
+            return _read_s3(uri)
+        case _ if scheme in LATER:
+            raise InvalidSpec(f"{uri}: {scheme}:// is not supported yet", hint=f"use {SCHEMES}")
+        case _:
+            raise InvalidSpec(f"{uri}: {scheme}:// is not known", hint=f"use {SCHEMES}")
+
+
+def _local_path(uri: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise InvalidSpec(f"{uri} names another machine, {parts.netloc}", hint="three slashes: file:///path")
+    return Path(unquote(parts.path))
+
+
+def _builtin(name: str) -> Path:
+    shipped = {path.stem: path for folder in BUILTIN_FOLDERS for path in folder.glob("*.safetensors")}
+    if name not in shipped:
+        raise ModelNotFound(
+            f"builtin://{name} is not shipped", hint=f"there is: {', '.join(sorted(shipped)) or 'none at all'}"
+        )
+    return shipped[name]
+
+
+def _read_file(path: Path, uri: str) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelRejected(f"{uri} is a {'folder' if path.is_dir() else 'device'}, not a file")
+        with path.open("rb") as file:
+            _refuse_larger(os.fstat(file.fileno()).st_size, uri)
+            return file.read()
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"{uri} is not there", hint="check --model_path") from error
+    except OSError as error:
+        raise ModelNotFound(f"{uri} cannot be read: {error.strerror}") from error
+
+
+def _read_s3(uri: str) -> bytes:
+    # Imported here, as fsspec does it: a checkpoint on disk does not need them.
+    from aiohttp import ClientError as ConnectionFailed
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        bucket = fsspec.filesystem("s3", use_listings_cache=False)
+        _refuse_larger(bucket.info(uri)["size"], uri)
+        data: bytes = bucket.cat_file(uri)
+        return data
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"{uri} is not there: no such bucket or object", hint="check --model_path") from error
+    except (OSError, ValueError, BotoCoreError, ClientError, ConnectionFailed) as error:
+        raise ModelNotFound(
+            f"{uri} cannot be read: {error}",
+            hint="check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and their rights there",
+        ) from error
+
+
+def _refuse_larger(size: int, uri: str) -> None:
+    if size > SIZE_LIMIT:
+        raise ModelRejected(f"{uri} has {size:,} bytes; a checkpoint may have {SIZE_LIMIT:,}")
