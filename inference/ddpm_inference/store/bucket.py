@@ -6,27 +6,22 @@ Endpoint and credentials come from the usual AWS_* environment and files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
-import aiohttp
 import s3fs
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import ClientError
 
 from ddpm_inference.errors import StorageFailed
 from ddpm_inference.store.place import Writer
+from ddpm_inference.store.s3_errors import S3_ERRORS, cause_of, code_of
 
 SMALLEST_PART = 16 * 2**20
 MOST_PARTS = 10_000
 KEYS_A_DELETE = 1000
+READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,12 @@ class Bucket:
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    @property
+    def reached_by_workers(self) -> bool:
+        return True
+
     def sizes(self, folder: str) -> dict[str, int]:
-        start = self._key(folder).rstrip("/") + "/" if self._key(folder) else ""
+        start = self._start(folder)
         found: dict[str, int] = {}
         page: dict[str, str] = {}
         with self._explained("listed", folder):
@@ -62,13 +61,16 @@ class Bucket:
             try:
                 data: bytes = self._s3.cat_file(self._path(name), max_concurrency=1)
             except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
+                if code_of(error) == "NoSuchBucket":
                     raise
                 return None
             return data
 
-    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        return ((name, self.read(name)) for name in names)
+    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        names = iter(names)
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            while batch := list(islice(names, READS_AT_ONCE)):
+                yield from pool.map(self.read, batch)
 
     def write(self, name: str, data: bytes) -> None:
         with self._explained("written", name):
@@ -79,7 +81,7 @@ class Bucket:
             try:
                 self._s3.pipe_file(self._path(name), data, mode="create")
             except OSError as error:
-                if _code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                if code_of(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
                     return False
                 raise
             return True
@@ -96,7 +98,7 @@ class Bucket:
             except BaseException:
                 # An upload that is neither committed nor discarded would be completed by its own __del__.
                 upload.closed = True
-                with suppress(*_S3_ERRORS):
+                with suppress(*S3_ERRORS):
                     upload.discard()
                 raise
 
@@ -105,20 +107,43 @@ class Bucket:
             self._s3.cp_file(self._path(name), self._path(alias))
 
     def remove(self, names: Iterable[str]) -> None:
-        keys = iter([{"Key": self._key(name)} for name in names])
-        while batch := list(islice(keys, KEYS_A_DELETE)):
-            with self._explained("emptied", ""):
+        names = iter(names)
+        while batch := list(islice(names, KEYS_A_DELETE)):
+            keys = [{"Key": self._key(name)} for name in batch]
+            with self._explained("removed", batch[0]):
                 answer = self._s3.call_s3(
-                    "delete_objects", Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
+                    "delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}
                 )
                 for failed in answer.get("Errors", ()):
                     raise ClientError({"Error": failed}, "DeleteObjects")
 
     def clean(self, folder: str) -> None:
-        """Nothing to do: a broken off write leaves no object."""
+        """Discards uploads that were never completed: invisible, but paid for.
+
+        A user who may not list them can still write, so that is no error; a lifecycle rule does the same.
+        """
+        with self._explained("cleaned", folder):
+            try:
+                answer = self._s3.call_s3(
+                    "list_multipart_uploads", Bucket=self.bucket, Prefix=self._start(folder), Delimiter="/"
+                )
+                for upload in answer.get("Uploads", ()):
+                    self._s3.call_s3(
+                        "abort_multipart_upload",
+                        Bucket=self.bucket,
+                        Key=upload["Key"],
+                        UploadId=upload["UploadId"],
+                    )
+            except (PermissionError, FileNotFoundError):
+                return
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".strip("/")
+
+    def _start(self, folder: str) -> str:
+        """What the keys of a folder's files begin with."""
+        key = self._key(folder)
+        return f"{key}/" if key else ""
 
     def _path(self, name: str) -> str:
         return f"{self.bucket}/{self._key(name)}"
@@ -126,64 +151,20 @@ class Bucket:
     @property
     def _s3(self) -> s3fs.S3FileSystem:
         # fsspec keeps one instance a process, and makes a new one after a fork.
-        return s3fs.S3FileSystem(use_listings_cache=False)
+        connection = s3fs.S3FileSystem(use_listings_cache=False)
+        try:
+            connection.connect()
+        except ValueError as error:
+            raise StorageFailed(
+                f"{self.uri} cannot be reached: {error}", hint="correct AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL"
+            ) from error
+        return connection
 
     @contextmanager
     def _explained(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
-        except _S3_ERRORS as error:
-            cause = _cause(error)
+        except S3_ERRORS as error:
+            cause = cause_of(error)
             where = f"{self.uri}/{name}".rstrip("/")
             raise StorageFailed(f"{where} could not be {action}: {cause.what}", hint=cause.hint) from error
-
-
-_S3_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-
-
-class _Cause(NamedTuple):
-    what: str
-    hint: str
-
-
-_BUCKET = _Cause(
-    "there is no such bucket", "create it, or correct the URI, or the endpoint in AWS_ENDPOINT_URL_S3"
-)
-_REJECTED = _Cause(
-    "the server does not accept the credentials",
-    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
-)
-_FORBIDDEN = _Cause("the credentials do not allow it", "give them the right to list, read, write and delete there")
-_NONE = _Cause("there are no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
-
-_CAUSES = {
-    "NoSuchBucket": _BUCKET,
-    "InvalidAccessKeyId": _REJECTED,
-    "SignatureDoesNotMatch": _REJECTED,
-    "ExpiredToken": _REJECTED,
-    "InvalidToken": _REJECTED,
-    "AccessDenied": _FORBIDDEN,
-    "AllAccessDisabled": _FORBIDDEN,
-}
-
-
-def _client_error(error: BaseException | None) -> ClientError | None:
-    """The server's own answer, which s3fs hangs below the OSError it makes of it."""
-    while error is not None and not isinstance(error, ClientError):
-        error = error.__cause__
-    return error
-
-
-def _code(error: BaseException) -> str | None:
-    answer = _client_error(error)
-    return answer.response["Error"].get("Code") if answer else None
-
-
-def _cause(error: BaseException) -> _Cause:
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError, ProfileNotFound)):
-        return _NONE
-    known = _CAUSES.get(_code(error) or "")
-    return known or _Cause(
-        str(_client_error(error) or error) or type(error).__name__,
-        "see to the S3 server, then run the same command again: it does only what is missing",
-    )

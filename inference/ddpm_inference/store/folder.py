@@ -30,6 +30,10 @@ class Folder:
     def uri(self) -> str:
         return str(self.path)
 
+    @property
+    def reached_by_workers(self) -> bool:
+        return False
+
     def sizes(self, folder: str) -> dict[str, int]:
         path = self.path / folder
         with _explained("listed", path):
@@ -43,8 +47,8 @@ class Folder:
             except FileNotFoundError:
                 return None
 
-    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        return ((name, self.read(name)) for name in names)
+    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        return (self.read(name) for name in names)
 
     def write(self, name: str, data: bytes) -> None:
         with self.stream(name, len(data)) as file:

@@ -20,6 +20,10 @@ class Place(Protocol):
     @property
     def uri(self) -> str: ...
 
+    @property
+    def reached_by_workers(self) -> bool:
+        """Whether it is the same place on every machine."""
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Names and lengths in bytes of the files directly in a folder ("" is the top), from one fresh listing.
 
@@ -29,8 +33,8 @@ class Place(Protocol):
     def read(self, name: str) -> bytes | None:
         """A whole file, or None if there is none."""
 
-    def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
-        """Whole files in order, a few ahead at most where that is faster."""
+    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """Like `read` for each name, in order; a few are read ahead where that is faster."""
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file, in place of the one that is there."""

@@ -11,22 +11,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
-
-import numpy as np
 
 from ddpm_inference.errors import InvalidSpec, OutputConflict, StorageFailed
 from ddpm_inference.job import Identity, Shard
-from ddpm_inference.store.bucket import Bucket
-from ddpm_inference.store.folder import Folder
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
+from ddpm_inference.store.npy_file import npy_chunks, npy_length
 from ddpm_inference.store.place import Place
-from ddpm_inference.store.shard_file import DTYPE, Damaged, Samples, check_samples, decode, encode, sha256
+from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, sha256
+from ddpm_inference.store.uri import place_of
 
 IDENTITY = "job.json"
 MANIFEST = "manifest.json"
@@ -39,7 +34,7 @@ class Scan(NamedTuple):
 
     Attributes:
         records: whole shards of the identity asked for, by range. Ranges may overlap: see `select`.
-        warnings: one sentence for each file that is damaged or of another job; it will be sampled again.
+        warnings: one sentence for each file that is damaged or of another job; such a file is as good as missing.
     """
 
     records: list[ShardRecord]
@@ -62,20 +57,7 @@ class Store:
         Raises:
             InvalidSpec: for any other URI.
         """
-        scheme, separator, rest = uri.partition("://")
-        if not separator:
-            if not uri:
-                raise InvalidSpec("the output place is empty", hint="name a folder or s3://bucket/prefix")
-            return cls(Folder(Path(uri).absolute()))
-        if scheme == "file" and re.match(r"(localhost)?/", rest):
-            return cls(Folder(Path(unquote(urlsplit(uri).path))))
-        bucket, _, prefix = rest.partition("/")
-        if scheme == "s3" and bucket:
-            return cls(Bucket(bucket, prefix.strip("/")))
-        raise InvalidSpec(
-            f"the output URI {uri} is not known",
-            hint="known are a folder's path, file:///path and s3://bucket/prefix",
-        )
+        return cls(place_of(uri))
 
     @property
     def uri(self) -> str:
@@ -85,7 +67,7 @@ class Store:
     @property
     def reached_by_workers(self) -> bool:
         """Whether workers write their shards themselves; where not, they hand them to the driver."""
-        return isinstance(self.place, Bucket)
+        return self.place.reached_by_workers
 
     def read_identity(self) -> Identity | None:
         """The identity of the job that lives here, or None if none does.
@@ -146,9 +128,8 @@ class Store:
         """Reads and checks every stored shard, one at a time."""
         scan = Scan([], [])
         shards = sorted(self._shards(), key=lambda shard: shard.name)
-        for shard, (name, data) in zip(
-            shards, self.place.read_each(_shard_path(shard) for shard in shards), strict=True
-        ):
+        files = self.place.read_each(_shard_path(shard) for shard in shards)
+        for shard, data in zip(shards, files, strict=True):
             if data is None:
                 continue
             try:
@@ -158,7 +139,7 @@ class Store:
                 if samples.shape[1:] != identity.model.image_shape:
                     raise Damaged(f"its samples have the shape {samples.shape[1:]}")
             except Damaged as error:
-                scan.warnings.append(f"{self.uri}/{name} does not count and is sampled again: {error}")
+                scan.warnings.append(f"{self.uri}/{_shard_path(shard)} does not count: {error}")
             else:
                 scan.records.append(_record(shard, data))
         return scan
@@ -248,20 +229,11 @@ class Store:
         Raises:
             ValueError: if the batches are not what `shape` says. The file does not appear.
         """
-        header = _npy_header(shape)
-        length = len(header) + DTYPE.itemsize * int(np.prod(shape, dtype=np.int64))
-        digest, rows = hashlib.sha256(header), 0
+        digest, length = hashlib.sha256(), npy_length(shape)
         with self.place.stream(name, length) as file:
-            file.write(header)
-            for batch in batches:
-                if batch.dtype != DTYPE or batch.shape[1:] != shape[1:]:
-                    raise ValueError(f"a batch is {batch.dtype} {batch.shape}, not float32 (n, {shape[1:]})")
-                data = np.ascontiguousarray(batch).tobytes()
-                digest.update(data)
-                file.write(data)
-                rows += len(batch)
-            if rows != shape[0]:
-                raise ValueError(f"the batches hold {rows} rows, not {shape[0]}")
+            for chunk in npy_chunks(shape, batches):
+                digest.update(chunk)
+                file.write(chunk)
         return FileRecord(bytes=length, sha256=digest.hexdigest())
 
     def link_or_copy(self, name: str, alias: str) -> None:
@@ -283,9 +255,10 @@ class Store:
 
     def _remove_run(self) -> None:
         # The manifest goes first, job.json last: broken off anywhere, this is the former job, unfinished.
-        self.place.remove([MANIFEST])
-        self.place.remove([*DERIVED, *(_shard_path(shard) for shard in self._shards())])
-        self.place.remove([IDENTITY])
+        top = self.place.sizes("")
+        shards = [_shard_path(shard) for shard in self._shards()]
+        for names in ([MANIFEST], [*DERIVED], shards, [IDENTITY]):
+            self.place.remove([name for name in names if name in top or name in shards])
 
 
 _WAYS_OUT = "choose another output place, or give --overwrite to remove what that run left"
@@ -302,11 +275,3 @@ def _record(shard: Shard, data: bytes) -> ShardRecord:
 
 def _pretty(document: Identity | Manifest) -> bytes:
     return (document.model_dump_json(indent=1) + "\n").encode()
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    from io import BytesIO
-
-    buffer = BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
