@@ -1,0 +1,119 @@
+"""Schedules against their published formulas, written out again here or taken from another implementation."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpm_inference.errors import InvalidSpec
+from ddpm_inference.job import ScheduleName
+from ddpm_inference.sampling.schedule import schedule, spaced
+
+NAMES = get_args(ScheduleName)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("timesteps", [1, 2, 50, 1000, 4000])
+def test_betas_are_variances_and_what_is_left_of_the_image_falls(name: ScheduleName, timesteps: int) -> None:
+    made = schedule(name, timesteps)
+    assert made.timesteps == timesteps
+    assert made.betas.dtype == made.alphas_cumprod.dtype == np.float64
+    assert made.betas.shape == made.alphas_cumprod.shape == (timesteps,)
+    assert np.all((made.betas >= 0) & (made.betas <= 0.999))
+    assert np.all(np.diff(made.alphas_cumprod) <= 0)
+    assert np.all((made.alphas_cumprod > 0) & (made.alphas_cumprod <= 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alphas_cumprod_is_the_product_of_what_each_step_leaves(name: ScheduleName) -> None:
+    made = schedule(name, 100)
+    left = 1.0
+    for beta, product in zip(made.betas, made.alphas_cumprod, strict=True):
+        left *= 1.0 - float(beta)
+        assert math.isclose(left, product, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schedule_cannot_be_changed_by_those_who_share_it(name: ScheduleName) -> None:
+    made = schedule(name, 10)
+    with pytest.raises(ValueError, match="read-only"):
+        made.betas[0] = 0.5
+    with pytest.raises(ValueError, match="read-only"):
+        made.alphas_cumprod[0] = 0.5
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
+@pytest.mark.parametrize("timesteps", [10, 1000])
+def test_linear_and_cosine_are_the_ones_that_diffusers_has(
+    name: ScheduleName, theirs: str, timesteps: int
+) -> None:
+    betas = DDPMScheduler(timesteps, beta_schedule=theirs).betas.double().numpy()
+    np.testing.assert_allclose(schedule(name, timesteps).betas, betas, rtol=1e-5, atol=1e-7)
+
+
+def test_sigmoid_is_the_formula_of_the_origin() -> None:
+    t, start, end, tau = torch.linspace(0, 1000, 1001, dtype=torch.float64) / 1000, -3.0, 3.0, 1.0
+    v_start, v_end = torch.tensor(start / tau).sigmoid().double(), torch.tensor(end / tau).sigmoid().double()
+    products = (v_end - ((t * (end - start) + start) / tau).sigmoid()) / (v_end - v_start)
+    products = products / products[0]
+    betas = (1 - products[1:] / products[:-1]).clip(0, 0.999)
+    np.testing.assert_allclose(schedule("sigmoid", 1000).betas, betas.numpy(), rtol=1e-4)
+
+
+def test_cosine_of_the_origin_is_its_own_formula() -> None:
+    betas = [0.02 * (1 - math.cos(math.pi / 2 * (t + 1e-4) / 1000) ** 2) for t in range(1000)]
+    np.testing.assert_allclose(schedule("cosine_origin", 1000).betas, betas, rtol=1e-6, atol=1e-15)
+
+
+def test_linear_goes_from_1e_4_to_0_02() -> None:
+    betas = schedule("linear", 1000).betas
+    assert (betas[0], betas[-1]) == (1e-4, 0.02)
+    assert betas[500] - betas[499] == pytest.approx(0.0199 / 999)
+
+
+def test_a_schedule_of_no_timesteps_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="0 timesteps"):
+        schedule("linear", 0)
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(InvalidSpec, match="quadratic") as refused:
+        schedule("quadratic", 10)  # type: ignore[arg-type]
+    assert "cosine_origin" in refused.value.hint
+
+
+@given(st.integers(1, 3000), st.data())
+def test_a_shorter_chain_starts_at_pure_noise_and_falls_evenly(timesteps: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, timesteps))
+    visited = spaced(timesteps, steps)
+    assert len(visited) == steps
+    assert visited[0] == timesteps - 1
+    assert visited[-1] >= 0
+    gaps = -np.diff([*visited, -1])
+    assert np.all(gaps >= 1)
+    assert np.all(np.abs(gaps - timesteps / steps) <= 1)
+
+
+@pytest.mark.parametrize("timesteps", [1, 7, 1000])
+def test_as_many_steps_as_timesteps_visit_every_one(timesteps: int) -> None:
+    assert spaced(timesteps, timesteps) == list(range(timesteps - 1, -1, -1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 10, 20, 30, 50, 100, 250, 999])
+def test_spacing_is_what_diffusers_calls_trailing(steps: int) -> None:
+    theirs = DDPMScheduler(1000, timestep_spacing="trailing")
+    theirs.set_timesteps(steps)
+    assert spaced(1000, steps) == theirs.timesteps.tolist()[:steps]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 11])
+def test_steps_that_do_not_fit_are_refused(steps: int) -> None:
+    with pytest.raises(InvalidSpec, match=f"{steps} steps"):
+        spaced(10, steps)
