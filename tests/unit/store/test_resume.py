@@ -169,4 +169,4 @@ class Resumes(RuleBasedStateMachine):
 
 
 TestResumes = Resumes.TestCase
-TestResumes.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+TestResumes.settings = settings(max_examples=20, stateful_step_count=12, deadline=None)

@@ -1,0 +1,250 @@
+"""An S3 bucket as a place for results, on a real S3 server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import s3fs
+
+from ddpm_inference.errors import StorageFailed
+from ddpm_inference.job import shards_of
+from ddpm_inference.store import Store
+from ddpm_inference.store.shard_file import Samples, encode
+from tests.s3 import Reconnect, S3Server, StartS3, UseS3
+from tests.store_contract import StoreContract
+from tests.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
+
+OURS = an_identity()
+SHARDS = list(shards_of(20, 8))
+
+
+class TestBucket(StoreContract):
+    @pytest.fixture
+    def uri(self, bucket: str) -> str:
+        return f"s3://{bucket}/deep/out"
+
+
+def test_a_bucket_without_a_prefix_will_do(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}")
+    manifest = run(store, OURS, 20)
+    np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
+
+
+def test_places_whose_names_begin_alike_do_not_mix(bucket: str) -> None:
+    one, other = Store.open(f"s3://{bucket}/out"), Store.open(f"s3://{bucket}/out2")
+    run(one, OURS, 20)
+    assert other.scan(OURS) == ([], [])
+    other.claim(an_identity(seed=1), overwrite=True)
+    assert one.finished(OURS, 20) is not None
+
+
+def test_a_name_with_signs_of_its_own_is_taken_literally(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}/run [1] *?#%20")
+    manifest = run(store, OURS, 20)
+    assert store.finished(OURS, 20) == manifest
+    store.claim(OURS, overwrite=True)
+    assert store.scan(OURS).records == []
+
+
+def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(
+    bucket: str, s3_server: S3Server
+) -> None:
+    identity = an_identity(batch_size=1, img_size=1)
+    store = Store.open(f"s3://{bucket}/many")
+    store.claim(identity, overwrite=False)
+    shards = list(shards_of(1100, 1))
+    folder = s3_server.folder / bucket / "many" / "shards"
+    folder.mkdir()
+    for shard in shards:
+        (folder / shard.name).write_bytes(encode(shard, samples_of(shard, identity), identity.fingerprint))
+    records, warnings = store.scan(identity)
+    assert warnings == []
+    assert [record.shard for record in records] == shards
+    store.claim(identity, overwrite=True)
+    assert store.place.sizes("shards") == {}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_store_in_use_works_in_another_process(bucket: str, method: str) -> None:
+    store = Store.open(f"s3://{bucket}/out")
+    store.claim(OURS, overwrite=False)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        calls = [(shard, samples_of(shard, OURS), OURS.fingerprint) for shard in SHARDS]
+        records = pool.starmap(store.write_shard, calls)
+    assert store.scan(OURS).records == records
+
+
+def test_of_many_writers_of_one_shard_the_first_wins(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}/out")
+    store.claim(OURS, overwrite=False)
+    shard = SHARDS[0]
+    variants = [samples_of(shard, OURS) + np.float32(1e-6 * index) for index in range(8)]
+    records = []
+
+    def write(index: int) -> None:
+        records.append(store.write_shard(shard, variants[index], OURS.fingerprint))
+
+    threads = [threading.Thread(target=write, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(records) == 8
+    assert set(records) == set(store.scan(OURS).records)
+
+
+def test_a_large_file_is_uploaded_in_parts_and_is_the_same(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}/out")
+    batches = [np.random.default_rng(index).random((64, 1, 128, 128), dtype=np.float32) for index in range(5)]
+    record = store.write_npy("samples.npy", (320, 1, 128, 128), batches)
+    data = store.place.read("samples.npy")
+    assert data is not None
+    assert record.bytes == len(data) == 128 + 320 * 128 * 128 * 4
+    np.testing.assert_array_equal(np.frombuffer(data, "<f4", offset=128), np.concatenate(batches).ravel())
+    store.link_or_copy("samples.npy", "alias.npy")
+    assert store.place.read("alias.npy") == data
+
+
+def open_uploads(bucket: str) -> list[str]:
+    answer = s3fs.S3FileSystem().call_s3("list_multipart_uploads", Bucket=bucket)
+    return [upload["Key"] for upload in answer.get("Uploads", ())]
+
+
+def _upload_for_ever(store: Store) -> None:
+    part = np.zeros((256, 1, 128, 128), np.float32)
+    store.write_npy("samples.npy", (10**6, 1, 128, 128), (part for _ in range(10**6)))
+
+
+def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next_run(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}/out")
+    store.claim(OURS, overwrite=False)
+    writer = multiprocessing.get_context("fork").Process(target=_upload_for_ever, args=(store,))
+    writer.start()
+    deadline = time.monotonic() + 60
+    while not open_uploads(bucket):
+        assert time.monotonic() < deadline, "the upload does not begin"
+        assert writer.is_alive()
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert set(store.place.sizes("")) == {"job.json"}
+    store.claim(OURS, overwrite=False)
+    assert open_uploads(bucket) == []
+
+
+def test_an_upload_that_fails_is_discarded_at_once(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}/out")
+
+    def batches() -> Iterator[Samples]:
+        yield np.zeros((256, 1, 128, 128), np.float32)
+        assert open_uploads(bucket) == ["out/samples.npy"]
+        raise RuntimeError("the next batch cannot be had")
+
+    with pytest.raises(RuntimeError, match="cannot be had"):
+        store.write_npy("samples.npy", (1024, 1, 128, 128), batches())
+    assert open_uploads(bucket) == []
+    assert store.place.sizes("") == {}
+
+
+def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it_is_back(
+    start_s3: StartS3, use_s3: UseS3, tmp_path: Path
+) -> None:
+    with start_s3(tmp_path) as server:
+        use_s3(server)
+        s3fs.S3FileSystem().mkdir("bucket")
+        store = Store.open("s3://bucket/out")
+        store.claim(OURS, overwrite=False)
+        records = write_shards(store, OURS, SHARDS[:2])
+        server.kill()
+        for act in (
+            lambda: write_shards(store, OURS, SHARDS[2:]),
+            lambda: store.read_shard(records[0]),
+            lambda: store.scan(OURS),
+            lambda: store.write_npy("samples.npy", (8, 1, 4, 4), [samples_of(SHARDS[0], OURS)]),
+        ):
+            with pytest.raises(StorageFailed, match="the S3 server does not answer") as failure:
+                act()
+            assert server.endpoint in failure.value.message
+            assert "AWS_ENDPOINT_URL_S3" in failure.value.hint
+    with start_s3(tmp_path) as server:
+        use_s3(server)
+        assert store.scan(OURS) == (records, [])
+        manifest = run(store, OURS, 20)
+        np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
+
+
+def test_a_place_one_may_only_read_is_named(start_s3: StartS3, use_s3: UseS3, tmp_path: Path) -> None:
+    with start_s3(tmp_path) as server:
+        use_s3(server)
+        s3fs.S3FileSystem().mkdir("bucket")
+        store = Store.open("s3://bucket/out")
+        store.claim(OURS, overwrite=False)
+        records = write_shards(store, OURS, SHARDS[:2])
+    with start_s3(tmp_path, "--readonly") as server:
+        use_s3(server)
+        assert store.scan(OURS).records == records
+        with pytest.raises(StorageFailed, match="could not be written: the credentials do not allow it"):
+            write_shards(store, OURS, SHARDS[2:])
+        with pytest.raises(StorageFailed, match="could not be removed: the credentials do not allow it"):
+            store.claim(OURS, overwrite=True)
+        assert store.scan(OURS).records == records
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "hint"),
+    [
+        (
+            {"AWS_SECRET_ACCESS_KEY": "wrong"},
+            "the server does not accept the credentials",
+            "AWS_SECRET_ACCESS_KEY",
+        ),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "No user exists", "AWS_"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no credentials", "AWS_ACCESS_KEY_ID"),
+        ({"AWS_PROFILE": "nobody"}, "there are no credentials", "AWS_PROFILE"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "does not answer", "AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL": "nonsense"}, "Invalid endpoint: nonsense", "AWS_ENDPOINT_URL"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "does not answer", "AWS_ENDPOINT_URL"),
+    ],
+    ids=["secret", "key", "none", "profile", "nobody listens", "no address", "endpoint of S3 alone"],
+)
+def test_a_server_that_cannot_be_used_as_set_up_is_named(
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    reconnect: Reconnect,
+    tmp_path: Path,
+    changes: dict[str, str],
+    says: str,
+    hint: str,
+) -> None:
+    # The machine's own files and its metadata service must not answer in place of the environment.
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    reconnect()
+    with pytest.raises(StorageFailed, match=says) as failure:
+        Store.open(f"s3://{bucket}/out").claim(OURS, overwrite=False)
+    assert f"s3://{bucket}/out" in failure.value.message
+    assert hint in failure.value.hint
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+    store = Store.open(f"s3://{bucket}-not/out")
+    for act in (
+        lambda: store.claim(OURS, overwrite=False),
+        lambda: store.claim(OURS, overwrite=True),
+        lambda: store.scan(OURS),
+        lambda: write_shards(store, OURS, SHARDS),
+    ):
+        with pytest.raises(StorageFailed, match="there is no such bucket") as failure:
+            act()
+        assert f"s3://{bucket}-not/out" in failure.value.message
+        assert "create it" in failure.value.hint
