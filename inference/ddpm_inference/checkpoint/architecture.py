@@ -40,19 +40,13 @@ def resolve(weights: Weights, metadata: Metadata | None, request: ModelRequest) 
     else:
         spec, notes = metadata.model, []
         _refuse_contradictions(request, spec.model_dump(), "metadata says")
-    multiple = size_multiple(spec.name, len(spec.downs))
-    if spec.img_size % multiple:
-        raise InvalidSpec(
-            f"--img_size {spec.img_size} does not fit the checkpoint: {spec.name} with {len(spec.downs)} levels "
-            f"needs a multiple of {multiple}",
-            hint="give the image size that the checkpoint was trained with",
-        )
     check(weights, spec)
     return spec, notes
 
 
 def check(weights: Weights, spec: ModelSpec) -> None:
-    """Holds the weights against the layout of `spec`: same keys, same shapes, right types, all finite.
+    """Holds the weights against the layout of `spec`: same keys, same shapes, right types, all finite;
+    and its image size against its levels.
 
     Raises:
         ModelRejected: naming what differs.
@@ -72,6 +66,12 @@ def check(weights: Weights, spec: ModelSpec) -> None:
         raise ModelRejected(
             f"it is not a {_described(spec)}: {'; '.join(filter(None, found))}",
             hint="it must be the state dict of that network, whole and alone",
+        )
+    multiple = size_multiple(spec.name, len(spec.downs))
+    if spec.img_size % multiple:
+        raise ModelRejected(
+            f"image size {spec.img_size} does not fit a {_described(spec)}, which needs a multiple of {multiple}",
+            hint="give the --img_size that it was trained with",
         )
     for key, value in weights.items():
         _check_values(key, value)

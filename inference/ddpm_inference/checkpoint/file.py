@@ -156,9 +156,13 @@ def convert(
     if target.exists() and not overwrite:
         raise InvalidSpec(f"{target} is there already", hint="give another name, or --overwrite")
     checkpoint = load(source, request)
-    if checkpoint.trained and trained and checkpoint.trained != trained:
-        raise InvalidSpec(f"{source} says it was trained with {checkpoint.trained}, not {trained}")
-    trained = checkpoint.trained or trained
+    said = checkpoint.trained
+    if said and trained and (said.name, said.timesteps) != (trained.name, trained.timesteps):
+        raise InvalidSpec(
+            f"{source} says it was trained with the schedule {said.name} of {said.timesteps} timesteps, "
+            f"not {trained.name} of {trained.timesteps}"
+        )
+    trained = said or trained
     data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained))
     _write(target, data)
     return replace(checkpoint, trained=trained, sha256=hashlib.sha256(data).hexdigest())

@@ -14,7 +14,7 @@ SIZE_LIMIT = 4 << 30
 """Bytes a checkpoint may have; the widest networks that train on one GPU are a tenth of it."""
 
 SCHEMES = "a path, file://, builtin:// or s3://"
-LATER = ("gs", "https", "http", "pvc")
+LATER = ("gs", "https", "http")
 
 PACKAGE = Path(__file__).resolve().parents[1]
 BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
@@ -25,10 +25,12 @@ def fetch(uri: str) -> bytes:
     """The bytes of the checkpoint at `uri`: a path, file://, builtin://NAME or s3://BUCKET/KEY.
 
     Raises:
-        InvalidSpec: for a scheme that is not known.
+        InvalidSpec: for what is no place, or of a scheme that is not known.
         ModelNotFound: if nothing is there, or it may not be read.
         ModelRejected: for what is no file, or larger than `SIZE_LIMIT`.
     """
+    if "\0" in uri:
+        raise InvalidSpec(f"{uri!r} is no place: it holds a null character")
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return _read_file(Path(uri), uri)

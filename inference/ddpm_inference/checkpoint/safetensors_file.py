@@ -26,6 +26,7 @@ Weights = dict[str, Array]
 METADATA_KEY = "ddpm_ray"
 HEADER_LIMIT = 1 << 20
 LENGTH_BYTES = 8
+MOST_AXES = 4
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
@@ -96,6 +97,8 @@ def _metadata(header: bytes) -> Metadata | None:
 def _array(key: str, dtype: str, shape: list[int], data: bytearray) -> Array:
     if dtype not in DTYPES:
         raise ModelRejected(f"tensor {key} holds values of type {dtype}; known are {', '.join(DTYPES)}")
+    if 0 in shape or len(shape) > MOST_AXES:
+        raise ModelRejected(f"tensor {key} has a shape that no network has: {shape}")
     array = np.frombuffer(data, DTYPES[dtype]).reshape(shape)
     if dtype == "I64":
         return array

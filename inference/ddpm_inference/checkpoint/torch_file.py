@@ -20,7 +20,7 @@ from io import BytesIO
 from ddpm_inference.errors import ModelRejected
 
 ENTRY_LIMIT = 10_000
-PICKLE_LIMIT = 4 << 20
+PICKLE_LIMIT = 1 << 20
 READ_SECONDS = 120
 REFUSED = 2
 ALONE = "save model.state_dict() alone, with a current torch.save"

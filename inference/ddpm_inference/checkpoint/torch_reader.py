@@ -15,6 +15,8 @@ from ddpm_inference.checkpoint.safetensors_file import as_array, encode
 from ddpm_inference.checkpoint.torch_file import ALONE, REFUSED
 from ddpm_inference.errors import ModelRejected
 
+# For a file that is damaged inside. Anything else ends this process, and the caller refuses the file as well.
+TORCH_RAISES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError)
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}
 
 
@@ -29,7 +31,7 @@ def read(data: bytes) -> bytes:
     except UnpicklingError as error:
         # torch's own words recommend weights_only=False; nobody shall read that here.
         raise ModelRejected("torch refuses it: it holds more than weights, or is damaged") from error
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
+    except TORCH_RAISES as error:
         raise ModelRejected(f"torch cannot read it: {str(error).partition('. ')[0]}") from error
     if not isinstance(state, dict):
         raise ModelRejected(f"it holds a {type(state).__name__}, not a state dict")

@@ -1,0 +1,52 @@
+"""Checkpoints in a bucket of a real S3 server."""
+
+from __future__ import annotations
+
+import pytest
+import s3fs
+
+from ddpm_inference.checkpoint import fetch, location
+from ddpm_inference.errors import ModelNotFound, ModelRejected
+from tests.s3 import Reconnect
+
+pytestmark = pytest.mark.s3
+
+
+def test_an_object_is_read_whole(bucket: str) -> None:
+    data = bytes(range(256)) * 50_000
+    s3fs.S3FileSystem().pipe_file(f"{bucket}/models/unet.pt", data)
+    assert fetch(f"s3://{bucket}/models/unet.pt") == data
+
+
+@pytest.mark.parametrize("place", ["{}/models/none.pt", "no-such-bucket/unet.pt", "{}/models"])
+def test_what_is_not_there_is_not_found(place: str, bucket: str) -> None:
+    s3fs.S3FileSystem().pipe_file(f"{bucket}/models/unet.pt", b"weights")
+    with pytest.raises(ModelNotFound, match="is not there"):
+        fetch(f"s3://{place.format(bucket)}")
+
+
+def test_an_object_beyond_the_limit_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")
+    monkeypatch.setattr(location, "SIZE_LIMIT", 6)
+    with pytest.raises(ModelRejected, match="has 7 bytes; a checkpoint may have 6"):
+        fetch(f"s3://{bucket}/unet.pt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"AWS_SECRET_ACCESS_KEY": "wrong"},
+        {"AWS_ACCESS_KEY_ID": "nobody"},
+        {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+    ],
+)
+def test_a_server_that_does_not_answer_or_refuses_is_said_so(
+    change: dict[str, str], bucket: str, monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect
+) -> None:
+    s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")
+    for name, value in change.items():
+        monkeypatch.setenv(name, value)
+    reconnect()
+    with pytest.raises(ModelNotFound, match="cannot be read") as error:
+        fetch(f"s3://{bucket}/unet.pt")
+    assert "AWS_ENDPOINT_URL" in error.value.hint

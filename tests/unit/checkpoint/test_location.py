@@ -1,0 +1,89 @@
+"""Where checkpoints may lie: paths, file://, builtin://. S3 has a test with a real server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ddpm_inference.checkpoint import fetch, location
+from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
+
+
+def test_paths_and_file_uris_name_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "my model.pt"
+    path.write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    for uri in (
+        str(path),
+        "my model.pt",
+        f"file://{path}",
+        path.as_uri(),
+        path.as_uri().replace("//", "//localhost"),
+    ):
+        assert fetch(uri) == b"weights"
+
+
+def test_a_shipped_checkpoint_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location, "BUILTIN_FOLDERS", (tmp_path / "absent", tmp_path))
+    (tmp_path / "faces.safetensors").write_bytes(b"weights")
+    assert fetch("builtin://faces") == b"weights"
+    for name in ("mnist", "", "../faces", "faces.safetensors", str(tmp_path / "faces")):
+        with pytest.raises(ModelNotFound, match="is not shipped") as error:
+            fetch(f"builtin://{name}")
+        assert error.value.hint == "there is: faces"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("https://example.org/model.pt", "https:// is not supported yet"),
+        ("http://169.254.169.254/latest", "http:// is not supported yet"),
+        ("gs://bucket/model.pt", "gs:// is not supported yet"),
+        ("ftp://example.org/model.pt", "ftp:// is not known"),
+        ("simplecache::s3://bucket/key", "simplecache::s3:// is not known"),
+    ],
+)
+def test_other_schemes_are_refused_and_the_known_ones_listed(uri: str, said: str) -> None:
+    with pytest.raises(InvalidSpec) as error:
+        fetch(uri)
+    assert said in error.value.message
+    assert error.value.hint == "use a path, file://, builtin:// or s3://"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("file://elsewhere/model.pt", "names another machine, elsewhere"), ("model\0.pt", "holds a null character")],
+)
+def test_what_is_no_place_at_all_is_refused(uri: str, said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        fetch(uri)
+
+
+def test_what_is_not_there_or_cannot_be_read_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ModelNotFound, match="nothing is not there"):
+        fetch(str(tmp_path / "nothing"))
+    with pytest.raises(ModelNotFound, match="cannot be read: Not a directory"):
+        fetch(str(tmp_path / "file" / "model.pt"))
+    with pytest.raises(ModelNotFound, match="cannot be read: File name too long"):
+        fetch("x" * 300)
+
+
+def test_folders_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ModelRejected, match="is a folder, not a file"):
+        fetch(str(tmp_path))
+    with pytest.raises(ModelRejected, match="pipe is a device, not a file"):
+        fetch(str(tmp_path / "pipe"))
+    with pytest.raises(ModelRejected, match="is a device, not a file"):
+        fetch("/dev/zero")
+
+
+def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.pt"
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ModelRejected, match="has 1,099,511,627,776 bytes; a checkpoint may have 4,294,967,296"):
+        fetch(str(huge))
