@@ -1,0 +1,146 @@
+"""Says how many samples are digits: `python models/judge.py out/samples.npy`.
+
+The judge is a small network trained on real digits and on decoys, never on samples (classifier.py, decoys.py). It
+accepts an image that it takes for one of the ten digits with a confidence of 0.9 or more. Beside the samples it is
+shown held-out real digits and things that are no digits, so that its own strictness can be seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import classifier
+import decoys
+import digits
+import numpy as np
+import torch
+from classifier import Classifier
+from rich import print
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm_inference.job import ModelSpec, SamplerSpec
+from ddpm_inference.models import build
+from ddpm_inference.models.predictor import predictor
+from ddpm_inference.sampling.noise import NoiseSource
+from ddpm_inference.sampling.samplers import sample
+from ddpm_inference.sampling.schedule import schedule, spaced
+
+WEIGHTS = Path(__file__).parent / "judge.safetensors"
+SEED = 0
+
+
+def kid(features: Tensor, others: Tensor) -> float:
+    """Unbiased squared MMD with the kernel (x·y / d + 1)³: arXiv 1801.01401, section 4. features (N, d)."""
+    x, y = features.double(), others.double()
+    n, m = len(x), len(y)
+    within_x, within_y, between = (_kernel(a, b) for a, b in ((x, x), (y, y), (x, y)))
+    return float(
+        (within_x.sum() - within_x.trace()) / (n * (n - 1))
+        + (within_y.sum() - within_y.trace()) / (m * (m - 1))
+        - 2 * between.mean()
+    )
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def nearest(images: Tensor, known: Tensor) -> float:
+    """Mean distance (root of the summed squares over pixels) of each image to the nearest of `known`."""
+    return float(torch.cdist(images.flatten(1), known.flatten(1)).min(1).values.mean())
+
+
+def untrained(count: int) -> Tensor:
+    """What a network with random weights draws with DDIM in 20 steps: (count, 1, 28, 28) in [0, 1]."""
+    torch.manual_seed(SEED)
+    spec = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=32, img_size=28, time_embedding="step")
+    chain = SamplerSpec(name="ddim", timesteps=1000, steps=20, eta=0.0, schedule="linear", variance=None)
+    eps = predictor(build(spec).eval(), spec, spaced(chain.timesteps, chain.steps))
+    noise = NoiseSource(SEED, torch.arange(count), spec.image_shape)
+    with torch.inference_mode():
+        x0 = sample(eps, noise.initial(), schedule(chain.schedule, chain.timesteps), chain, noise=noise)
+    return (x0 + 1) / 2
+
+
+def read(path: Path) -> Tensor:
+    """The samples of a samples.npy: float32 (N, 1, 28, 28) in [0, 1].
+
+    Raises:
+        ValueError: if the file holds anything else.
+    """
+    samples = np.load(path, allow_pickle=False)
+    if samples.dtype != np.float32 or samples.ndim != 4 or samples.shape[1:] != (1, 28, 28):
+        raise ValueError(f"{path} holds {samples.dtype} {samples.shape}, not float32 (N, 1, 28, 28)")
+    if not (samples.min() >= 0 and samples.max() <= 1):
+        raise ValueError(f"{path} holds values outside [0, 1]")
+    return torch.from_numpy(samples)
+
+
+def trusted(train_anew: bool, data: digits.Digits) -> Classifier:
+    """The judge as shipped, or trained anew and then saved in its place."""
+    if train_anew:
+        judge = classifier.train(data, SEED)
+        save_file({key: value.contiguous() for key, value in judge.state_dict().items()}, WEIGHTS)
+        return judge
+    judge = Classifier()
+    judge.load_state_dict(load_file(WEIGHTS))
+    return judge.eval()
+
+
+def acceptance(judge: Classifier, images: dict[str, Tensor]) -> Table:
+    """How much of each kind of image is accepted, and how what is accepted falls to the ten digits."""
+    table = Table(title="Accepted as a digit, with confidence of 0.9 or more", title_justify="left")
+    for heading in ("images", "N", "accepted", *"0123456789"):
+        table.add_column(heading, justify="left" if heading == "images" else "right")
+    for name, group in images.items():
+        verdicts = classifier.accepted(judge, group)
+        sure = verdicts[verdicts >= 0]
+        shares = sure.bincount(minlength=10) / max(1, len(sure))
+        table.add_row(
+            name, str(len(group)), f"{len(sure) / len(group):.1%}", *(f"{share:.1%}" for share in shares.tolist())
+        )
+    return table
+
+
+def distances(judge: Classifier, groups: dict[str, Tensor], data: digits.Digits, held_out: digits.Digits) -> Table:
+    """KID against held-out digits, and the distance in pixels to the nearest digit of the training set, which
+    would be near 0 for a network that had learned its examples by heart."""
+    table = Table(title="Distance from real digits", title_justify="left")
+    for heading in ("images", "KID x 1000", "to the nearest training digit"):
+        table.add_column(heading, justify="left" if heading == "images" else "right")
+    reference = classifier.in_batches(judge.features, held_out.images)
+    for name, group in groups.items():
+        score = (
+            ""
+            if group is held_out.images
+            else f"{1000 * kid(classifier.in_batches(judge.features, group), reference):.2f}"
+        )
+        table.add_row(name, score, f"{nearest(group, data.images):.2f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("samples", type=Path, nargs="+", help="samples.npy of a run, 1,000 samples or more")
+    parser.add_argument("--train", action="store_true", help="train the judge anew (minutes) and keep it")
+    options = parser.parse_args()
+    data, held_out = digits.load()
+    judge = trusted(options.train, data)
+    samples = {str(path): read(path) for path in options.samples}
+    generator = torch.Generator().manual_seed(SEED)
+    fakes = {f"decoys: {name}": make(held_out, generator) for name, make in decoys.MAKERS.items()}
+    order = torch.randperm(len(data.images), generator=generator)
+    real = {
+        f"training digits, part {i + 1}": data.images[part] for i, part in enumerate(torch.split(order, 1000)[:4])
+    }
+    real["held-out digits"] = held_out.images
+    known = {"held-out digits": held_out.images, **fakes, "an untrained network's samples": untrained(250)}
+    print(acceptance(judge, samples | known))
+    print(distances(judge, samples | real, data, held_out))
+
+
+if __name__ == "__main__":
+    main()
