@@ -1,7 +1,9 @@
+# shellcheck shell=bash
 # The programs built from Go modules: where a group lies once built, and how it is built.
 
 programs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../programs" && pwd)
-cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/ddpm-ray
+# What `up` starts; the other groups are built by those who use them.
+node_groups=(kubernetes coredns local-path-provisioner registry s3)
 
 program_groups() { find "$programs_dir" -mindepth 2 -maxdepth 2 -name go.mod -printf '%h\n' | xargs -n1 basename | sort; }
 
@@ -12,36 +14,55 @@ program_bin() {
   echo "$cache_dir/$1-${pins:0:12}/bin"
 }
 
-# pin GROUP MODULE: the version that go.mod holds, as v1.2.3.
-pin() { awk -v module="$2" '$1 == "require" {$1 = ""; $0 = $0} $1 == module && $2 ~ /^v/ {print $2; exit}' "$programs_dir/$1/go.mod"; }
-
-# linker_flags GROUP: each project stamps its version in its own release build; without it `kubectl version` says v0.0.0.
-linker_flags() {
-  local version minor
-  case $1 in
-  kubernetes)
-    version=$(pin kubernetes k8s.io/kubernetes) minor=${version#*.}
-    printf -- '-X k8s.io/component-base/version.%s ' "gitVersion=$version" gitMajor=1 "gitMinor=${minor%%.*}"
-    ;;
-  esac
-  echo "-s -w"
+# program_path GROUP…: their folders as in $PATH.
+program_path() {
+  local group
+  for group in "$@"; do program_bin "$group"; done | paste -sd:
 }
+
+# pin GROUP MODULE: the version that go.mod holds, as v1.2.3.
+pin() { awk -v module="$2" '$1 == module && $2 ~ /^v/ {print $2; exit}' "$programs_dir/$1/go.mod"; }
 
 build_group() {
   local group=$1 bin
   bin=$(program_bin "$group")
-  [ -d "$bin" ] && return
+  [ ! -d "$bin" ] || return 0
   command -v go >/dev/null ||
     refuse "no Go, which builds the node's programs ($group)" "Install Go 1.26 or newer (https://go.dev/dl) and put it on PATH."
   say "building $group; from a cold Go cache this may take minutes"
+  mkdir -p "${bin%/bin}"
   step "built $group" install_tools "$group" "$bin"
 }
 
-# Into a folder beside it, then renamed: an interrupted build leaves nothing that looks built.
+# Into a folder beside it, then renamed: an interrupted build leaves nothing that looks built. One at a time.
 install_tools() {
   local group=$1 bin=$2
-  rm -rf "$bin.part"
-  mkdir -p "$bin.part"
-  (cd "$programs_dir/$group" && CGO_ENABLED=0 GOBIN=$bin.part go install -trimpath -ldflags "$(linker_flags "$group")" tool) >&2
-  mv "$bin.part" "$bin"
+  (
+    flock 9
+    [ ! -d "$bin" ] || exit 0
+    cd "$programs_dir/$group" || exit
+    rm -rf "$bin.part"
+    CGO_ENABLED=0 GOBIN=$bin.part go install -trimpath -ldflags "$(linker_flags "$group")" tool >&2
+    [ "$group" != kuberay ] || keep_kuberay_config "${bin%/bin}"
+    mv "$bin.part" "$bin"
+  ) 9>"${bin%/bin}/lock"
+}
+
+# linker_flags GROUP: Kubernetes stamps its version in its release builds; without it the API server calls itself v0.0.0.
+linker_flags() {
+  local version minor
+  if [ "$1" = kubernetes ]; then
+    version=$(pin kubernetes k8s.io/kubernetes)
+    minor=${version#*.}
+    printf -- '-X k8s.io/component-base/version.%s ' "gitVersion=$version" gitMajor=1 "gitMinor=${minor%%.*}"
+  fi
+  echo "-s -w"
+}
+
+# KubeRay's CRDs, rights and Deployment: beside its program, so that an installation needs no Go module cache.
+keep_kuberay_config() {
+  local module
+  module=$(go list -m -f '{{.Dir}}' github.com/ray-project/kuberay/ray-operator)
+  rm -rf "$1/config"
+  cp -r --no-preserve=mode "$module/config" "$1/config"
 }

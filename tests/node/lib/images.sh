@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Small images FROM scratch, made and pushed inside the node. podman's own store there is the node's: /var/lib/containers.
+
+# in_registry IMAGE: asks the registry's folder, so it needs no running registry.
+in_registry() {
+  local name=${1#"$registry/"}
+  [ -d "$state/lib/registry/docker/registry/v2/repositories/${name%:*}/_manifests/tags/${name##*:}/current" ]
+}
+
+# push_image IMAGE CONTEXT: builds a folder with a Dockerfile and pushes it.
+push_image() {
+  wait_for_registry
+  in_node podman build --quiet --tag "$1" "$2" >/dev/null
+  in_node podman push --quiet --tls-verify=false "$1"
+}
+
+# The one image that the node itself needs: every pod's sandbox, and the shell of the provisioner's helper pods.
+# Debian's static busybox, taken out of its package: installing it would replace another busybox.
+make_tools_image() {
+  local context=$state/busybox
+  rm -rf "$context"
+  mkdir -p "$context/root"
+  (cd "$context" && apt-get download -q busybox-static) >>"$state/log/apt.log" 2>&1 ||
+    refuse "apt-get could not download busybox-static" "All it said is in $state/log/apt.log; 'apt-get update' may help."
+  dpkg-deb -x "$context"/busybox-static_*.deb "$context/package"
+  (cd "$context/root" && mkdir bin && cp ../package/bin/busybox bin/ && for tool in $(bin/busybox --list); do ln -s busybox "bin/$tool" 2>/dev/null || true; done)
+  printf 'FROM scratch\nCOPY root/ /\nUSER 65534:65534\nENTRYPOINT ["/bin/sleep", "infinity"]\n' >"$context/Dockerfile"
+  push_image "$tools_image" "$context"
+  rm -rf "$context"
+}
+
+# program_image GROUP PROGRAM: the image's name, keyed as the program is.
+program_image() {
+  local built
+  built=$(dirname "$(program_bin "$1")")
+  echo "$registry/node/$2:${built##*-}"
+}
+
+# make_program_image PROGRAM IMAGE
+make_program_image() {
+  local context
+  context=$(mktemp -d "$state/image.XXXX")
+  cp "$1" "$context/program"
+  cp /etc/ssl/certs/ca-certificates.crt "$context/"
+  cat >"$context/Dockerfile" <<DOCKERFILE
+FROM scratch
+COPY program /$(basename "$1")
+COPY ca-certificates.crt /etc/ssl/certs/
+USER 65532:65532
+ENTRYPOINT ["/$(basename "$1")"]
+DOCKERFILE
+  push_image "$2" "$context"
+  rm -rf "$context"
+}
