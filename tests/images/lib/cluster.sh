@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# The local cluster that images go to: a registry beside it takes the layers it lacks, then the node pulls. So pods name
+# an image without any registry, `ddpm-ray-worker:TAG`, alike on both kinds of cluster, and never wait for a pull.
+
+kind_cluster=ddpm-ray
+kind_node=$kind_cluster-control-plane
+kind_registry=$kind_cluster-registry
+kind_registry_port=5001
+
+# find_cluster: prints kind, node or nowhere.
+find_cluster() {
+  if docker_answers && [ -n "$(docker ps --quiet --filter "name=^$kind_node\$")" ]; then
+    echo kind
+  elif tests/node/kubeconfig >/dev/null 2>&1; then
+    echo node
+  else
+    echo nowhere
+  fi
+}
+
+# use_cluster kind|node: sets where this machine pushes, where the node pulls, and how to run `ctr` on the node.
+use_cluster() {
+  case $1 in
+  kind)
+    push_to=localhost:$kind_registry_port pull_from=$kind_registry:5000
+    ctr=(docker exec "$kind_node" ctr)
+    ;;
+  node)
+    push_to=$(tests/node/registry)
+    pull_from=$push_to
+    ctr=(tests/node/enter ctr)
+    ;;
+  esac
+}
+
+node_images() { "${ctr[@]}" --namespace k8s.io images "$@"; }
+
+# node_has IMAGE: can a pod start with it?
+node_has() { node_images ls --quiet "name==docker.io/library/$1" | grep -q .; }
+
+# node_takes IMAGE: what is lacking of the pushed image; then its own name and the one that the examples use.
+node_takes() {
+  local name
+  node_images pull --plain-http "$pull_from/$1" >/dev/null
+  for name in "$1" "${1%:*}:dev"; do node_images tag --force "$pull_from/$1" "docker.io/library/$name" >/dev/null; done
+  node_images rm "$pull_from/$1" >/dev/null
+}
