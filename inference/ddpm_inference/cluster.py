@@ -1,0 +1,282 @@
+"""The Ray cluster as the driver meets it: connecting, what its nodes have to work with, what room they have."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import ray
+from ray._private import state
+from ray.exceptions import RayError
+from rich.console import Console
+from rich.table import Table
+
+import ddpm_inference
+from ddpm_inference.address import CLIENT, Target
+from ddpm_inference.errors import Interrupted, ResourcesUnavailable
+from ddpm_inference.job import Device, ResourceRequest
+from ddpm_inference.probe import Findings, look
+
+PACKAGE = Path(ddpm_inference.__file__).parent
+ON_WORKERS = ("fsspec", "numpy", "pydantic", "s3fs", "safetensors")
+TABLE_WITHIN = 5.0
+
+Resources = Mapping[str, float]
+
+
+class Node(NamedTuple):
+    """A live node, and what it has in all."""
+
+    name: str
+    address: str
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connection to Ray; there is one in a process."""
+
+    target: Target
+
+    @property
+    def own(self) -> bool:
+        """Whether it was started here, for this run alone; such a cluster does not grow."""
+        return self.target.address is None
+
+    @property
+    def words(self) -> str:
+        """Which Ray it is, for the user."""
+        if self.own:
+            return f"a local Ray ({self.target.why})"
+        return f"Ray at {self.target.address} ({self.target.why})"
+
+    @property
+    def has_gpus(self) -> bool:
+        return any(node.resources.get("GPU", 0) > 0 for node in live_nodes())
+
+    def room(self, share: Share) -> int:
+        """How many actors of that share the nodes have room for, if nobody else is there."""
+        return sum(share.fits(node.resources) for node in live_nodes())
+
+    def torch_version(self, timeout: float) -> str:
+        """The torch of the nodes, by asking one of them, which must also have all else that a worker needs.
+
+        Raises:
+            ResourcesUnavailable: if Ray runs no task within `timeout` seconds, or something is missing there,
+                naming it.
+        """
+        return torch_of(look(ON_WORKERS) if self.own else self._ask(timeout))
+
+    def _ask(self, timeout: float) -> Findings:
+        task = ray.remote(num_cpus=0, max_retries=2)(look).remote(ON_WORKERS)
+        done, _ = ray.wait([task], timeout=timeout)
+        if not done:
+            raise ResourcesUnavailable(
+                f"{self.words} ran not even an empty task within {timeout:g} s",
+                hint="see whether its nodes are alive (ray status), or give a longer --startup_timeout",
+            )
+        try:
+            return ray.get(task)
+        except RayError as error:
+            raise ResourcesUnavailable(f"{self.words} cannot run tasks: {_first_line(error)}") from error
+
+    def table(self) -> str:
+        """What each node has, free and in all, as a table for the user."""
+        task = ray.remote(num_cpus=0)(_free_resources).remote()
+        done, _ = ray.wait([task], timeout=TABLE_WITHIN)
+        free = ray.get(task) if done else {}
+        return node_table(live_nodes(), free)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one actor holds of a node."""
+
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, request: ResourceRequest, device: Device) -> Share:
+        """The share asked for; on device cpu it never holds a GPU."""
+        return cls(request.num_cpus_per_task, request.num_gpus_per_task if device == "cuda" else 0.0)
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
+
+    @property
+    def words(self) -> str:
+        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"
+        return cpus if not self.gpus else f"{self.gpus:g} GPU{'s' * (self.gpus > 1)} and {cpus}"
+
+    def fits(self, resources: Resources) -> int:
+        """How many shares a node with these resources has room for. A fraction of a GPU lies on one GPU."""
+        count = math.floor(resources.get("CPU", 0) / self.cpus + 1e-9)
+        if not self.gpus:
+            return count
+        gpus = resources.get("GPU", 0)
+        on_gpus = gpus * math.floor(1 / self.gpus + 1e-9) if self.gpus <= 1 else gpus // self.gpus
+        return min(count, int(on_gpus))
+
+
+@contextmanager
+def connected(target: Target) -> Iterator[Cluster]:
+    """Connects to Ray, or starts it, for the time of the block; a Ray started here is gone afterwards.
+
+    Another's Ray gets this package to run: it need not know it. stdout is kept from Ray, which prints messages
+    of its nodes there.
+
+    Raises:
+        ResourcesUnavailable: if that cannot be, saying why.
+    """
+    with redirect_stdout(_Nowhere()):
+        try:
+            with _sigterm_kept():
+                _init(target)
+            yield Cluster(target)
+        finally:
+            ray.shutdown()
+
+
+def torch_of(findings: Findings) -> str:
+    """The torch version that was found.
+
+    Raises:
+        ResourcesUnavailable: if it or another package is missing, naming each and how to install it.
+    """
+    missing = [name for name, version in findings.packages.items() if version is None]
+    if findings.torch is not None and not missing:
+        return findings.torch
+    if findings.torch is None:
+        missing.append("torch")
+    raise ResourcesUnavailable(
+        f"the nodes of the Ray cluster lack {', '.join(missing)} (Python {findings.python})",
+        hint=f"install there, on every node: pip install {' '.join(map(_requirement, missing))}",
+    )
+
+
+def live_nodes() -> list[Node]:
+    """The nodes of the cluster that this process is connected to."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"]) for node in nodes if node["Alive"]]
+
+
+def node_table(nodes: Iterable[Node], free: Mapping[str, Resources]) -> str:
+    """A table of nodes: CPUs, GPUs and memory, free and in all.
+
+    Args:
+        free: what is free on a node, by its name.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    table.add_column("NODE", no_wrap=True)
+    for column in ("CPU FREE", "OF", "GPU FREE", "OF", "GIB FREE", "OF"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for node in nodes:
+        cells = [
+            f"{resources.get(kind, 0) / unit:.4g}"
+            for kind, unit in (("CPU", 1), ("GPU", 1), ("memory", 2**30))
+            for resources in (free.get(node.name, {}), node.resources)
+        ]
+        table.add_row(node.address, *cells)
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+class _Nowhere:
+    """A stdout that keeps nothing."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _init(target: Target) -> None:
+    try:
+        if target.address is None:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address=target.address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["builtin", "__pycache__"]},
+            )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise _explained(target, error) from error
+
+
+def _explained(target: Target, error: Exception) -> ResourcesUnavailable:
+    said = " ".join(_chain(error).split())
+    if target.address is None:
+        return ResourcesUnavailable(f"a local Ray could not be started: {said[:300]}")
+    mismatch = re.search(r"[Vv]ersion mismatch|mismatch between", said)
+    if mismatch:
+        return ResourcesUnavailable(
+            f"{target.address} runs another Ray or Python than this program: {said[mismatch.start() :][:300]}",
+            hint="use the same versions of Ray and Python here and there",
+        )
+    if "client connection timeout" in said:
+        return ResourcesUnavailable(
+            f"something listens at {target.address}, but it does not answer as Ray's client server",
+            hint=f"{CLIENT} wants the client port of the head node (10001 unless changed)",
+        )
+    return ResourcesUnavailable(f"{target.address} cannot be used: {said[:300]}")
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """ray.init puts its own handler for SIGTERM in place, which ends the process; ours comes back after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        raise Interrupted("stopped by SIGTERM") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _free_resources() -> dict[str, Resources]:
+    """By node. A task, since Ray's client cannot ask for it."""
+    free: dict[str, Resources] = state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return free
+
+
+def _requirement(name: str) -> str:
+    """The package with the versions this program needs, as pip wants it."""
+    for requirement in importlib.metadata.requires("ddpm-inference") or ():
+        if re.match(rf"{re.escape(name)}\b", requirement):
+            return f"'{requirement}'"
+    return name
+
+
+def _chain(error: BaseException | None) -> str:
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__
+    return "\n".join(said)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

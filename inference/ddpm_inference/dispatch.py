@@ -1,0 +1,293 @@
+"""Shards onto Ray actors: a bounded number in flight, what dies replaced, what fails tried elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+from ddpm_inference.checkpoint import Checkpoint
+from ddpm_inference.cluster import Cluster, Share
+from ddpm_inference.errors import (
+    DdpmError,
+    Incomplete,
+    OutOfMemory,
+    ResourcesUnavailable,
+    StorageFailed,
+    WorkerLost,
+)
+from ddpm_inference.job import ResourceRequest, Shard
+from ddpm_inference.ledger import Ledger
+from ddpm_inference.progress import Progress, View
+from ddpm_inference.worker import Glance, Receipt, Weights, Worker
+
+IN_FLIGHT = 2
+TICK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+GROW_SECONDS = 5.0
+BARREN_LOSSES = 3
+
+Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
+
+
+@dataclass(eq=False)
+class Member:
+    """One actor of the pool.
+
+    Attributes:
+        placing: answered when the actor has its resources; None from then on.
+        starting: answered when its network is built; None from then on.
+        in_flight: the shards it was given, the one it works on first.
+    """
+
+    number: int
+    actor: ActorHandle[Worker]
+    placing: Ref | None
+    starting: Ref | None = None
+    in_flight: dict[Ref, Shard] = field(default_factory=dict)
+    looking: Ref | None = None
+    glance: Glance | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.placing is None and self.starting is None
+
+    @property
+    def refs(self) -> list[Ref]:
+        return [ref for ref in (self.placing, self.starting, self.looking, *self.in_flight) if ref is not None]
+
+
+@dataclass
+class Dispatch:
+    """The actors of one run, and the shards they are given.
+
+    Args:
+        share: what each actor holds.
+        spawn: makes one more actor.
+        checkpoint: the weights; they are put into Ray's object store once.
+        keep: takes what a receipt brings to where it is stored.
+        progress: kept up to date, and shown in `view` about once a second.
+        resources: how many actors there may be, and how long to wait for the first.
+    """
+
+    cluster: Cluster
+    share: Share
+    spawn: Callable[[], ActorHandle[Worker]]
+    checkpoint: InitVar[Checkpoint]
+    keep: Callable[[Receipt], None]
+    progress: Progress
+    view: View
+    resources: ResourceRequest
+    ledger: Ledger = field(default_factory=lambda: Ledger(()))
+    _members: list[Member] = field(default_factory=list)
+    _made: int = 0
+    _unfit: list[DdpmError] = field(default_factory=list)
+    _barren_losses: int = 0
+    _next_growth: float = 0.0
+    _next_look: float = 0.0
+    _none_since: float | None = None
+
+    def __post_init__(self, checkpoint: Checkpoint) -> None:
+        self._weights: Weights = [ray.put(checkpoint)]
+
+    def start(self, shards: int) -> None:
+        """Makes actors for that many shards and returns when the first of them is ready to sample.
+
+        Raises:
+            ResourcesUnavailable: if none has its resources within `startup_timeout`.
+            DdpmError: what each of them found to speak against it.
+        """
+        room, wanted = self.cluster.room(self.share), min(self.resources.workers or shards, shards)
+        if not room and self.cluster.own:
+            raise self._unplaced("no node has room for a worker")
+        if self.resources.workers and room < wanted:
+            more = "" if self.cluster.own else "; others join when there is more"
+            self.view.say(f"the cluster has room for {room} of {wanted} workers{more}")
+        while not any(member.ready for member in self._members):
+            self._grow(shards)
+            self._wait()
+
+    def run(self, missing: Iterable[Shard]) -> Ledger:
+        """Samples the shards; returns the book of it, with those that were given up.
+
+        Raises:
+            WorkerLost: if workers die again and again and none finishes anything, or none is left.
+            StorageFailed: if results cannot be stored.
+        """
+        self.ledger = Ledger(missing)
+        while self.ledger.open and not self.ledger.hopeless:
+            self._grow(self.ledger.open)
+            self._hand_out()
+            self._wait()
+        return self.ledger
+
+    def store_arrived(self) -> None:
+        """Stores what has been sampled by now, without waiting for more."""
+        for member, ref in list(self._answers(0.0)):
+            if ref in member.in_flight:
+                self._note_shard(member, ref)
+
+    def _grow(self, shards: int) -> None:
+        """Makes as many actors as there is work and room for: at first, when nodes come, and when actors died."""
+        now = time.monotonic()
+        if now < self._next_growth:
+            return
+        self._next_growth = now + GROW_SECONDS
+        room = self.resources.workers or max(1, self.cluster.room(self.share))
+        for _ in range(len(self._members) + len(self._unfit), min(room, shards)):
+            actor = self.spawn()
+            self._made += 1
+            self._members.append(Member(self._made, actor, actor.place.remote()))
+        if not self._members:
+            raise self._unfit[0]
+
+    def _hand_out(self) -> None:
+        ready = {member.number: member for member in self._members if member.ready}
+        for depth in range(IN_FLIGHT):
+            for number, member in ready.items():
+                if len(member.in_flight) > depth:
+                    continue
+                shard = self.ledger.take(number, ready.keys())
+                if shard is not None:
+                    member.in_flight[member.actor.sample.remote(self._weights, shard)] = shard
+
+    def _wait(self) -> None:
+        """Waits until something happens, or a moment, and takes note of it."""
+        for member, ref in self._answers(TICK_SECONDS):
+            if ref is member.looking:
+                self._note_glance(member, ref)
+            elif ref is member.placing or ref is member.starting:
+                self._note_start(member, ref)
+            elif ref in member.in_flight:
+                self._note_shard(member, ref)
+        self._refuse_to_wait_for_ever()
+        self._observe()
+
+    def _answers(self, timeout: float) -> Iterator[tuple[Member, Ref]]:
+        owners = {ref: member for member in self._members for ref in member.refs}
+        if not owners:
+            return
+        done, rest = ray.wait(list(owners), num_returns=1, timeout=timeout)
+        if done and rest:
+            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        arrived = set(done)
+        yield from ((member, ref) for ref, member in owners.items() if ref in arrived)
+
+    def _refuse_to_wait_for_ever(self) -> None:
+        now = time.monotonic()
+        if any(member.placing is None for member in self._members):
+            self._none_since = None
+        elif self._none_since is None:
+            self._none_since = now
+        elif now > self._none_since + self.resources.startup_timeout:
+            raise self._unplaced(f"no worker could be placed within {self.resources.startup_timeout:g} s")
+
+    def _unplaced(self, what: str) -> ResourcesUnavailable:
+        hint = "give a smaller --num_cpus_per_task, or a longer --startup_timeout if others will be done soon"
+        if self.share.gpus:
+            hint = "give --device cpu or a smaller --num_gpus_per_task, or use a cluster that has GPUs free"
+        return ResourcesUnavailable(
+            f"{what}: each needs {self.share.words}, and there is\n{self.cluster.table()}", hint=hint
+        )
+
+    def _note_start(self, member: Member, ref: Ref) -> None:
+        try:
+            ray.get(ref)
+        except RayError as error:
+            self._drop(member)
+            cause = cause_of(error)
+            self._unfit.append(cause)
+            if self._members:
+                self.view.say(f"a worker could not start: {cause.message}")
+            return
+        if ref is member.placing:
+            member.placing, member.starting = None, member.actor.start.remote(self._weights)
+        else:
+            member.starting = None
+
+    def _note_glance(self, member: Member, ref: Ref) -> None:
+        member.looking = None
+        try:
+            member.glance = ray.get(ref)
+        except RayError:
+            # What became of the actor is told by its shards.
+            member.glance = None
+
+    def _note_shard(self, member: Member, ref: Ref) -> None:
+        try:
+            receipt: Receipt = ray.get(ref)
+        except RayActorError as error:
+            self._note_loss(member, error)
+        except RayError as error:
+            self._note_failure(member, member.in_flight.pop(ref), cause_of(error))
+        else:
+            shard = member.in_flight.pop(ref)
+            self.keep(receipt)
+            self.ledger.stored(shard)
+            self.progress.finished(shard)
+            self._barren_losses = 0
+
+    def _note_failure(self, member: Member, shard: Shard, cause: DdpmError) -> None:
+        if not self.ledger.failure(shard, member.number, cause):
+            return
+        if isinstance(cause, StorageFailed):
+            raise cause
+        self.progress.given_up(shard)
+        self.view.say(f"samples {shard.first} to {shard.last} are given up: {cause.message}")
+
+    def _note_loss(self, member: Member, error: RayActorError) -> None:
+        """The process of an actor died, also when Ray tried again. The shard it worked on may be the cause."""
+        first, *others = member.in_flight.values()
+        member.in_flight.clear()
+        for shard in others:
+            self.ledger.lost(shard)
+        self._note_failure(member, first, cause_of(error))
+        if isinstance(error, ActorDiedError):
+            self._drop(member)
+            self._barren_losses += 1
+            if self._barren_losses > BARREN_LOSSES:
+                raise cause_of(error)
+            self.view.say("a worker is lost for good; another takes its place if there is room")
+
+    def _drop(self, member: Member) -> None:
+        ray.kill(member.actor)
+        self._members.remove(member)
+        self._next_growth = 0.0
+
+    def _observe(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        ready = [member for member in self._members if member.ready]
+        running = {}
+        for member in ready:
+            if member.looking is None and member.in_flight:
+                member.looking = member.actor.look.remote()
+            if member.glance and member.glance.shard in member.in_flight.values():
+                running[member.glance.shard] = member.glance.part
+        self.progress.observe(now, running, len(ready))
+        self.view.show(self.progress)
+
+
+def cause_of(error: RayError) -> DdpmError:
+    """What went wrong on a worker, as an error of this program."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, DdpmError):
+            return cause
+        if isinstance(cause, MemoryError):
+            return OutOfMemory("a worker ran out of memory", hint="give a smaller --batch_size")
+        return Incomplete(f"{type(cause).__name__}: {cause}", hint="this looks like an error of this program")
+    said = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError) or "OOM" in said or "memory pressure" in said:
+        return OutOfMemory(
+            f"Ray ended a worker because its node runs out of memory: {said[:300]}",
+            hint="give a smaller --batch_size, fewer --workers, or nodes with more memory",
+        )
+    return WorkerLost(f"a worker died: {said[:300]}", hint="see the worker's log on its node")

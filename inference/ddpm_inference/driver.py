@@ -1,0 +1,211 @@
+"""One run, from a Job to its manifest: what is there already, who samples the rest, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ddpm_inference.address import find, prepare_environment, refuse_wrong_token
+from ddpm_inference.checkpoint import Checkpoint, fetch, load
+from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
+from ddpm_inference.job import Identity, Job, Shard
+from ddpm_inference.ledger import Ledger, ranges
+from ddpm_inference.plan import known_device, refuse_another, resolve
+from ddpm_inference.progress import Phase, Progress, View
+from ddpm_inference.results import FILES, finish
+from ddpm_inference.store import Manifest, ShardRecord, Store, select
+
+if TYPE_CHECKING:
+    from ddpm_inference.worker import MakeSampler, Receipt
+
+
+class Outcome(NamedTuple):
+    """How a run ended that found or made all samples.
+
+    Attributes:
+        place: URI of the output place.
+        sampled: samples that this run drew; 0 if all was there.
+    """
+
+    manifest: Manifest
+    place: str
+    sampled: int
+
+
+class Found(NamedTuple):
+    """What is stored already of the samples wanted.
+
+    Attributes:
+        n_samples: N; more than was asked for where a former run drew more.
+        finished: the manifest, if nothing at all is left to do.
+    """
+
+    n_samples: int
+    usable: Sequence[ShardRecord]
+    missing: Sequence[Shard]
+    finished: Manifest | None
+
+
+def run(
+    job: Job,
+    *,
+    ray_address: str,
+    view: View,
+    progress: Progress,
+    make_sampler: MakeSampler | None = None,
+) -> Outcome:
+    """Draws what is missing of a job's samples, on Ray, and makes the files of them. Blocks until it is done.
+
+    Whatever can be refused is refused before anything is written. If an error ends the run, whole shards stay
+    stored, and the error carries a note that says how many.
+
+    Args:
+        ray_address: see `address.find`.
+        progress: kept up to date for the caller to look at.
+        make_sampler: another sampler than the one of torch.
+
+    Raises:
+        DdpmError: with the exit code and the reason of what went wrong.
+    """
+    run = _Run(job, ray_address, view, progress, make_sampler, Store.open(job.output.uri))
+    try:
+        return run.all()
+    except BaseException as error:
+        run.enter("interrupted" if isinstance(error, Interrupted) else "failed")
+        if progress.total:
+            error.add_note(
+                f"{progress.done} of {progress.total} samples are kept in {run.store.uri}; "
+                "run the same command again to resume"
+            )
+        raise
+
+
+@dataclass
+class _Run:
+    job: Job
+    ray_address: str
+    view: View
+    progress: Progress
+    make_sampler: MakeSampler | None
+    store: Store
+    new_records: list[ShardRecord] = field(default_factory=list)
+
+    def all(self) -> Outcome:
+        checkpoint = load(fetch(self.job.model.uri), self.job.model)
+        for note in checkpoint.notes:
+            self.view.say(note)
+        there = None if self.job.output.overwrite else self.store.read_identity()
+        found = None
+        if there is not None:
+            # What only the cluster could tell, a stored identity has told: the rest may need no Ray at all.
+            device = known_device(self.job, there) or there.device
+            identity = resolve(self.job, checkpoint, there, device=device, torch=there.torch)
+            refuse_another(identity, there, self.store.uri)
+            found = self.look(identity)
+            if found.finished is not None:
+                self.begin(found)
+                self.enter("complete")
+                return Outcome(found.finished, self.store.uri, 0)
+        if found is None or found.missing:
+            identity, found = self.sample(checkpoint, there, found)
+        return self.finish(identity, found)
+
+    def look(self, identity: Identity) -> Found:
+        """What is stored already."""
+        n_samples = self.job.n_samples
+        manifest = self.store.finished(identity, n_samples)
+        if manifest is not None:
+            wanted = {FILES[form] for form in self.job.output.formats}
+            whole = wanted <= self.store.intact_files(manifest)
+            return Found(manifest.n_samples, manifest.shards, [], manifest if whole else None)
+        scan = self.store.scan(identity)
+        for warning in scan.warnings:
+            self.view.say(warning)
+        return Found(n_samples, *select(scan.records, n_samples, identity.batch_size), None)
+
+    def sample(
+        self, checkpoint: Checkpoint, there: Identity | None, found: Found | None
+    ) -> tuple[Identity, Found]:
+        """Has the missing shards sampled; what is then found lacks none."""
+        self.enter("connecting")
+        target = find(self.ray_address)
+        prepare_environment(target)
+        refuse_wrong_token(target)
+        # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
+        from ddpm_inference.cluster import Share, connected
+        from ddpm_inference.dispatch import Dispatch
+        from ddpm_inference.worker import make_shard_sampler, spawner
+
+        with connected(target) as cluster:
+            device = known_device(self.job, there) or ("cuda" if cluster.has_gpus else "cpu")
+            torch = cluster.torch_version(self.job.resources.startup_timeout)
+            identity = resolve(self.job, checkpoint, there, device=device, torch=torch)
+            refuse_another(identity, there, self.store.uri)
+            if found is None:
+                found = Found(self.job.n_samples, *select([], self.job.n_samples, identity.batch_size), None)
+            self.view.say(f"{cluster.words}; device {device}; {len(found.missing)} shards to sample")
+            share = Share.of(self.job.resources, device)
+            dispatch = Dispatch(
+                cluster,
+                share,
+                spawner(share, self.make_sampler or make_shard_sampler, identity, self.store),
+                checkpoint,
+                partial(self.keep, identity),
+                self.progress,
+                self.view,
+                self.job.resources,
+            )
+            self.enter("starting")
+            dispatch.start(len(found.missing))
+            self.store.claim(identity, overwrite=self.job.output.overwrite)
+            self.begin(found)
+            self.enter("sampling")
+            try:
+                ledger = dispatch.run(found.missing)
+            except Interrupted:
+                dispatch.store_arrived()
+                raise
+        refuse_failed(ledger)
+        records = sorted([*found.usable, *self.new_records], key=lambda record: record.first)
+        return identity, found._replace(usable=records, missing=[])
+
+    def keep(self, identity: Identity, receipt: Receipt) -> None:
+        """Stores what the worker could not store itself."""
+        record = receipt.record
+        if receipt.samples is not None:
+            record = self.store.write_shard(receipt.shard, receipt.samples, identity.fingerprint)
+        if record is not None:
+            self.new_records.append(record)
+
+    def finish(self, identity: Identity, found: Found) -> Outcome:
+        """Makes the files of the shards."""
+        self.begin(found)
+        self.enter("writing")
+        now = datetime.now().astimezone()
+        manifest = finish(self.store, identity, found.n_samples, found.usable, self.job.output.formats, now)
+        self.enter("complete")
+        return Outcome(manifest, self.store.uri, sum(record.size for record in self.new_records))
+
+    def begin(self, found: Found) -> None:
+        done = sum(record.size for record in found.usable)
+        self.progress.begin(found.n_samples, done, len(found.missing))
+
+    def enter(self, phase: Phase) -> None:
+        self.progress.phase = phase
+        self.view.show(self.progress)
+
+
+def refuse_failed(ledger: Ledger) -> None:
+    """Raises an error that names what could not be sampled and why, if there is any such."""
+    if not ledger.failed:
+        return
+    cause = next(iter(ledger.failed.values()))
+    kinds = {type(each) for each in ledger.failed.values()}
+    kind = kinds.pop() if len(kinds) == 1 and issubclass(type(cause), (OutOfMemory, WorkerLost)) else Incomplete
+    which = f"samples {ranges(ledger.failed)} could not be sampled"
+    if ledger.hopeless:
+        which += ", nor could any other, so the run ends"
+    raise kind(f"{which}: {cause.message}", hint=cause.hint)

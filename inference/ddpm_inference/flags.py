@@ -1,0 +1,228 @@
+"""The flags of the command, and the Job that they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import Any, NoReturn, get_args
+
+from pydantic import ValidationError
+
+from ddpm_inference import __version__
+from ddpm_inference.errors import InvalidSpec
+from ddpm_inference.job import Job, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
+
+JOB_VARIABLE = "DDPM_JOB"
+OUT_DIR = "./out"
+
+EXAMPLES = f"""\
+examples:
+  ddpm-sample --model_path builtin://mnist --sampler ddim           100 digits into ./out
+  ddpm-sample --model_path net.safetensors --n_samples 5000         the same command again resumes
+  ddpm-sample --model_path Unet.pt --model_name Unet --downs 8 16 32 --time_emb_dim 4 --img_size 28
+  ddpm-sample --model_path net.safetensors --ray_address ray://head:10001 --output_uri s3://bucket/digits
+  ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
+
+Every flag is known with dashes too. The environment variable {JOB_VARIABLE} may hold the whole job as one JSON
+document; flags must not contradict it then.
+
+exit codes: 0 complete, 2 bad usage or input, 3 resources not to be had, 4 failed with part done (run again to
+resume), 130 interrupted"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that knows which of its flags is which field of a document, and fails like all else here does.
+
+    Attributes:
+        flag_of: dotted path of a field -> the flag that sets it.
+    """
+
+    def __init__(self, prog: str, usage: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.flag_of: dict[str, str] = {}
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidSpec(message, hint=f"{self.prog} --help lists every flag")
+
+    def field(self, group: argparse._ArgumentGroup, flag: str, path: str, help: str, **options: Any) -> None:  # noqa: ANN401
+        """Adds a flag for a field; it leaves no trace where it is not given."""
+        self.flag_of[path] = flag
+        if "choices" not in options and "action" not in options:
+            options["metavar"] = {int: "N", float: "X"}.get(options.get("type", str), "URI")
+        group.add_argument(flag, dest=path, default=argparse.SUPPRESS, help=help, **options)
+
+    def parse(self, arguments: Iterable[str]) -> argparse.Namespace:
+        """Parses the arguments, with ``--a-flag`` for ``--a_flag``."""
+        return self.parse_args([_with_underscores(word) for word in arguments])
+
+    def fields_given(self, arguments: argparse.Namespace) -> dict[str, object]:
+        """Dotted path -> value of the fields that were given."""
+        return {path: value for path, value in vars(arguments).items() if path in self.flag_of}
+
+    def explain(self, error: ValidationError) -> InvalidSpec:
+        """The error in the words of the command line."""
+        said = []
+        for item in error.errors():
+            path = ".".join(part for part in item["loc"] if isinstance(part, str))
+            said.append(f"{self.flag_of.get(path, path)}: {item['msg']}")
+        return InvalidSpec("; ".join(said), hint=f"{self.prog} --help lists every flag")
+
+
+def sample_parser() -> Parser:
+    """The parser of the main command."""
+    parser = Parser(
+        "ddpm-sample",
+        "%(prog)s --model_path URI [flags]",
+        "Draws samples from a trained DDPM, in parallel on Ray.",
+        EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    group = parser.add_argument_group("what to sample")
+    parser.field(group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist or s3://bucket/key")
+    parser.field(
+        group, "--n_samples", "n_samples", "how many (default 100); may grow later", type=int, metavar="N"
+    )
+    parser.field(group, "--seed", "seed", "of the noise (default 0)", type=int)
+    _add_architecture(parser)
+
+    group = parser.add_argument_group("how")
+    parser.field(group, "--sampler", "sampler.name", "default ddpm", choices=get_args(SamplerName))
+    parser.field(group, "--steps", "sampler.steps", "default: ddpm all timesteps, ddim 50, dpmpp 20", type=int)
+    parser.field(group, "--eta", "sampler.eta", "ddim: 0 deterministic (default) to 1", type=float)
+    parser.field(group, "--timesteps", "sampler.timesteps", "T of the training (default 1000)", type=int)
+    parser.field(group, "--schedule", "sampler.schedule", "default linear", choices=get_args(ScheduleName))
+    parser.field(group, "--variance", "sampler.variance", "ddpm: default large", choices=get_args(Variance))
+    parser.field(group, "--precision", "precision", "default fp32", choices=get_args(Precision))
+    parser.field(group, "--batch_size", "batch_size", "rows a network call; chosen if left out", type=int)
+    parser.field(group, "--compile", "compile", "use torch.compile: pays off for long runs", action="store_true")
+
+    group = parser.add_argument_group("where to")
+    either = group.add_mutually_exclusive_group()
+    parser.field(either, "--out_dir", "output.uri", f"a folder (default {OUT_DIR})")
+    parser.field(either, "--output_uri", "output.uri", "a folder or s3://bucket/prefix")
+    parser.field(group, "--overwrite", "output.overwrite", "remove another run that is there", action="store_true")
+
+    group = parser.add_argument_group("on what")
+    group.add_argument(
+        "--ray_address",
+        default="auto",
+        metavar="None|auto|ray://HOST:PORT",
+        help="None: a Ray of its own; auto (default): one that runs here, else a port-forward's, else its own",
+    )
+    parser.field(
+        group, "--device", "device", "default auto: cuda where Ray has GPUs", choices=["auto", "cuda", "cpu"]
+    )
+    for flag, text, kind in (
+        ("--num_gpus_per_task", "GPUs a worker holds on cuda (default 0.25: four share one)", float),
+        ("--num_cpus_per_task", "CPUs a worker holds, and its threads (default 1)", float),
+        ("--workers", "at most this many (default: as many as fit)", int),
+        ("--startup_timeout", "seconds until there must be a worker (default 60)", float),
+    ):
+        parser.field(group, flag, f"resources.{flag.removeprefix('--')}", text, type=kind)
+
+    group = parser.add_argument_group("what is shown")
+    group.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    group.add_argument("--quiet", action="store_true", help="errors only")
+    group.add_argument("--dry_run", action="store_true", help="print the plan, touch nothing, need no Ray")
+    return parser
+
+
+def convert_parser() -> Parser:
+    """The parser of ``ddpm-sample convert``."""
+    parser = Parser(
+        "ddpm-sample convert",
+        "%(prog)s SOURCE TARGET [flags]",
+        "Rewrites a checkpoint as safetensors with its metadata.",
+    )
+    parser.add_argument("source", help="a .pt state dict, or a .safetensors file")
+    parser.add_argument("target", help="the .safetensors file to write")
+    parser.add_argument("--overwrite", action="store_true", help="write over the target")
+    _add_architecture(parser)
+    group = parser.add_argument_group("training, where the checkpoint does not say it")
+    parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(ScheduleName))
+    parser.field(group, "--timesteps", "trained.timesteps", "T", type=int)
+    parser.field(group, "--variance", "trained.variance", "for ddpm", choices=get_args(Variance))
+    return parser
+
+
+def job_from(parser: Parser, arguments: argparse.Namespace, environment: Mapping[str, str]) -> Job:
+    """The Job of the flags, or that of the environment.
+
+    Raises:
+        InvalidSpec: if it cannot be meant, or the flags contradict the environment.
+    """
+    given = parser.fields_given(arguments)
+    text = environment.get(JOB_VARIABLE)
+    if text is None:
+        if "model.uri" not in given:
+            parser.error("--model_path is missing")
+        return _validated(parser, {"output.uri": OUT_DIR, **given})
+    job = Job.parse(text, f"the job in {JOB_VARIABLE}")
+    both = _validated(parser, {**_flat(job.model_dump(exclude_unset=True)), **given})
+    for path in given:
+        if _at(both, path) != _at(job, path):
+            raise InvalidSpec(
+                f"{parser.flag_of[path]} {_at(both, path)} contradicts the job in {JOB_VARIABLE}, which says "
+                f"{_at(job, path)}",
+                hint=f"leave the flag out, or unset {JOB_VARIABLE}",
+            )
+    return job
+
+
+def nested(fields: Mapping[str, object]) -> dict[str, Any]:
+    """``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
+    document: dict[str, Any] = {}
+    for path, value in fields.items():
+        *parents, name = path.split(".")
+        reduce(lambda inner, key: inner.setdefault(key, {}), parents, document)[name] = value
+    return document
+
+
+def _add_architecture(parser: Parser) -> None:
+    group = parser.add_argument_group(
+        "architecture", "What the checkpoint's metadata says need not be repeated, and must not be contradicted."
+    )
+    parser.field(group, "--model_name", "model.name", "the network", choices=get_args(ModelName))
+    parser.field(group, "--downs", "model.downs", "channels of each level", type=int, nargs="+")
+    parser.field(group, "--time_emb_dim", "model.time_emb_dim", "width of the time embedding", type=int)
+    parser.field(group, "--img_size", "model.img_size", "height and width in pixels", type=int)
+    parser.field(
+        group,
+        "--time_embedding",
+        "model.time_embedding",
+        "step: of the timestep; row: the original's, of the batch row",
+        choices=get_args(TimeEmbedding),
+    )
+
+
+def _with_underscores(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
+
+
+def _validated(parser: Parser, fields: Mapping[str, object]) -> Job:
+    try:
+        return Job.model_validate(nested(fields))
+    except ValidationError as error:
+        raise parser.explain(error) from error
+
+
+def _flat(document: Mapping[str, Any], parent: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in document.items():
+        path = f"{parent}{name}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _at(job: Job, path: str) -> object:
+    return reduce(getattr, path.split("."), job)

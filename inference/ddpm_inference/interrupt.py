@@ -1,0 +1,43 @@
+"""SIGINT and SIGTERM as an error of this program, so that a run can end in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ddpm_inference.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CLEANUP_SECONDS = 10
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block the first of the signals raises Interrupted, wherever the main thread happens to be.
+
+    Later ones are ignored while the program cleans up. Should that hang, or the error be lost in a place where
+    Python drops errors (a finalizer), the process ends by force: whole shards are stored by then, and a local Ray
+    dies with its driver. Must be entered in the main thread.
+    """
+    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(CLEANUP_SECONDS)
+    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+
+def _give_up(_number: int, _frame: FrameType | None) -> None:
+    os._exit(Interrupted.exit_code)

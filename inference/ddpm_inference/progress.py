@@ -1,0 +1,169 @@
+"""How far a run is, how fast, and how long it still takes. Pure: the time is handed in."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, TypedDict
+
+from ddpm_inference.job import Shard
+
+Phase = Literal["preparing", "connecting", "starting", "sampling", "writing", "complete", "interrupted", "failed"]
+
+PROGRESS_VERSION = 1
+WINDOW_SECONDS = 60.0
+SIMULATED_ROUNDS = 4
+
+
+class Snapshot(TypedDict):
+    """The progress document, as ``--json`` prints it."""
+
+    version: int
+    phase: Phase
+    done: int
+    total: int
+    percent: float
+    samplesPerSecond: float | None
+    etaSeconds: float | None
+    message: str
+
+
+class _Point(NamedTuple):
+    """What this run had done at one moment: samples and shards, those under way counted by their fraction."""
+
+    time: float
+    samples: float
+    shards: float
+
+
+@dataclass
+class Progress:
+    """Counts of one run. Rate and ETA come from what this run does, never from what it found there.
+
+    A shard costs a full batch of work however short it is, so the ETA counts shards; the rate counts samples.
+
+    Attributes:
+        done: samples stored, those of former runs included.
+        total: N.
+        message: the last sentence worth showing.
+    """
+
+    phase: Phase = "preparing"
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    _shards_left: int = 0
+    _shards_done: int = 0
+    _samples_done: int = 0
+    _running: dict[Shard, float] = field(default_factory=dict)
+    _workers: int = 0
+    _window: deque[_Point] = field(default_factory=deque)
+
+    def begin(self, total: int, done: int, shards_left: int) -> None:
+        """Says what there is to do: N, samples already stored, shards still to sample."""
+        self.total, self.done, self._shards_left = total, done, shards_left
+
+    def finished(self, shard: Shard) -> None:
+        """A shard is stored."""
+        self.done += shard.size
+        self._shards_left -= 1
+        self._shards_done += 1
+        self._samples_done += shard.size
+        self._running.pop(shard, None)
+
+    def given_up(self, shard: Shard) -> None:
+        """A shard will not be sampled by this run."""
+        self._shards_left -= 1
+        self._running.pop(shard, None)
+
+    def observe(self, now: float, running: Mapping[Shard, float], workers: int) -> None:
+        """Takes down one moment.
+
+        Args:
+            now: seconds of a monotonic clock.
+            running: the shards being sampled and how much of each is done, 0 to 1.
+            workers: actors that are ready.
+        """
+        self._running, self._workers = dict(running), workers
+        if not workers:
+            # Time in which nobody works says nothing about how fast work is done.
+            self._window.clear()
+            return
+        samples = self._samples_done + sum(shard.size * part for shard, part in running.items())
+        self._window.append(_Point(now, samples, self._shards_done + sum(running.values())))
+        while len(self._window) > 2 and self._window[1].time < now - WINDOW_SECONDS:
+            self._window.popleft()
+
+    @property
+    def reached(self) -> float:
+        """Samples stored, and those being sampled by how much of them is done."""
+        return self.done + sum(shard.size * part for shard, part in self._running.items())
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Samples a second over the last minute; None before anything was seen to move."""
+        return self._rate()[0]
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last shard is sampled; None while it cannot be known."""
+        if not self._shards_left:
+            return 0.0
+        shards_per_second = self._rate()[1]
+        if shards_per_second is None or not self._workers:
+            return None
+        workers = min(self._workers, self._shards_left)
+        left = sorted(1.0 - part for part in self._running.values())
+        pending = self._shards_left - len(left)
+        return rounds(left, pending, workers) * workers / shards_per_second
+
+    def snapshot(self) -> Snapshot:
+        rate, eta = self.samples_per_second, self.eta_seconds
+        return Snapshot(
+            version=PROGRESS_VERSION,
+            phase=self.phase,
+            done=self.done,
+            total=self.total,
+            percent=round(100 * self.done / self.total, 2) if self.total else 0.0,
+            samplesPerSecond=None if rate is None else round(rate, 3),
+            etaSeconds=None if eta is None else round(eta, 1),
+            message=self.message,
+        )
+
+    def _rate(self) -> tuple[float | None, float | None]:
+        if len(self._window) < 2:
+            return None, None
+        first, last = self._window[0], self._window[-1]
+        seconds, samples, shards = (b - a for a, b in zip(first, last, strict=True))
+        if seconds <= 0 or shards <= 0:
+            return None, None
+        return samples / seconds, shards / seconds
+
+
+class View(Protocol):
+    """Where a run is shown."""
+
+    def say(self, sentence: str) -> None:
+        """Shows a sentence that the user should read."""
+
+    def show(self, progress: Progress) -> None:
+        """Shows how far the run is; called when its phase changes, and about once a second."""
+
+
+def rounds(running: Sequence[float], pending: int, workers: int) -> float:
+    """How long unit jobs take on some workers, in units of one job, when each takes the next as it gets free.
+
+    Args:
+        running: what is left (0 to 1) of the jobs under way.
+        pending: jobs not begun.
+        workers: at least 1.
+    """
+    free = ([*running, *[0.0] * workers])[: max(workers, len(running))]
+    # All but the last rounds are told by the mean alone.
+    ahead = max(0, pending - SIMULATED_ROUNDS * len(free)) // len(free)
+    heapq.heapify(free)
+    for _ in range(pending - ahead * len(free)):
+        heapq.heapreplace(free, free[0] + 1.0)
+    return max(free) + ahead

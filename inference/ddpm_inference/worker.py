@@ -1,0 +1,143 @@
+"""The Ray actor: holds one network, samples the shards it is given, and stores them where it can.
+
+Nothing here imports torch into the process that makes the actors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple, Protocol, cast
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorClass, ActorHandle
+
+from ddpm_inference.checkpoint import Checkpoint
+from ddpm_inference.cluster import Share
+from ddpm_inference.errors import StorageFailed
+from ddpm_inference.job import Identity, Shard
+from ddpm_inference.store import ShardRecord, Store
+from ddpm_inference.store.shard_file import Samples
+
+
+class SamplesShards(Protocol):
+    """What a worker holds; `ShardSampler` is the one there is."""
+
+    def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples: ...
+
+
+MakeSampler = Callable[[Checkpoint, Identity, int], SamplesShards]
+
+
+def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int) -> SamplesShards:
+    """The sampler of torch, which is imported where it is made: on the worker."""
+    from ddpm_inference.shard_sampler import ShardSampler
+
+    return ShardSampler(checkpoint, identity, threads)
+
+
+class Glance(NamedTuple):
+    """What a worker is doing: the shard, and how much of it is done, 0 to 1."""
+
+    shard: Shard
+    part: float
+
+
+class Receipt(NamedTuple):
+    """A sampled shard: its record if the worker stored it, else its samples for the driver to store."""
+
+    shard: Shard
+    seconds: float
+    record: ShardRecord | None
+    samples: Samples | None
+
+
+# The weights in Ray's object store. Wrapped, so that only a worker that builds its network fetches them; handed
+# over with every call, since one that Ray started anew has none.
+Weights = Sequence[ObjectRef[Checkpoint]]
+
+
+@dataclass
+class Worker:
+    """One actor. Whatever it needs comes with its arguments, so that Ray may start it anew at any time.
+
+    Attributes:
+        store: where it writes its shards, if it can reach it.
+        threads: CPU threads.
+    """
+
+    make_sampler: MakeSampler
+    identity: Identity
+    store: Store
+    threads: int
+    _sampler: SamplesShards | None = None
+    _glance: Glance | None = None
+
+    def place(self) -> str:
+        """Answers as soon as the actor has its resources: the address of its node."""
+        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return address
+
+    def start(self, weights: Weights) -> None:
+        """Builds the network.
+
+        Raises:
+            DdpmError: whatever speaks against sampling here.
+        """
+        self._built(weights)
+
+    def sample(self, weights: Weights, shard: Shard) -> Receipt:
+        """Samples one shard; stores it where the store is reached from here.
+
+        Raises:
+            DdpmError: for a reason that is the shard's, this worker's or the store's own.
+        """
+        sampler = self._built(weights)
+        started = time.monotonic()
+        samples = sampler.sample(shard, partial(self._note, shard))
+        seconds = time.monotonic() - started
+        if not self._reaches_store:
+            return Receipt(shard, seconds, None, samples)
+        record = self.store.write_shard(shard, samples, self.identity.fingerprint)
+        return Receipt(shard, seconds, record, None)
+
+    @ray.method(concurrency_group="look")
+    def look(self) -> Glance | None:
+        """What the actor is doing; answers while it samples."""
+        return self._glance
+
+    def _note(self, shard: Shard, done: int, steps: int) -> None:
+        self._glance = Glance(shard, done / steps)
+
+    def _built(self, weights: Weights) -> SamplesShards:
+        if self._sampler is None:
+            self._sampler = self.make_sampler(ray.get(weights[0]), self.identity, self.threads)
+        return self._sampler
+
+    @cached_property
+    def _reaches_store(self) -> bool:
+        """Whether what is read from here is the very job.json that the driver wrote."""
+        if not self.store.reached_by_workers:
+            return False
+        try:
+            there = self.store.read_identity()
+        except StorageFailed:
+            return False
+        return there is not None and there.fingerprint == self.identity.fingerprint
+
+
+def spawner(
+    share: Share, make_sampler: MakeSampler, identity: Identity, store: Store
+) -> Callable[[], ActorHandle[Worker]]:
+    """Makes one more actor at each call.
+
+    Ray restarts an actor where its process dies, and tries a task again once: a shard that kills its worker each
+    time must come back, so that others are not kept waiting for ever.
+    """
+    make_actor_class = ray.remote(concurrency_groups={"look": 1})  # type: ignore[call-overload]  # not in its stubs
+    actor_class: ActorClass[Worker] = make_actor_class(Worker)
+    actor = actor_class.options(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=3, max_task_retries=1)
+    return lambda: cast(ActorHandle[Worker], actor.remote(make_sampler, identity, store, share.threads))
