@@ -1,7 +1,8 @@
 """Trains the shipped checkpoint: `python models/train.py`, from real digits to models/mnist.safetensors.
 
 The defaults are the recipe of the shipped file. Every random number of a step comes from (seed, step), so a run
-that was interrupted and is started again with the same options goes on as if nothing had happened.
+that was interrupted and is started again with the same options goes on as if nothing had happened. Two processes
+share the work where `torchrun --nproc_per_node 2 models/train.py` starts them; each takes half of every batch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import digits
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
+import torch.distributed as dist
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -58,12 +60,12 @@ def parse() -> Options:
     parser.add_argument("--downs", type=int, nargs="+", default=[24, 48, 96], help="channels of each level")
     parser.add_argument("--time_emb_dim", type=int, default=32, help="width of the sinusoidal embedding")
     parser.add_argument("--schedule", choices=["linear", "cosine"], default="cosine", help="of the noise")
-    parser.add_argument("--gamma", type=float, default=5.0, help="min-SNR-gamma loss weighting; 0: plain loss")
+    parser.add_argument("--gamma", type=float, default=1.0, help="min-SNR-gamma loss weighting; 0: plain loss")
     parser.add_argument("--steps", type=int, default=12_000, help="optimizer steps")
     parser.add_argument("--warmup", type=int, default=300, help="first steps, in which the learning rate rises")
     parser.add_argument("--decay", type=int, default=4_000, help="last steps, in which it falls to 0")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="highest learning rate (AdamW)")
-    parser.add_argument("--batch", type=int, default=64, help="digits a step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW)")
+    parser.add_argument("--batch", type=int, default=96, help="digits a step")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights, the shipped ones")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches, timesteps and noise")
     parser.add_argument("--out", type=Path, default=HERE / "mnist.safetensors", help="the checkpoint")
@@ -145,6 +147,24 @@ def draw_batch(images: Tensor, options: Options, stream: int) -> tuple[Tensor, T
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
+def peers() -> tuple[int, int]:
+    """(number of this process, how many share the work)."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Every process gets the mean of the gradients of all."""
+    _, processes = peers()
+    if processes == 1:
+        return
+    gradients = [value.grad for value in network.parameters() if value.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = torch.split(flat / processes, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, parts, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def learning_rate(step: int, options: Options) -> float:
     """Rises over `--warmup`, stays, falls to 0 over `--decay`."""
     return options.lr * min(1.0, (step + 1) / options.warmup) * min(1.0, (options.steps - step) / options.decay)
@@ -186,23 +206,25 @@ def settle_norms(average: nn.Module, diffusion: Diffusion, images: Tensor, optio
 def train(run: Run, diffusion: Diffusion, images: Tensor, held_out: Tensor, options: Options) -> None:
     """Brings `run` to `options.steps`."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps, {task.description}"), TimeRemainingColumn())
+    rank, processes = peers()
     run.network.train()
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=options.steps, completed=run.step)
         while run.step < options.steps:
             begun = time.perf_counter()
             run.optimizer.param_groups[0]["lr"] = learning_rate(run.step, options)
-            x0, t, eps = draw_batch(images, options, run.step)
+            x0, t, eps = (values[rank::processes] for values in draw_batch(images, options, run.step))
             loss = (diffusion.weight[t] * diffusion.errors(run.network, x0, t, eps)).mean()
             run.optimizer.zero_grad()
             torch.autograd.backward(loss)
+            average_gradients(run.network)
             nn.utils.clip_grad_norm_(run.network.parameters(), LONGEST_GRADIENT)
             run.optimizer.step()
             update_average(run.average, run.network, options.ema, run.step)
             run.losses.append(loss.item())
             run.seconds += time.perf_counter() - begun
             run.step += 1
-            if run.step % MEASURE_EVERY == 0:
+            if run.step % MEASURE_EVERY == 0 and rank == 0:
                 run.held_out.append((run.step, measure(run.average, diffusion, held_out)))
                 run.save(options.state)
                 progress.console.print(f"step {run.step}: held-out loss {run.held_out[-1][1]:.5f}")
@@ -231,6 +253,8 @@ def main() -> None:
     options = parse()
     # One thread: its sums have one order, and what runs beside it cannot slow it down by half.
     torch.set_num_threads(1)
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
     torch.manual_seed(options.seed)
     spec = ModelSpec(
         name="Unet",
@@ -247,6 +271,8 @@ def main() -> None:
     data, held_out = digits.load()
     diffusion = Diffusion(options.schedule, options.gamma)
     train(run, diffusion, data.images, held_out.images, options)
+    if peers()[0] > 0:
+        return
     settle_norms(run.average, diffusion, data.images, options)
     loss = measure(run.average, diffusion, held_out.images)
     print(f"{run.step * options.batch:,} digits seen in {run.seconds / 60:.1f} minutes; held-out loss {loss:.5f}")
