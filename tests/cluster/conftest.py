@@ -1,0 +1,77 @@
+"""The cluster, a namespace a test, the worker image, and what is kept of a failure."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.collect import collect
+from tests.cluster.kube import Cluster, Namespace
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "build" / "cluster"
+
+failed_tests: pytest.StashKey[bool] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[failed_tests] = True
+    return report
+
+
+def _say(*command: str | Path) -> str:
+    """What a script of the project prints; its progress stays visible."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Path | None:
+    """KUBECONFIG's; else that of the one-node cluster if it runs; else the user's own (kind's)."""
+    if given := os.environ.get("KUBECONFIG"):
+        return Path(given)
+    node = subprocess.run([ROOT / "tests/node/kubeconfig"], capture_output=True, text=True, check=False)
+    return Path(node.stdout.strip()) if node.returncode == 0 else None
+
+
+@pytest.fixture(scope="session")
+def cluster(kubeconfig: Path | None) -> Cluster:
+    """The cluster that all tests share."""
+    return Cluster.connect(kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def worker_image(cluster: Cluster) -> str:
+    """WORKER_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
+    return os.environ.get("WORKER_IMAGE") or _say(ROOT / "tests/images/build")
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A restricted namespace of the test's own; if the test fails, build/cluster/<test> tells what was in it."""
+    test = re.sub(r"\W+", "-", request.node.name).strip("-")
+    with cluster.namespace(f"ddpm-test-{secrets.token_hex(4)}") as namespace:
+        yield namespace
+        if request.node.stash.get(failed_tests, False):
+            collect(namespace, KEPT / test)
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> dict[str, str]:
+    """An S3 server that pods and this machine reach alike, as the variables that a client needs.
+
+    AWS_ENDPOINT_URL and the keys if they are set; else the server of the one-node cluster.
+    """
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+    if os.environ.get(names[0]):
+        return {name: os.environ[name] for name in names if name in os.environ}
+    lines = _say(ROOT / "tests/node/s3").splitlines()
+    return dict(line.split("=", 1) for line in lines)

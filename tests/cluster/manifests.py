@@ -1,0 +1,111 @@
+"""The objects that tests apply. The restricted Pod Security level takes every pod of them; roots are read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.cluster.kube import Manifest
+
+TOKEN_SECRET = "token"
+RAY_VERSION = "2.60.0"
+
+# The head answers this one without a token. KubeRay's own probe waits 10 s before its first look.
+HEAD_PROBE = {
+    "httpGet": {"path": "/api/gcs_healthz", "port": 8265},
+    "periodSeconds": 1,
+    "failureThreshold": 60,
+}
+HEAD_PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("metrics", 8080))
+
+
+def pod(name: str, image: str, command: Sequence[str], *, claim: str | None = None) -> Manifest:
+    """A pod that runs one command to its end; the claim, if any, is at /out."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {"restartPolicy": "Never", **_pod_spec(_container("main", image, command=list(command)), claim)},
+    }
+
+
+def ray_cluster(name: str, image: str, *, claim: str | None = None, env_from: str | None = None) -> Manifest:
+    """A head and one worker with a token; the claim is on the head alone, the secret's variables on both."""
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": name},
+        "spec": {
+            "authOptions": {"mode": "token", "secretName": TOKEN_SECRET},
+            **ray_cluster_spec(image, claim=claim, env_from=env_from),
+        },
+    }
+
+
+def ray_cluster_spec(image: str, *, claim: str | None = None, env_from: str | None = None) -> Manifest:
+    env = {"envFrom": [{"secretRef": {"name": env_from}}]} if env_from else {}
+    head = _container(
+        "ray-head",
+        image,
+        cpu="250m",
+        ports=[{"name": port_name, "containerPort": port} for port_name, port in HEAD_PORTS],
+        readinessProbe=HEAD_PROBE,
+        **env,
+    )
+    worker = _container("ray-worker", image, cpu="250m", **env)
+    return {
+        "rayVersion": RAY_VERSION,
+        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": {"spec": _pod_spec(head, claim)}},
+        "workerGroupSpecs": [
+            {
+                "groupName": "workers",
+                "replicas": 1,
+                "minReplicas": 1,
+                "maxReplicas": 1,
+                "rayStartParams": {"num-cpus": "2"},
+                "template": {"spec": _pod_spec(worker)},
+            }
+        ],
+    }
+
+
+def secret(name: str, values: dict[str, str]) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+
+
+def claim(name: str) -> Manifest:
+    """1 GiB of the cluster's default storage class."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+
+
+def _container(name: str, image: str, *, cpu: str = "100m", **more: object) -> Manifest:
+    return {
+        "name": name,
+        "image": image,
+        "resources": {"requests": {"cpu": cpu, "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        **more,
+    }
+
+
+def _pod_spec(container: Manifest, claim: str | None = None) -> Manifest:
+    volumes: list[Manifest] = [{"name": "tmp", "emptyDir": {}}]
+    if claim:
+        volumes.append({"name": "out", "persistentVolumeClaim": {"claimName": claim}})
+        container["volumeMounts"] = [*container["volumeMounts"], {"name": "out", "mountPath": "/out"}]
+    return {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {"runAsNonRoot": True, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": volumes,
+    }

@@ -1,0 +1,56 @@
+"""Ray's dashboard and its Jobs API, over HTTP with a token."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+ASKS_EVERY = 0.3
+ENDS = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class RayApi:
+    """The dashboard at ``http://127.0.0.1:port``; token None asks without one."""
+
+    port: int
+    token: str | None
+
+    def status_of(self, path: str) -> int:
+        """The HTTP status that a GET of `path` is answered with."""
+        try:
+            with urllib.request.urlopen(self._request(path), timeout=10) as answer:  # noqa: S310 - http alone
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def run_job(self, entrypoint: str, env: dict[str, str], seconds: float) -> str:
+        """Runs a job to its end and returns its log.
+
+        Raises:
+            AssertionError: if it did not succeed within `seconds`, with its log.
+        """
+        deadline = time.monotonic() + seconds
+        submitted = self._json("/api/jobs/", {"entrypoint": entrypoint, "runtime_env": {"env_vars": env}})
+        job = f"/api/jobs/{submitted['submission_id']}"
+        while (state := self._json(job)["status"]) not in ENDS and time.monotonic() < deadline:
+            time.sleep(ASKS_EVERY)
+        log = str(self._json(f"{job}/logs")["logs"])
+        assert state == "SUCCEEDED", f"the job is {state} after at most {seconds:g} s and said:\n{log}"
+        return log
+
+    def _json(self, path: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+        with urllib.request.urlopen(self._request(path, body), timeout=30) as answer:  # noqa: S310 - http alone
+            document: dict[str, Any] = json.load(answer)
+        return document
+
+    def _request(self, path: str, body: dict[str, object] | None = None) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        return urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
