@@ -1,0 +1,1 @@
+"""The operator half: a DDPMSampling becomes a RayCluster, its samples are kept, the cluster goes."""

@@ -1,0 +1,284 @@
+"""The CRD on a real API server: what is refused and with which sentence, what is accepted, what may change."""
+
+from __future__ import annotations
+
+import copy
+import json
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from kubernetes.client import CustomObjectsApi
+from kubernetes.client.exceptions import ApiException
+
+from tests.cluster.kube import Cluster
+
+ROOT = Path(__file__).parents[2]
+SAMPLINGS = ROOT / "tests" / "unit" / "operator" / "samplings"
+REFUSED = yaml.safe_load((SAMPLINGS / "refused.yaml").read_text())["refused"]
+ACCEPTED = list(yaml.safe_load_all((SAMPLINGS / "accepted.yaml").read_text()))
+EXAMPLES = [yaml.safe_load((ROOT / "examples" / name).read_text()) for name in ("digits.yaml", "gpu.yaml")]
+CRD = ROOT / "charts" / "ddpm-ray" / "templates" / "crd.yaml"
+
+Resource = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Samplings:
+    """The DDPMSamplings of one namespace."""
+
+    cluster: Cluster
+    namespace: str
+
+    @property
+    def where(self) -> tuple[str, str, str, str]:
+        return ("ddpm-ray.io", "v1alpha1", self.namespace, "ddpmsamplings")
+
+    @property
+    def api(self) -> CustomObjectsApi:
+        return CustomObjectsApi(self.cluster.dynamic.client)
+
+    def create(self, resource: Resource, *, dry_run: bool = True) -> Resource:
+        created = self.api.create_namespaced_custom_object(
+            *self.where, resource, field_validation="Strict", dry_run="All" if dry_run else None
+        )
+        return cast(Resource, created)
+
+    def change(self, resource: Resource, path: str, value: object) -> Resource:
+        """Replaces one field of the spec, or takes it away where the value is None; a dry run."""
+        changed = copy.deepcopy(resource)
+        *above, last = path.split(".")
+        place = changed["spec"]
+        for part in above:
+            place = place.setdefault(part, {})
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+        replaced = self.api.replace_namespaced_custom_object(
+            *self.where, changed["metadata"]["name"], changed, dry_run="All", field_validation="Strict"
+        )
+        return cast(Resource, replaced)
+
+    def patch_status(self, name: str, patch: Resource) -> Resource:
+        return cast(Resource, self.api.patch_namespaced_custom_object_status(*self.where, name, patch))
+
+
+@pytest.fixture(scope="module")
+def samplings(cluster: Cluster) -> Iterator[Samplings]:
+    """A namespace of these tests on an API server that has the CRD of this checkout."""
+    apply = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    wait = cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    for command in (apply, wait):
+        subprocess.run(command, check=True)
+    with cluster.namespace(f"ddpm-crd-{secrets.token_hex(4)}") as namespace:
+        yield Samplings(cluster, namespace.name)
+
+
+def sampling(spec: Resource) -> Resource:
+    return {
+        "apiVersion": "ddpm-ray.io/v1alpha1",
+        "kind": "DDPMSampling",
+        "metadata": {"name": f"test-{secrets.token_hex(6)}"},
+        "spec": spec,
+    }
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """What the API server says when it refuses."""
+    with pytest.raises(ApiException) as caught:
+        call()
+    assert caught.value.status in (400, 422)
+    return str(json.loads(caught.value.body or "{}")["message"])
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
+def test_a_wrong_resource_is_refused_with_a_sentence(samplings: Samplings, case: Resource) -> None:
+    resource = sampling(case["spec"])
+    resource["metadata"] |= case.get("metadata", {})
+    assert case.get("server", case["says"].split(": ")[-1]) in refusal(lambda: samplings.create(resource))
+
+
+@pytest.mark.parametrize("resource", ACCEPTED + EXAMPLES, ids=lambda resource: resource["metadata"]["name"])
+def test_a_right_resource_is_accepted_as_it_is(samplings: Samplings, resource: Resource) -> None:
+    spec = samplings.create(resource)["spec"]
+    assert within(resource["spec"], spec)
+
+
+def within(asked: object, stored: object) -> bool:
+    """Whether everything that was asked for is there unchanged."""
+    if isinstance(asked, dict) and isinstance(stored, dict):
+        return all(key in stored and within(value, stored[key]) for key, value in asked.items())
+    if isinstance(asked, list) and isinstance(stored, list):
+        return len(asked) == len(stored) and all(map(within, asked, stored))
+    return asked == stored
+
+
+def test_defaults_are_filled_in_at_every_depth(samplings: Samplings) -> None:
+    spec = samplings.create(sampling({"model": {"uri": "builtin://mnist"}, "samples": 1}))["spec"]
+    assert spec == {
+        "model": {"uri": "builtin://mnist"},
+        "samples": 1,
+        "seed": 0,
+        "sampler": {"name": "ddpm", "eta": "0"},
+        "precision": "fp32",
+        "resources": {
+            "device": "auto",
+            "gpus": 0,
+            "gpuResourceName": "nvidia.com/gpu",
+            "tasksPerGPU": 1,
+            "maxWorkers": 4,
+            "worker": {"cpu": "2", "memory": "4Gi"},
+            "head": {"cpu": "1", "memory": "2Gi"},
+        },
+        "output": {"formats": ["npy", "png"]},
+        "suspend": False,
+        "backoffLimit": 3,
+        "startupDeadlineSeconds": 600,
+        "keepClusterSeconds": 0,
+    }
+    partial = {"resources": {"worker": {"cpu": 8}}, "output": {"claim": {"size": "1Gi"}}}
+    spec = samplings.create(sampling({"model": {"uri": "builtin://mnist"}, "samples": 1} | partial))["spec"]
+    assert spec["resources"]["worker"] == {"cpu": 8, "memory": "4Gi"}
+    assert spec["output"]["claim"] == {
+        "size": "1Gi",
+        "accessModes": ["ReadWriteOnce"],
+        "retentionPolicy": "Retain",
+    }
+
+
+FULL = {
+    "model": {"uri": "builtin://mnist"},
+    "samples": 100,
+    "batchSize": 16,
+    "image": "example.com/worker:1",
+    "sampler": {"name": "ddim", "steps": 50},
+    "output": {"uri": "pvc://work/a"},
+}
+
+
+@pytest.fixture(scope="module")
+def stored(samplings: Samplings) -> dict[str, Resource]:
+    """A resource with every optional immutable field set, and one with none."""
+    least = {"model": FULL["model"], "samples": 100}
+    return {
+        "set": samplings.create(sampling(FULL), dry_run=False),
+        "unset": samplings.create(sampling(least), dry_run=False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("which", "path", "value", "says"),
+    [
+        ("set", "model.uri", "builtin://other", "model cannot be changed"),
+        ("unset", "model.sha256", "0" * 64, "model cannot be changed"),
+        ("unset", "seed", 1, "seed cannot be changed"),
+        ("set", "sampler.name", "dpmpp", "sampler cannot be changed"),
+        ("set", "sampler.steps", 51, "sampler cannot be changed"),
+        ("set", "sampler.steps", None, "sampler cannot be changed"),
+        ("unset", "sampler.steps", 50, "sampler cannot be changed"),
+        ("set", "sampler", None, "sampler cannot be changed"),
+        ("unset", "precision", "bf16", "precision cannot be changed"),
+        ("set", "batchSize", 32, "batchSize cannot be changed"),
+        ("set", "batchSize", None, "batchSize cannot be changed"),
+        ("unset", "batchSize", 32, "batchSize cannot be changed"),
+        ("unset", "resources.device", "cpu", "resources.device cannot be changed"),
+        ("set", "output.uri", "pvc://work/b", "output cannot be changed"),
+        ("set", "output.uri", None, "output cannot be changed"),
+        ("set", "output", None, "output cannot be changed"),
+        ("unset", "output.uri", "pvc://work/a", "output cannot be changed"),
+        ("unset", "output.claim", {"size": "5Gi"}, "output cannot be changed"),
+        ("unset", "output.formats", ["npy"], "output cannot be changed"),
+        ("set", "image", "example.com/worker:2", "image cannot be changed"),
+        ("set", "image", None, "image cannot be changed"),
+        ("unset", "image", "example.com/worker:2", "image cannot be changed"),
+        ("set", "samples", 99, "samples can only grow: those that are there are kept"),
+    ],
+)
+def test_what_decides_the_samples_cannot_change(
+    samplings: Samplings, stored: dict[str, Resource], which: str, path: str, value: object, says: str
+) -> None:
+    assert says in refusal(lambda: samplings.change(stored[which], path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("samples", 101),
+        ("samples", 100),
+        ("suspend", True),
+        ("backoffLimit", 9),
+        ("resources.gpus", 2),
+        ("resources.maxWorkers", 9),
+        ("resources.worker.memory", "8Gi"),
+        ("podOverrides", {"nodeSelector": {"disk": "fast"}}),
+        ("credentialsSecretRef", {"name": "s3"}),
+        ("queueName", "research"),
+        ("activeDeadlineSeconds", 60),
+        ("ttlSecondsAfterFinished", 60),
+        ("keepClusterSeconds", 60),
+        ("startupDeadlineSeconds", 60),
+    ],
+)
+@pytest.mark.parametrize("which", ["set", "unset"])
+def test_all_else_may_change(
+    samplings: Samplings, stored: dict[str, Resource], which: str, path: str, value: object
+) -> None:
+    spec = samplings.change(stored[which], path, value)["spec"]
+    for part in path.split("."):
+        spec = spec[part]
+    assert within(value, spec)
+
+
+def test_a_status_is_written_apart_from_the_spec_and_shown_in_the_table(
+    samplings: Samplings, stored: dict[str, Resource]
+) -> None:
+    name = stored["set"]["metadata"]["name"]
+    status = {
+        "phase": "Running",
+        "conditions": [
+            {
+                "type": "Running",
+                "status": "True",
+                "reason": "Sampling",
+                "message": "",
+                "lastTransitionTime": "2026-11-23T12:00:00Z",
+            }
+        ],
+        "progress": {"done": 40, "total": 100, "percent": 40, "eta": "2m10s", "samplesPerSecond": "0.46"},
+        "plan": {"device": "cuda", "workers": 3, "gpus": 6},
+        "cluster": {"name": "test-01234567-1"},
+    }
+    body = {"status": status, "spec": {"samples": 7}}
+    written = samplings.patch_status(name, body)
+    assert (written["status"]["phase"], written["spec"]["samples"]) == ("Running", 100)
+
+    command = samplings.cluster.kubectl("get", "ddpm", "-n", samplings.namespace, name, "-o", "wide")
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    titles, row = (line.split() for line in shown.splitlines())
+    assert titles == ["NAME", "PHASE", "DONE", "TOTAL", "ETA", "AGE", "RATE", "WORKERS", "GPUS", "CLUSTER"]
+    assert row[:5] == [name, "Running", "40", "100", "2m10s"]
+    assert row[6:] == ["0.46", "3", "6", "test-01234567-1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        ({"phase": "Sleeping"}, 'status.phase: Unsupported value: "Sleeping"'),
+        (
+            {"failure": {"reason": "Weather", "message": "rain"}},
+            'status.failure.reason: Unsupported value: "Weather"',
+        ),
+        ({"failure": {"reason": "OutOfMemory", "message": "", "logTail": "x" * 2049}}, "status.failure.logTail"),
+    ],
+)
+def test_a_status_speaks_in_the_closed_lists_only(
+    samplings: Samplings, stored: dict[str, Resource], status: Resource, says: str
+) -> None:
+    name = stored["set"]["metadata"]["name"]
+    assert says in refusal(lambda: samplings.patch_status(name, {"status": status}))
