@@ -15,7 +15,7 @@ from ddpm_inference.checkpoint.location import fetch
 from ddpm_inference.checkpoint.safetensors_file import LENGTH_BYTES, Metadata, Weights, as_array, decode, encode
 from ddpm_inference.checkpoint.torch_file import to_safetensors
 from ddpm_inference.errors import InvalidSpec, ModelRejected, StorageFailed
-from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
+from ddpm_inference.job import DEFAULT_TIMESTEPS, ModelRequest, ModelSpec, TrainedSchedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,12 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
         )
     weights, metadata = decode(_as_safetensors(data))
     spec, notes = resolve(weights, metadata, request)
-    return Checkpoint(spec, metadata.trained if metadata else None, weights, sha256, tuple(notes))
+    trained = metadata.trained if metadata else None
+    if trained is None:
+        notes.append(
+            f"noise schedule: linear, {DEFAULT_TIMESTEPS} timesteps (--schedule and --timesteps if others)"
+        )
+    return Checkpoint(spec, trained, weights, sha256, tuple(notes))
 
 
 def _as_safetensors(data: bytes) -> bytes:

@@ -104,6 +104,14 @@ def test_flags_that_repeat_the_metadata_are_fine(file: bytes, spec: ModelSpec) -
     assert load(file, ModelRequest.model_validate({"uri": "x", **said})).spec == spec
 
 
+def test_a_schedule_that_the_checkpoint_does_not_say_is_noted(
+    weights: Weights, spec: ModelSpec, request_: ModelRequest
+) -> None:
+    checkpoint = load(encode(weights, Metadata(model=spec)), request_)
+    assert checkpoint.trained is None
+    assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: linear"]
+
+
 def test_without_metadata_the_architecture_is_read_off_the_weights(weights: Weights) -> None:
     checkpoint = load(encode(weights, None), ModelRequest(uri="x", img_size=8))
     assert checkpoint.spec == ModelSpec(

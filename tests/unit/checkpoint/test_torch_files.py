@@ -89,6 +89,7 @@ def test_an_originals_checkpoint_loads_without_torch_in_the_process(tmp_path: Pa
         "time embedding",
         "image size",
         "attention without its BatchNorm",
+        "noise schedule",
     ]
     for key, value in network.state_dict().items():
         np.testing.assert_array_equal(checkpoint.weights[key], value.numpy(), strict=True)
@@ -160,9 +161,12 @@ def test_the_version_of_the_original_is_told_from_its_counter(
 
 
 def test_the_time_embedding_of_a_bare_checkpoint_is_the_originals_unless_told(weights: Weights) -> None:
+    silent = load(encode(weights, None), ModelRequest(uri="x", img_size=8))
+    assert silent.spec.time_embedding == "row"
+    assert any(note.startswith("time embedding: row") for note in silent.notes)
     told = load(encode(weights, None), ModelRequest(uri="x", img_size=8, time_embedding="step"))
     assert told.spec.time_embedding == "step"
-    assert told.notes == ()
+    assert not any("time embedding" in note for note in told.notes)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,14 @@ def test_a_pickle_that_carries_code_is_refused_and_not_run(
     with pytest.raises(ModelRejected, match=r"posix.system, which is no part|bare pickle, which may carry code"):
         load(file, request_)
     assert not mark.exists()
+
+
+def test_the_reader_alone_runs_nothing_either(tmp_path: Path, as_pt: AsPt) -> None:
+    mark = tmp_path / "it-ran"
+    with pytest.raises(ModelRejected, match="torch refuses it") as error:
+        torch_reader.read(as_pt(Hostile(mark)))
+    assert not mark.exists()
+    assert "weights_only" not in error.value.message
 
 
 def test_the_hostile_pickle_of_these_tests_would_have_run(tmp_path: Path) -> None:
