@@ -22,7 +22,7 @@ from ddpm_inference.errors import ModelRejected
 ENTRY_LIMIT = 10_000
 PICKLE_LIMIT = 1 << 20
 READ_SECONDS = 300
-REFUSED = 2
+REFUSED = 65
 ALONE = "save model.state_dict() alone, with a current torch.save"
 CENTRAL_ENTRY = b"PK\x01\x02"
 
