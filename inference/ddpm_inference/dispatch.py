@@ -271,7 +271,8 @@ class Dispatch:
                 member.looking = member.actor.look.remote()
             if member.glance and member.glance.shard in member.in_flight.values():
                 running[member.glance.shard] = member.glance.part
-        self.progress.observe(now, running, len(ready))
+        busy = sum(bool(member.in_flight) for member in ready)
+        self.progress.observe(now, running, len(ready), busy)
         self.view.show(self.progress)
 
 

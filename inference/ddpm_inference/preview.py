@@ -58,7 +58,8 @@ def _sampler(spec: SamplerSpec) -> str:
 
 
 def _shards(n_samples: int, batch_size: int) -> str:
-    return f"{shard_count(n_samples, batch_size)} of at most {batch_size} samples"
+    count = shard_count(n_samples, batch_size)
+    return f"{count} shard{'s' * (count > 1)} of at most {batch_size} samples"
 
 
 def _workers(job: Job, plan: Identity) -> str:

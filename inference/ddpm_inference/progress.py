@@ -31,11 +31,17 @@ class Snapshot(TypedDict):
 
 
 class _Point(NamedTuple):
-    """What this run had done at one moment: samples and shards, those under way counted by their fraction."""
+    """What this run had done at one moment.
+
+    Attributes:
+        samples, shards: those under way counted by their fraction.
+        busy: seconds of work, summed over workers.
+    """
 
     time: float
     samples: float
     shards: float
+    busy: float
 
 
 @dataclass
@@ -59,6 +65,7 @@ class Progress:
     _samples_done: int = 0
     _running: dict[Shard, float] = field(default_factory=dict)
     _workers: int = 0
+    _busy: int = 0
     _window: deque[_Point] = field(default_factory=deque)
 
     def begin(self, total: int, done: int, shards_left: int) -> None:
@@ -78,21 +85,23 @@ class Progress:
         self._shards_left -= 1
         self._running.pop(shard, None)
 
-    def observe(self, now: float, running: Mapping[Shard, float], workers: int) -> None:
+    def observe(self, now: float, running: Mapping[Shard, float], workers: int, busy: int) -> None:
         """Takes down one moment.
 
         Args:
             now: seconds of a monotonic clock.
-            running: the shards being sampled and how much of each is done, 0 to 1.
+            running: the shards being sampled and how much of each is done, 0 to 1, as far as that is known.
             workers: actors that are ready.
+            busy: those of them that have something to do.
         """
-        self._running, self._workers = dict(running), workers
-        if not workers:
-            # Time in which nobody works says nothing about how fast work is done.
+        worked = self._window[-1].busy + (now - self._window[-1].time) * self._busy if self._window else 0.0
+        self._running, self._workers, self._busy = dict(running), workers, busy
+        if not busy and not self._shards_done:
+            # Before the first worker is there, time says nothing about how fast it will be.
             self._window.clear()
             return
         samples = self._samples_done + sum(shard.size * part for shard, part in running.items())
-        self._window.append(_Point(now, samples, self._shards_done + sum(running.values())))
+        self._window.append(_Point(now, samples, self._shards_done + sum(running.values()), worked))
         while len(self._window) > 2 and self._window[1].time < now - WINDOW_SECONDS:
             self._window.popleft()
 
@@ -104,20 +113,19 @@ class Progress:
     @property
     def samples_per_second(self) -> float | None:
         """Samples a second over the last minute; None before anything was seen to move."""
-        return self._rate()[0]
+        passed = self._passed()
+        return passed.samples / passed.time if passed else None
 
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until the last shard is sampled; None while it cannot be known."""
         if not self._shards_left:
             return 0.0
-        shards_per_second = self._rate()[1]
-        if shards_per_second is None or not self._workers:
+        passed = self._passed()
+        if passed is None:
             return None
-        workers = min(self._workers, self._shards_left)
-        left = sorted(1.0 - part for part in self._running.values())
-        pending = self._shards_left - len(left)
-        return rounds(left, pending, workers) * workers / shards_per_second
+        left = [1.0 - part for part in self._running.values()]
+        return rounds(left, self._shards_left - len(left), self._workers) * passed.busy / passed.shards
 
     def snapshot(self) -> Snapshot:
         rate, eta = self.samples_per_second, self.eta_seconds
@@ -132,14 +140,12 @@ class Progress:
             message=self.message,
         )
 
-    def _rate(self) -> tuple[float | None, float | None]:
+    def _passed(self) -> _Point | None:
+        """What was done within the window; None if that is nothing."""
         if len(self._window) < 2:
-            return None, None
-        first, last = self._window[0], self._window[-1]
-        seconds, samples, shards = (b - a for a, b in zip(first, last, strict=True))
-        if seconds <= 0 or shards <= 0:
-            return None, None
-        return samples / seconds, shards / seconds
+            return None
+        passed = _Point(*(b - a for a, b in zip(self._window[0], self._window[-1], strict=True)))
+        return passed if passed.time > 0 and passed.shards > 0 else None
 
 
 class View(Protocol):

@@ -1,0 +1,66 @@
+"""How much room nodes have, and how they are shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from ddpm_inference.cluster import Node, Share, node_table, torch_of
+from ddpm_inference.errors import ResourcesUnavailable
+from ddpm_inference.job import ResourceRequest
+from ddpm_inference.probe import Findings, look
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "node", "count"),
+    [
+        (1, 0, {"CPU": 2.0}, 2),
+        (2, 0, {"CPU": 5.0}, 2),
+        (0.5, 0, {"CPU": 2.0}, 4),
+        (0.1, 0, {"CPU": 1.0}, 10),
+        (3, 0, {"CPU": 2.0}, 0),
+        (1, 0.25, {"CPU": 16.0, "GPU": 1.0}, 4),
+        (1, 0.25, {"CPU": 2.0, "GPU": 1.0}, 2),
+        (1, 0.4, {"CPU": 16.0, "GPU": 2.0}, 4),
+        (1, 1 / 3, {"CPU": 16.0, "GPU": 1.0}, 3),
+        (1, 2, {"CPU": 16.0, "GPU": 5.0}, 2),
+        (1, 0.25, {"CPU": 16.0}, 0),
+        (1, 0, {}, 0),
+    ],
+)
+def test_a_node_has_room_for_whole_shares(cpus: float, gpus: float, node: dict[str, float], count: int) -> None:
+    assert Share(cpus, gpus).fits(node) == count
+
+
+def test_a_worker_on_cpu_asks_for_no_gpu() -> None:
+    request = ResourceRequest(num_gpus_per_task=0.5, num_cpus_per_task=2)
+    assert Share.of(request, "cpu") == Share(2, 0)
+    assert Share.of(request, "cuda") == Share(2, 0.5)
+
+
+def test_threads_are_whole_and_at_least_one() -> None:
+    assert [Share(cpus, 0).threads for cpus in (0.5, 1, 2.5)] == [1, 1, 2]
+
+
+def test_the_table_shows_what_is_free_beside_what_there_is() -> None:
+    nodes = [
+        Node("a", "10.0.0.1", {"CPU": 8.0, "GPU": 1.0, "memory": 16 * 2.0**30}),
+        Node("b", "10.0.0.2", {"CPU": 2.0}),
+    ]
+    head, first, second = node_table(nodes, {"a": {"CPU": 2.5, "memory": 2.0**30}}).splitlines()
+    assert head.split() == ["NODE", *(word for kind in ("CPU", "GPU", "GIB") for word in (kind, "FREE", "OF"))]
+    assert first.split() == ["10.0.0.1", "2.5", "8", "0", "1", "1", "16"]
+    assert second.split() == ["10.0.0.2", "0", "2", "0", "0", "0", "0"]
+
+
+def test_every_missing_package_is_named_with_the_line_that_installs_it() -> None:
+    findings = Findings("3.11.7", {"numpy": "2.4.0", "s3fs": None, "safetensors": None}, None)
+    with pytest.raises(ResourcesUnavailable, match=r"lack s3fs, safetensors, torch") as refused:
+        torch_of(findings)
+    assert "pip install 's3fs>=" in refused.value.hint
+    assert "'torch>=" in refused.value.hint
+
+
+def test_this_machine_has_what_workers_need() -> None:
+    import torch
+
+    assert torch_of(look(["numpy", "safetensors"])) == torch.__version__

@@ -1,0 +1,114 @@
+"""Flags to a Job."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ddpm_inference.errors import InvalidSpec
+from ddpm_inference.flags import JOB_VARIABLE, convert_parser, job_from, nested, sample_parser
+from ddpm_inference.job import Job
+
+
+def job(*arguments: str, environment: str | None = None) -> Job:
+    parser = sample_parser()
+    variables = {} if environment is None else {JOB_VARIABLE: environment}
+    return job_from(parser, parser.parse(arguments), variables)
+
+
+GUIDE = [
+    *("--model_path", "net.pt", "--model_name", "SimpleUnet", "--downs", "8", "16", "32", "--time_emb_dim", "4"),
+    *("--img_size", "28", "--n_samples", "7", "--timesteps", "500", "--device", "cpu"),
+    *("--num_gpus_per_task", "0.5", "--out_dir", "there"),
+]
+
+
+def test_the_flags_of_the_guide_mean_what_they_say() -> None:
+    asked = job(*GUIDE)
+    assert asked.model.uri == "net.pt"
+    assert (asked.model.name, asked.model.downs, asked.model.time_emb_dim, asked.model.img_size) == (
+        "SimpleUnet",
+        (8, 16, 32),
+        4,
+        28,
+    )
+    assert (asked.n_samples, asked.sampler.timesteps, asked.device) == (7, 500, "cpu")
+    assert asked.resources.num_gpus_per_task == 0.5
+    assert asked.output.uri == "there"
+
+
+def test_the_defaults_are_those_of_the_guide() -> None:
+    asked = job("--model_path", "net.pt")
+    assert (asked.n_samples, asked.device, asked.output.uri) == (100, "auto", "./out")
+    assert asked.resources.num_gpus_per_task == 0.25
+    assert sample_parser().parse(["--model_path", "x"]).ray_address == "auto"
+
+
+def test_every_flag_is_known_with_dashes() -> None:
+    assert job(*(word.replace("_", "-") if word.startswith("--") else word for word in GUIDE)) == job(*GUIDE)
+    parser = sample_parser()
+    dashed = parser.parse(["--model-path=a_b-c", "--ray-address", "ray://a-b:1", "--dry-run"])
+    assert (dashed.ray_address, dashed.dry_run) == ("ray://a-b:1", True)
+    assert job_from(parser, dashed, {}).model.uri == "a_b-c"
+
+
+def test_what_is_not_given_stays_open() -> None:
+    assert job("--model_path", "x").model_fields_set == {"model", "output"}
+    assert job("--model_path", "x", "--compile").model_fields_set == {"model", "output", "compile"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--n_samples 0", "--n_samples"),
+        ("--n_samples many", "--n_samples"),
+        ("--num_cpus_per_task -1", "--num_cpus_per_task"),
+        ("--downs 8 1", "--downs"),
+        ("--seed -1", "--seed"),
+        ("--eta 2", "--eta"),
+        ("--sampler euler", "--sampler"),
+        ("--out_dir a --output_uri b", "--output_uri"),
+        ("--no_such_flag", "--no_such_flag"),
+        ("--n_sample 3", "--n_sample"),
+    ],
+)
+def test_a_wrong_flag_is_named(arguments: str, named: str) -> None:
+    with pytest.raises(InvalidSpec, match=named):
+        job("--model_path", "x", *arguments.split())
+
+
+def test_the_checkpoint_must_be_named() -> None:
+    with pytest.raises(InvalidSpec, match="--model_path is missing"):
+        job("--n_samples", "3")
+
+
+DOCUMENT = {"model": {"uri": "s3://bucket/net"}, "n_samples": 5, "output": {"uri": "s3://bucket/out"}}
+
+
+def test_the_environment_may_hold_the_whole_job() -> None:
+    assert job(environment=json.dumps(DOCUMENT)) == Job.model_validate(DOCUMENT)
+
+
+def test_flags_may_repeat_the_job_of_the_environment_but_not_contradict_it() -> None:
+    text = json.dumps(DOCUMENT)
+    assert job("--n_samples", "5", "--seed", "0", environment=text) == Job.model_validate(DOCUMENT)
+    with pytest.raises(InvalidSpec, match=f"--seed 1 contradicts the job in {JOB_VARIABLE}, which says 0"):
+        job("--seed", "1", environment=text)
+    with pytest.raises(InvalidSpec, match="--model_path"):
+        job("--model_path", "other", environment=text)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"n_samples": 5}', json.dumps({**DOCUMENT, "colour": "red"})])
+def test_a_damaged_job_in_the_environment_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSpec, match=JOB_VARIABLE):
+        job(environment=text)
+
+
+def test_convert_knows_the_architecture_and_the_schedule() -> None:
+    parser = convert_parser()
+    given = parser.parse(["in.pt", "out", "--model-name", "Unet", "--downs", "8", "16", "--schedule", "sigmoid"])
+    assert nested(parser.fields_given(given)) == {
+        "model": {"name": "Unet", "downs": [8, 16]},
+        "trained": {"name": "sigmoid"},
+    }
