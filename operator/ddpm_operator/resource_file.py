@@ -134,10 +134,10 @@ def _sentence(item: ErrorDetails) -> str:
             return f"{path}: {item['msg']}"
         case _:
             given = item["input"]
-            but = (
-                f", not {given!r}" if isinstance(given, str | int | float | None) and len(str(given)) < 80 else ""
-            )
-            return f"{path} {_SHOULD.sub('must', item['msg'])}{but}"
+            short = isinstance(given, str | int | float | None) and len(str(given)) < 80
+            but = f", not {given!r}" if short else ""
+            quotes = "; write it in quotes" if item["type"] == "string_type" else ""
+            return f"{path} {_SHOULD.sub('must', item['msg'])}{but}{quotes}"
 
 
 def _near(location: Location) -> str:

@@ -120,7 +120,7 @@ class Templates:
 
     def _parse(self, template: str, text: str) -> Manifest:
         try:
-            document = yaml.safe_load(text)
+            document = yaml.load(text, yaml.CSafeLoader)
         except yaml.YAMLError as error:
             raise TemplateFault(template, f"the result is no YAML: {error}") from error
         if not isinstance(document, dict):

@@ -52,7 +52,7 @@ ModelUri = Annotated[
     Field(min_length=1, max_length=_LONGEST),
     Matches(
         "a model's uri begins with builtin://, pvc://, s3://, gs:// or https://",
-        r"(?:builtin|pvc|s3|gs|https)://.*",
+        r"(?:builtin|pvc|s3|gs|https)://(?s:.*)",
     ),
     _BUILTIN,
     _CLAIM_FILE,
@@ -65,7 +65,8 @@ OutputUri = Annotated[
     str,
     Field(min_length=1, max_length=_LONGEST),
     Matches(
-        "an output's uri begins with s3:// or pvc://; leave it out for a claim made for you", r"(?:s3|pvc)://.*"
+        "an output's uri begins with s3:// or pvc://; leave it out for a claim made for you",
+        r"(?:s3|pvc)://(?s:.*)",
     ),
     _CLAIM_FOLDER,
     _S3_FOLDER,

@@ -1,0 +1,37 @@
+"""Samplings as the tests of the operator's pure half take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ddpm_operator.api import DDPMSampling, Metadata, Spec
+
+HERE = Path(__file__).parent
+
+MakeSpec = Callable[..., Spec]
+
+
+def spec_of(**fields: Any) -> Spec:  # noqa: ANN401 - as YAML has them
+    """A spec of 100 digits, with the given fields of YAML instead of its own."""
+    return Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 100} | fields)
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> MakeSpec:
+    return spec_of
+
+
+@pytest.fixture(scope="session")
+def metadata() -> Metadata:
+    return Metadata(name="digits", namespace="research", uid="0e2f7b1c-9c4e-4a57-8d7e-5b1f6c2d3e4f")
+
+
+@pytest.fixture(scope="session")
+def accepted() -> list[DDPMSampling]:
+    documents = yaml.safe_load_all((HERE / "samplings" / "accepted.yaml").read_text())
+    return [DDPMSampling.from_document(document) for document in documents]
