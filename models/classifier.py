@@ -16,10 +16,10 @@ DECOY = 10
 SURE = 0.9
 FEATURES = 64
 
-EPOCHS = 26
+EPOCHS = 28
 BATCH = 64
 DECOYS = 40
-DECOY_WEIGHT = 0.2
+DECOY_WEIGHT = 0.12
 LEARNING_RATE = 2e-3
 
 
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         return F.relu(self.squeeze(self.convolutions(images).flatten(1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.decide(F.dropout(self.features(images), 0.3, self.training))
+        logits: Tensor = self.decide(F.dropout(self.features(images), 0.2, self.training))
         return logits
 
 
