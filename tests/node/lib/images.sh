@@ -17,13 +17,15 @@ push_image() {
 # The one image that the node itself needs: every pod's sandbox, and the shell of the provisioner's helper pods.
 # Debian's static busybox, taken out of its package: installing it would replace another busybox.
 make_tools_image() {
-  local context=$state/busybox
+  local context=$state/busybox tool
   rm -rf "$context"
-  mkdir -p "$context/root"
+  mkdir -p "$context"
   (cd "$context" && apt-get download -q busybox-static) >>"$state/log/apt.log" 2>&1 ||
     refuse "apt-get could not download busybox-static" "All it said is in $state/log/apt.log; 'apt-get update' may help."
   dpkg-deb -x "$context"/busybox-static_*.deb "$context/package"
-  (cd "$context/root" && mkdir bin && cp ../package/bin/busybox bin/ && for tool in $(bin/busybox --list); do ln -s busybox "bin/$tool" 2>/dev/null || true; done)
+  mkdir -p "$context/root/bin"
+  find "$context/package" -type f -path '*/bin/busybox' -exec cp {} "$context/root/bin/" \;
+  for tool in $("$context/root/bin/busybox" --list | grep -vx busybox); do ln -s busybox "$context/root/bin/$tool"; done
   printf 'FROM scratch\nCOPY root/ /\nUSER 65534:65534\nENTRYPOINT ["/bin/sleep", "infinity"]\n' >"$context/Dockerfile"
   push_image "$tools_image" "$context"
   rm -rf "$context"

@@ -8,12 +8,13 @@ source "$node/lib/settings.sh"
 source "$node/lib/daemons.sh"
 
 own_folders() {
-  mount --make-rshared /
+  awk -v cache="$cache_dir/" 'index($2, cache) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount --lazy # builds in progress
   mkdir -p "$state"/{lib,log}
   mount --bind "$state/log" /var/log
   mount --bind "$state/lib" /var/lib
   mount -t tmpfs -o mode=755 tmpfs /run
   mount -t proc proc /proc
+  mount --make-rshared / # as pods may ask for; still a slave as well: what this machine unmounts goes from here too
   own_settings vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes
 }
 

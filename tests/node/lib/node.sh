@@ -29,7 +29,7 @@ need_node() { node_pid >/dev/null || refuse "no node is up" "Start it: tests/nod
 # in_node COMMAND…: in the node's namespaces, where its files and its network are.
 in_node() { nsenter --target "$(node_pid)" --mount --net --pid env "PATH=$(<"$state/path"):$PATH" "$@"; }
 
-cluster() { PATH=$(<"$state/path"):$PATH kubectl --kubeconfig "$kubeconfig" "$@"; }
+cluster() { PATH=$(<"$state/path"):$PATH kubectl --kubeconfig "$kubeconfig" --cache-dir "$state/kubectl" "$@"; }
 
 # one_at_a_time: up and down wait for each other. The lock is let go when the caller ends, so nothing may inherit it.
 one_at_a_time() {

@@ -8,7 +8,6 @@ runc runc
 etcd etcd-server
 /usr/lib/cni/ptp containernetworking-plugins
 iptables iptables
-conntrack conntrack
 podman podman
 ip iproute2
 openssl openssl

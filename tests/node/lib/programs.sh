@@ -43,7 +43,7 @@ install_tools() {
     cd "$programs_dir/$group" || exit
     rm -rf "$bin.part"
     CGO_ENABLED=0 GOBIN=$bin.part go install -trimpath -ldflags "$(linker_flags "$group")" tool >&2
-    [ "$group" != kuberay ] || keep_kuberay_config "${bin%/bin}"
+    keep_files "$group" "${bin%/bin}"
     mv "$bin.part" "$bin"
   ) 9>"${bin%/bin}/lock"
 }
@@ -59,10 +59,17 @@ linker_flags() {
   echo "-s -w"
 }
 
-# KubeRay's CRDs, rights and Deployment: beside its program, so that an installation needs no Go module cache.
-keep_kuberay_config() {
+# keep_files GROUP FOLDER: what a program needs beside it and its module has, so that the module cache may go.
+keep_files() {
+  case $1 in
+  kuberay) keep_folder "$2" github.com/ray-project/kuberay/ray-operator config ;; # its CRDs, rights and Deployment
+  kwok) keep_folder "$2" sigs.k8s.io/kwok kustomize/stage ;;                      # what becomes of a fake node or pod
+  esac
+}
+
+keep_folder() {
   local module
-  module=$(go list -m -f '{{.Dir}}' github.com/ray-project/kuberay/ray-operator)
-  rm -rf "$1/config"
-  cp -r --no-preserve=mode "$module/config" "$1/config"
+  module=$(go list -m -f '{{.Dir}}' "$2")
+  rm -rf "${1:?}/$(basename "$3")"
+  cp -r --no-preserve=mode "$module/$3" "$1/"
 }

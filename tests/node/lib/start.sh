@@ -11,7 +11,7 @@ launch() {
   (
     exec 9>&- </dev/null >"$state/log/init.log" 2>&1
     join_cgroup
-    PATH=$(<"$state/path"):$PATH exec setsid unshare --mount --net --pid --fork bash "$here/lib/init.sh" "$state"
+    PATH=$(<"$state/path"):$PATH exec setsid unshare --mount --propagation slave --net --pid --fork bash "$here/lib/init.sh" "$state"
   ) &
   wait_for 20 test -s "$state/init.pid" || fail init "the node's first process did not start"
   lay_wire
@@ -45,7 +45,7 @@ wait_for_api() { wait_for 60 cluster get --raw /readyz || fail kube-apiserver "t
 
 install_storage() { in_node kubectl --kubeconfig /var/lib/kubernetes/admin.kubeconfig apply -f /run/node/storage.yaml >/dev/null; }
 
-node_ready() { cluster get node "$node_name" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
+node_ready() { cluster get node "$node_name" --request-timeout=5s -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
 
 wait_for_node() {
   wait_for 60 node_ready || fail kubelet "the node is not Ready"
@@ -54,8 +54,11 @@ wait_for_node() {
   wait_for 30 listens "$s3_port" || fail s3 "the S3 server does not answer"
 }
 
-# is_up: it runs, with the programs that are pinned now, and takes pods.
-is_up() { node_pid >/dev/null && [ "$(<"$state/path")" = "$(program_path "${node_groups[@]}")" ] && node_ready 2>/dev/null; }
+# is_up: it runs with the programs that are pinned now, none of them has ended, and it takes pods.
+is_up() {
+  node_pid >/dev/null && [ "$(<"$state/path")" = "$(program_path "${node_groups[@]}")" ] &&
+    ! grep -q ' ended with status ' "$state/log/init.log" && node_ready 2>/dev/null
+}
 
 # fail DAEMON WHAT: the node stays as it is, to be looked at.
 fail() {
