@@ -129,5 +129,5 @@ def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{secrets.token_hex(4)}"
-    s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
+    s3fs.S3FileSystem().mkdir(name)
     return name

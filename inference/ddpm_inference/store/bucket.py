@@ -29,6 +29,7 @@ class Bucket:
     """Objects below ``s3://bucket/prefix``. It holds no connection, so that it can travel to workers.
 
     Many may write at once. Objects appear whole: by one PUT, or when a multipart upload is completed.
+    Listings are the server's own answers: s3fs's `ls` would remember, and look into the parent as well.
     """
 
     bucket: str
@@ -90,6 +91,7 @@ class Bucket:
     def stream(self, name: str, length: int) -> Iterator[Writer]:
         part = max(SMALLEST_PART, -(-length // MOST_PARTS))
         with self._explained("written", name):
+            self._discard_uploads(name)
             upload = self._s3.open(self._path(name), "wb", block_size=part, autocommit=False)
             try:
                 yield upload
@@ -114,28 +116,28 @@ class Bucket:
                 answer = self._s3.call_s3(
                     "delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}
                 )
-                for failed in answer.get("Errors", ()):
-                    raise ClientError({"Error": failed}, "DeleteObjects")
+            if refused := answer.get("Errors"):
+                with self._explained("removed", refused[0]["Key"].removeprefix(self._start(""))):
+                    raise ClientError({"Error": refused[0]}, "DeleteObjects")
 
     def clean(self, folder: str) -> None:
-        """Discards uploads that were never completed: invisible, but paid for.
+        """Nothing to do: a broken off write leaves no object. Its parts go when the file is next written."""
 
-        A user who may not list them can still write, so that is no error; a lifecycle rule does the same.
-        """
-        with self._explained("cleaned", folder):
-            try:
-                answer = self._s3.call_s3(
-                    "list_multipart_uploads", Bucket=self.bucket, Prefix=self._start(folder), Delimiter="/"
-                )
-                for upload in answer.get("Uploads", ()):
+    def _discard_uploads(self, name: str) -> None:
+        """Discards uploads of a file that were never completed: invisible, but paid for."""
+        try:
+            answer = self._s3.call_s3("list_multipart_uploads", Bucket=self.bucket, Prefix=self._key(name))
+            for upload in answer.get("Uploads", ()):
+                if upload["Key"] == self._key(name):
                     self._s3.call_s3(
                         "abort_multipart_upload",
                         Bucket=self.bucket,
                         Key=upload["Key"],
                         UploadId=upload["UploadId"],
                     )
-            except (PermissionError, FileNotFoundError):
-                return
+        except PermissionError:
+            # Who may not list uploads can still write; a lifecycle rule of the bucket does the same.
+            return
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".strip("/")
@@ -151,7 +153,7 @@ class Bucket:
     @property
     def _s3(self) -> s3fs.S3FileSystem:
         # fsspec keeps one instance a process, and makes a new one after a fork.
-        connection = s3fs.S3FileSystem(use_listings_cache=False)
+        connection = s3fs.S3FileSystem()
         try:
             connection.connect()
         except ValueError as error:

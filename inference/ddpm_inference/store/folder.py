@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ddpm_inference.errors import StorageFailed
-
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Folder:
     def sizes(self, folder: str) -> dict[str, int]:
         path = self.path / folder
         with _explained("listed", path):
-            return {entry.name: entry.stat().st_size for entry in _files(path) if not entry.name.endswith(PARTIAL)}
+            return {entry.name: entry.stat().st_size for entry in _files(path) if not _is_partial(entry.name)}
 
     def read(self, name: str) -> bytes | None:
         path = self.path / name
@@ -89,7 +88,7 @@ class Folder:
         path = self.path / folder
         with _explained("cleaned", path):
             for entry in _files(path):
-                if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
+                if _is_partial(entry.name):
                     Path(entry.path).unlink(missing_ok=True)
 
 
@@ -101,11 +100,20 @@ def _files(path: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
+def _partial(path: Path) -> Path:
+    """A hidden name beside a file's own, to write it under."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _is_partial(name: str) -> bool:
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.partial", name) is not None
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A name to write to that becomes `path` if all goes well, and is gone if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    partial = _partial(path)
     try:
         yield partial
         partial.replace(path)

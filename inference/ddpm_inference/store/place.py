@@ -55,4 +55,4 @@ class Place(Protocol):
         """Removes files; one that is not there is no error."""
 
     def clean(self, folder: str) -> None:
-        """Removes what broken off writes left in a folder."""
+        """Removes the temporary files that broken off writes left in a folder."""

@@ -1,8 +1,8 @@
 """The bytes of a shard's file: an uncompressed ``.npz`` that says what it holds and can be checked alone.
 
 Equal samples make equal bytes, on any machine and day, so that the sha256 of a shard can be compared between
-runs. Compression would break that (deflate is zlib's choice) and gains little: float samples are noise below
-the first digits (docs/store.md has the figures).
+runs. Compression would break that, since its bytes are the zlib's at hand, and gains little: deflate takes a third
+off a batch of 64 digits with a little noise (201 to 129 kB), and 6 ms instead of half a millisecond.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ class Store:
     def claim(self, identity: Identity, *, overwrite: bool) -> None:
         """Makes the place this job's own: writes ``job.json``, or finds there what it would write.
 
-        Also removes what broken off writes left. With `overwrite`, a former run's files go first: its manifest,
-        shards, ``samples.npy``, ``grid.png`` and ``job.json``, and nothing else.
+        Also removes temporary files that broken off writes left. With `overwrite`, a former run's files go
+        first: its manifest, shards, ``samples.npy``, ``grid.png`` and ``job.json``, and nothing else.
 
         Raises:
             OutputConflict: if another job lives here, or files are in the way that no ``job.json`` vouches for.

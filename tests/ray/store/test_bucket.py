@@ -72,6 +72,22 @@ def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(
     assert store.place.sizes("shards") == {}
 
 
+def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
+    locked = f"{bucket}-locked"
+    s3 = s3fs.S3FileSystem()
+    s3.call_s3("create_bucket", Bucket=locked, ObjectLockEnabledForBucket=True)
+    store = Store.open(f"s3://{locked}/out")
+    run(store, OURS, 20)
+    held = {"Bucket": locked, "Key": f"out/shards/{SHARDS[1].name}"}
+    s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "ON"})
+    with pytest.raises(
+        StorageFailed, match=f"out/shards/{SHARDS[1].name} could not be removed: .* do not allow it"
+    ):
+        store.claim(an_identity(seed=1), overwrite=True)
+    assert store.read_identity() == OURS
+    s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "OFF"})
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_store_in_use_works_in_another_process(bucket: str, method: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
@@ -123,7 +139,7 @@ def _upload_for_ever(store: Store) -> None:
     store.write_npy("samples.npy", (10**6, 1, 128, 128), (part for _ in range(10**6)))
 
 
-def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next_run(bucket: str) -> None:
+def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     store.claim(OURS, overwrite=False)
     writer = multiprocessing.get_context("fork").Process(target=_upload_for_ever, args=(store,))
@@ -136,8 +152,9 @@ def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next_r
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert set(store.place.sizes("")) == {"job.json"}
-    store.claim(OURS, overwrite=False)
-    assert open_uploads(bucket) == []
+    s3fs.S3FileSystem().call_s3("create_multipart_upload", Bucket=bucket, Key="out/samples.npy.theirs")
+    run(store, OURS, 20)
+    assert open_uploads(bucket) == ["out/samples.npy.theirs"]
 
 
 def test_an_upload_that_fails_is_discarded_at_once(bucket: str) -> None:
@@ -239,6 +256,7 @@ def test_a_server_that_cannot_be_used_as_set_up_is_named(
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}-not/out")
     for act in (
+        store.read_identity,
         lambda: store.claim(OURS, overwrite=False),
         lambda: store.claim(OURS, overwrite=True),
         lambda: store.scan(OURS),

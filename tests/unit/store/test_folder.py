@@ -59,15 +59,19 @@ def test_what_a_broken_off_write_left_is_ignored_then_cleaned(tmp_path: Path) ->
     store = Store.open(str(tmp_path))
     store.claim(OURS, overwrite=False)
     write_shards(store, OURS, list(shards_of(20, 8)))
-    left = [tmp_path / ".samples.npy.0a1b2c3d.partial", tmp_path / "shards/.000000000-000000007.npz.00ff.partial"]
+    left = [
+        tmp_path / ".samples.npy.0a1b2c3d.partial",
+        tmp_path / "shards/.000000000-000000007.npz.00ff00ff.partial",
+    ]
     for path in left:
         path.write_bytes(b"half")
-    foreign = tmp_path / ".hidden"
-    foreign.touch()
+    foreign = [tmp_path / ".hidden", tmp_path / ".download.partial"]
+    for path in foreign:
+        path.touch()
     assert store.scan(OURS).warnings == []
     store.claim(OURS, overwrite=False)
     assert not any(path.exists() for path in left)
-    assert foreign.exists()
+    assert all(path.exists() for path in foreign)
 
 
 def _sample_for_ever(store: Store, identity_batch: int) -> None:

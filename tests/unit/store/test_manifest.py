@@ -68,18 +68,21 @@ def test_a_longer_shard_supersedes_a_short_last_one() -> None:
 
 
 @given(counts, st.data())
-def test_a_manifest_with_a_shard_missing_doubled_swapped_or_shortened_is_refused(
-    n: int, data: st.DataObject
-) -> None:
+def test_a_manifest_with_shards_that_do_not_fit_is_refused(n: int, data: st.DataObject) -> None:
     shards = list(manifest(n).shards)
     at = data.draw(st.integers(0, len(shards) - 1))
-    harm = data.draw(st.sampled_from(["missing", "doubled", "shortened", "moved"]))
+    harms = ["missing", "doubled", "lengthened", "moved"]
+    harm = data.draw(st.sampled_from(harms if at == len(shards) - 1 else [*harms, "overlapping"]))
     if harm == "missing":
         del shards[at]
     elif harm == "doubled":
         shards.insert(at, shards[at])
-    elif harm == "shortened":
+    elif harm == "lengthened":
         shards[at] = record(shards[at].first, shards[at].last + 1)
+    elif harm == "overlapping":
+        # As many samples in all, but one is there twice and the last is not.
+        shards[at] = record(shards[at].first, shards[at].last + 1)
+        shards[-1] = record(shards[-1].first, max(shards[-1].last - 1, shards[-1].first))
     else:
         shards[at] = record(shards[at].first + 1, shards[at].last + 1)
     with pytest.raises(ValidationError):

@@ -40,7 +40,7 @@ class DyingFolder(Folder):
         if next(self.steps, None) is None:
             path = self.path / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.dead.partial").write_bytes(b"half")
+            path.with_name(f".{path.name}.deadbeef.partial").write_bytes(b"half")
             raise PowerCutError
         with super().stream(name, length) as file:
             yield file
@@ -98,7 +98,11 @@ def test_overwriting_broken_off_at_any_removal_can_be_done_again(tmp_path: Path)
         try:
             Store(DyingFolder(path, iter(range(steps)))).claim(OURS, overwrite=True)
         except PowerCutError:
-            Store.open(str(path)).claim(OURS, overwrite=True)
+            store = Store.open(str(path))
+            left = [file for file in path.rglob("[!.]*") if file.is_file()]
+            assert store.read_identity() == theirs or left == []
+            assert steps == 0 or store.read_manifest() is None
+            store.claim(OURS, overwrite=True)
             check_whole(path, run(Store.open(str(path)), OURS, 10))
         else:
             break
