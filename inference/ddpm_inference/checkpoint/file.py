@@ -94,7 +94,8 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
     trained = metadata.trained if metadata else None
     if trained is None:
         notes.append(
-            f"noise schedule: linear, {DEFAULT_TIMESTEPS} timesteps (--schedule and --timesteps if others)"
+            f"noise schedule: not said, so linear with {DEFAULT_TIMESTEPS} timesteps "
+            "unless --schedule and --timesteps are given"
         )
     return Checkpoint(spec, trained, weights, sha256, tuple(notes))
 

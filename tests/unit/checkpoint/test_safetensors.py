@@ -109,7 +109,7 @@ def test_a_schedule_that_the_checkpoint_does_not_say_is_noted(
 ) -> None:
     checkpoint = load(encode(weights, Metadata(model=spec)), request_)
     assert checkpoint.trained is None
-    assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: linear"]
+    assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: not said"]
 
 
 def test_without_metadata_the_architecture_is_read_off_the_weights(weights: Weights) -> None:
@@ -249,7 +249,6 @@ def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -
         struct.pack("<Q", 1 << 62) + b"{",
         struct.pack("<Q", 2) + b"{}",
         struct.pack("<Q", 1 << 19) + b"{" * (1 << 19),
-        struct.pack("<Q", 1 << 21) + b"{" + b" " * (1 << 21),
     ],
     ids=[
         "terabytes",
@@ -263,7 +262,6 @@ def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -
         "an endless header",
         "no tensors at all",
         "a deep header",
-        "a long header",
     ],
 )
 def test_a_header_that_lies_is_refused(hostile: bytes, request_: ModelRequest) -> None:
@@ -271,10 +269,20 @@ def test_a_header_that_lies_is_refused(hostile: bytes, request_: ModelRequest) -
         load(hostile, request_)
 
 
-def test_names_in_a_hostile_file_reach_no_terminal_as_they_are(request_: ModelRequest) -> None:
-    key = "init_conv2.\x1b[2J\n" + "x" * 5000
-    with pytest.raises(ModelRejected) as error:
-        load(safetensors.numpy.save({key: np.zeros(1, np.float32)}), request_)
+def test_a_long_header_is_refused_unread(file: bytes, request_: ModelRequest) -> None:
+    length = struct.unpack("<Q", file[:8])[0]
+    padded = struct.pack("<Q", length + (1 << 20)) + file[8 : 8 + length] + b" " * (1 << 20) + file[8 + length :]
+    with pytest.raises(ModelRejected, match=r"its safetensors header claims 1,[0-9,]+ bytes of at most 1,048,576"):
+        load(padded, request_)
+
+
+def test_names_in_a_hostile_file_reach_no_terminal_as_they_are(
+    weights: Weights, spec: ModelSpec, request_: ModelRequest
+) -> None:
+    weights["\x1b[2J\n" + "x" * 5000] = weights["out_conv.bias"]
+    with pytest.raises(ModelRejected, match="1 unknown") as error:
+        load(encode(weights, Metadata(model=spec)), request_)
+    assert "?[2J?xxx" in error.value.message
     assert error.value.message.isprintable()
     assert len(error.value.message) < 1200
 
