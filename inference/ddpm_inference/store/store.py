@@ -256,9 +256,9 @@ class Store:
     def _remove_run(self) -> None:
         # The manifest goes first, job.json last: broken off anywhere, this is the former job, unfinished.
         top = self.place.sizes("")
-        shards = [_shard_path(shard) for shard in self._shards()]
-        for names in ([MANIFEST], [*DERIVED], shards, [IDENTITY]):
-            self.place.remove([name for name in names if name in top or name in shards])
+        self.place.remove(name for name in (MANIFEST, *DERIVED) if name in top)
+        self.place.remove(_shard_path(shard) for shard in self._shards())
+        self.place.remove(name for name in (IDENTITY,) if name in top)
 
 
 _WAYS_OUT = "choose another output place, or give --overwrite to remove what that run left"

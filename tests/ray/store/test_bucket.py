@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -70,6 +72,43 @@ def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(
     assert [record.shard for record in records] == shards
     store.claim(identity, overwrite=True)
     assert store.place.sizes("shards") == {}
+
+
+def test_the_rights_to_list_read_write_and_delete_are_enough(
+    start_s3: StartS3,
+    use_s3: UseS3,
+    versitygw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reconnect: Reconnect,
+) -> None:
+    for name in ("users", "data"):
+        (tmp_path / name).mkdir()
+    with start_s3(tmp_path / "data", "--iam-dir", tmp_path / "users") as server:
+        use_s3(server)
+        owner, s3 = server.environment, s3fs.S3FileSystem()
+        admin = ["--access", owner["AWS_ACCESS_KEY_ID"], "--secret", owner["AWS_SECRET_ACCESS_KEY"]]
+        user = ["--access", "sampler", "--secret", "sampler-secret", "--role", "user"]
+        subprocess.run(
+            [versitygw, "admin", *admin, "--endpoint-url", server.endpoint, "create-user", *user], check=True
+        )
+        s3.mkdir("bucket")
+        rights = ["s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
+        allowed = {"Effect": "Allow", "Principal": {"AWS": ["sampler"]}, "Action": rights}
+        policy = {"Statement": [allowed | {"Resource": ["arn:aws:s3:::bucket", "arn:aws:s3:::bucket/*"]}]}
+        s3.call_s3("put_bucket_policy", Bucket="bucket", Policy=json.dumps(policy))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "sampler")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sampler-secret")
+        reconnect()
+        with pytest.raises(PermissionError):
+            open_uploads("bucket")
+        store = Store.open("s3://bucket/out")
+        run(store, OURS, 20)
+        manifest = run(store, OURS, 40)
+        store.link_or_copy("samples.npy", "alias.npy")
+        np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
+        store.claim(an_identity(seed=1), overwrite=True)
+        assert set(store.place.sizes("")) == {"job.json", "alias.npy"}
 
 
 def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:

@@ -48,6 +48,16 @@ def test_an_alias_of_a_file_takes_no_second_space(tmp_path: Path) -> None:
     assert (tmp_path / "alias.png").samefile(tmp_path / "grid.png")
 
 
+def test_an_alias_is_made_where_a_hard_link_may_not_be(common_folder: Path) -> None:
+    # The kernel refuses links to files of other users that one may not write to.
+    store = Store.open(str(common_folder))
+    store.write_bytes("grid.png", b"png")
+    common_folder.chmod(0o777)
+    with no_more_than_anybody():
+        store.link_or_copy("grid.png", "alias.png")
+    assert (common_folder / "alias.png").read_bytes() == b"png"
+
+
 def test_results_have_the_rights_the_user_gives_new_files(tmp_path: Path) -> None:
     run(Store.open(str(tmp_path)), OURS, 8)
     (tmp_path / "plain").touch()
