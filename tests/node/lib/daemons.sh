@@ -35,10 +35,10 @@ start_daemons() {
   start registry start_registry
   start s3 start_s3
   start containerd containerd --config $config/containerd.toml
-  start kubelet after 20 test -S /run/containerd/containerd.sock -- \
+  start kubelet after 60 test -S /run/containerd/containerd.sock -- \
     kubelet --config=$config/kubelet.yaml --kubeconfig="$(identity kubelet)" --hostname-override="$node_name" --node-ip="$node_ip"
-  # It ends if its settings are not there yet.
-  start local-path-provisioner after 60 kubectl --kubeconfig="$(identity admin)" -n local-path-storage get configmap local-path-config -- \
+  # It ends if its settings are not in the cluster yet.
+  start local-path-provisioner after 180 test -e /run/node/storage.installed -- \
     local-path-provisioner start --kubeconfig="$(identity admin)" --service-account-name=default
 }
 

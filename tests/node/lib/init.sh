@@ -31,7 +31,7 @@ own_settings() {
 
 own_network() {
   ip link set lo up
-  wait_for 20 ip link show eth0 # the wire to this machine, which up lays
+  wait_for 60 ip link show eth0 # the wire to this machine, which up lays
   ip address add "$node_ip/30" dev eth0
   ip link set eth0 up
   echo 1 >/proc/sys/net/ipv4/ip_forward

@@ -13,7 +13,7 @@ launch() {
     join_cgroup
     PATH=$(<"$state/path"):$PATH exec setsid unshare --mount --propagation slave --net --pid --fork bash "$here/lib/init.sh" "$state"
   ) &
-  wait_for 20 test -s "$state/init.pid" || fail init "the node's first process did not start"
+  wait_for 60 test -s "$state/init.pid" || fail init "the node's first process did not start"
   lay_wire
 }
 
@@ -39,24 +39,36 @@ ENV
 
 listens() { (: <"/dev/tcp/$node_ip/$1") 2>/dev/null; }
 
-wait_for_registry() { wait_for 30 listens "${registry##*:}" || fail registry "the registry does not answer"; }
+wait_for_registry() { wait_for 60 listens "${registry##*:}" || fail registry "the registry does not answer"; }
 
-wait_for_api() { wait_for 60 cluster get --raw /readyz || fail kube-apiserver "the API server is not ready"; }
+# Asking often costs the time that it waits for, so first the port is asked, which is cheap.
+wait_for_api() {
+  wait_for 120 listens 6443 || fail kube-apiserver "the API server does not answer"
+  wait_for 60 cluster get --raw /readyz || fail kube-apiserver "the API server is not ready"
+}
 
-install_storage() { in_node kubectl --kubeconfig /var/lib/kubernetes/admin.kubeconfig apply -f /run/node/storage.yaml >/dev/null; }
+# The provisioner waits for the second file.
+install_storage() {
+  in_node kubectl --kubeconfig /var/lib/kubernetes/admin.kubeconfig apply -f /run/node/storage.yaml >/dev/null
+  in_node touch /run/node/storage.installed
+}
+
+# arrives WHAT OBJECT: by watching, within a minute.
+arrives() { cluster wait --for="$1" "$2" --timeout=60s >/dev/null; }
 
 node_ready() { cluster get node "$node_name" --request-timeout=5s -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
 
 wait_for_node() {
-  wait_for 60 node_ready || fail kubelet "the node is not Ready"
-  wait_for 30 cluster get serviceaccount default || fail kube-controller-manager "the namespace default has no service account"
-  wait_for 30 listens 53 || fail coredns "the DNS does not answer"
-  wait_for 30 listens "$s3_port" || fail s3 "the S3 server does not answer"
+  arrives create "node/$node_name" || fail kubelet "the node does not register"
+  arrives condition=Ready "node/$node_name" || fail kubelet "the node is not Ready"
+  arrives create serviceaccount/default || fail kube-controller-manager "the namespace default has no service account"
+  wait_for 60 listens 53 || fail coredns "the DNS does not answer"
+  wait_for 60 listens "$s3_port" || fail s3 "the S3 server does not answer"
 }
 
-# is_up: it runs with the programs that are pinned now, none of them has ended, and it takes pods.
+# is_up: an `up` got to its end, with the programs that are pinned now; none of them has ended, and it takes pods.
 is_up() {
-  node_pid >/dev/null && [ "$(<"$state/path")" = "$(program_path "${node_groups[@]}")" ] &&
+  [ -e "$state/complete" ] && node_pid >/dev/null && [ "$(<"$state/path")" = "$(program_path "${node_groups[@]}")" ] &&
     ! grep -q ' ended with status ' "$state/log/init.log" && node_ready 2>/dev/null
 }
 
