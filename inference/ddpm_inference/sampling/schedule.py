@@ -54,10 +54,11 @@ def schedule(name: ScheduleName, timesteps: int) -> Schedule:
 
 
 def spaced(timesteps: int, steps: int) -> list[int]:
-    """The timesteps a chain of `steps` visits, falling, with "trailing" spacing (arXiv 2305.08891, table 2).
+    """The timesteps a chain of `steps` visits, falling from T-1, where x_T is pure noise, to 0.
 
-    The chain begins at T-1, where x_T is pure noise, and its last step goes straight to x_0. `steps` equal to
-    `timesteps` gives T-1, ..., 1, 0.
+    Step i of S from below is at (T-1) (i / (S-1))², rounded, and never below i: quadratic spacing, as arXiv
+    2010.02502, appendix D.2, uses for small images. Steps grow with the noise that is there, so that the last
+    ones, which make the detail, are short. `steps` equal to `timesteps` gives T-1, ..., 1, 0.
 
     Raises:
         InvalidSpec: if `steps` is not within 1..T.
@@ -66,7 +67,9 @@ def spaced(timesteps: int, steps: int) -> list[int]:
         raise InvalidSpec(
             f"{steps} steps do not fit a schedule of {timesteps} timesteps", hint=f"use 1 to {timesteps}"
         )
-    return [round(i * timesteps / steps) - 1 for i in range(steps, 0, -1)]
+    if steps == 1:
+        return [timesteps - 1]
+    return [max(round((timesteps - 1) * (i / (steps - 1)) ** 2), i) for i in reversed(range(steps))]
 
 
 def _linear(timesteps: int) -> Array:

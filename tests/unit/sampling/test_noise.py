@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -49,13 +48,6 @@ def normals_in_plain_python(seed: int, sample: int, step: int, pixels: int) -> l
             r = math.sqrt(-2 * math.log(u))
             values += [r * math.cos(2 * math.pi * v), r * math.sin(2 * math.pi * v)]
     return values[:pixels]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +146,6 @@ def test_golden_values_of_this_noise_version(seed: int, sample: int, values: lis
 
 
 @pytest.mark.parametrize("shape", [DIGIT, (1, 5, 5), (3, 7, 7), (1, 1, 1)])
-@pytest.mark.usefixtures("threads")
 def test_bits_depend_neither_on_batch_nor_on_row_nor_on_threads(shape: tuple[int, int, int]) -> None:
     alone = {i: NoiseSource(7, torch.tensor([i]), shape)(31) for i in (0, 3, 2**40)}
     for batch in ([0, 3, 2**40], [3, 2**40, 1, 1, 5, 0, 9], [*range(100, 164), 2**40, *range(36), 0, 3]):

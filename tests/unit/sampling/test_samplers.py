@@ -1,0 +1,385 @@
+"""Every sampler three ways: on data whose best network is known in closed form, against chains written from the
+papers' equations, and against diffusers with the same network and noise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers import scheduling_ddpm
+from torch import Tensor
+
+from ddpm_inference.job import ModelSpec, SamplerName, SamplerSpec, ScheduleName, Variance
+from ddpm_inference.models import build
+from ddpm_inference.sampling.noise import NoiseSource
+from ddpm_inference.sampling.samplers import SAMPLERS, EpsModel, Noise, sample
+from ddpm_inference.sampling.schedule import Schedule, schedule, spaced
+
+SHAPE = (1, 8, 8)
+
+
+def spec_of(
+    name: SamplerName,
+    timesteps: int,
+    steps: int,
+    *,
+    eta: float = 0.0,
+    variance: Variance | None = None,
+    curve: ScheduleName = "linear",
+) -> SamplerSpec:
+    return SamplerSpec(
+        name=name,
+        timesteps=timesteps,
+        steps=steps,
+        eta=eta,
+        schedule=curve,
+        variance=(variance or "large") if name == "ddpm" else None,
+    )
+
+
+def no_noise(t: int) -> Tensor:
+    raise AssertionError(f"noise was drawn at timestep {t}")
+
+
+EVERY_SAMPLER = [
+    pytest.param(spec_of("ddpm", 40, 40, variance="large"), id="ddpm-large"),
+    pytest.param(spec_of("ddpm", 40, 40, variance="small"), id="ddpm-small"),
+    pytest.param(spec_of("ddpm", 40, 9, variance="large"), id="ddpm-large-respaced"),
+    pytest.param(spec_of("ddpm", 40, 9, variance="small"), id="ddpm-small-respaced"),
+    pytest.param(spec_of("ddim", 40, 40), id="ddim-full"),
+    pytest.param(spec_of("ddim", 40, 10), id="ddim"),
+    pytest.param(spec_of("ddim", 40, 10, eta=0.5), id="ddim-eta-0.5"),
+    pytest.param(spec_of("ddim", 40, 10, eta=1.0), id="ddim-eta-1"),
+    pytest.param(spec_of("dpmpp", 40, 40), id="dpmpp-full"),
+    pytest.param(spec_of("dpmpp", 40, 10), id="dpmpp"),
+    pytest.param(spec_of("dpmpp", 40, 2), id="dpmpp-two-steps"),
+    pytest.param(spec_of("dpmpp", 40, 1), id="dpmpp-one-step"),
+]
+
+
+class TestGaussianData:
+    """Pixels distributed as N(MEAN, STD²): the best network is linear, E[eps | x_t] = √(1-ᾱ) (x_t - √ᾱ μ) /
+    (ᾱ σ² + 1 - ᾱ), and samples must have that mean and deviation again. 1.0 is 3.5 deviations away, so the clamp
+    does nothing that shows."""
+
+    MEAN, STD = 0.3, 0.2
+    VALUES = 32 * 784
+
+    def sampled(self, spec: SamplerSpec) -> Tensor:
+        made = schedule(spec.schedule, spec.timesteps)
+
+        def eps(x: Tensor, t: int) -> Tensor:
+            acp = float(made.alphas_cumprod[t])
+            return (x - math.sqrt(acp) * self.MEAN) * (math.sqrt(1 - acp) / (acp * self.STD**2 + 1 - acp))
+
+        noise = NoiseSource(11, torch.arange(32), (1, 28, 28))
+        return sample(eps, noise.initial(), made, spec, noise=noise)
+
+    # The deviations of the exact chain, in units of STD: a chain of linear maps and independent noise keeps a
+    # Gaussian, so its variance follows v' = a² v + σ_t² from v = 1. They tend to 1 with the number of steps.
+    @pytest.mark.parametrize(
+        ("spec", "deviation"),
+        [
+            pytest.param(spec_of("ddpm", 1000, 1000, variance="large"), 1.0046, id="ddpm-large"),
+            pytest.param(spec_of("ddpm", 1000, 1000, variance="small"), 0.9815, id="ddpm-small"),
+            pytest.param(spec_of("ddpm", 1000, 100, variance="small"), 0.9524, id="ddpm-100"),
+            pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="cosine"), 0.9904, id="ddpm-cosine"),
+            pytest.param(
+                spec_of("ddpm", 1000, 1000, variance="small", curve="sigmoid"), 0.9833, id="ddpm-sigmoid"
+            ),
+            pytest.param(spec_of("ddim", 1000, 1000), 0.9925, id="ddim-1000"),
+            pytest.param(spec_of("ddim", 1000, 50), 0.9567, id="ddim-50"),
+            pytest.param(spec_of("ddim", 1000, 50, eta=1.0), 0.9090, id="ddim-50-eta-1"),
+            pytest.param(spec_of("ddim", 1000, 50, curve="cosine"), 0.9681, id="ddim-50-cosine"),
+            pytest.param(spec_of("dpmpp", 1000, 1000), 0.9994, id="dpmpp-1000"),
+            pytest.param(spec_of("dpmpp", 1000, 100), 1.0002, id="dpmpp-100"),
+            pytest.param(spec_of("dpmpp", 1000, 20), 1.0440, id="dpmpp-20"),
+        ],
+    )
+    def test_samples_have_the_mean_and_deviation_of_the_data(self, spec: SamplerSpec, deviation: float) -> None:
+        values = self.sampled(spec).double()
+        # 4 standard errors of the estimate, and 0.001 for the chain's bias (at most 4e-4) and the clamp's.
+        assert abs(float(values.mean()) - self.MEAN) < 4 * self.STD / math.sqrt(self.VALUES) + 0.001
+        assert abs(float(values.std()) / self.STD - deviation) < 4 / math.sqrt(2 * self.VALUES) + 0.001
+
+
+class TestTwoModes:
+    """Pixels at -0.5 or 0.5, each ± 0.05: a network that is not linear, and known all the same."""
+
+    MODE, STD = 0.5, 0.05
+
+    def eps(self, made: Schedule) -> EpsModel:
+        def eps(x: Tensor, t: int) -> Tensor:
+            acp = float(made.alphas_cumprod[t])
+            variance = acp * self.STD**2 + 1 - acp
+            right = torch.sigmoid(x * (2 * math.sqrt(acp) * self.MODE / variance))
+            return (x - math.sqrt(acp) * self.MODE * (2 * right - 1)) * (math.sqrt(1 - acp) / variance)
+
+        return eps
+
+    def sampled(self, spec: SamplerSpec) -> Tensor:
+        made = schedule(spec.schedule, spec.timesteps)
+        noise = NoiseSource(5, torch.arange(32), SHAPE)
+        return sample(self.eps(made), noise.initial(), made, spec, noise=noise)
+
+    @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp"])
+    @pytest.mark.parametrize("steps", [20, 100])
+    def test_samples_lie_at_the_modes_half_and_half(self, name: SamplerName, steps: int) -> None:
+        values = self.sampled(spec_of(name, 1000, steps, variance="small"))
+        assert float(((values.abs() - self.MODE).abs() < 4 * self.STD).float().mean()) > 0.99
+        assert abs(float((values > 0).float().mean()) - 0.5) < 4 * 0.5 / math.sqrt(values.numel())
+
+    def test_20_steps_of_second_order_are_nearer_to_the_exact_path_than_50_of_first_order(self) -> None:
+        exact = self.sampled(spec_of("ddim", 1000, 1000))
+        second = self.sampled(spec_of("dpmpp", 1000, 20)) - exact
+        first = self.sampled(spec_of("ddim", 1000, 50)) - exact
+        assert second.abs().mean() < 1.2 * first.abs().mean() < 0.005
+
+
+def papers_chain(eps: EpsModel, x: Tensor, made: Schedule, spec: SamplerSpec, noise: Noise) -> Tensor:
+    """The samplers from the papers' equations as they stand.
+
+    DDPM: 2006.11239 equations 6, 7, 15 with beta and alpha of the subsequence (2102.09672, section 4). DDIM:
+    2010.02502 equation 12 with 16. DPM-Solver++: 2211.01095 algorithm 2 in λ, α and σ.
+    """
+    taus = spaced(spec.timesteps, spec.steps)
+    acp = {t: torch.tensor(made.alphas_cumprod[t], dtype=torch.float64) for t in taus}
+    acp[-1] = torch.tensor(1.0, dtype=torch.float64)
+    buffer: list[tuple[Tensor, Tensor]] = []
+    for t, s in zip(taus, [*taus[1:], -1], strict=True):
+        x0 = ((x - (1 - acp[t]).sqrt() * eps(x, t)) / acp[t].sqrt()).clip(-1, 1)
+        if s < 0:
+            return x0
+        if spec.name == "ddpm":
+            beta, alpha = 1 - acp[t] / acp[s], acp[t] / acp[s]
+            mean = acp[s].sqrt() * beta / (1 - acp[t]) * x0 + alpha.sqrt() * (1 - acp[s]) / (1 - acp[t]) * x
+            beta_tilde = (1 - acp[s]) / (1 - acp[t]) * beta
+            x = mean + (beta if spec.variance == "large" else beta_tilde).sqrt() * noise(t)
+        elif spec.name == "ddim":
+            e = (x - acp[t].sqrt() * x0) / (1 - acp[t]).sqrt()
+            sigma = spec.eta * ((1 - acp[s]) / (1 - acp[t])).sqrt() * (1 - acp[t] / acp[s]).sqrt()
+            x = acp[s].sqrt() * x0 + (1 - acp[s] - sigma**2).sqrt() * e
+            if spec.eta > 0:
+                x = x + sigma * noise(t)
+        else:
+            lam = {k: (v.sqrt() / (1 - v).sqrt()).log() for k, v in acp.items()}
+            h = lam[s] - lam[t]
+            d = x0
+            if buffer:
+                lam_before, x0_before = buffer[-1]
+                r = (lam[t] - lam_before) / h
+                d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
+            x = ((1 - acp[s]) / (1 - acp[t])).sqrt() * x - acp[s].sqrt() * ((-h).exp() - 1) * d
+            buffer.append((lam[t], x0))
+    return x
+
+
+@pytest.mark.parametrize("spec", EVERY_SAMPLER)
+def test_the_clamp_does_not_hide_the_chains_of_this_test(spec: SamplerSpec) -> None:
+    made, noise = schedule("linear", spec.timesteps), NoiseSource(1, torch.arange(16), SHAPE)
+    result = sample(wavy_eps, noise.initial(), made, spec, noise=noise)
+    assert 0.1 < float((result.abs() < 1).float().mean()) < 1
+
+
+def wavy_eps(x: Tensor, t: int) -> Tensor:
+    """Any function will do; this one keeps some predictions of x_0 inside [-1, 1] and some outside."""
+    return 0.8 * x + 0.3 * torch.sin(3 * x + t)
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine", "cosine_origin", "sigmoid"])
+@pytest.mark.parametrize("spec", EVERY_SAMPLER)
+def test_a_chain_is_the_papers_equations(spec: SamplerSpec, curve: ScheduleName) -> None:
+    spec = spec.model_copy(update={"schedule": curve})
+    made = schedule(curve, spec.timesteps)
+    source = NoiseSource(1, torch.arange(16), SHAPE)
+
+    def noise(t: int) -> Tensor:
+        return source(t).double()
+
+    x_t = source.initial().double()
+    theirs = papers_chain(wavy_eps, x_t, made, spec, noise)
+    ours = sample(wavy_eps, x_t, made, spec, noise=noise)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    # In float32 the first prediction divides rounding errors by √ᾱ_T; later ones are smaller.
+    single = sample(wavy_eps, x_t.float(), made, spec, noise=source)
+    assert single.dtype == torch.float32
+    tolerance = 1e-5 + 1e-6 / math.sqrt(made.alphas_cumprod[-1])
+    torch.testing.assert_close(single.double(), theirs, rtol=0, atol=tolerance)
+
+
+class TestAgainstDiffusers:
+    """diffusers' schedulers, given our products in float64 and our timesteps, with the same Unet and noise."""
+
+    T = 60
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def eps() -> EpsModel:
+        torch.manual_seed(3)
+        spec = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
+        network = build(spec).eval()
+
+        @torch.no_grad()
+        def eps(x: Tensor, t: int) -> Tensor:
+            result: Tensor = network(x.float(), torch.full((len(x),), t))
+            return result + 0.7 * x.float()
+
+        return eps
+
+    @pytest.mark.parametrize(("variance", "theirs"), [("large", "fixed_large"), ("small", "fixed_small")])
+    @pytest.mark.parametrize("steps", [60, 12])
+    def test_ddpm(
+        self, eps: EpsModel, variance: Variance, theirs: str, steps: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
+        scheduler = DDPMScheduler(self.T, variance_type=theirs, clip_sample=True)
+        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
+        scheduler.set_timesteps(timesteps=spaced(self.T, steps))
+        x = noise.initial()
+        for t in spaced(self.T, steps):
+            monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, t=t, **__: noise(t))
+            x = scheduler.step(eps(x, t), t, x).prev_sample
+        ours = sample(eps, noise.initial(), made, spec_of("ddpm", self.T, steps, variance=variance), noise=noise)
+        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+    def test_ddim(self, eps: EpsModel, eta: float) -> None:
+        # All timesteps: theirs knows no spacing but its own.
+        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
+        scheduler = DDIMScheduler(self.T, clip_sample=True, set_alpha_to_one=True)
+        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
+        scheduler.set_timesteps(self.T)
+        x = noise.initial()
+        for t in spaced(self.T, self.T):
+            x = scheduler.step(
+                eps(x, t), t, x, eta=eta, use_clipped_model_output=True, variance_noise=noise(t)
+            ).prev_sample
+        ours = sample(eps, noise.initial(), made, spec_of("ddim", self.T, self.T, eta=eta), noise=noise)
+        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp", 2)])
+    @pytest.mark.parametrize("steps", [60, 20, 12, 2])
+    def test_dpmpp_and_ddim_which_is_its_first_order(
+        self, eps: EpsModel, name: SamplerName, order: int, steps: int
+    ) -> None:
+        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
+        scheduler = DPMSolverMultistepScheduler(
+            self.T,
+            solver_order=order,
+            algorithm_type="dpmsolver++",
+            solver_type="midpoint",
+            final_sigmas_type="zero",
+            thresholding=True,  # with a largest value of 1 this is a plain clamp to [-1, 1]
+            sample_max_value=1.0,
+        )
+        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
+        scheduler.set_timesteps(timesteps=spaced(self.T, steps))
+        x = noise.initial()
+        for t in spaced(self.T, steps):
+            x = scheduler.step(eps(x, t), t, x).prev_sample
+        ours = sample(eps, noise.initial(), made, spec_of(name, self.T, steps), noise=no_noise)
+        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("spec", EVERY_SAMPLER)
+def test_every_result_lies_within_minus_1_and_1_and_x_t_is_left_as_it_was(spec: SamplerSpec) -> None:
+    noise = NoiseSource(0, torch.arange(4), SHAPE)
+    x_t = noise.initial()
+    before = x_t.clone()
+    result = sample(lambda x, t: -3 * x, x_t, schedule("linear", spec.timesteps), spec, noise=noise)
+    assert torch.equal(x_t, before)
+    assert result.dtype == torch.float32
+    assert result.shape == x_t.shape
+    assert float(result.abs().max()) == 1.0
+
+
+@pytest.mark.parametrize("spec", EVERY_SAMPLER)
+def test_noise_is_asked_by_timestep_once_and_never_for_the_last_step(spec: SamplerSpec) -> None:
+    asked: list[int] = []
+    visited: list[int] = []
+
+    def noise(t: int) -> Tensor:
+        asked.append(t)
+        return torch.zeros(2, *SHAPE)
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        visited.append(t)
+        return 0.5 * x
+
+    sample(eps, torch.ones(2, *SHAPE), schedule("linear", spec.timesteps), spec, noise=noise)
+    assert visited == spaced(spec.timesteps, spec.steps)
+    stochastic = spec.name == "ddpm" or spec.eta > 0
+    assert asked == (visited[:-1] if stochastic else [])
+
+
+@pytest.mark.parametrize("spec", EVERY_SAMPLER)
+def test_the_callback_counts_every_step(spec: SamplerSpec) -> None:
+    seen: list[tuple[int, int]] = []
+    sample(
+        lambda x, t: x,
+        torch.ones(1, *SHAPE),
+        schedule("linear", spec.timesteps),
+        spec,
+        noise=lambda t: torch.zeros(1, *SHAPE),
+        callback=lambda done, steps: seen.append((done, steps)),
+    )
+    assert seen == [(i + 1, spec.steps) for i in range(spec.steps)]
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+@pytest.mark.parametrize("curve", ["linear", "cosine", "cosine_origin", "sigmoid"])
+@pytest.mark.parametrize(("timesteps", "steps"), [(1, 1), (2, 2), (4000, 3), (4000, 7)])
+def test_chains_of_any_length_stay_finite(
+    name: SamplerName, curve: ScheduleName, timesteps: int, steps: int
+) -> None:
+    noise = NoiseSource(0, torch.arange(2), SHAPE)
+    spec = spec_of(name, timesteps, steps, curve=curve)
+    result = sample(lambda x, t: 0.9 * x, noise.initial(), schedule(curve, timesteps), spec, noise=noise)
+    assert bool(result.isfinite().all())
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_a_schedule_whose_first_beta_vanishes_in_float64_stays_finite(name: SamplerName) -> None:
+    made = schedule("cosine_origin", 4000)
+    assert made.alphas_cumprod[0] == 1.0
+    tail = Schedule("cosine_origin", made.betas[:30], made.alphas_cumprod[:30])
+    noise = NoiseSource(0, torch.arange(2), SHAPE)
+    spec = spec_of(name, 30, 30, curve="cosine_origin")
+    assert bool(sample(lambda x, t: 0.9 * x, noise.initial(), tail, spec, noise=noise).isfinite().all())
+
+
+class TestBits:
+    """In a batch of one shape a sample's bits are its own, whatever its row, its neighbours and the padding."""
+
+    BATCH = 8
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def eps() -> EpsModel:
+        torch.manual_seed(0)
+        spec = ModelSpec(name="Unet", downs=(5, 6), time_emb_dim=3, img_size=10, time_embedding="step")
+        network = build(spec).eval()
+
+        @torch.no_grad()
+        def eps(x: Tensor, t: int) -> Tensor:
+            result: Tensor = network(x, torch.full((len(x),), t))
+            return result + 0.7 * x
+
+        return eps
+
+    def sampled(self, eps: EpsModel, spec: SamplerSpec, samples: list[int]) -> Tensor:
+        noise = NoiseSource(9, torch.tensor(samples), (1, 10, 10))
+        return sample(eps, noise.initial(), schedule("linear", spec.timesteps), spec, noise=noise)
+
+    @pytest.mark.parametrize("spec", EVERY_SAMPLER)
+    def test_a_sample_alone_padded_and_in_a_full_batch_is_the_same(self, eps: EpsModel, spec: SamplerSpec) -> None:
+        full = self.sampled(eps, spec, list(range(self.BATCH)))
+        again = self.sampled(eps, spec, list(range(self.BATCH)))
+        backwards = self.sampled(eps, spec, list(range(self.BATCH))[::-1])
+        assert torch.equal(full, again)
+        assert torch.equal(full, backwards.flip(0))
+        padded = self.sampled(eps, spec, [5] + [10**9] * (self.BATCH - 1))
+        assert torch.equal(padded[0], full[5])
+        assert not torch.equal(full[0], full[5])
