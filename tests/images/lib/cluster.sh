@@ -38,10 +38,13 @@ node_images() { "${ctr[@]}" --namespace k8s.io images "$@"; }
 # node_has IMAGE: can a pod start with it?
 node_has() { node_images ls --quiet "name==docker.io/library/$1" | grep -q .; }
 
-# node_takes IMAGE: what is lacking of the pushed image; then its own name and the one that the examples use.
+# node_takes IMAGE: what the node lacks of the pushed image.
 node_takes() {
-  local name
   node_images pull --plain-http "$pull_from/$1" >/dev/null
-  for name in "$1" "${1%:*}:dev"; do node_images tag --force "$pull_from/$1" "docker.io/library/$name" >/dev/null; done
+  node_images tag --force "$pull_from/$1" "docker.io/library/$1" >/dev/null
   node_images rm "$pull_from/$1" >/dev/null
+  node_names "$1"
 }
+
+# node_names IMAGE: the examples call the newest one `dev`.
+node_names() { node_images tag --force "docker.io/library/$1" "docker.io/library/${1%:*}:dev" >/dev/null; }

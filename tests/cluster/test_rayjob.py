@@ -1,0 +1,50 @@
+"""KubeRay's own RayJob, the peer that the operator is measured against."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+
+from tests.cluster.conftest import KEPT
+from tests.cluster.kube import Manifest, Namespace
+from tests.cluster.manifests import RAY_VERSION, ray_cluster_spec
+
+ENTRYPOINT = "python -c \"import ray; ray.init(); print(ray.get(ray.remote(lambda: 'hello').remote()))\""
+ENDS = ("Complete", "Failed", "ValidationFailed")
+
+
+def ray_job(name: str, image: str) -> Manifest:
+    """HTTPMode is the faster of KubeRay's two, without a pod to submit from."""
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name},
+        "spec": {
+            "entrypoint": ENTRYPOINT,
+            "submissionMode": "HTTPMode",
+            "shutdownAfterJobFinishes": True,
+            "rayClusterSpec": ray_cluster_spec(image),
+        },
+    }
+
+
+def has_ended(job: Manifest) -> bool:
+    return job.get("status", {}).get("jobDeploymentStatus") in ENDS
+
+
+def test_a_rayjob_completes(namespace: Namespace, worker_image: str) -> None:
+    began = time.monotonic()
+    namespace.apply(ray_job("hello", worker_image))
+    job = namespace.wait("ray.io/v1", "RayJob", "hello", has_ended, 240, "the RayJob to end")
+    took = time.monotonic() - began
+
+    assert (job["status"]["jobDeploymentStatus"], job["status"]["jobStatus"]) == ("Complete", "SUCCEEDED")
+    keep(took)
+
+
+def keep(seconds: float) -> None:
+    """The time from apply to Complete, for the comparison; no test depends on it."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    record = {"seconds": round(seconds, 1), "mode": "HTTPMode", "ray": RAY_VERSION, "kernel": platform.release()}
+    (KEPT / "rayjob.json").write_text(json.dumps(record) + "\n")

@@ -1,0 +1,41 @@
+"""The worker image in a pod as strict as Kubernetes has a name for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+
+import torch
+
+from tests.cluster.kube import Namespace
+from tests.cluster.manifests import pod
+
+LOOK_AROUND = """
+import json, os, pathlib, ray, torch
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+try:
+    pathlib.Path("/opt/ddpm/new").touch()
+    root = "writable"
+except OSError as error:
+    root = os.strerror(error.errno)
+pathlib.Path("/tmp/new").touch()
+weights = torch.ones(1, 1, 3, 3)
+print(json.dumps({
+    "torch": torch.__version__, "ray": ray.__version__, "root": root, "user": os.getuid(),
+    "capabilities": int(status["CapEff"], 16), "seccomp": int(status["Seccomp"]),
+    "sum": torch.conv2d(torch.ones(1, 1, 5, 5), weights).sum().item(),
+}))
+"""
+
+
+def test_a_restricted_pod_imports_torch_and_ray(namespace: Namespace, worker_image: str) -> None:
+    said = namespace.run_pod(pod("look-around", worker_image, ["python", "-c", LOOK_AROUND]), seconds=120)
+    assert json.loads(said) == {
+        "torch": torch.__version__,
+        "ray": importlib.metadata.version("ray"),
+        "root": "Read-only file system",
+        "user": 1000,
+        "capabilities": 0,
+        "seccomp": 2,
+        "sum": 81.0,
+    }

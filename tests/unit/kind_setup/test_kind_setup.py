@@ -1,0 +1,215 @@
+"""kind-setup.sh on machines that are not here: what it would run, what it says, when it stops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.kind_setup.machine import Machine, Ran
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with a Docker engine and all tools, and no cluster yet."""
+    return Machine.in_folder(tmp_path)
+
+
+def order(ran: Ran, *beginnings: str) -> list[str]:
+    """Of the calls that begin like one of these, the beginnings, in the order in which they were made."""
+    return [begin for call in ran.calls for begin in beginnings if call.startswith(begin)]
+
+
+def test_from_nothing_it_makes_cluster_registry_kuberay_and_image(machine: Machine) -> None:
+    ran = machine.setup()
+    assert ran.code == 0, ran.said
+    steps = ["kind create", "docker run", "helm upgrade", "docker build", "docker push"]
+    assert order(ran, *steps) == steps
+    assert ran.called("kind create cluster --name ddpm-ray")
+    assert ran.called("docker run", "--publish 127.0.0.1:5001:5000", "--network kind")
+    assert ran.called("helm upgrade --install kuberay-operator", "--version 1.6.1")
+    assert ran.called(
+        "docker exec ddpm-ray-control-plane ctr", "images pull", "ddpm-ray-registry:5000/ddpm-ray-worker:"
+    )
+    assert ran.called("images tag", "docker.io/library/ddpm-ray-worker:dev")
+
+
+def test_every_step_says_how_long_it_took_and_three_commands_come_last(machine: Machine) -> None:
+    ran = machine.setup()
+    steps = re.findall(r"^(?:setup|images): (.+): \d+\.\d s$", ran.said, re.MULTILINE)
+    assert len(steps) >= 7, ran.said
+    commands = [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ")]
+    assert len(commands) == 3
+    assert ran.out.rstrip().splitlines()[-1].startswith("  ")
+
+
+def test_a_second_run_makes_nothing_anew(machine: Machine) -> None:
+    machine.setup()
+    left = machine.what_is_left()
+    ran = machine.setup()
+    assert ran.code == 0, ran.said
+    assert order(ran, "kind create", "docker run", "docker build", "docker push", "docker rm") == []
+    assert machine.what_is_left() == left
+
+
+def test_changed_code_is_built_and_moved_again(machine: Machine) -> None:
+    machine.setup()
+    machine.writes("inference/ddpm_inference/driver.py", "changed\n")
+    ran = machine.setup()
+    assert order(ran, "docker build", "docker push") == ["docker build", "docker push"]
+
+
+def test_files_that_are_in_no_image_change_nothing(machine: Machine) -> None:
+    machine.setup()
+    machine.writes("inference/ddpm_inference/__pycache__/driver.cpython-311.pyc", "compiled\n")
+    machine.writes("README.md", "new words\n")
+    assert not machine.setup().called("docker build")
+
+
+def test_a_registry_that_was_stopped_is_started(machine: Machine) -> None:
+    machine.setup()
+    machine.stops("ddpm-ray-registry")
+    assert machine.setup().called("docker run", "--name ddpm-ray-registry")
+
+
+def test_skip_images_builds_and_moves_none(machine: Machine) -> None:
+    ran = machine.setup("--skip-images")
+    assert ran.code == 0, ran.said
+    assert order(ran, "docker build", "docker push") == []
+    assert ran.called("kind create")
+
+
+def test_delete_undoes_all_and_may_be_said_twice(machine: Machine) -> None:
+    machine.setup()
+    for _ in range(2):
+        assert machine.setup("--delete").code == 0
+        assert machine.what_is_left() == set()
+    assert machine.setup().called("kind create")
+
+
+def test_the_chart_is_installed_once_it_exists(machine: Machine) -> None:
+    assert not machine.setup().called("helm", "charts/ddpm-ray")
+    machine.writes("charts/ddpm-ray/Chart.yaml", "name: ddpm-ray\n")
+    assert machine.setup().called("helm upgrade --install ddpm-ray charts/ddpm-ray")
+
+
+def test_without_a_docker_engine_the_node_is_taken(machine: Machine) -> None:
+    machine.docker_is_dead()
+    ran = machine.setup(BASE_IMAGE="a-base")
+    assert ran.code == 0, ran.said
+    assert "provider: node" in ran.said
+    assert order(ran, "up", "kuberay", "enter ctr", "kind", "helm")[:3] == ["up", "kuberay", "enter ctr"]
+    assert ran.called("podman", "push", "198.51.100.2:5000/ddpm-ray-worker:cpu-")
+    assert ran.called("enter ctr", "images pull", "198.51.100.2:5000/ddpm-ray-worker:cpu-")
+    assert f"export KUBECONFIG={machine.folder}/kubeconfig" in ran.out
+
+
+def test_delete_on_the_node_takes_the_node_down(machine: Machine) -> None:
+    ran = machine.setup("--provider", "node", "--delete")
+    assert ran.code == 0
+    assert order(ran, "down", "up", "kind") == ["down"]
+
+
+@pytest.mark.parametrize("tool", ["kind", "kubectl", "helm"])
+def test_a_missing_tool_is_named_with_where_to_get_it(machine: Machine, tool: str) -> None:
+    machine.lacks(tool)
+    ran = machine.setup()
+    assert ran.code == 2
+    assert f"{tool} is not there" in ran.said
+    assert "https://" in ran.said
+    assert not ran.called("kind create")
+
+
+@pytest.mark.parametrize(
+    ("tool", "old", "least"),
+    [
+        ("docker", "20.10.7", "23.0"),
+        ("kind", "kind v0.9.0 go1.15", "0.24"),
+        ("kubectl", "Client Version: v1.9.1", "1.30"),
+        ("helm", "v3.9.4", "3.14"),
+    ],
+)
+def test_an_old_tool_is_refused_with_the_version_that_is_needed(
+    machine: Machine, tool: str, old: str, least: str
+) -> None:
+    machine.has_version(tool, old)
+    ran = machine.setup()
+    assert ran.code == 2
+    assert re.search(rf"{tool} [\d.]+ is too old", ran.said)
+    assert f"{tool} {least} or newer" in ran.said
+    assert not ran.called("kind create")
+
+
+def test_kind_without_a_docker_engine_is_refused(machine: Machine) -> None:
+    machine.docker_is_dead()
+    ran = machine.setup("--provider", "kind")
+    assert ran.code == 2
+    assert "no Docker engine answers" in ran.said
+    assert "--provider node" in ran.said
+
+
+@pytest.mark.parametrize(
+    ("failing", "step", "never"),
+    [
+        ("kind create*", "made the cluster", "helm upgrade"),
+        ("helm upgrade*", "KubeRay 1.6.1 is installed", "docker build"),
+        ("docker build*", "built ddpm-ray-worker:", "docker push"),
+        ("docker push*", "pushed the layers", "images pull"),
+    ],
+)
+def test_a_step_that_fails_is_named_and_ends_it(machine: Machine, failing: str, step: str, never: str) -> None:
+    machine.fails(failing)
+    ran = machine.setup()
+    assert ran.code not in (0, 2)
+    assert re.search(rf"{re.escape(step)}.*: failed \(exit \d+\)", ran.said), ran.said
+    assert "shim: made to fail" in ran.said
+    assert not ran.called(never)
+    assert ran.out == ""
+
+    machine.fails("")
+    assert machine.setup().code == 0
+
+
+def test_an_existing_cluster_needs_a_registry_or_no_images(machine: Machine) -> None:
+    ran = machine.setup("--provider", "existing")
+    assert ran.code == 2
+    assert "REGISTRY=" in ran.said
+    assert "--skip-images" in ran.said
+    assert machine.setup("--provider", "existing", "--skip-images").code == 0
+
+
+def test_images_for_an_existing_cluster_go_to_its_registry(machine: Machine) -> None:
+    ran = machine.setup("--provider=existing", REGISTRY="registry.example/team")
+    assert ran.code == 0, ran.said
+    assert ran.called("docker push", "registry.example/team/ddpm-ray-worker:cpu-")
+    assert not ran.called("kind")
+
+
+def test_a_kuberay_that_somebody_else_installed_is_left_alone(machine: Machine) -> None:
+    machine.has_a_kuberay_of_its_own()
+    assert not machine.setup("--provider", "existing", "--skip-images").called("helm upgrade")
+
+
+def test_on_an_existing_cluster_delete_uninstalls_only_what_this_script_installed(machine: Machine) -> None:
+    machine.setup("--provider", "existing", "--skip-images")
+    ran = machine.setup("--provider", "existing", "--delete")
+    assert ran.code == 0
+    assert machine.what_is_left() == set()
+    assert order(ran, "kind", "docker rm") == []
+
+
+@pytest.mark.parametrize("arguments", [["--provider", "swarm"], ["--provider"], ["--force"]])
+def test_bad_usage_is_refused(machine: Machine, arguments: list[str]) -> None:
+    ran = machine.setup(*arguments)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert not ran.called("kind create")
+
+
+def test_help_touches_nothing(machine: Machine) -> None:
+    ran = machine.setup("--help")
+    assert ran.code == 0
+    for flag in ("--provider", "--delete", "--skip-images"):
+        assert flag in ran.out
+    assert ran.calls == []
