@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_inference.errors import InvalidSpec
@@ -89,6 +89,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     assert "cosine_origin" in refused.value.hint
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.data())
 def test_a_shorter_chain_falls_from_pure_noise_to_0_in_ever_shorter_steps(
     timesteps: int, data: st.DataObject
