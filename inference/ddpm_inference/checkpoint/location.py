@@ -16,6 +16,7 @@ SIZE_LIMIT = 4 << 30
 SCHEMES = "a path, file://, builtin:// or s3://"
 LATER = ("gs", "https", "http")
 
+SHIPPED = ("mnist",)
 PACKAGE = Path(__file__).resolve().parents[1]
 BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
 """In a wheel the shipped checkpoints are inside the package; in a checkout they lie at its root."""
@@ -55,12 +56,10 @@ def _local_path(uri: str) -> Path:
 
 
 def _builtin(name: str) -> Path:
-    shipped = {path.stem: path for folder in BUILTIN_FOLDERS for path in folder.glob("*.safetensors")}
-    if name not in shipped:
-        raise ModelNotFound(
-            f"builtin://{name} is not shipped", hint=f"there is: {', '.join(sorted(shipped)) or 'none at all'}"
-        )
-    return shipped[name]
+    if name not in SHIPPED:
+        raise ModelNotFound(f"builtin://{name} is not shipped", hint=f"there is: {', '.join(SHIPPED)}")
+    inside, beside = (folder / f"{name}.safetensors" for folder in BUILTIN_FOLDERS)
+    return inside if inside.exists() else beside
 
 
 def _read_file(path: Path, uri: str) -> bytes:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_inference.checkpoint import fetch, location
+from ddpm_inference.checkpoint import fetch, load, location
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
+from ddpm_inference.job import ModelRequest
 
 
 def test_paths_and_file_uris_name_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,14 +26,29 @@ def test_paths_and_file_uris_name_the_same_file(tmp_path: Path, monkeypatch: pyt
         assert fetch(uri) == b"weights"
 
 
-def test_a_shipped_checkpoint_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(location, "BUILTIN_FOLDERS", (tmp_path / "absent", tmp_path))
-    (tmp_path / "faces.safetensors").write_bytes(b"weights")
-    assert fetch("builtin://faces") == b"weights"
-    for name in ("mnist", "", "../faces", "faces.safetensors", str(tmp_path / "faces")):
-        with pytest.raises(ModelNotFound, match="is not shipped") as error:
-            fetch(f"builtin://{name}")
-        assert error.value.hint == "there is: faces"
+def test_the_shipped_checkpoint_is_found_by_name_and_says_all_of_itself() -> None:
+    checkpoint = load(fetch("builtin://mnist"), ModelRequest(uri="builtin://mnist"))
+    assert checkpoint.spec.image_shape == (1, 28, 28)
+    assert checkpoint.trained is not None
+    assert checkpoint.notes == ()
+
+
+def test_in_a_wheel_the_shipped_checkpoint_is_the_one_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, beside = tmp_path / "package", tmp_path / "checkout"
+    monkeypatch.setattr(location, "BUILTIN_FOLDERS", (inside, beside))
+    for folder in (beside, inside):
+        folder.mkdir()
+        (folder / "mnist.safetensors").write_bytes(folder.name.encode())
+        assert fetch("builtin://mnist") == folder.name.encode()
+
+
+@pytest.mark.parametrize("name", ["faces", "", "../models/mnist", "mnist.safetensors", "/etc/passwd"])
+def test_other_names_are_not_shipped(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="is not shipped") as error:
+        fetch(f"builtin://{name}")
+    assert error.value.hint == "there is: mnist"
 
 
 @pytest.mark.parametrize(
