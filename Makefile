@@ -13,13 +13,14 @@ REQUIRE ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1mmake %-13s\033[0m %s\n", $$1, $$2}'
 
-.venv/ready: requirements/bootstrap.txt requirements/worker.txt requirements/dev.txt inference/pyproject.toml
+LOCKS := requirements/worker.txt requirements/operator.txt requirements/dev.txt
+.venv/ready: requirements/bootstrap.txt $(LOCKS) inference/pyproject.toml operator/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version) is too old: ddpm-ray needs Python 3.11 or newer (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	@echo "setting up .venv (once; a few GB, most of it torch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/worker.txt -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e inference
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(addprefix -r ,$(LOCKS))
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e inference -e operator
 	@touch $@
 
 .PHONY: setup
