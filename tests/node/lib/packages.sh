@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Debian packages: only what is missing is installed.
 
-# Each line: the program that is looked for, and the package that has it.
+# Each line: the program that is looked for, and the package that has it. debootstrap makes the base of the images that
+# the node's pods run (tests/images).
 node_packages='
 containerd containerd
 runc runc
@@ -9,6 +10,7 @@ etcd etcd-server
 /usr/lib/cni/ptp containernetworking-plugins
 iptables iptables
 podman podman
+debootstrap debootstrap
 ip iproute2
 openssl openssl
 nsenter util-linux
