@@ -21,6 +21,8 @@ from ddpm_operator.api.model import JsonValue
 
 Manifest = dict[str, JsonValue]
 
+_LONGEST_PLAIN_KEY = 1000
+
 
 class TemplateFault(Exception):
     """A template that cannot be used: it does not parse, names what is not there, or makes something else.
@@ -43,14 +45,34 @@ class _Json(str):
 
 
 def to_json(value: object) -> _Json:
-    """JSON that YAML 1.1 reads as the same value: all but printable ASCII escaped, beyond the BMP as YAML does it.
+    """JSON that YAML 1.1 reads as the same value, on one line of printable ASCII.
 
-    JSON's own escapes would not do: YAML takes a surrogate pair for two characters.
+    Beyond JSON: a character outside the BMP is escaped as YAML does it, which takes a surrogate pair for two, and
+    a key too long for YAML to see that it is one gets the mark of one.
+
+    Raises:
+        TypeError: for what JSON has no word for, and for floats, which YAML 1.1 may read as texts.
     """
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, with the name
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return _Json(re.sub(r"[^\x20-\x7e]", _escape, text))
+    return _Json(_written(value))
+
+
+def _written(value: object) -> str:
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_key(str(key))}: {_written(inner)}" for key, inner in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(_written, value)) + "]"
+        case float():
+            raise TypeError(f"{value} is a float: write it as a text")
+        case _:
+            return re.sub(r"[^\x20-\x7e]", _escape, json.dumps(value, ensure_ascii=False))
+
+
+def _key(key: str) -> str:
+    written = _written(key)
+    return written if len(written) <= _LONGEST_PLAIN_KEY else f"? {written}"
 
 
 def _escape(match: re.Match[str]) -> str:

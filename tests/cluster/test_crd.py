@@ -13,17 +13,22 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kubernetes.client import CustomObjectsApi
 from kubernetes.client.exceptions import ApiException
+from pydantic import ValidationError
 
+from ddpm_operator.api import DDPMSampling
+from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster
+from tests.within import within
 
 ROOT = Path(__file__).parents[2]
 SAMPLINGS = ROOT / "tests" / "unit" / "operator" / "samplings"
 REFUSED = yaml.safe_load((SAMPLINGS / "refused.yaml").read_text())["refused"]
 ACCEPTED = list(yaml.safe_load_all((SAMPLINGS / "accepted.yaml").read_text()))
 EXAMPLES = [yaml.safe_load((ROOT / "examples" / name).read_text()) for name in ("digits.yaml", "gpu.yaml")]
-CRD = ROOT / "charts" / "ddpm-ray" / "templates" / "crd.yaml"
 
 Resource = dict[str, Any]
 
@@ -72,10 +77,7 @@ class Samplings:
 @pytest.fixture(scope="module")
 def samplings(cluster: Cluster) -> Iterator[Samplings]:
     """A namespace of these tests on an API server that has the CRD of this checkout."""
-    apply = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    wait = cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
-    for command in (apply, wait):
-        subprocess.run(command, check=True)
+    install_crd(cluster)
     with cluster.namespace(f"ddpm-crd-{secrets.token_hex(4)}") as namespace:
         yield Samplings(cluster, namespace.name)
 
@@ -108,15 +110,6 @@ def test_a_wrong_resource_is_refused_with_a_sentence(samplings: Samplings, case:
 def test_a_right_resource_is_accepted_as_it_is(samplings: Samplings, resource: Resource) -> None:
     spec = samplings.create(resource)["spec"]
     assert within(resource["spec"], spec)
-
-
-def within(asked: object, stored: object) -> bool:
-    """Whether everything that was asked for is there unchanged."""
-    if isinstance(asked, dict) and isinstance(stored, dict):
-        return all(key in stored and within(value, stored[key]) for key, value in asked.items())
-    if isinstance(asked, list) and isinstance(stored, list):
-        return len(asked) == len(stored) and all(map(within, asked, stored))
-    return asked == stored
 
 
 def test_defaults_are_filled_in_at_every_depth(samplings: Samplings) -> None:
@@ -282,3 +275,91 @@ def test_a_status_speaks_in_the_closed_lists_only(
 ) -> None:
     name = stored["set"]["metadata"]["name"]
     assert says in refusal(lambda: samplings.patch_status(name, {"status": status}))
+
+
+TEXTS = st.sampled_from(
+    ["", "a", "A", "a.b", "-", "0", "1.0", "500m", "2Gi", "nvidia.com/gpu", "a" * 64]
+) | st.text(st.sampled_from("aZ0-._/:@ \n\t\x7f\u00a0\u0661é{}$'\""), max_size=8)
+PATHS = st.lists(st.sampled_from(["a", "b-c", ".", "..", "...", "", " ", "\n", "é", "d.e"]), max_size=4).map(
+    "/".join
+)
+URIS = st.builds(
+    lambda scheme, host, path: f"{scheme}://{host}/{path}",
+    st.sampled_from(["builtin", "pvc", "s3", "gs", "https", "http", "S3"]),
+    st.sampled_from(["abc", "a.b-c", "ab", "A", "", "me@host", "host:80", "host:x"]),
+    PATHS,
+) | st.sampled_from(["builtin://mnist", "builtin://Mnist", "pvc://a", "mnist", "://"])
+NUMBERS = st.integers(-1, 3) | st.sampled_from([1000, 65_536, 65_537, 100_000, 100_001, 2**53, 2**63 - 1, 2**63])
+QUANTITIES = NUMBERS | st.from_regex(
+    r"[+-]?[0-9]{0,3}\.?[0-9]{0,2}([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9])?", fullmatch=True
+)
+MAPS = st.dictionaries(TEXTS, TEXTS, max_size=2)
+OWN_KEYS = st.sampled_from(
+    ["ray.io/a", "x.ray.io/a", "a.ddpm-ray.io/b", "app.kubernetes.io/name", "ray.io", "team"]
+)
+FIELDS: dict[str, st.SearchStrategy[object]] = {
+    "model.uri": URIS,
+    "model.sha256": st.text(st.sampled_from("0af"), min_size=63, max_size=65) | st.just("A" * 64),
+    "model.downs": st.lists(st.integers(1, 3), max_size=9),
+    "model.imgSize": NUMBERS,
+    "samples": NUMBERS,
+    "seed": NUMBERS,
+    "sampler": st.fixed_dictionaries({"steps": NUMBERS, "timesteps": NUMBERS}),
+    "sampler.eta": st.from_regex(r"[01]\.?[0-9]{0,9}", fullmatch=True) | TEXTS,
+    "batchSize": NUMBERS,
+    "resources": st.fixed_dictionaries(
+        {"device": st.sampled_from(["auto", "cuda", "cpu", "tpu"])},
+        optional={"gpus": st.integers(-1, 2), "maxWorkers": st.integers(-1, 2), "tasksPerGPU": st.integers(0, 2)},
+    ),
+    "resources.gpuResourceName": TEXTS,
+    "resources.worker.cpu": QUANTITIES,
+    "resources.worker.memory": QUANTITIES,
+    "podOverrides.nodeSelector": MAPS,
+    "podOverrides.labels": st.dictionaries(OWN_KEYS, TEXTS, max_size=2),
+    "podOverrides.annotations": MAPS,
+    "podOverrides.priorityClassName": TEXTS,
+    "podOverrides.tolerations": st.lists(st.fixed_dictionaries({"key": TEXTS, "value": TEXTS}), max_size=2),
+    "output": st.fixed_dictionaries({}, optional={"uri": URIS, "claim": st.just({})}),
+    "output.claim.size": QUANTITIES,
+    "output.formats": st.lists(st.sampled_from(["npy", "png", "jpg"]), max_size=3),
+    "image": TEXTS,
+    "queueName": TEXTS,
+    "suspend": st.booleans(),
+    "ttlSecondsAfterFinished": NUMBERS,
+    "unknown": TEXTS,
+}
+MISTYPED = st.sampled_from(["1", 1, 0.5, True, [], {}, ["a"], {"a": "b"}])
+CHANGES = st.sampled_from(sorted(FIELDS)).flatmap(
+    lambda path: st.tuples(st.just(path), FIELDS[path] | FIELDS[path] | FIELDS[path] | MISTYPED)
+)
+
+
+@settings(deadline=None, max_examples=500, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(change=CHANGES)
+def test_types_and_api_server_refuse_the_same(samplings: Samplings, change: tuple[str, object]) -> None:
+    resource = sampling({"model": {"uri": "builtin://mnist"}, "samples": 1})
+    path, value = change
+    *above, last = path.split(".")
+    place = resource["spec"]
+    for part in above:
+        place = place.setdefault(part, {})
+    place[last] = value
+    assert taken_by_types(resource) == taken_by_server(samplings, resource)
+
+
+def taken_by_types(resource: Resource) -> bool:
+    try:
+        DDPMSampling.from_document(resource)
+    except ValidationError:
+        return False
+    return True
+
+
+def taken_by_server(samplings: Samplings, resource: Resource) -> bool:
+    try:
+        samplings.create(resource)
+    except ApiException as error:
+        if error.status in (400, 422):
+            return False
+        raise
+    return True

@@ -68,6 +68,19 @@ def test_a_hostile_text_stays_one_text(text: str) -> None:
     assert yaml.safe_load(f"{to_json(text)}: 1") == {text: 1}
 
 
+@pytest.mark.parametrize("length", [999, 1000, 1023, 1024, 1025, 100_000])
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+def test_a_key_of_any_length_stays_a_key(length: int, loader: type[yaml.SafeLoader]) -> None:
+    value = {"x" * length: {"\n" * length: 1}, "next": 2}
+    assert yaml.load(f"- {to_json(value)}", loader) == [value]  # noqa: S506 - safe both
+
+
+@pytest.mark.parametrize("value", [0.5, [float("nan")], {"a": 1e-5}, {1, 2}, b"x"])
+def test_what_yaml_would_read_as_something_else_is_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        to_json(value)
+
+
 def templates(folder: Path, text: str) -> Templates:
     (folder / "t.yaml.j2").write_text(text)
     return Templates(folder)
