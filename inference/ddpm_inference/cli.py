@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from ddpm_inference.errors import DdpmError
+from ddpm_inference.errors import DdpmError, Interrupted
 from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
 from ddpm_inference.interrupt import stoppable
 from ddpm_inference.job import ModelRequest, TrainedSchedule
@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _convert(arguments[1:]) if arguments[:1] == ["convert"] else _sample(arguments)
     except DdpmError as error:
         return _refused(error, as_json="--json" in arguments)
+    except KeyboardInterrupt:
+        return _refused(
+            Interrupted("stopped by a signal before anything was begun"), as_json="--json" in arguments
+        )
     except Exception:  # noqa: BLE001 - the last resort: Python itself would exit with 1, which has no meaning here
         traceback.print_exc()
         return UNEXPECTED

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import ddpm_inference
 from ddpm_inference.address import CLIENT, Target
-from ddpm_inference.errors import Interrupted, ResourcesUnavailable
+from ddpm_inference.errors import ResourcesUnavailable
 from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.probe import Findings, look
 
@@ -251,7 +251,7 @@ def _sigterm_kept() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise Interrupted("stopped by SIGTERM") from error
+        raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ddpm_inference.address import find, prepare_environment, refuse_wrong_token
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
@@ -20,6 +20,8 @@ from ddpm_inference.store import Manifest, ShardRecord, Store, select
 
 if TYPE_CHECKING:
     from ddpm_inference.worker import MakeSampler, Receipt
+
+Error = TypeVar("Error", bound=Exception)
 
 
 class Outcome(NamedTuple):
@@ -73,13 +75,12 @@ def run(
     run = _Run(job, ray_address, view, progress, make_sampler, Store.open(job.output.uri))
     try:
         return run.all()
-    except BaseException as error:
-        run.enter("interrupted" if isinstance(error, Interrupted) else "failed")
-        if progress.total:
-            error.add_note(
-                f"{progress.done} of {progress.total} samples are kept in {run.store.uri}; "
-                "run the same command again to resume"
-            )
+    except KeyboardInterrupt as error:
+        run.enter("interrupted")
+        raise run.with_note(Interrupted("stopped by a signal")) from error
+    except Exception as error:
+        run.enter("failed")
+        run.with_note(error)
         raise
 
 
@@ -165,7 +166,7 @@ class _Run:
             self.enter("sampling")
             try:
                 ledger = dispatch.run(found.missing)
-            except Interrupted:
+            except KeyboardInterrupt:
                 dispatch.store_arrived()
                 raise
         refuse_failed(ledger)
@@ -188,6 +189,15 @@ class _Run:
         manifest = finish(self.store, identity, found.n_samples, found.usable, self.job.output.formats, now)
         self.enter("complete")
         return Outcome(manifest, self.store.uri, sum(record.size for record in self.new_records))
+
+    def with_note(self, error: Error) -> Error:
+        """The error, with a note of what is kept if anything was begun."""
+        if self.progress.total:
+            error.add_note(
+                f"{self.progress.done} of {self.progress.total} samples are kept in {self.store.uri}; "
+                "run the same command again to resume"
+            )
+        return error
 
     def begin(self, found: Found) -> None:
         done = sum(record.size for record in found.usable)

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM as an error of this program, so that a run can end in order."""
+"""SIGINT and SIGTERM as one thing: a KeyboardInterrupt, so that a run can end in order.
+
+It is this exception because Ray lets it, and no other, through its own code.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from types import FrameType
 from ddpm_inference.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-CLEANUP_SECONDS = 10
+CLEANUP_SECONDS = 8
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block the first of the signals raises Interrupted, wherever the main thread happens to be.
+    """Within the block the first of the signals raises KeyboardInterrupt, wherever the main thread happens to be.
 
-    Later ones are ignored while the program cleans up. Should that hang, or the error be lost in a place where
-    Python drops errors (a finalizer), the process ends by force: whole shards are stored by then, and a local Ray
-    dies with its driver. Must be entered in the main thread.
+    Later ones are ignored while the program cleans up. Should that hang, or the exception be lost in a place where
+    Python drops exceptions (a finalizer), the process ends by force: whole shards are stored by then, and a local
+    Ray dies with its driver. Must be entered in the main thread.
     """
     before = {number: signal.signal(number, _stop) for number in SIGNALS}
     try:
@@ -31,12 +34,12 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def _stop(_number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _give_up)
     signal.alarm(CLEANUP_SECONDS)
-    raise Interrupted(f"stopped by {signal.Signals(number).name}")
+    raise KeyboardInterrupt
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,101 @@
+"""Another's Ray: a head whose Python, environment and working folder know nothing of the project."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.rays import Head, run_command
+
+FLAGS = ("--sampler", "ddim", "--steps", "3", "--n_samples", "40", "--json")
+
+PLAIN_TASK = """
+import sys, ray
+ray.init(sys.argv[1], log_to_driver=False)
+
+@ray.remote
+def knows():
+    try:
+        import ddpm_inference
+    except ImportError:
+        return False
+    return True
+
+print(ray.get(knows.remote()))
+"""
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a Ray of its own makes of it."""
+    folder = tmp_path_factory.mktemp("own")
+    ended = run_command("--model_path", checkpoint, *FLAGS, "--ray_address", "None", cwd=folder)
+    assert ended.code == 0, ended.err
+    return (folder / "out" / "samples.npy").read_bytes()
+
+
+def test_the_cluster_really_knows_nothing_of_the_project(head: Head, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [head.python, "-c", PLAIN_TASK, head.client],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY_AUTH_MODE": "token", **head.environment},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("way", ["client", "gcs", "auto"])
+def test_it_draws_the_same_samples(
+    head: Head, way: str, checkpoint: Path, tmp_path: Path, expected: bytes
+) -> None:
+    address = {"client": head.client, "gcs": head.gcs, "auto": "auto"}[way]
+    environment = head.environment | ({"RAY_TMPDIR": str(head.folder)} if way == "auto" else {})
+    flags = ("--model_path", checkpoint, *FLAGS, "--ray_address", address, "--startup_timeout", "300")
+    ended = run_command(*flags, cwd=tmp_path, environment=environment)
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "out" / "samples.npy").read_bytes() == expected
+    samples = np.load(tmp_path / "out" / "samples.npy")
+    assert samples.shape == (40, 1, 8, 8)
+    documents = [json.loads(line) for line in ended.out.splitlines()]
+    said = [document["message"] for document in documents if document["event"] == "message"]
+    assert any(head.gcs.rpartition(":")[2] in sentence or head.client in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("way", ["client", "gcs"])
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [({}, "wants a token"), ({"RAY_AUTH_TOKEN": "not the token of this cluster"}, "refuses the token")],
+)
+def test_a_refused_token_is_a_clear_sentence(
+    head: Head, way: str, environment: dict[str, str], words: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    address = {"client": head.client, "gcs": head.gcs}[way]
+    # Another home, where no token of this machine lies.
+    environment = {"HOME": str(tmp_path), **environment}
+    ended = run_command(
+        "--model_path", checkpoint, "--ray_address", address, cwd=tmp_path, environment=environment
+    )
+    assert ended.code == 3
+    assert f"error: the Ray at {address} {words}" in ended.err
+    assert "export RAY_AUTH_TOKEN" in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_workers_that_cannot_be_had_are_exit_code_3_with_the_table(
+    head: Head, checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "3")
+    ended = run_command(*flags, "--device", "cuda", cwd=tmp_path, environment=head.environment)
+    assert ended.code == 3, ended.err
+    assert "no worker could be placed within 3 s: each needs 0.25 GPU and 1 CPU" in ended.err
+    header, node = ended.err[ended.err.index("NODE") :].splitlines()[:2]
+    assert header.split()[:7] == ["NODE", "CPU", "FREE", "OF", "GPU", "FREE", "OF"]
+    assert node.split()[1:5] == ["4", "4", "0", "0"]
+    assert not (tmp_path / "out").exists()
