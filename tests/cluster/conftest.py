@@ -13,8 +13,10 @@ import pytest
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
+from tests.cluster.s3 import s3_in
 
 ROOT = Path(__file__).resolve().parents[2]
+NODE = ROOT / "tests" / "node"
 KEPT = ROOT / "build" / "cluster"
 
 failed_tests: pytest.StashKey[bool] = pytest.StashKey()
@@ -38,8 +40,13 @@ def kubeconfig() -> Path | None:
     """KUBECONFIG's; else that of the one-node cluster if it runs; else the user's own (kind's)."""
     if given := os.environ.get("KUBECONFIG"):
         return Path(given)
-    node = subprocess.run([ROOT / "tests/node/kubeconfig"], capture_output=True, text=True, check=False)
-    return Path(node.stdout.strip()) if node.returncode == 0 else None
+    return nodes_kubeconfig()
+
+
+def nodes_kubeconfig() -> Path | None:
+    """That of the one-node cluster, if it runs."""
+    asked = subprocess.run([NODE / "kubeconfig"], capture_output=True, text=True, check=False)
+    return Path(asked.stdout.strip()) if asked.returncode == 0 else None
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +72,16 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Name
 
 
 @pytest.fixture(scope="session")
-def s3_environment() -> dict[str, str]:
-    """An S3 server that pods and this machine reach alike, as the variables that a client needs.
+def s3_environment(cluster: Cluster, worker_image: str) -> Iterator[dict[str, str]]:
+    """An S3 server that pods reach, as the variables that a client needs.
 
-    AWS_ENDPOINT_URL and the keys if they are set; else the server of the one-node cluster.
+    AWS_ENDPOINT_URL and the keys if they are set; else the server of the one-node cluster; else one in a pod.
     """
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
     if os.environ.get(names[0]):
-        return {name: os.environ[name] for name in names if name in os.environ}
-    lines = _say(ROOT / "tests/node/s3").splitlines()
-    return dict(line.split("=", 1) for line in lines)
+        yield {name: os.environ[name] for name in names if name in os.environ}
+    elif cluster.kubeconfig and cluster.kubeconfig == nodes_kubeconfig():
+        yield dict(line.split("=", 1) for line in _say(NODE / "s3").splitlines())
+    else:
+        with s3_in(cluster, worker_image, Path(_say(NODE / "build", "s3")) / "versitygw") as environment:
+            yield environment

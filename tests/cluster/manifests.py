@@ -18,13 +18,16 @@ HEAD_PROBE = {
 HEAD_PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("metrics", 8080))
 
 
-def pod(name: str, image: str, command: Sequence[str], *, claim: str | None = None) -> Manifest:
+def pod(
+    name: str, image: str, command: Sequence[str], *, claim: str | None = None, env_from: str | None = None
+) -> Manifest:
     """A pod that runs one command to its end; the claim, if any, is at /out."""
+    container = _container("main", image, env_from=env_from, command=list(command))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name},
-        "spec": {"restartPolicy": "Never", **_pod_spec(_container("main", image, command=list(command)), claim)},
+        "spec": {"restartPolicy": "Never", **_pod_spec(container, claim)},
     }
 
 
@@ -42,16 +45,15 @@ def ray_cluster(name: str, image: str, *, claim: str | None = None, env_from: st
 
 
 def ray_cluster_spec(image: str, *, claim: str | None = None, env_from: str | None = None) -> Manifest:
-    env = {"envFrom": [{"secretRef": {"name": env_from}}]} if env_from else {}
     head = _container(
         "ray-head",
         image,
         cpu="250m",
+        env_from=env_from,
         ports=[{"name": port_name, "containerPort": port} for port_name, port in HEAD_PORTS],
         readinessProbe=HEAD_PROBE,
-        **env,
     )
-    worker = _container("ray-worker", image, cpu="250m", **env)
+    worker = _container("ray-worker", image, cpu="250m", env_from=env_from)
     return {
         "rayVersion": RAY_VERSION,
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": {"spec": _pod_spec(head, claim)}},
@@ -72,6 +74,15 @@ def secret(name: str, values: dict[str, str]) -> Manifest:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
 
 
+def service(name: str, selector: dict[str, str], port: int) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": selector, "ports": [{"port": port}]},
+    }
+
+
 def claim(name: str) -> Manifest:
     """1 GiB of the cluster's default storage class."""
     return {
@@ -82,7 +93,9 @@ def claim(name: str) -> Manifest:
     }
 
 
-def _container(name: str, image: str, *, cpu: str = "100m", **more: object) -> Manifest:
+def _container(
+    name: str, image: str, *, cpu: str = "100m", env_from: str | None = None, **more: object
+) -> Manifest:
     return {
         "name": name,
         "image": image,
@@ -93,6 +106,7 @@ def _container(name: str, image: str, *, cpu: str = "100m", **more: object) -> M
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "envFrom": [{"secretRef": {"name": env_from}}] if env_from else [],
         **more,
     }
 

@@ -88,6 +88,10 @@ class Machine:
         """Clusters, containers, releases, images on nodes; not what the engine has built."""
         return {path.name for path in (self.folder / "state").iterdir() if not path.name.startswith("image ")}
 
+    def images(self) -> list[str]:
+        """What the engine holds."""
+        return [path.name.removeprefix("image ") for path in (self.folder / "state").glob("image *")]
+
     def setup(self, *arguments: str, **environment: str) -> Ran:
         calls = self.folder / "calls"
         calls.write_text("")

@@ -60,6 +60,15 @@ def test_changed_code_is_built_and_moved_again(machine: Machine) -> None:
     assert order(ran, "docker build", "docker push") == ["docker build", "docker push"]
 
 
+def test_images_of_older_trees_go_but_not_those_for_gpus(machine: Machine) -> None:
+    machine.setup(DEVICE="cuda")
+    machine.setup()
+    machine.writes("inference/ddpm_inference/driver.py", "changed\n")
+    machine.setup()
+    built = [name.partition(":")[2][:4] for name in machine.images()]
+    assert sorted(built) == ["cpu-", "cuda"]
+
+
 def test_files_that_are_in_no_image_change_nothing(machine: Machine) -> None:
     machine.setup()
     machine.writes("inference/ddpm_inference/__pycache__/driver.cpython-311.pyc", "compiled\n")
