@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import decoys
-import digits
 import judge
 import numpy as np
 import pytest
 import torch
 from digits import Digits
 from torch import Tensor
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Digits, Digits]:
-    return digits.load()
 
 
 @pytest.fixture(scope="module")
