@@ -1,11 +1,9 @@
 # shellcheck shell=bash
 # The image below all others where no registry can be pulled from: a Debian made by debootstrap from apt's own mirror.
 
-base_packages=ca-certificates,g++,python3,python3-dev,python3-venv,wget
-
-# debian_base: makes the base once and prints its name, which is keyed by what it is made of.
+# debian_base PACKAGES: makes the base once and prints its name, which is keyed by what it is made of.
 debian_base() {
-  local suite mirror key name
+  local packages=$1 suite mirror key name
   command -v debootstrap >/dev/null ||
     refuse "no debootstrap, which makes the base image without a registry" \
       "Install it (apt-get install debootstrap), or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
@@ -16,17 +14,17 @@ debian_base() {
     awk -v suite="$suite" '$2 == suite {print $1; exit}')
   [ -n "$mirror" ] ||
     refuse "apt names no Debian mirror for '$suite'" "Run apt-get update, or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
-  key=$(echo "$suite $base_packages $(uname -m) $(declare -f strip_base)" | sha256sum)
+  key=$(echo "$suite $packages $(uname -m) $(declare -f strip_base)" | sha256sum)
   name=localhost/ddpm-ray-base:$suite-${key:0:12}
-  pod image exists "$name" || step "made the base image with debootstrap" make_base "$suite" "$mirror" "$name"
+  pod image exists "$name" || step "made the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
   echo "$name"
 }
 
 make_base() {
-  local suite=$1 mirror=$2 name=$3 root=$cache_dir/podman/base
+  local packages=$1 suite=$2 mirror=$3 name=$4 root=$cache_dir/podman/base debs=$cache_dir/podman/debs
   rm -rf "$root"
-  mkdir -p "$root"
-  debootstrap --variant=minbase --include="$base_packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+  mkdir -p "$root" "$debs"
+  debootstrap --variant=minbase --cache-dir="$debs" --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2 && return 1; }
   strip_base "$root"
   tar -C "$root" -c . | pod import --quiet - "$name" >/dev/null
