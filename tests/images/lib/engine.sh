@@ -61,11 +61,12 @@ engine_push() {
   fi
 }
 
-# engine_tidy IMAGE: removes those of older trees for the same device and, from podman's own store, what no tag stands on.
+# engine_tidy IMAGE: removes those of older trees, whose names differ in the hash, the last 12 characters, alone; and from
+# podman's own store what no tag stands on.
 engine_tidy() {
   local run=docker old
   [ "$engine" = docker ] || run=pod
-  "$run" image ls --filter "reference=${1%-*}-*" --format '{{.Repository}}:{{.Tag}}' | awk -F: -v keep="${1##*:}" '$NF != keep' |
+  "$run" image ls --filter "reference=${1%????????????}*" --format '{{.Repository}}:{{.Tag}}' | awk -F: -v keep="${1##*:}" '$NF != keep' |
     while read -r old; do "$run" image rm "$old" >/dev/null; done
   [ "$engine" = docker ] || pod image prune --force >/dev/null
 }

@@ -27,7 +27,7 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run of kind-setup.sh said and called; `calls` leaves out questions about versions and state."""
+    """What one run of a script said, and every call of a tool that it made."""
 
     code: int
     out: str
@@ -93,10 +93,13 @@ class Machine:
         return [path.name.removeprefix("image ") for path in (self.folder / "state").glob("image *")]
 
     def setup(self, *arguments: str, **environment: str) -> Ran:
+        return self.run("kind-setup.sh", *arguments, **environment)
+
+    def run(self, script: str, *arguments: str, **environment: str) -> Ran:
         calls = self.folder / "calls"
         calls.write_text("")
         done = subprocess.run(
-            [self.tree / "kind-setup.sh", *arguments],
+            [self.tree / script, *arguments],
             env={
                 "PATH": str(self.folder / "bin"),
                 "HOME": str(self.folder),
