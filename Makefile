@@ -47,6 +47,23 @@ format: .venv/ready ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+.PHONY: images
+images: ## Build both images and move them to the local cluster, if one runs
+	@tests/images/build worker
+	@tests/images/build operator
+
+.PHONY: cluster-up
+cluster-up: ## A local cluster with KubeRay and the images
+	@./kind-setup.sh
+
+.PHONY: cluster-down
+cluster-down: ## Take it down
+	@./kind-setup.sh --delete
+
+.PHONY: bench
+bench: .venv/ready ## Measure, about half an hour; figures go to docs/benchmarks.md
+	@for each in network noise guide memory; do $(BIN)/python benchmarks/$$each.py; done
+
 .PHONY: clean
 clean: ## Remove .venv, caches and out/
 	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
