@@ -23,9 +23,9 @@ DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp
 DEFAULT_TIMESTEPS = 1000
 BUILTIN_SHAPES: dict[str, tuple[int, int]] = {"mnist": (1, 28)}
 
-# A network evaluation of a 28x28 image takes about half a millisecond of one CPU, and workers begin about 15
-# seconds later than a head that samples alone: up to so many evaluations they would come too late to help.
-SMALL_JOB = 100_000
+# A network evaluation of a 28x28 image takes about a millisecond of one CPU, and workers begin about 15 seconds
+# later than a head that samples alone: up to so many evaluations they would come too late to help.
+SMALL_JOB = 50_000
 _REFERENCE_PIXELS = 28 * 28
 # Where the checkpoint alone knows its image size, the job is thought to be of this one.
 _ASSUMED_SHAPE = (3, 64)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_inference import job
+from ddpm_inference.checkpoint import fetch, load
 from ddpm_operator.api import Plan, Spec
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.sizing import (
@@ -181,12 +182,16 @@ def said(chosen: Plan) -> str:
 
 
 def test_a_small_job_runs_on_the_head_alone(make_spec: MakeSpec) -> None:
-    spec = make_spec(samples=100)
+    spec = make_spec(samples=100, sampler={"name": "ddim", "steps": 500})
     chosen = plan(spec)
     assert (chosen.workers, chosen.shards, chosen.batch_size) == (0, 4, 32)
     assert "the head samples alone" in said(chosen)
     head = head_size(spec, chosen)
     assert (head.cpu, head.memory, head.slots) == ("2", "4Gi", 2)
+
+
+def test_a_job_that_outlasts_the_start_of_workers_gets_them(make_spec: MakeSpec) -> None:
+    assert plan(make_spec(samples=100, sampler={"name": "ddim", "steps": 501})).workers == 2
 
 
 def test_a_large_job_has_as_many_workers_as_are_allowed(make_spec: MakeSpec) -> None:
@@ -291,4 +296,10 @@ def test_both_halves_choose_the_same_batch_size(img_size: int, device: Device) -
 def test_both_halves_know_the_same_defaults() -> None:
     assert DEFAULT_STEPS == job.DEFAULT_STEPS
     assert DEFAULT_TIMESTEPS == job.DEFAULT_TIMESTEPS
-    assert BUILTIN_SHAPES["mnist"] == (1, 28)
+
+
+@pytest.mark.parametrize("name", BUILTIN_SHAPES)
+def test_both_halves_know_the_same_shipped_checkpoints(name: str) -> None:
+    uri = f"builtin://{name}"
+    channels, height, width = load(fetch(uri), job.ModelRequest(uri=uri)).spec.image_shape
+    assert BUILTIN_SHAPES[name] == (channels, height) == (channels, width)
