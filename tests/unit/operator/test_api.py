@@ -37,7 +37,7 @@ def test_names_of_python_are_no_names_of_yaml() -> None:
 def test_a_spec_cannot_be_changed() -> None:
     spec = Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 1})
     with pytest.raises(ValidationError, match="frozen"):
-        spec.samples = 2  # type: ignore[misc]
+        spec.samples = 2
 
 
 def test_what_the_api_server_adds_to_metadata_is_passed_over() -> None:

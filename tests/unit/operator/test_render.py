@@ -140,11 +140,11 @@ def test_one_claim_for_checkpoint_and_samples_is_one_volume(metadata: Metadata, 
 
 def test_gpus_are_asked_for_by_workers_only(metadata: Metadata, make_spec: MakeSpec) -> None:
     resources = {"gpus": 4, "maxWorkers": 2, "gpuResourceName": "amd.com/gpu"}
-    cluster = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG, resources=resources)))
+    cluster: Any = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG, resources=resources)))
     made, spec = pods(cluster), cluster["spec"]
     assert made["workers"]["containers"][0]["resources"]["limits"]["amd.com/gpu"] == "2"
     assert "amd.com/gpu" not in made["head"]["containers"][0]["resources"]["limits"]
-    params = [spec["headGroupSpec"]["rayStartParams"], spec["workerGroupSpecs"][0]["rayStartParams"]]  # type: ignore
+    params = [spec["headGroupSpec"]["rayStartParams"], spec["workerGroupSpecs"][0]["rayStartParams"]]
     assert [group["num-gpus"] for group in params] == ["0", "2"]
 
 
@@ -297,7 +297,8 @@ PLAIN = manifests(with_text(PLACEHOLDER), PLACEHOLDER)
 
 
 def shape_is_kept(text: str) -> bool:
-    return manifests(with_text(text), text) == replaced(PLAIN, PLACEHOLDER, text)
+    expected: list[Manifest] = replaced(PLAIN, PLACEHOLDER, text)
+    return manifests(with_text(text), text) == expected
 
 
 def test_the_placeholder_reaches_every_manifest() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
 
-from ddpm_operator.templating import TemplateFault, Templates, shipped, to_json
+from ddpm_operator.templating import Manifest, TemplateFault, Templates, shipped, to_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(),
@@ -86,9 +86,9 @@ def templates(folder: Path, text: str) -> Templates:
     return Templates(folder)
 
 
-def fault(templates: Templates, values: dict[str, object], must: dict[str, object] | None = None) -> str:
+def fault(templates: Templates, values: dict[str, object], must: Manifest | None = None) -> str:
     with pytest.raises(TemplateFault) as caught:
-        templates.render("t.yaml.j2", values, must or {})  # type: ignore[arg-type]
+        templates.render("t.yaml.j2", values, must or {})
     return str(caught.value)
 
 
@@ -146,14 +146,14 @@ def test_a_fault_in_an_included_template_is_found_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_template_cannot_leave_out_what_the_operator_relies_on(tmp_path: Path, text: str, path: str) -> None:
-    must = {"kind": "Secret", "metadata": {"name": "a", "labels": {"x": "1"}}}
+    must: Manifest = {"kind": "Secret", "metadata": {"name": "a", "labels": {"x": "1"}}}
     assert f"{path} is not what the operator relies on" in fault(templates(tmp_path, text), {}, must)
 
 
 def test_a_template_may_add_to_what_the_operator_relies_on(tmp_path: Path) -> None:
     text = "kind: Secret\nmetadata: {name: a, labels: {x: '1', mine: '2'}}\nmore: 1"
-    must = {"kind": "Secret", "metadata": {"name": "a", "labels": {"x": "1"}}}
-    assert templates(tmp_path, text).render("t.yaml.j2", {}, must)["more"] == 1  # type: ignore[arg-type]
+    must: Manifest = {"kind": "Secret", "metadata": {"name": "a", "labels": {"x": "1"}}}
+    assert templates(tmp_path, text).render("t.yaml.j2", {}, must)["more"] == 1
 
 
 def test_a_shipped_template_is_used_unless_it_is_replaced(tmp_path: Path) -> None:
