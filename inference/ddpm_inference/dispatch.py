@@ -123,6 +123,7 @@ class Dispatch:
         while self.ledger.open and not self.ledger.hopeless:
             self._grow(self.ledger.open)
             self._hand_out()
+            self._observe()
             self._wait()
         return self.ledger
 
@@ -166,7 +167,6 @@ class Dispatch:
             elif ref in member.in_flight:
                 self._note_shard(member, ref)
         self._refuse_to_wait_for_ever()
-        self._observe()
 
     def _answers(self, timeout: float) -> Iterator[tuple[Member, Ref]]:
         owners = {ref: member for member in self._members for ref in member.refs}

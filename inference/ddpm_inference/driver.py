@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ddpm_inference.address import find, prepare_environment, refuse_wrong_token
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
 from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
-from ddpm_inference.job import Identity, Job, Shard
+from ddpm_inference.job import Identity, Job, Shard, resolve_sampler
 from ddpm_inference.ledger import Ledger, ranges
 from ddpm_inference.plan import known_device, refuse_another, resolve
 from ddpm_inference.progress import Phase, Progress, View
@@ -98,6 +98,8 @@ class _Run:
         checkpoint = load(fetch(self.job.model.uri), self.job.model)
         for note in checkpoint.notes:
             self.view.say(note)
+        # Part of `resolve`, which has to wait for the cluster; a flag that contradicts the checkpoint need not.
+        resolve_sampler(self.job.sampler, checkpoint.trained)
         there = None if self.job.output.overwrite else self.store.read_identity()
         found = None
         if there is not None:
@@ -169,6 +171,7 @@ class _Run:
             except KeyboardInterrupt:
                 dispatch.store_arrived()
                 raise
+            self.enter("writing")
         refuse_failed(ledger)
         records = sorted([*found.usable, *self.new_records], key=lambda record: record.first)
         return identity, found._replace(usable=records, missing=[])
