@@ -54,11 +54,12 @@ def schedule(name: ScheduleName, timesteps: int) -> Schedule:
 
 
 def spaced(timesteps: int, steps: int) -> list[int]:
-    """The timesteps a chain of `steps` visits, falling from T-1, where x_T is pure noise, to 0.
+    """The timesteps a chain of `steps` visits, falling, with "trailing" spacing (arXiv 2305.08891, table 2).
 
-    Step i of S from below is at (T-1) (i / (S-1))², rounded, and never below i: quadratic spacing, as arXiv
-    2010.02502, appendix D.2, uses for small images. Steps grow with the noise that is there, so that the last
-    ones, which make the detail, are short. `steps` equal to `timesteps` gives T-1, ..., 1, 0.
+    The chain begins at T-1, where x_T is pure noise, and its last step goes straight to x_0 from about T/steps. On
+    data whose best network is known, spacing that is finer near 0 (quadratic) follows the exact path more closely;
+    with the shipped network and 10 to 50 steps it makes fewer digits that pass for digits, since the shape of a
+    digit is decided early. `steps` equal to `timesteps` gives T-1, ..., 1, 0.
 
     Raises:
         InvalidSpec: if `steps` is not within 1..T.
@@ -67,9 +68,7 @@ def spaced(timesteps: int, steps: int) -> list[int]:
         raise InvalidSpec(
             f"{steps} steps do not fit a schedule of {timesteps} timesteps", hint=f"use 1 to {timesteps}"
         )
-    if steps == 1:
-        return [timesteps - 1]
-    return [max(round((timesteps - 1) * (i / (steps - 1)) ** 2), i) for i in reversed(range(steps))]
+    return [round(i * timesteps / steps) - 1 for i in range(steps, 0, -1)]
 
 
 def _linear(timesteps: int) -> Array:

@@ -78,24 +78,25 @@ class TestGaussianData:
         return sample(eps, noise.initial(), made, spec, noise=noise)
 
     # The deviations of the exact chain, in units of STD: a chain of linear maps and independent noise keeps a
-    # Gaussian, so its variance follows v' = a² v + σ_t² from v = 1. They tend to 1 with the number of steps.
+    # Gaussian, so its variance follows v' = a² v + σ_t² from v = 1. They tend to 1 with the number of steps. Short
+    # chains are below it, because the last step goes to E[x_0 | x_t], which has less variance than x_0.
     @pytest.mark.parametrize(
         ("spec", "deviation"),
         [
             pytest.param(spec_of("ddpm", 1000, 1000, variance="large"), 1.0046, id="ddpm-large"),
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small"), 0.9815, id="ddpm-small"),
-            pytest.param(spec_of("ddpm", 1000, 100, variance="small"), 0.9524, id="ddpm-100"),
+            pytest.param(spec_of("ddpm", 1000, 100, variance="small"), 0.8734, id="ddpm-100"),
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="cosine"), 0.9904, id="ddpm-cosine"),
             pytest.param(
                 spec_of("ddpm", 1000, 1000, variance="small", curve="sigmoid"), 0.9833, id="ddpm-sigmoid"
             ),
             pytest.param(spec_of("ddim", 1000, 1000), 0.9925, id="ddim-1000"),
-            pytest.param(spec_of("ddim", 1000, 50), 0.9567, id="ddim-50"),
-            pytest.param(spec_of("ddim", 1000, 50, eta=1.0), 0.9090, id="ddim-50-eta-1"),
-            pytest.param(spec_of("ddim", 1000, 50, curve="cosine"), 0.9681, id="ddim-50-cosine"),
+            pytest.param(spec_of("ddim", 1000, 50), 0.8690, id="ddim-50"),
+            pytest.param(spec_of("ddim", 1000, 50, eta=1.0), 0.7952, id="ddim-50-eta-1"),
+            pytest.param(spec_of("ddim", 1000, 50, curve="cosine"), 0.9327, id="ddim-50-cosine"),
             pytest.param(spec_of("dpmpp", 1000, 1000), 0.9994, id="dpmpp-1000"),
-            pytest.param(spec_of("dpmpp", 1000, 100), 1.0002, id="dpmpp-100"),
-            pytest.param(spec_of("dpmpp", 1000, 20), 1.0440, id="dpmpp-20"),
+            pytest.param(spec_of("dpmpp", 1000, 100), 0.9890, id="dpmpp-100"),
+            pytest.param(spec_of("dpmpp", 1000, 20), 0.7460, id="dpmpp-20"),
         ],
     )
     def test_samples_have_the_mean_and_deviation_of_the_data(self, spec: SamplerSpec, deviation: float) -> None:
@@ -125,17 +126,30 @@ class TestTwoModes:
         return sample(self.eps(made), noise.initial(), made, spec, noise=noise)
 
     @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp"])
-    @pytest.mark.parametrize("steps", [20, 100])
+    @pytest.mark.parametrize("steps", [50, 200])
     def test_samples_lie_at_the_modes_half_and_half(self, name: SamplerName, steps: int) -> None:
         values = self.sampled(spec_of(name, 1000, steps, variance="small"))
         assert float(((values.abs() - self.MODE).abs() < 4 * self.STD).float().mean()) > 0.99
         assert abs(float((values > 0).float().mean()) - 0.5) < 4 * 0.5 / math.sqrt(values.numel())
 
-    def test_20_steps_of_second_order_are_nearer_to_the_exact_path_than_50_of_first_order(self) -> None:
-        exact = self.sampled(spec_of("ddim", 1000, 1000))
-        second = self.sampled(spec_of("dpmpp", 1000, 20)) - exact
-        first = self.sampled(spec_of("ddim", 1000, 50)) - exact
-        assert second.abs().mean() < 1.2 * first.abs().mean() < 0.005
+    def test_second_order_follows_the_exact_path_more_closely_than_first_order(self) -> None:
+        # Before the last step, which is the same for both: the path of the probability flow from x_T to t = 99.
+        def at_99(spec: SamplerSpec) -> Tensor:
+            made = schedule(spec.schedule, spec.timesteps)
+            seen: list[Tensor] = []
+
+            def eps(x: Tensor, t: int) -> Tensor:
+                seen.extend([x] if t == 99 else [])
+                return self.eps(made)(x, t)
+
+            sample(eps, NoiseSource(5, torch.arange(32), SHAPE).initial(), made, spec, noise=no_noise)
+            return seen[0]
+
+        exact = at_99(spec_of("ddim", 1000, 1000))
+        first, second = (
+            float((at_99(spec_of(name, 1000, 20)) - exact).abs().mean()) for name in ("ddim", "dpmpp")
+        )
+        assert second < 0.5 * first
 
 
 def papers_chain(eps: EpsModel, x: Tensor, made: Schedule, spec: SamplerSpec, noise: Noise) -> Tensor:
@@ -210,7 +224,7 @@ def test_a_chain_is_the_papers_equations(spec: SamplerSpec, curve: ScheduleName)
 
 
 class TestAgainstDiffusers:
-    """diffusers' schedulers, given our products in float64 and our timesteps, with the same Unet and noise."""
+    """diffusers' schedulers, given our products in float64, with the same Unet and the same noise."""
 
     T = 60
 
@@ -234,52 +248,52 @@ class TestAgainstDiffusers:
         self, eps: EpsModel, variance: Variance, theirs: str, steps: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
-        scheduler = DDPMScheduler(self.T, variance_type=theirs, clip_sample=True)
+        scheduler = DDPMScheduler(self.T, variance_type=theirs, clip_sample=True, timestep_spacing="trailing")
         scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(timesteps=spaced(self.T, steps))
+        scheduler.set_timesteps(steps)
         x = noise.initial()
-        for t in spaced(self.T, steps):
-            monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, t=t, **__: noise(t))
+        for t in scheduler.timesteps.tolist():
+            # Theirs adds noise for every t above 0, the last of a short chain included. Ours ends at x_0.
+            drawn = noise(t) if t >= self.T // steps else torch.zeros_like(x)
+            monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
             x = scheduler.step(eps(x, t), t, x).prev_sample
         ours = sample(eps, noise.initial(), made, spec_of("ddpm", self.T, steps, variance=variance), noise=noise)
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
+    @pytest.mark.parametrize("steps", [60, 20, 12, 2])
     @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-    def test_ddim(self, eps: EpsModel, eta: float) -> None:
-        # All timesteps: theirs knows no spacing but its own.
+    def test_ddim(self, eps: EpsModel, eta: float, steps: int) -> None:
         made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
-        scheduler = DDIMScheduler(self.T, clip_sample=True, set_alpha_to_one=True)
+        scheduler = DDIMScheduler(self.T, clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing")
         scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(self.T)
+        scheduler.set_timesteps(steps)
         x = noise.initial()
-        for t in spaced(self.T, self.T):
+        for t in scheduler.timesteps.tolist():
             x = scheduler.step(
                 eps(x, t), t, x, eta=eta, use_clipped_model_output=True, variance_noise=noise(t)
             ).prev_sample
-        ours = sample(eps, noise.initial(), made, spec_of("ddim", self.T, self.T, eta=eta), noise=noise)
+        ours = sample(eps, noise.initial(), made, spec_of("ddim", self.T, steps, eta=eta), noise=noise)
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
-    @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("dpmpp", 2)])
     @pytest.mark.parametrize("steps", [60, 20, 12, 2])
-    def test_dpmpp_and_ddim_which_is_its_first_order(
-        self, eps: EpsModel, name: SamplerName, order: int, steps: int
-    ) -> None:
+    def test_dpmpp(self, eps: EpsModel, steps: int) -> None:
         made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
         scheduler = DPMSolverMultistepScheduler(
             self.T,
-            solver_order=order,
+            solver_order=2,
             algorithm_type="dpmsolver++",
             solver_type="midpoint",
             final_sigmas_type="zero",
             thresholding=True,  # with a largest value of 1 this is a plain clamp to [-1, 1]
             sample_max_value=1.0,
+            timestep_spacing="trailing",
         )
         scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(timesteps=spaced(self.T, steps))
+        scheduler.set_timesteps(steps)
         x = noise.initial()
-        for t in spaced(self.T, steps):
+        for t in scheduler.timesteps.tolist():
             x = scheduler.step(eps(x, t), t, x).prev_sample
-        ours = sample(eps, noise.initial(), made, spec_of(name, self.T, steps), noise=no_noise)
+        ours = sample(eps, noise.initial(), made, spec_of("dpmpp", self.T, steps), noise=no_noise)
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
 
