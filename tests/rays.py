@@ -61,6 +61,8 @@ def ray_head(folder: Path, python: Path, *options: str, token: str | None = None
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Nobody looks for credentials of S3 outside of this machine.
+        "AWS_EC2_METADATA_DISABLED": "true",
         **auth,
     }
     start = ["start", "--head", "--block", "--include-dashboard=false", f"--temp-dir={temporary}"]

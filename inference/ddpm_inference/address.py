@@ -22,8 +22,9 @@ ANSWERS_WITHIN = 3.0
 # Lines that Ray holds back for merging would be printed when the process ends.
 ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
 
-# A call that Ray's servers answer to anybody whose token is right, by the kind of server.
-HARMLESS_CALLS = {True: "/ray.rpc.RayletDriver/ClusterInfo", False: "/ray.rpc.NodeInfoGcsService/CheckAlive"}
+# Calls that change nothing and that Ray's servers answer to anybody whose token is right, with their message.
+CLIENT_PING = ("/ray.rpc.RayletDriver/ClusterInfo", b"\x08\x06")
+HEAD_PING = ("/ray.rpc.NodeInfoGcsService/CheckAlive", b"")
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,11 @@ def refuse_wrong_token(target: Target) -> None:
     if target.address is None:
         return
     token = _token() if os.environ.get("RAY_AUTH_MODE") == "token" else None
-    call = HARMLESS_CALLS[target.address.startswith(CLIENT)]
+    call, message = CLIENT_PING if target.address.startswith(CLIENT) else HEAD_PING
+    metadata = [("client_id", "ddpm-sample"), *([("authorization", f"Bearer {token}")] if token else [])]
     with grpc.insecure_channel(target.address.removeprefix(CLIENT)) as channel:
         try:
-            channel.unary_unary(call)(
-                b"", metadata=[("authorization", f"Bearer {token}")] if token else [], timeout=ANSWERS_WITHIN
-            )
+            channel.unary_unary(call)(message, metadata=metadata, timeout=ANSWERS_WITHIN)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
                 return

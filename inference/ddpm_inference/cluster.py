@@ -238,7 +238,10 @@ def _explained(target: Target, error: Exception) -> ResourcesUnavailable:
             f"something listens at {target.address}, but it does not answer as Ray's client server",
             hint=f"{CLIENT} wants the client port of the head node (10001 unless changed)",
         )
-    return ResourcesUnavailable(f"{target.address} cannot be used: {said[:300]}")
+    return ResourcesUnavailable(
+        f"{target.address} cannot be used: {said[:300]}",
+        hint="see Ray's logs on its head node (ray_client_server*.err); run the same command again if it was busy",
+    )
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def expected(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> byte
 
 def test_the_cluster_really_knows_nothing_of_the_project(head: Head, tmp_path: Path) -> None:
     ended = subprocess.run(
-        [head.python, "-c", PLAIN_TASK, head.client],
+        [head.python, "-c", PLAIN_TASK, head.gcs],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY_AUTH_MODE": "token", **head.environment},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
