@@ -38,7 +38,7 @@ def predictor(
     Args:
         network: what `build(spec)` made, with its weights; only read.
         spec: the architecture.
-        timesteps: those that will be asked for; each costs a row of a table, 1 KB for downs 8 16 32.
+        timesteps: those that will be asked for; each costs a row of a table, 2 KB for downs 8 16 32.
         precision: number format of the weights and activations in the network.
         execution: ``compiled`` hands the same operations to torch.compile; the first call then takes many seconds.
         device: where it runs; x must be there.
