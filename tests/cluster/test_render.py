@@ -117,9 +117,9 @@ def sampling(cluster: Cluster, namespace: Namespace) -> DDPMSampling:
     return DDPMSampling.from_document(namespace.get("ddpm-ray.io/v1alpha1", KIND, "digits"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("workers", "secret_comes_late"), [(0, True), (1, False)])
 def test_a_cluster_starts_samples_and_goes_with_its_sampling(
-    namespace: Namespace, worker_image: str, sampling: DDPMSampling, workers: int
+    namespace: Namespace, worker_image: str, sampling: DDPMSampling, workers: int, secret_comes_late: bool
 ) -> None:
     chosen = plan(sampling.spec).model_copy(update={"workers": workers})
     attempt = Attempt(sampling.metadata, 1, sampling.spec, chosen, worker_image, RAY_VERSION, shared_output=False)
@@ -128,7 +128,8 @@ def test_a_cluster_starts_samples_and_goes_with_its_sampling(
     namespace.apply(claim, ray_cluster(TEMPLATES, attempt))
     uid = namespace.get("ray.io/v1", "RayCluster", attempt.name)["metadata"]["uid"]
     (head,) = wait_for_pods(namespace, attempt, "head")
-    namespace.wait("v1", "Pod", head, waits_for_its_secret, 60, "the head to wait for its token")
+    if secret_comes_late:
+        namespace.wait("v1", "Pod", head, waits_for_its_secret, 60, "the head to wait for its token")
 
     namespace.apply(
         network_policy(TEMPLATES, attempt, uid, OPERATOR), token_secret(TEMPLATES, attempt, uid, TOKEN)
