@@ -92,32 +92,30 @@ def trusted(train_anew: bool, data: digits.Digits) -> Classifier:
 
 def acceptance(judge: Classifier, images: dict[str, Tensor]) -> Table:
     """How much of each kind of image is accepted, and how what is accepted falls to the ten digits."""
-    table = Table(title="Accepted as a digit, with confidence of 0.9 or more", title_justify="left")
-    for heading in ("images", "N", "accepted", *"0123456789"):
-        table.add_column(heading, justify="left" if heading == "images" else "right")
+    table = Table(title=f"Taken for a digit with confidence {classifier.SURE} or more", title_justify="left")
+    for heading in ("images", "N", "accepted", "of these digits 0 to 9, %"):
+        table.add_column(heading, justify="left" if heading == "images" else "right", no_wrap=True)
     for name, group in images.items():
         verdicts = classifier.accepted(judge, group)
         sure = verdicts[verdicts >= 0]
-        shares = sure.bincount(minlength=10) / max(1, len(sure))
-        table.add_row(
-            name, str(len(group)), f"{len(sure) / len(group):.1%}", *(f"{share:.1%}" for share in shares.tolist())
+        shares = " ".join(
+            f"{round(100 * int((sure == digit).sum()) / max(1, len(sure))):2}" for digit in range(10)
         )
+        table.add_row(name, str(len(group)), f"{len(sure) / len(group):.1%}", shares)
     return table
 
 
 def distances(judge: Classifier, groups: dict[str, Tensor], data: digits.Digits, held_out: digits.Digits) -> Table:
-    """KID against held-out digits, and the distance in pixels to the nearest digit of the training set, which
-    would be near 0 for a network that had learned its examples by heart."""
+    """KID against held-out digits, on features scaled to a mean square of 1, and the distance in pixels to the
+    nearest digit of the training set, which would be near 0 for a network that had learned it by heart."""
     table = Table(title="Distance from real digits", title_justify="left")
-    for heading in ("images", "KID x 1000", "to the nearest training digit"):
-        table.add_column(heading, justify="left" if heading == "images" else "right")
+    for heading in ("images", "KID", "nearest training digit"):
+        table.add_column(heading, justify="left" if heading == "images" else "right", no_wrap=True)
     reference = classifier.in_batches(judge.features, held_out.images)
+    scale = reference.square().mean().rsqrt()
     for name, group in groups.items():
-        score = (
-            ""
-            if group is held_out.images
-            else f"{1000 * kid(classifier.in_batches(judge.features, group), reference):.2f}"
-        )
+        features = classifier.in_batches(judge.features, group)
+        score = "" if group is held_out.images else f"{kid(scale * features, scale * reference):.4f}"
         table.add_row(name, score, f"{nearest(group, data.images):.2f}")
     return table
 
@@ -137,7 +135,7 @@ def main() -> None:
         f"training digits, part {i + 1}": data.images[part] for i, part in enumerate(torch.split(order, 1000)[:4])
     }
     real["held-out digits"] = held_out.images
-    known = {"held-out digits": held_out.images, **fakes, "an untrained network's samples": untrained(250)}
+    known = {"held-out digits": held_out.images, **fakes, "untrained network": untrained(250)}
     print(acceptance(judge, samples | known))
     print(distances(judge, samples | real, data, held_out))
 
