@@ -144,9 +144,9 @@ def test_a_cluster_starts_samples_and_goes_with_its_sampling(
     )
     assert len(wait_for_pods(namespace, attempt, "worker", workers)) == workers
     with namespace.port_forward(f"pod/{head}", ":8265") as ports:
-        assert RayApi(ports[8265], token=None).status_of("/api/jobs/") == 401
         job = {"DDPM_JOB": json.dumps(job_document(attempt))}
         RayApi(ports[8265], TOKEN).run_job("ddpm-sample --quiet", job, seconds=180)
+        assert RayApi(ports[8265], token=None).status_of("/api/jobs/") == 401
     reader = pod("reader", worker_image, ["ls", "/out/shards"], claim="digits-output")
     assert namespace.run_pod(reader, 60).split() == ["000000000-000000031.npz", "000000032-000000039.npz"]
 
