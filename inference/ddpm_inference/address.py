@@ -58,9 +58,9 @@ def find(address: str) -> Target:
     if from_environment := os.environ.get("RAY_ADDRESS"):
         return Target(_answering(from_environment), "from RAY_ADDRESS")
     started = _started_on_this_machine()
-    if started and _answers(started):
+    if started and answers(started):
         return Target(started, "running on this machine")
-    if _answers(FORWARDED):
+    if answers(FORWARDED):
         return Target(f"{CLIENT}{FORWARDED}", "its client port answers on this machine")
     return Target(None, "no other Ray was found")
 
@@ -125,7 +125,7 @@ def _answering(address: str) -> str:
             f"--ray_address {address} is not an address of Ray",
             hint="give None (a Ray of its own), auto, host:port or ray://host:port",
         )
-    if not _answers(host_port):
+    if not answers(host_port):
         raise ResourcesUnavailable(
             f"no Ray answers at {address}",
             hint="check the address and that the cluster runs (for Kubernetes: that the port-forward runs), "
@@ -134,7 +134,8 @@ def _answering(address: str) -> str:
     return address
 
 
-def _answers(host_port: str) -> bool:
+def answers(host_port: str) -> bool:
+    """Whether anything listens at ``host:port``."""
     parts = urlsplit(f"//{host_port}")
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=ANSWERS_WITHIN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import math
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ddpm_inference
-from ddpm_inference.address import CLIENT, Target
+from ddpm_inference.address import CLIENT, Target, answers
 from ddpm_inference.errors import ResourcesUnavailable
 from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.probe import Findings, look
@@ -89,6 +90,13 @@ class Cluster:
         except RayError as error:
             raise ResourcesUnavailable(f"{self.words} cannot run tasks: {_first_line(error)}") from error
 
+    def answers(self) -> bool:
+        """Whether the head still listens. Ray itself waits a minute for it, and then ends this process."""
+        address = self.target.address or ""
+        if not address.startswith(CLIENT):
+            address = ray.get_runtime_context().gcs_address
+        return answers(address.removeprefix(CLIENT))
+
     def table(self) -> str:
         """What each node has, free and in all, as a table for the user."""
         task = ray.remote(num_cpus=0)(_free_resources).remote()
@@ -138,6 +146,8 @@ def connected(target: Target) -> Iterator[Cluster]:
     Raises:
         ResourcesUnavailable: if that cannot be, saying why.
     """
+    # The first actor of every cluster has the same name, and a handle that is only garbage yet would end it.
+    gc.collect()
     with redirect_stdout(_Nowhere()):
         try:
             with _sigterm_kept():

@@ -31,6 +31,7 @@ TICK_SECONDS = 0.5
 LOOK_SECONDS = 1.0
 GROW_SECONDS = 5.0
 BARREN_LOSSES = 3
+LOST_SECONDS = 20.0
 
 Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
@@ -91,6 +92,7 @@ class Dispatch:
     _next_growth: float = 0.0
     _next_look: float = 0.0
     _none_since: float | None = None
+    _unanswered_since: float | None = None
 
     def __post_init__(self, checkpoint: Checkpoint) -> None:
         self._weights: Weights = [ray.put(checkpoint)]
@@ -139,15 +141,31 @@ class Dispatch:
         if now < self._next_growth:
             return
         self._next_growth = now + GROW_SECONDS
+        if not self.cluster.answers():
+            self._refuse_lost_cluster(now)
+            return
+        self._unanswered_since = None
         room = self.resources.workers or max(1, self.cluster.room(self.share))
         for _ in range(len(self._members) + len(self._unfit), min(room, shards)):
             actor = self.spawn()
             self._made += 1
             self._members.append(Member(self._made, actor, actor.place.remote()))
         if not self._members:
-            raise self._unfit[0]
+            # Memory is what can be done something about.
+            raise min(self._unfit, key=lambda cause: not isinstance(cause, OutOfMemory))
+
+    def _refuse_lost_cluster(self, now: float) -> None:
+        self._unanswered_since = self._unanswered_since or now
+        if now > self._unanswered_since + LOST_SECONDS:
+            raise WorkerLost(
+                f"{self.cluster.words} does not answer any more",
+                hint="see what became of its head node, then run the same command again",
+            )
 
     def _hand_out(self) -> None:
+        if self._unanswered_since is not None:
+            # It would only fail, and shards are not to blame.
+            return
         ready = {member.number: member for member in self._members if member.ready}
         for depth in range(IN_FLIGHT):
             for number, member in ready.items():
@@ -286,9 +304,12 @@ def cause_of(error: RayError) -> DdpmError:
             return OutOfMemory("a worker ran out of memory", hint="give a smaller --batch_size")
         return Incomplete(f"{type(cause).__name__}: {cause}", hint="this looks like an error of this program")
     said = " ".join(str(error).split())
-    if isinstance(error, OutOfMemoryError) or "OOM" in said or "memory pressure" in said:
+    if isinstance(error, OutOfMemoryError) or "low on memory" in said:
         return OutOfMemory(
-            f"Ray ended a worker because its node runs out of memory: {said[:300]}",
+            f"Ray ended a worker since its node runs out of memory: {said.partition(' OOM kill reason')[0]}",
             hint="give a smaller --batch_size, fewer --workers, or nodes with more memory",
         )
-    return WorkerLost(f"a worker died: {said[:300]}", hint="see the worker's log on its node")
+    return WorkerLost(
+        f"a worker died: {said[:300]}",
+        hint="see the worker's log on its node; one that needs more memory than it may have ends like this, too",
+    )

@@ -171,6 +171,8 @@ class _Run:
             except KeyboardInterrupt:
                 dispatch.store_arrived()
                 raise
+            except ConnectionError as error:
+                raise WorkerLost(f"the connection to {cluster.words} is lost: {error}") from error
             self.enter("writing")
         refuse_failed(ledger)
         records = sorted([*found.usable, *self.new_records], key=lambda record: record.first)

@@ -97,6 +97,17 @@ def test_a_gpu_that_is_not_there_is_refused_at_once_with_the_table(checkpoint: P
     assert not (tmp_path / "out").exists()
 
 
+def test_a_node_that_runs_out_of_memory_is_called_so(checkpoint: Path, tmp_path: Path) -> None:
+    # Ray's own watch over memory, told that a thousandth of what there is may be used.
+    scarce = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
+    flags = ("--model_path", checkpoint, *QUICK, "--workers", "1")
+    ended = run_command(*flags, cwd=tmp_path, environment=scarce)
+    assert ended.code == 4
+    assert "error: Ray ended a worker since its node runs out of memory" in ended.err
+    assert "--batch_size" in ended.err
+    assert "Traceback" not in ended.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_whole_shards_and_no_process_and_the_run_can_go_on(
     number: signal.Signals, checkpoint: Path, tmp_path: Path, uninterrupted: list[str]

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
-from tests.rays import Head, run_command
+from tests.rays import (
+    Head,
+    alive,
+    descendants,
+    end_of,
+    python_without,
+    ray_head,
+    run_command,
+    start_command,
+    wait_until,
+)
 
 FLAGS = ("--sampler", "ddim", "--steps", "3", "--n_samples", "40", "--json")
 
@@ -91,11 +104,63 @@ def test_a_refused_token_is_a_clear_sentence(
 def test_workers_that_cannot_be_had_are_exit_code_3_with_the_table(
     head: Head, checkpoint: Path, tmp_path: Path
 ) -> None:
-    flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "3")
+    flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "20")
     ended = run_command(*flags, "--device", "cuda", cwd=tmp_path, environment=head.environment)
     assert ended.code == 3, ended.err
-    assert "no worker could be placed within 3 s: each needs 0.25 GPU and 1 CPU" in ended.err
+    assert "no worker could be placed within 20 s: each needs 0.25 GPU and 1 CPU" in ended.err
     header, node = ended.err[ended.err.index("NODE") :].splitlines()[:2]
     assert header.split()[:7] == ["NODE", "CPU", "FREE", "OF", "GPU", "FREE", "OF"]
     assert node.split()[1:5] == ["4", "4", "0", "0"]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_goes_away_ends_the_run_with_what_is_stored(
+    tmp_path_factory: pytest.TempPathFactory, foreign_python: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = ("--sampler", "ddim", "--steps", "500", "--n_samples", "3200", "--startup_timeout", "300")
+    shards = tmp_path / "out" / "shards"
+    with ray_head(tmp_path_factory.mktemp("mortal"), foreign_python, "--num-cpus=2") as mortal:
+        process = start_command("--model_path", checkpoint, *flags, "--ray_address", mortal.gcs, cwd=tmp_path)
+        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, meanwhile=lambda: alive(process))
+        for pid in descendants(mortal.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        ended = end_of(process)
+    assert ended.code == 4
+    kept = len(list(shards.glob("*.npz")))
+    assert f"{32 * kept} of 3200 samples are kept" in ended.err
+    assert f"error: Ray at {mortal.gcs} (as asked) does not answer any more" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, tmp_path: Path
+) -> None:
+    python = python_without(tmp_path_factory.mktemp("python") / "poor", "safetensors", "s3fs", "torch")
+    with ray_head(tmp_path_factory.mktemp("poor"), python, "--num-cpus=2") as poor:
+        flags = ("--model_path", checkpoint, "--ray_address", poor.gcs, "--startup_timeout", "300")
+        ended = run_command(*flags, cwd=tmp_path)
+    assert ended.code == 3
+    assert "lack s3fs, safetensors, torch (Python 3." in ended.err
+    assert "hint: install there, on every node: pip install 's3fs>=" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_version_of_ray_is_a_clear_sentence(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, tmp_path: Path
+) -> None:
+    python = python_without(tmp_path_factory.mktemp("python") / "old", "ray")
+    package = next(python.parents[1].glob("lib/python*/site-packages")) / "ray"
+    package.mkdir()
+    for entry in Path(ray.__file__).parent.iterdir():
+        (package / entry.name).symlink_to(entry)
+    version = package / "_version.py"
+    said = version.read_text().replace(ray.__version__, "2.50.0")
+    version.unlink()
+    version.write_text(said)
+    with ray_head(tmp_path_factory.mktemp("old"), python, "--num-cpus=2") as old:
+        for address in (old.gcs, old.client):
+            ended = run_command("--model_path", checkpoint, "--ray_address", address, cwd=tmp_path)
+            assert ended.code == 3
+            assert f"error: {address} runs another Ray or Python than this program" in ended.err
+            assert "2.50.0" in ended.err
+            assert "Traceback" not in ended.err
