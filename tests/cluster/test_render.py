@@ -104,12 +104,12 @@ def test_a_field_that_kuberay_does_not_know_is_an_error(shared: Namespace) -> No
 def sampling(cluster: Cluster, namespace: Namespace) -> DDPMSampling:
     """A small sampling that the API server has; no operator looks after it."""
     install_crd(cluster)
-    small = {"cpu": "500m", "memory": "2Gi"}
+    head, worker = {"cpu": "1", "memory": "2Gi"}, {"cpu": "500m", "memory": "2Gi"}
     spec = {
         "model": {"uri": "builtin://mnist"},
         "samples": 40,
         "sampler": {"name": "dpmpp", "steps": 5},
-        "resources": {"worker": small, "head": small},
+        "resources": {"worker": worker, "head": head},
         "output": {"claim": {"size": "1Gi", "retentionPolicy": "Delete"}},
     }
     resource = {"apiVersion": "ddpm-ray.io/v1alpha1", "kind": KIND, "metadata": {"name": "digits"}, "spec": spec}
