@@ -9,12 +9,8 @@ from tests.cluster.kube import Manifest
 TOKEN_SECRET = "token"
 RAY_VERSION = "2.60.0"
 
-# The head answers this one without a token. KubeRay's own probe waits 10 s before its first look.
-HEAD_PROBE = {
-    "httpGet": {"path": "/api/gcs_healthz", "port": 8265},
-    "periodSeconds": 1,
-    "failureThreshold": 60,
-}
+# Ray's agent, the last of a node to start, answers this without a token. KubeRay's own probe waits 10 s at first.
+QUICK_PROBE = {"httpGet": {"path": "/api/healthz", "port": 52365}, "periodSeconds": 1, "failureThreshold": 120}
 HEAD_PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("metrics", 8080))
 
 
@@ -39,21 +35,24 @@ def ray_cluster(name: str, image: str, *, claim: str | None = None, env_from: st
         "metadata": {"name": name},
         "spec": {
             "authOptions": {"mode": "token", "secretName": TOKEN_SECRET},
-            **ray_cluster_spec(image, claim=claim, env_from=env_from),
+            **ray_cluster_spec(image, claim=claim, env_from=env_from, readinessProbe=QUICK_PROBE),
         },
     }
 
 
-def ray_cluster_spec(image: str, *, claim: str | None = None, env_from: str | None = None) -> Manifest:
+def ray_cluster_spec(
+    image: str, *, claim: str | None = None, env_from: str | None = None, **of_containers: object
+) -> Manifest:
+    """A head that runs no tasks and one worker; with KubeRay's own probes, if `of_containers` brings no other."""
     head = _container(
         "ray-head",
         image,
         cpu="250m",
         env_from=env_from,
         ports=[{"name": port_name, "containerPort": port} for port_name, port in HEAD_PORTS],
-        readinessProbe=HEAD_PROBE,
+        **of_containers,
     )
-    worker = _container("ray-worker", image, cpu="250m", env_from=env_from)
+    worker = _container("ray-worker", image, cpu="250m", env_from=env_from, **of_containers)
     return {
         "rayVersion": RAY_VERSION,
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": {"spec": _pod_spec(head, claim)}},
