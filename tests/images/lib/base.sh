@@ -9,15 +9,24 @@ debian_base() {
       "Install it (apt-get install debootstrap), or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
   # shellcheck source=/dev/null
   suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-  # shellcheck disable=SC2016 # apt's own variables
-  mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null |
-    awk -v suite="$suite" '$2 == suite {print $1; exit}')
+  mirror=$(apt_mirror "$suite")
+  if [ -z "$mirror" ]; then # apt knows its mirrors only once it has their lists
+    apt-get update -qq >&2 || true
+    mirror=$(apt_mirror "$suite")
+  fi
   [ -n "$mirror" ] ||
-    refuse "apt names no Debian mirror for '$suite'" "Run apt-get update, or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
+    refuse "apt names no Debian mirror for '$suite'" "This way is for Debian. Elsewhere name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
   key=$(echo "$suite $packages $(uname -m) $(declare -f strip_base)" | sha256sum)
   name=localhost/ddpm-ray-base:$suite-${key:0:12}
   pod image exists "$name" || step "made the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
   echo "$name"
+}
+
+# apt_mirror SUITE: the Debian mirror that apt has this suite from.
+apt_mirror() {
+  # shellcheck disable=SC2016 # apt's own variables
+  apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+    awk -v suite="$1" '$2 == suite && $1 ~ "/debian/?$" {print $1; exit}'
 }
 
 make_base() {
