@@ -25,7 +25,7 @@ debian_base() {
 # apt_mirror SUITE: the Debian mirror that apt has this suite from.
 apt_mirror() {
   # shellcheck disable=SC2016 # apt's own variables
-  apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+  { apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null || true; } |
     awk -v suite="$1" '$2 == suite && $1 ~ "/debian/?$" {print $1; exit}'
 }
 
