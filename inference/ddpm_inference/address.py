@@ -18,6 +18,8 @@ from ddpm_inference.errors import InvalidSpec, ResourcesUnavailable
 CLIENT = "ray://"
 FORWARDED = "127.0.0.1:10001"
 ANSWERS_WITHIN = 3.0
+ON_THIS_MACHINE = "running on this machine"
+MODE = "RAY_AUTH_MODE"
 
 # Lines that Ray holds back for merging would be printed when the process ends.
 ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
@@ -59,47 +61,53 @@ def find(address: str) -> Target:
         return Target(_answering(from_environment), "from RAY_ADDRESS")
     started = _started_on_this_machine()
     if started and answers(started):
-        return Target(started, "running on this machine")
+        return Target(started, ON_THIS_MACHINE)
     if answers(FORWARDED):
         return Target(f"{CLIENT}{FORWARDED}", "its client port answers on this machine")
     return Target(None, "no other Ray was found")
 
 
-def prepare_environment(target: Target) -> None:
-    """Sets what Ray reads from the environment; call it before Ray is imported. What is set already stays.
+def prepare(target: Target) -> None:
+    """Sets what Ray reads from the environment; call it before Ray is imported. What the user set stays.
 
-    Ray itself sends a token only where RAY_AUTH_MODE says so; a token that somebody exported is meant to be sent.
-    The token file in the home folder is this machine's own, and goes to no other address.
+    Ray must be told whether to use a token, and it must be true: with one where none is wanted, it loses
+    its actors; without one, or with a wrong one, it tries for half a minute to connect and does not say why it
+    cannot. So the cluster is asked. The token file in the home folder is this machine's own, and goes to no other
+    address.
+
+    Raises:
+        ResourcesUnavailable: if that Ray wants another token, or any.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    exported = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    at_home = (Path.home() / ".ray" / "auth_token").exists()
-    if exported or (at_home and target.why == "running on this machine"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def refuse_wrong_token(target: Target) -> None:
-    """Raises ResourcesUnavailable if the Ray there does not take our token; Ray itself would try half a minute.
-
-    Anything else that this call may meet is left for the real connection to meet.
-    """
     if target.address is None:
         return
-    token = _token() if os.environ.get("RAY_AUTH_MODE") == "token" else None
-    call, message = CLIENT_PING if target.address.startswith(CLIENT) else HEAD_PING
+    exported = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
+    if MODE not in os.environ:
+        wanted = _refuses(target.address, None)
+        if wanted is False:
+            os.environ[MODE] = "disabled"
+        elif exported or (wanted and target.why == ON_THIS_MACHINE):
+            os.environ[MODE] = "token"
+    token = _token() if os.environ.get(MODE) == "token" else None
+    if os.environ.get(MODE) != "disabled" and _refuses(target.address, token):
+        raise ResourcesUnavailable(
+            f"the Ray at {target.address} " + ("refuses the token" if token else "wants a token"),
+            hint="export RAY_AUTH_TOKEN=… with the token of that cluster (or RAY_AUTH_TOKEN_PATH=…, or "
+            "RAY_AUTH_MODE=token for the one in ~/.ray/auth_token)",
+        )
+
+
+def _refuses(address: str, token: str | None) -> bool | None:
+    """Whether the Ray at an address refuses a call with that token; None if it cannot be told."""
+    call, message = CLIENT_PING if address.startswith(CLIENT) else HEAD_PING
     metadata = [("client_id", "ddpm-sample"), *([("authorization", f"Bearer {token}")] if token else [])]
-    with grpc.insecure_channel(target.address.removeprefix(CLIENT)) as channel:
+    with grpc.insecure_channel(address.removeprefix(CLIENT)) as channel:
         try:
             channel.unary_unary(call)(message, metadata=metadata, timeout=ANSWERS_WITHIN)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
-                return
-            raise ResourcesUnavailable(
-                f"the Ray at {target.address} " + ("refuses the token" if token else "wants a token"),
-                hint="export RAY_AUTH_TOKEN=… with the token of that cluster (or RAY_AUTH_TOKEN_PATH=…, or "
-                "RAY_AUTH_MODE=token for the one in ~/.ray/auth_token)",
-            ) from error
+            return True if error.code() is grpc.StatusCode.UNAUTHENTICATED else None
+    return False
 
 
 def _token() -> str | None:

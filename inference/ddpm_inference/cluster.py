@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
 import logging
 import math
@@ -146,8 +145,6 @@ def connected(target: Target) -> Iterator[Cluster]:
     Raises:
         ResourcesUnavailable: if that cannot be, saying why.
     """
-    # The first actor of every cluster has the same name, and a handle that is only garbage yet would end it.
-    gc.collect()
     with redirect_stdout(_Nowhere()):
         try:
             with _sigterm_kept():

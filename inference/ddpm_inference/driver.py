@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ddpm_inference.address import find, prepare_environment, refuse_wrong_token
+from ddpm_inference.address import find, prepare
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
 from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
 from ddpm_inference.job import Identity, Job, Shard, resolve_sampler
@@ -135,8 +135,7 @@ class _Run:
         """Has the missing shards sampled; what is then found lacks none."""
         self.enter("connecting")
         target = find(self.ray_address)
-        prepare_environment(target)
-        refuse_wrong_token(target)
+        prepare(target)
         # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
         from ddpm_inference.cluster import Share, connected
         from ddpm_inference.dispatch import Dispatch

@@ -81,6 +81,18 @@ def test_it_draws_the_same_samples(
 
 
 @pytest.mark.parametrize("way", ["client", "gcs"])
+def test_a_token_that_nobody_wants_does_no_harm(
+    open_head: Head, way: str, checkpoint: Path, tmp_path: Path, expected: bytes
+) -> None:
+    address = {"client": open_head.client, "gcs": open_head.gcs}[way]
+    flags = ("--model_path", checkpoint, *FLAGS, "--device", "cpu", "--ray_address", address)
+    environment = {"RAY_AUTH_TOKEN": "the token of another cluster"}
+    ended = run_command(*flags, "--startup_timeout", "300", cwd=tmp_path, environment=environment)
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "out" / "samples.npy").read_bytes() == expected
+
+
+@pytest.mark.parametrize("way", ["client", "gcs"])
 @pytest.mark.parametrize(
     ("environment", "words"),
     [({}, "wants a token"), ({"RAY_AUTH_TOKEN": "not the token of this cluster"}, "refuses the token")],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ddpm_inference import address
-from ddpm_inference.address import Target, find, prepare_environment
+from ddpm_inference.address import Target, find, prepare
 from ddpm_inference.errors import InvalidSpec, ResourcesUnavailable
 
 
@@ -84,29 +84,28 @@ def test_a_name_that_does_not_resolve_is_refused() -> None:
         find("ray://no-such-host.invalid:10001")
 
 
-ELSEWHERE = Target("ray://elsewhere:10001", "as asked")
-HERE = Target("127.0.0.1:6379", "running on this machine")
+ELSEWHERE = Target("ray://no-such-host.invalid:10001", "as asked")
 
 
-def test_an_exported_token_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_token_is_sent_where_it_cannot_be_told_whether_one_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a token")
-    prepare_environment(ELSEWHERE)
+    monkeypatch.setenv("RAY_AUTH_MODE", "to be restored")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    prepare(ELSEWHERE)
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_what_the_user_says_about_tokens_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a token")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    prepare_environment(ELSEWHERE)
+    prepare(ELSEWHERE)
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
 def test_the_token_of_this_machine_goes_to_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "to be restored")
-    monkeypatch.delenv("RAY_AUTH_MODE")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("this machine's")
-    prepare_environment(ELSEWHERE)
+    prepare(ELSEWHERE)
     assert "RAY_AUTH_MODE" not in os.environ
-    prepare_environment(HERE)
-    assert os.environ["RAY_AUTH_MODE"] == "token"

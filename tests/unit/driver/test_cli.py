@@ -56,8 +56,11 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(
     assert not out.exists()
 
 
-def test_a_dry_run_on_any_device_tells_both_plans(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model_path", str(checkpoint), "--dry_run", "--json"]) == 0
+def test_a_dry_run_on_any_device_tells_both_plans(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert main(["--model_path", str(checkpoint), "--out_dir", out, "--dry_run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["shards"] == "on cpu: 4 shards of at most 32 samples; on cuda: 1 shard of at most 512 samples"
     assert "0.25 GPU and 1 CPU" in plan["workers"]
