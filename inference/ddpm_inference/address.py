@@ -70,10 +70,9 @@ def find(address: str) -> Target:
 def prepare(target: Target) -> None:
     """Sets what Ray reads from the environment; call it before Ray is imported. What the user set stays.
 
-    Ray must be told whether to use a token, and it must be true: with one where none is wanted, it loses
-    its actors; without one, or with a wrong one, it tries for half a minute to connect and does not say why it
-    cannot. So the cluster is asked. The token file in the home folder is this machine's own, and goes to no other
-    address.
+    Ray must be told rightly whether to use a token: with one where none is wanted, it loses its actors; without
+    one, or with a wrong one, it tries for half a minute to connect and does not say why it cannot. So the cluster
+    is asked. The token file in the home folder is this machine's own, and goes to no other address.
 
     Raises:
         ResourcesUnavailable: if that Ray wants another token, or any.
