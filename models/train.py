@@ -208,7 +208,7 @@ def train(run: Run, diffusion: Diffusion, images: Tensor, held_out: Tensor, opti
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps, {task.description}"), TimeRemainingColumn())
     rank, processes = peers()
     run.network.train()
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=rank > 0) as progress:
         bar = progress.add_task("", total=options.steps, completed=run.step)
         while run.step < options.steps:
             begun = time.perf_counter()
