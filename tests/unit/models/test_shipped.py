@@ -58,7 +58,7 @@ def test_the_judge_takes_held_out_digits_for_what_they_are(
 ) -> None:
     _, held_out = data
     verdicts = classifier.accepted(trusted, held_out.images)
-    assert (verdicts >= 0).float().mean() >= 0.95
+    assert (verdicts >= 0).sum() >= 0.95 * len(verdicts)
     assert (verdicts == held_out.labels).float().mean() >= 0.94
 
 
