@@ -37,6 +37,16 @@ def claim_name(sampling: Metadata) -> str:
     return f"{sampling.name}-output"
 
 
+def preview_name(sampling: Metadata) -> str:
+    """The ConfigMap with the preview, grid.png."""
+    return f"{sampling.name}-preview"
+
+
+def job_id(cluster: str, run: int) -> str:
+    """The submission id of a cluster's n-th Ray job: the cluster's own name, then ``<name>-r2`` and so on."""
+    return cluster if run == 1 else f"{cluster}-r{run}"
+
+
 def labels(sampling: Metadata, attempt: int) -> dict[str, str]:
     """What every object and pod of an attempt carries."""
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from ddpm_operator.api.model import Model
@@ -21,12 +21,22 @@ LONGEST_NAME = 63
 class Metadata(BaseModel):
     """Of an object's metadata, what the operator looks at; the API server owns the rest."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
     name: ObjectName
     namespace: str = "default"
     uid: str = ""
+    resource_version: str = ""
     generation: Annotated[int, Field(ge=0)] = 0
+    creation_timestamp: AwareDatetime | None = None
+    deletion_timestamp: AwareDatetime | None = None
 
 
 class DDPMSampling(Model):

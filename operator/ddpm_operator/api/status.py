@@ -85,6 +85,12 @@ class Cluster(Model):
     dashboard: Text | None = Field(
         default=None, description="Address of Ray's dashboard inside the Kubernetes cluster."
     )
+    start_time: Time | None = Field(
+        default=None, description="When the attempt was admitted; startupDeadlineSeconds counts from here."
+    )
+    scheduled_time: Time | None = Field(
+        default=None, description="When its first pod was given a node; the cost counts from here."
+    )
 
 
 class Result(Model):
@@ -111,6 +117,11 @@ class Failure(Model):
     message: Annotated[str, Field(max_length=4096)] = Field(description="What went wrong, and where.")
     hint: Text = Field(default="", description="What to do about it.")
     log_tail: Annotated[str, Field(max_length=2048)] = Field(default="", description="End of the driver's log.")
+    time: Time | None = Field(default=None, description="When it went wrong; the next attempt waits from here.")
+    backoff_limit: Count | None = Field(
+        default=None,
+        description="spec.backoffLimit at the time. Once the sampling has failed, a higher one retries.",
+    )
 
 
 class Status(Model):
@@ -128,6 +139,12 @@ class Status(Model):
         default=None, description="The version of the spec that all this is said of."
     )
     attempt: Count | None = Field(default=None, description="Number of the attempt, from 1.")
+    failed_attempts: Count | None = Field(
+        default=None, description="Attempts that failed since it began or grew; more than backoffLimit end it."
+    )
+    running_seconds: Count | None = Field(
+        default=None, description="Seconds of running before the present attempt, for activeDeadlineSeconds."
+    )
     start_time: Time | None = Field(default=None, description="When the first attempt was admitted.")
     completion_time: Time | None = Field(default=None, description="When the sampling ended, well or not.")
     image: Annotated[str, Field(max_length=512)] | None = Field(

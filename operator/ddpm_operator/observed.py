@@ -1,0 +1,264 @@
+"""What is seen of one sampling at one look: plain facts, before anybody thinks about them.
+
+How they are to be read, so that decisions taken on them are safe:
+
+- The resource is read last, and from the API server, never from a cache: its status is then at least as new as
+  everything else that is seen.
+- The RayClusters may come from a cache only if that has this operator's own creations and deletions in it.
+- The pods, and what the driver says, may be late.
+- The driver's jobs are listed before its progress is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from ddpm_operator.api import DDPMSampling
+from ddpm_operator.progress_document import ProgressDocument
+
+JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class WorkerImage:
+    """The image of pods whose sampling names none, and the version of the Ray in it."""
+
+    reference: str
+    ray_version: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A RayCluster of this sampling.
+
+    Attributes:
+        attempt: from its label; None if there is no number in it.
+        created, deleted: its creationTimestamp and deletionTimestamp.
+        suspended: spec.suspend, as Kueue sets it.
+        admitted: when KubeRay's condition RayClusterSuspended last turned False; None if it never was True.
+        head_ready, provisioned: KubeRay's conditions HeadPodReady and RayClusterProvisioned.
+        replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
+        has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
+            may not read secrets, does not know it: one more create finds them.
+    """
+
+    name: str
+    uid: str
+    attempt: int | None
+    created: datetime
+    deleted: datetime | None = None
+    suspended: bool = False
+    admitted: datetime | None = None
+    head_ready: bool = False
+    provisioned: bool = False
+    replica_failure: str | None = None
+    has_secret: bool = False
+    has_network_policy: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A container that has not started, such as for its image."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container that runs."""
+
+    started: datetime
+
+
+@dataclass(frozen=True)
+class Terminated:
+    """A container that has ended; OOMKilled is a reason."""
+
+    reason: str
+    exit_code: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container or init container.
+
+    Attributes:
+        image_id: with the digest, as the kubelet gives it; "" before it was pulled.
+        restarts: restartCount.
+        last_end: lastState.terminated, of the container before the last restart.
+    """
+
+    name: str
+    state: Waiting | Running | Terminated
+    image_id: str = ""
+    restarts: int = 0
+    last_end: Terminated | None = None
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod of this sampling.
+
+    Attributes:
+        cluster: name of its RayCluster.
+        attempt: from its label; None if there is no number in it.
+        ready: its condition Ready.
+        scheduled: when its condition PodScheduled turned True.
+        deleted: its deletionTimestamp.
+        ip: "" while it has none.
+        reason, message: of the pod itself, such as Evicted.
+        unschedulable: message of the condition PodScheduled while its reason is Unschedulable.
+        containers: init containers first.
+    """
+
+    name: str
+    uid: str
+    cluster: str
+    attempt: int | None
+    role: Literal["head", "worker"]
+    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
+    ready: bool = False
+    scheduled: datetime | None = None
+    deleted: datetime | None = None
+    ip: str = ""
+    reason: str = ""
+    message: str = ""
+    unschedulable: str | None = None
+    containers: tuple[Container, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """It runs no more, and never will."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class OutputClaim:
+    """The claim the samples go to, whoever made it."""
+
+    name: str
+    phase: Literal["Pending", "Bound", "Lost"]
+    access_modes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Ray job in the attempt's cluster.
+
+    Attributes:
+        id: its submission id.
+        samples: N of the document it was submitted with, from the job's own metadata.
+        message: Ray's.
+        log: end of the driver's log, at most a few KiB; read only of a job that FAILED.
+    """
+
+    id: str
+    state: JobState
+    samples: int
+    message: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """The head was asked and did not answer.
+
+    Attributes:
+        since: the first of the questions in a row without an answer, as far as this operator remembers.
+        message: what came instead.
+    """
+
+    since: datetime
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the head answered.
+
+    Attributes:
+        jobs: all of the cluster.
+        progress: None if no driver serves it just now.
+    """
+
+    jobs: tuple[Job, ...] = ()
+    progress: ProgressDocument | None = None
+
+
+class FaultKind(StrEnum):
+    """Why the API server, or a template, did not let an action be carried out."""
+
+    KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
+    KUBERAY_TOO_OLD = "KubeRayTooOld"  # it does not know a field of the manifest
+    QUOTA = "Quota"  # 403, exceeded quota
+    FORBIDDEN = "Forbidden"  # 403 otherwise: Pod Security, a webhook, the operator's own rights
+    INVALID = "Invalid"  # 400 and 422
+    NOT_FOUND = "NotFound"  # something that the object refers to
+    TAKEN = "Taken"  # an object of this name is there, and it is not ours
+    TEMPLATE = "Template"  # TemplateFault
+    TRANSIENT = "Transient"  # 429, 5xx, the network
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An action that could not be carried out.
+
+    Attributes:
+        doing: what was tried, to go after "cannot": `create the RayCluster digits-1a2b3c4d-1`.
+        message: what the API server or the template said.
+    """
+
+    kind: FaultKind
+    doing: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that is seen of one sampling.
+
+    Attributes:
+        sampling: with its former status.
+        image: what pods run if the sampling does not say.
+        clusters, pods: of all attempts, those that are going away included.
+        claim: the output's; None if it is not there, or the output is no claim.
+        driver: None if the head was not asked.
+        preview_written: when this operator last wrote the preview; None if it does not remember.
+        faults: of the actions of the look before this one, none of them carried out since.
+    """
+
+    sampling: DDPMSampling
+    image: WorkerImage
+    clusters: tuple[Cluster, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    claim: OutputClaim | None = None
+    driver: Silent | Answer | None = None
+    preview_written: datetime | None = None
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The present attempt's RayCluster; None if there is none, or it is going away."""
+        status = self.sampling.status
+        number = status.attempt if status else None
+        return next((it for it in self.clusters if it.attempt == number and not it.deleted), None)
+
+    @property
+    def head(self) -> Pod | None:
+        """The present attempt's head pod, unless it is going away or over."""
+        cluster = self.cluster
+        heads = (it for it in self.pods if cluster and it.cluster == cluster.name and it.role == "head")
+        return next((it for it in heads if not it.deleted and not it.over), None)
+
+    @property
+    def head_to_ask(self) -> Pod | None:
+        """The head whose jobs and progress are worth asking for; None if there is nobody to ask."""
+        head = self.head
+        status = self.sampling.status
+        ended = status is not None and status.completion_time is not None
+        return head if head and head.ready and head.ip and not ended else None

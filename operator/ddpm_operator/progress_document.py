@@ -1,0 +1,104 @@
+"""What the driver says of itself on ``GET /progress``, and as its last word in the log. Read, never trusted."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+PROGRESS_VERSION = 1
+
+Count = Annotated[int, Field(ge=0)]
+Sentence = Annotated[str, Field(max_length=65_536)]
+
+
+class Document(BaseModel):
+    """A part of the document. A newer driver may say more than is known here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, alias_generator=to_camel)
+
+
+class ChosenPlan(Document):
+    """What the run has chosen once the checkpoint was read."""
+
+    device: Literal["cpu", "cuda"]
+    batch_size: Annotated[int, Field(ge=1)]
+    shards: Annotated[int, Field(ge=1)]
+
+
+class Finished(Document):
+    """All N samples are stored, and the manifest accounts for them.
+
+    Attributes:
+        samples: N.
+        sampled: how many of them this run has drawn.
+        output: the URI as the pod sees it.
+        grid: PNG of at most 48 KiB in base64.
+    """
+
+    manifest_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    samples: Annotated[int, Field(ge=1)]
+    sampled: Count
+    output: Annotated[str, Field(max_length=1024)]
+    grid: Annotated[str, Field(max_length=65_536)] | None = None
+
+
+class Broken(Document):
+    """The run ended before all samples were stored.
+
+    Attributes:
+        reason: a word of `FailureReason`, if it is one that is known here.
+        exit_code: 2 bad input, 3 resources not to be had, 4 failed with part done, 130 interrupted.
+    """
+
+    reason: Annotated[str, Field(max_length=64)]
+    exit_code: int
+    message: Sentence
+    hint: Sentence = ""
+
+
+class ProgressDocument(Document):
+    """How far the run is.
+
+    Attributes:
+        done, total: samples stored, samples asked for.
+        percent: done of total, 0 to 100.
+        samples_per_second, eta_seconds: None while they cannot be known.
+        plan: None before the run has chosen it.
+        outcome: None before the end.
+    """
+
+    version: Literal[1]
+    phase: Annotated[str, Field(max_length=32)]
+    done: Count
+    total: Count
+    percent: Annotated[float, Field(ge=0, le=100)]
+    samples_per_second: Annotated[float, Field(ge=0)] | None
+    eta_seconds: Annotated[float, Field(ge=0)] | None
+    message: Sentence = ""
+    plan: ChosenPlan | None = None
+    outcome: Finished | Broken | None = None
+
+
+def read_progress(text: str | bytes) -> ProgressDocument:
+    """Reads the answer to ``GET /progress``.
+
+    Raises:
+        pydantic.ValidationError: if it is not such a document.
+    """
+    return ProgressDocument.model_validate_json(text, by_alias=True, by_name=False)
+
+
+def last_error(log: str) -> Broken | None:
+    """The driver's account of its failure: the last line ``{"event": "error", …}`` of a job's message or log."""
+    for line in reversed(log.splitlines()):
+        if line.startswith("{"):
+            try:
+                event = json.loads(line)
+                if event.get("event") == "error":
+                    return Broken.model_validate(event, by_alias=True, by_name=False)
+            except (json.JSONDecodeError, ValidationError):
+                continue
+    return None
