@@ -5,6 +5,7 @@ The shape of a manifest stands in `templates/`; what goes into it is computed he
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,14 +14,26 @@ from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.api.resource import GROUP, VERSION
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.naming import MANAGED_BY, MANAGER, QUEUE, SAMPLING, claim_name, cluster_name, labels
+from ddpm_operator.naming import (
+    MANAGED_BY,
+    MANAGER,
+    QUEUE,
+    SAMPLING,
+    claim_name,
+    cluster_name,
+    labels,
+    preview_name,
+)
 from ddpm_operator.sizing import PodSize, claim_size, head_size, worker_size
 from ddpm_operator.templating import Manifest, Templates
+from ddpm_operator.tokens import Tokens
 
 OUTPUT_PATH = "/output"
 MODEL_PATH = "/model"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay looks for, not a token
+PROGRESS_TOKEN_KEY = "progress_token"  # noqa: S105
 PROGRESS_PORT = 8500
+PREVIEW_FILE = "grid.png"
 
 _RAY = "ray.io/v1"
 _KEEPS_A_DEAD_HEAD_DEAD = {"ray.io/disable-provisioned-head-restart": "true"}
@@ -87,6 +100,7 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
         "image": attempt.image,
         "credentials": spec.credentials_secret_ref.name if spec.credentials_secret_ref else None,
         "progress_port": PROGRESS_PORT,
+        "progress_token": {"name": attempt.name, "key": PROGRESS_TOKEN_KEY},
     }
     closed: Manifest = {"automountServiceAccountToken": False}
     must: Manifest = {
@@ -101,14 +115,14 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
     return templates.render("raycluster.yaml.j2", values, must)
 
 
-def token_secret(templates: Templates, attempt: Attempt, cluster_uid: str, token: str) -> Manifest:
-    """The Secret with the attempt's token, owned by its RayCluster.
+def token_secret(templates: Templates, attempt: Attempt, cluster_uid: str, tokens: Tokens) -> Manifest:
+    """The Secret with the attempt's tokens, owned by its RayCluster.
 
     Raises:
         TemplateFault: see `Templates.render`.
     """
     metadata = _identity(attempt, [_owned_by_cluster(attempt, cluster_uid)])
-    data: Manifest = {TOKEN_KEY: token}
+    data: Manifest = {TOKEN_KEY: tokens.ray, PROGRESS_TOKEN_KEY: tokens.progress}
     must: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
     return templates.render("secret.yaml.j2", {"metadata": metadata, "data": data}, must)
 
@@ -158,6 +172,25 @@ def output_claim(templates: Templates, sampling: Metadata, spec: Spec) -> Manife
     }
     must: Manifest = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
     return templates.render("claim.yaml.j2", values, must)
+
+
+def preview(sampling: Metadata, png: bytes) -> Manifest:
+    """The ConfigMap with a picture of the samples, owned by the sampling.
+
+    Args:
+        png: at most 48 KiB.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": preview_name(sampling),
+            "namespace": sampling.namespace,
+            "labels": {MANAGED_BY: MANAGER, SAMPLING: sampling.name},
+            "ownerReferences": [_owned_by_sampling(sampling)],
+        },
+        "binaryData": {PREVIEW_FILE: base64.b64encode(png).decode()},
+    }
 
 
 def _identity(attempt: Attempt, owners: list[JsonValue]) -> Manifest:

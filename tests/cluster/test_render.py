@@ -19,6 +19,7 @@ from ddpm_operator.job import job_document
 from ddpm_operator.render import Attempt, OperatorPods, network_policy, output_claim, ray_cluster, token_secret
 from ddpm_operator.sizing import plan
 from ddpm_operator.templating import Manifest, Templates
+from ddpm_operator.tokens import Tokens
 from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster, Namespace, has_condition
 from tests.cluster.manifests import RAY_VERSION, pod
@@ -28,7 +29,7 @@ from tests.within import within
 ROOT = Path(__file__).parents[2]
 TEMPLATES = Templates()
 OPERATOR = OperatorPods("ddpm-system", {"app.kubernetes.io/name": "ddpm-operator"})
-TOKEN = "a-token-of-the-test"
+TOKENS = Tokens(ray="a-token-of-the-test", progress="another-token")
 UID = "0e2f7b1c-9c4e-4a57-8d7e-5b1f6c2d3e4f"
 NAMED_ELSEWHERE = ("serviceAccountName", "priorityClassName", "runtimeClassName")
 
@@ -71,7 +72,7 @@ def test_the_api_server_knows_every_field_and_keeps_it(shared: Namespace, sampli
     made = [
         ray_cluster(TEMPLATES, attempt),
         network_policy(TEMPLATES, attempt, UID, OPERATOR),
-        token_secret(TEMPLATES, attempt, UID, TOKEN),
+        token_secret(TEMPLATES, attempt, UID, TOKENS),
     ]
     claim = output_claim(TEMPLATES, attempt.sampling, attempt.spec)
     for manifest in [*made, claim] if claim else made:
@@ -132,7 +133,7 @@ def test_a_cluster_starts_samples_and_goes_with_its_sampling(
         namespace.wait("v1", "Pod", head, waits_for_its_secret, 60, "the head to wait for its token")
 
     namespace.apply(
-        network_policy(TEMPLATES, attempt, uid, OPERATOR), token_secret(TEMPLATES, attempt, uid, TOKEN)
+        network_policy(TEMPLATES, attempt, uid, OPERATOR), token_secret(TEMPLATES, attempt, uid, TOKENS)
     )
     namespace.wait(
         "ray.io/v1",
@@ -145,7 +146,7 @@ def test_a_cluster_starts_samples_and_goes_with_its_sampling(
     assert len(wait_for_pods(namespace, attempt, "worker", workers)) == workers
     with namespace.port_forward(f"pod/{head}", ":8265") as ports:
         job = {"DDPM_JOB": json.dumps(job_document(attempt))}
-        RayApi(ports[8265], TOKEN).run_job("ddpm-sample --quiet", job, seconds=180)
+        RayApi(ports[8265], TOKENS.ray).run_job("ddpm-sample --quiet", job, seconds=180)
         assert RayApi(ports[8265], token=None).status_of("/api/jobs/") == 401
     reader = pod("reader", worker_image, ["ls", "/out/shards"], claim="digits-output")
     assert namespace.run_pod(reader, 60).split() == ["000000000-000000031.npz", "000000032-000000039.npz"]

@@ -26,6 +26,7 @@ from ddpm_operator.render import (
 )
 from ddpm_operator.sizing import plan
 from ddpm_operator.templating import Manifest, TemplateFault, Templates
+from ddpm_operator.tokens import Tokens
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -50,13 +51,16 @@ def attempt_at(sampling: Metadata, spec: Spec, **changes: Any) -> Attempt:  # no
     return Attempt(**fields | changes)
 
 
-def manifests(attempt: Attempt, token: str = "token") -> list[Manifest]:  # noqa: S107 - no real one
+TOKENS = Tokens(ray="ray's token", progress="the driver's token")
+
+
+def manifests(attempt: Attempt, tokens: Tokens = TOKENS) -> list[Manifest]:
     """Everything that is made for an attempt, in the order in which it is."""
     claim = output_claim(TEMPLATES, attempt.sampling, attempt.spec)
     made = [
         ray_cluster(TEMPLATES, attempt),
         network_policy(TEMPLATES, attempt, "cluster-uid", OPERATOR),
-        token_secret(TEMPLATES, attempt, "cluster-uid", token),
+        token_secret(TEMPLATES, attempt, "cluster-uid", tokens),
     ]
     return [claim, *made] if claim else made
 
@@ -122,6 +126,21 @@ def test_a_claim_of_many_pods_is_mounted_by_all(metadata: Metadata, make_spec: M
     spec = make_spec(**BIG, output={"uri": "pvc://work/a"})
     made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec, shared_output=True)))
     assert mounts(made["head"]) == mounts(made["workers"]) == {"/output": ("work", False)}
+
+
+def test_the_drivers_token_comes_from_the_attempts_secret_and_to_the_head_alone(
+    metadata: Metadata, make_spec: MakeSpec
+) -> None:
+    attempt = attempt_at(metadata, make_spec(**BIG))
+    made = pods(ray_cluster(TEMPLATES, attempt))
+    secret = token_secret(TEMPLATES, attempt, "cluster-uid", TOKENS)
+    reference = {"name": attempt.name, "key": "progress_token"}
+    token = {"name": "DDPM_PROGRESS_TOKEN", "valueFrom": {"secretKeyRef": reference}}
+    assert token in made["head"]["containers"][0]["env"]
+    assert {"name": "DDPM_PROGRESS_PORT", "value": "8500"} in made["head"]["containers"][0]["env"]
+    assert not any("PROGRESS" in variable["name"] for variable in made["workers"]["containers"][0]["env"])
+    assert secret["metadata"]["name"] == attempt.name
+    assert secret["stringData"] == {"auth_token": TOKENS.ray, "progress_token": TOKENS.progress}
 
 
 def test_a_checkpoint_on_a_claim_is_read_by_the_head_alone(metadata: Metadata, make_spec: MakeSpec) -> None:
@@ -293,12 +312,12 @@ def replaced(value: Any, old: str, new: str) -> Any:  # noqa: ANN401
 
 
 PLACEHOLDER = "PLACEHOLDER"
-PLAIN = manifests(with_text(PLACEHOLDER), PLACEHOLDER)
+PLAIN = manifests(with_text(PLACEHOLDER), Tokens(PLACEHOLDER, PLACEHOLDER))
 
 
 def shape_is_kept(text: str) -> bool:
     expected: list[Manifest] = replaced(PLAIN, PLACEHOLDER, text)
-    return manifests(with_text(text), text) == expected
+    return manifests(with_text(text), Tokens(text, text)) == expected
 
 
 def test_the_placeholder_reaches_every_manifest() -> None:

@@ -1,0 +1,151 @@
+"""The Kubernetes API as the operator uses it: requests with plain documents, and errors that say what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Literal
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+
+from ddpm_operator.api.model import JsonValue
+
+Document = dict[str, JsonValue]
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+_LONGEST = 20.0
+_APPLY = "application/apply-patch+yaml"
+_CONTINUE_AT = 500
+
+
+class ApiError(Exception):
+    """A request that the API server refused, or that did not reach it.
+
+    Args:
+        status: of HTTP; 0 if there was no answer.
+        reason: Kubernetes' own word for it, such as AlreadyExists.
+        message: its sentence.
+        kind: what it is about, as far as it says so: a plural such as `namespaces`.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, kind: str = "") -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.kind = kind
+
+
+class KubeApi:
+    """One API server.
+
+    Args:
+        client: connected as `connected` does it.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    async def get(self, path: str) -> Document:
+        """Reads one object.
+
+        Raises:
+            ApiError: as every method here.
+        """
+        return await self._request("GET", path)
+
+    async def list(self, path: str, selector: str) -> list[Document]:
+        """Every object below a path that has the labels; page by page."""
+        items: list[Document] = []
+        query = {"labelSelector": selector, "limit": str(_CONTINUE_AT)}
+        while True:
+            page = await self._request("GET", path, query)
+            found = page.get("items")
+            items.extend(item for item in (found if isinstance(found, list) else ()) if isinstance(item, dict))
+            metadata = page.get("metadata")
+            further = metadata.get("continue") if isinstance(metadata, dict) else None
+            if not isinstance(further, str) or not further:
+                return items
+            query = query | {"continue": further}
+
+    async def create(self, path: str, manifest: Document) -> Document:
+        """Creates an object; a field that the API does not know is an error."""
+        return await self._request("POST", path, {"fieldValidation": "Strict"}, manifest)
+
+    async def apply(self, path: str, manifest: Document, manager: str, *, force: bool) -> Document:
+        """Server-side apply.
+
+        Args:
+            force: fields that somebody else has set are taken over.
+        """
+        query = {"fieldManager": manager, "fieldValidation": "Strict", "force": str(force).lower()}
+        return await self._request("PATCH", path, query, manifest, _APPLY)
+
+    async def delete(self, path: str, preconditions: Mapping[str, str]) -> Document:
+        """Deletes one object and, behind it, what it owns.
+
+        Args:
+            preconditions: its uid, and its resourceVersion where that matters.
+        """
+        options: Document = {"preconditions": {**preconditions}, "propagationPolicy": "Background"}
+        return await self._request("DELETE", path, None, options)
+
+    async def _request(
+        self,
+        method: Method,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Document | None = None,
+        content_type: str = "application/json",
+    ) -> Document:
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(*request, _request_timeout=_LONGEST)
+            text: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST:g} s") from error
+        except (aiohttp.ClientError, ApiException, OSError) as error:
+            raise ApiError(0, "Unreachable", str(error)) from error
+        return _document(response.status, text)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[KubeApi]:
+    """The API server of the pod's ServiceAccount; outside a pod, the one that kubectl talks to."""
+    configuration = Configuration()
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with ApiClient(configuration) as client:
+        yield KubeApi(client)
+
+
+def _document(status: int, text: bytes) -> Document:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = {"message": text.decode(errors="replace").strip()[:1024]}
+    if not isinstance(document, dict):
+        document = {}
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        return document
+    details = document.get("details")
+    raise ApiError(
+        status,
+        str(document.get("reason", "")),
+        str(document.get("message", "")),
+        str(details.get("kind", "")) if isinstance(details, dict) else "",
+    )
