@@ -215,7 +215,7 @@ class _Nowhere:
         return False
 
 
-def _init(target: Target) -> None:
+def _init(target: Target, *, again: bool = True) -> None:
     try:
         if target.address is None:
             ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -227,6 +227,10 @@ def _init(target: Target) -> None:
                 runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["builtin", "__pycache__"]},
             )
     except (OSError, RuntimeError, ValueError, RayError) as error:
+        # A head forks a server for each client, while its threads use gRPC; now and then that one hangs.
+        if again and "Starting Ray client server failed" in _chain(error):
+            _init(target, again=False)
+            return
         raise _explained(target, error) from error
 
 

@@ -32,6 +32,7 @@ LOOK_SECONDS = 1.0
 GROW_SECONDS = 5.0
 BARREN_LOSSES = 3
 LOST_SECONDS = 20.0
+DISMISS_SECONDS = 2.0
 
 Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
@@ -127,6 +128,7 @@ class Dispatch:
             self._hand_out()
             self._observe()
             self._wait()
+        self._dismiss()
         return self.ledger
 
     def store_arrived(self) -> None:
@@ -134,6 +136,15 @@ class Dispatch:
         for member, ref in list(self._answers(0.0)):
             if ref in member.in_flight:
                 self._note_shard(member, ref)
+
+    def _dismiss(self) -> None:
+        """Ends the actors, those that never came to work as well: what Ray still waits for when this process
+        leaves it, it reports on stderr."""
+        left = [ref for member in self._members for ref in member.refs]
+        for member in list(self._members):
+            self._drop(member)
+        if left:
+            ray.wait(left, num_returns=len(left), timeout=DISMISS_SECONDS)
 
     def _grow(self, shards: int) -> None:
         """Makes as many actors as there is work and room for: at first, when nodes come, and when actors died."""

@@ -13,7 +13,7 @@ import pytest
 from ddpm_inference.checkpoint import load
 from ddpm_inference.driver import Outcome, run
 from ddpm_inference.errors import Interrupted
-from ddpm_inference.job import Job, ModelRequest, shards_of
+from ddpm_inference.job import Job, ModelRequest, Shard, shards_of
 from ddpm_inference.progress import Progress
 from ddpm_inference.shard_sampler import ShardSampler
 from ddpm_inference.store import Store
@@ -31,7 +31,7 @@ def draw(
     *,
     n_samples: int = N_SAMPLES,
     workers: int = 2,
-    view: Quiet | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     job = Job.model_validate(
         {
@@ -44,7 +44,7 @@ def draw(
             "resources": {"workers": workers, "startup_timeout": 300},
         }
     )
-    return run(job, ray_address=head.gcs, view=view or Quiet(), progress=Progress())
+    return run(job, ray_address=head.gcs, view=Quiet(), progress=progress or Progress())
 
 
 def hashes(samples: np.ndarray) -> list[str]:
@@ -81,14 +81,15 @@ def test_for_any_number_of_workers(
 def test_after_a_resume_with_other_workers_and_growth(
     open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]
 ) -> None:
-    class Interrupting(Quiet):
-        def show(self, progress: Progress) -> None:
-            if progress.phase == "sampling" and progress.done >= 32:
-                raise KeyboardInterrupt
+    class Interrupting(Progress):
+        def finished(self, shard: Shard) -> None:
+            super().finished(shard)
+            raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with pytest.raises(Interrupted) as interrupted:
-        draw(open_head, checkpoint, out, n_samples=110, view=Interrupting())
+        # One worker has two shards at a time, so that not all four can have arrived by then.
+        draw(open_head, checkpoint, out, n_samples=110, workers=1, progress=Interrupting())
     kept = len(list((out / "shards").glob("*.npz")))
     assert 1 <= kept < 4
     assert f"{32 * kept} of 110 samples are kept in {out}" in interrupted.value.__notes__[0]
@@ -105,16 +106,17 @@ def test_after_a_resume_with_other_workers_and_growth(
 
 
 def test_after_a_worker_was_killed(open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]) -> None:
-    class Killing(Quiet):
+    class Killing(Progress):
         killed = 0
 
-        def show(self, progress: Progress) -> None:
-            if progress.phase == "sampling" and progress.done >= 32 and not self.killed:
+        def finished(self, shard: Shard) -> None:
+            super().finished(shard)
+            if not self.killed:
                 self.killed = workers(open_head.process.pid)[0]
                 os.kill(self.killed, signal.SIGKILL)
 
     killing = Killing()
-    outcome = draw(open_head, checkpoint, tmp_path / "out", view=killing)
+    outcome = draw(open_head, checkpoint, tmp_path / "out", progress=killing)
     assert killing.killed
     assert outcome.sampled == N_SAMPLES
     assert stored(tmp_path / "out") == expected
