@@ -7,22 +7,26 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from ddpm_inference.beacon.board import Board, Complete, Failure, Posting
+from ddpm_inference.beacon.settings import settings_from
 from ddpm_inference.errors import DdpmError, Interrupted
 from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
 from ddpm_inference.interrupt import stoppable
-from ddpm_inference.job import ModelRequest, TrainedSchedule
+from ddpm_inference.job import Job, ModelRequest, TrainedSchedule
 from ddpm_inference.progress import Progress
 
 if TYPE_CHECKING:
     from ddpm_inference.driver import Outcome
 
 UNEXPECTED = 4
+LINGER_SECONDS = 10.0
+_OUR_FAULT = "this looks like an error of this program; its log says where"
 
 # What takes a second to import is imported where it is needed: --help and a refusal should come at once.
 
@@ -30,45 +34,86 @@ UNEXPECTED = 4
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (see `flags.EXAMPLES`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    code = Interrupted.exit_code
+    # Two blocks in one another: whether the run itself was stopped or not, a further signal only cuts short
+    # what comes after it.
+    with suppress(KeyboardInterrupt), stoppable(), ExitStack() as afterwards:
+        code = _code_of(arguments, Board(), afterwards)
+    return code
+
+
+def _code_of(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
+    as_json = "--json" in arguments
     try:
         with stoppable():
-            return _convert(arguments[1:]) if arguments[:1] == ["convert"] else _sample(arguments)
+            if arguments[:1] == ["convert"]:
+                return _convert(arguments[1:])
+            return _sample(arguments, board, afterwards)
     except DdpmError as error:
-        return _refused(error, as_json="--json" in arguments)
+        return _refused(error, board, as_json=as_json)
     except KeyboardInterrupt:
-        return _refused(
-            Interrupted("stopped by a signal before anything was begun"), as_json="--json" in arguments
-        )
-    except Exception:  # noqa: BLE001 - the last resort: Python itself would exit with 1, which has no meaning here
+        stopped = Interrupted("stopped by a signal before anything was begun")
+        return _refused(stopped, board, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last resort: Python would exit with 1, which has no meaning here
         traceback.print_exc()
+        board.end("failed", _failure(DdpmError(f"{type(error).__name__}: {error}", hint=_OUR_FAULT)))
         return UNEXPECTED
 
 
-def _sample(arguments: list[str]) -> int:
+def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
     parser = sample_parser()
     given = parser.parse(arguments)
+    if given.dry_run:
+        _tell_plan(job_from(parser, given, os.environ), given.ray_address, as_json=given.json)
+        return 0
+    _serve(board, afterwards)
     job = job_from(parser, given, os.environ)
+    from ddpm_inference.beacon.gallery import Gallery
+    from ddpm_inference.driver import run
     from ddpm_inference.views import event, view_for
 
-    if given.dry_run:
-        from ddpm_inference.preview import preview
-
-        plan = preview(job, given.ray_address)
-        if given.json:
-            event(sys.stdout, "plan", **plan)
-        else:
-            print("\n".join(f"{label:10}{words}" for label, words in plan.items()))
-        return 0
-    from ddpm_inference.driver import run
-
-    started = time.monotonic()
+    started, progress, gallery = time.monotonic(), Progress(), Gallery()
+    board.picture = gallery.png
     with closing(view_for(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
-        outcome = run(job, ray_address=given.ray_address, view=view, progress=Progress())
+        outcome = run(
+            job,
+            ray_address=given.ray_address,
+            view=Posting(view, progress, board),
+            progress=progress,
+            on_stored=gallery.add,
+        )
     if given.json:
         event(sys.stdout, "complete", **_summary(outcome))
     elif not given.quiet:
         print(_ending(outcome, time.monotonic() - started), file=sys.stderr)
+    board.end("complete", _complete(outcome))
     return 0
+
+
+def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
+    from ddpm_inference.preview import preview
+    from ddpm_inference.views import event
+
+    plan = preview(job, ray_address)
+    if as_json:
+        event(sys.stdout, "plan", **plan)
+    else:
+        print("\n".join(f"{label:10}{words}" for label, words in plan.items()))
+
+
+def _serve(board: Board, afterwards: ExitStack) -> None:
+    """Serves the board if the environment asks for it, and in the end until somebody was told of the outcome."""
+    settings = settings_from(os.environ)
+    if settings is not None:
+        from ddpm_inference.beacon.server import served
+
+        afterwards.enter_context(served(board, settings))
+        afterwards.callback(_linger, board)
+
+
+def _linger(board: Board) -> None:
+    if board.ended:
+        board.heard.wait(LINGER_SECONDS)
 
 
 def _convert(arguments: list[str]) -> int:
@@ -89,30 +134,43 @@ def _convert(arguments: list[str]) -> int:
     return 0
 
 
-def _refused(error: DdpmError, *, as_json: bool) -> int:
-    notes = getattr(error, "__notes__", [])
-    print("\n".join([f"error: {error.message}", *notes]), file=sys.stderr)
+def _refused(error: DdpmError, board: Board, *, as_json: bool) -> int:
+    print("\n".join([f"error: {error.message}", *_notes(error)]), file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     if as_json:
         from ddpm_inference.views import event
 
-        event(
-            sys.stdout,
-            "error",
-            reason=error.reason,
-            exitCode=error.exit_code,
-            message=" ".join([error.message, *notes]),
-            hint=error.hint,
-        )
+        event(sys.stdout, "error", **_failure(error))
+    board.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))
     return error.exit_code
 
 
-def _summary(outcome: Outcome) -> dict[str, object]:
+def _failure(error: DdpmError) -> Failure:
+    return {
+        "reason": error.reason,
+        "exitCode": error.exit_code,
+        "message": " ".join([error.message, *_notes(error)]),
+        "hint": error.hint,
+    }
+
+
+def _notes(error: DdpmError) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+def _complete(outcome: Outcome) -> Complete:
     return {
         "output": outcome.place,
         "samples": outcome.manifest.n_samples,
         "sampled": outcome.sampled,
+        "manifestSha256": outcome.manifest_sha256,
+    }
+
+
+def _summary(outcome: Outcome) -> dict[str, object]:
+    return {
+        **_complete(outcome),
         "fingerprint": outcome.manifest.fingerprint,
         "files": list(outcome.manifest.files),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ddpm_inference.address import find, prepare
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
 from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
-from ddpm_inference.job import Identity, Job, Shard, resolve_sampler
+from ddpm_inference.job import Identity, Job, Shard, resolve_sampler, shard_count
 from ddpm_inference.ledger import Ledger, ranges
 from ddpm_inference.plan import known_device, refuse_another, resolve
-from ddpm_inference.progress import Phase, Progress, View
+from ddpm_inference.progress import Phase, Plan, Progress, View
 from ddpm_inference.results import FILES, finish
 from ddpm_inference.store import Manifest, ShardRecord, Store, select
 
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from ddpm_inference.worker import MakeSampler, Receipt
 
 Error = TypeVar("Error", bound=Exception)
+OnStored = Callable[[Store, Iterable[ShardRecord]], None]
 
 
 class Outcome(NamedTuple):
     """How a run ended that found or made all samples.
 
     Attributes:
+        manifest_sha256: of ``manifest.json`` as it is stored.
         place: URI of the output place.
         sampled: samples that this run drew; 0 if all was there.
     """
 
     manifest: Manifest
+    manifest_sha256: str
     place: str
     sampled: int
 
@@ -57,6 +60,7 @@ def run(
     ray_address: str,
     view: View,
     progress: Progress,
+    on_stored: OnStored | None = None,
     make_sampler: MakeSampler | None = None,
 ) -> Outcome:
     """Draws what is missing of a job's samples, on Ray, and makes the files of them. Blocks until it is done.
@@ -67,12 +71,13 @@ def run(
     Args:
         ray_address: see `address.find`.
         progress: kept up to date for the caller to look at.
+        on_stored: told of the shards that are found and of each that is stored; some may be told twice.
         make_sampler: another sampler than the one of torch.
 
     Raises:
         DdpmError: with the exit code and the reason of what went wrong.
     """
-    run = _Run(job, ray_address, view, progress, make_sampler, Store.open(job.output.uri))
+    run = _Run(job, ray_address, view, progress, on_stored, make_sampler, Store.open(job.output.uri))
     try:
         return run.all()
     except KeyboardInterrupt as error:
@@ -90,6 +95,7 @@ class _Run:
     ray_address: str
     view: View
     progress: Progress
+    on_stored: OnStored | None
     make_sampler: MakeSampler | None
     store: Store
     new_records: list[ShardRecord] = field(default_factory=list)
@@ -108,10 +114,12 @@ class _Run:
             identity = resolve(self.job, checkpoint, there, device=device, torch=there.torch)
             refuse_another(identity, there, self.store.uri)
             found = self.look(identity)
+            self.choose(identity, found)
             if found.finished is not None:
                 self.begin(found)
+                sha256 = self.store.manifest_sha256()
                 self.enter("complete")
-                return Outcome(found.finished, self.store.uri, 0)
+                return Outcome(found.finished, sha256, self.store.uri, 0)
         if found is None or found.missing:
             identity, found = self.sample(checkpoint, there, found)
         return self.finish(identity, found)
@@ -148,6 +156,7 @@ class _Run:
             refuse_another(identity, there, self.store.uri)
             if found is None:
                 found = Found(self.job.n_samples, *select([], self.job.n_samples, identity.batch_size), None)
+            self.choose(identity, found)
             self.view.say(f"{cluster.words}; device {device}; {len(found.missing)} shards to sample")
             share = Share.of(self.job.resources, device)
             dispatch = Dispatch(
@@ -184,15 +193,16 @@ class _Run:
             record = self.store.write_shard(receipt.shard, receipt.samples, identity.fingerprint)
         if record is not None:
             self.new_records.append(record)
+            self.tell([record])
 
     def finish(self, identity: Identity, found: Found) -> Outcome:
         """Makes the files of the shards."""
         self.begin(found)
         self.enter("writing")
         now = datetime.now().astimezone()
-        manifest = finish(self.store, identity, found.n_samples, found.usable, self.job.output.formats, now)
+        finished = finish(self.store, identity, found.n_samples, found.usable, self.job.output.formats, now)
         self.enter("complete")
-        return Outcome(manifest, self.store.uri, sum(record.size for record in self.new_records))
+        return Outcome(*finished, self.store.uri, sum(record.size for record in self.new_records))
 
     def with_note(self, error: Error) -> Error:
         """The error, with a note of what is kept if anything was begun."""
@@ -203,9 +213,19 @@ class _Run:
             )
         return error
 
+    def choose(self, identity: Identity, found: Found) -> None:
+        """Says what was chosen."""
+        shards = shard_count(found.n_samples, identity.batch_size)
+        self.progress.plan = Plan(device=identity.device, batchSize=identity.batch_size, shards=shards)
+
     def begin(self, found: Found) -> None:
         done = sum(record.size for record in found.usable)
         self.progress.begin(found.n_samples, done, len(found.missing))
+        self.tell(found.usable)
+
+    def tell(self, records: Iterable[ShardRecord]) -> None:
+        if self.on_stored is not None:
+            self.on_stored(self.store, records)
 
     def enter(self, phase: Phase) -> None:
         self.progress.phase = phase

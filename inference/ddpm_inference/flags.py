@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 from pydantic import ValidationError
 
 from ddpm_inference import __version__
+from ddpm_inference.beacon.settings import PORT_VARIABLE, SHORTEST_TOKEN, TOKEN_VARIABLE
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import Job, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
 
@@ -25,7 +26,9 @@ examples:
   ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
 
 Every flag is known with dashes too. The environment variable {JOB_VARIABLE} may hold the whole job as one JSON
-document; flags must not contradict it then.
+document; flags must not contradict it then. With {PORT_VARIABLE} set, the run answers GET /progress and
+GET /grid.png on that port to who sends "Authorization: Bearer" and the token in {TOKEN_VARIABLE}, of at
+least {SHORTEST_TOKEN} characters.
 
 exit codes: 0 complete, 2 bad usage or input, 3 resources not to be had, 4 failed with part done (run again to
 resume), 130 interrupted"""

@@ -6,19 +6,30 @@ import heapq
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypedDict
+from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict, get_args
 
-from ddpm_inference.job import Shard
+from ddpm_inference.job import Device, Shard
 
-Phase = Literal["preparing", "connecting", "starting", "sampling", "writing", "complete", "interrupted", "failed"]
+End = Literal["complete", "interrupted", "failed"]
+Phase = Literal["preparing", "connecting", "starting", "sampling", "writing", End]
+
+ENDS: tuple[End, ...] = get_args(End)
 
 PROGRESS_VERSION = 1
 WINDOW_SECONDS = 60.0
 SIMULATED_ROUNDS = 4
 
 
+class Plan(TypedDict):
+    """What the run has chosen where it was left the choice; `shards` counts those of all N samples."""
+
+    device: Device
+    batchSize: int
+    shards: int
+
+
 class Snapshot(TypedDict):
-    """The progress document, as ``--json`` prints it."""
+    """The progress document, as ``--json`` prints it; without a plan until there is one."""
 
     version: int
     phase: Phase
@@ -28,6 +39,7 @@ class Snapshot(TypedDict):
     samplesPerSecond: float | None
     etaSeconds: float | None
     message: str
+    plan: NotRequired[Plan]
 
 
 class _Point(NamedTuple):
@@ -54,10 +66,12 @@ class Progress:
         done: samples stored, those of former runs included.
         total: N.
         message: the last sentence worth showing.
+        plan: None until it is chosen.
     """
 
     phase: Phase = "preparing"
     message: str = ""
+    plan: Plan | None = None
     done: int = 0
     total: int = 0
     _shards_left: int = 0
@@ -129,7 +143,7 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         rate, eta = self.samples_per_second, self.eta_seconds
-        return Snapshot(
+        snapshot = Snapshot(
             version=PROGRESS_VERSION,
             phase=self.phase,
             done=self.done,
@@ -139,6 +153,9 @@ class Progress:
             etaSeconds=None if eta is None else round(eta, 1),
             message=self.message,
         )
+        if self.plan is not None:
+            snapshot["plan"] = self.plan
+        return snapshot
 
     def _passed(self) -> _Point | None:
         """What was done within the window; None if that is nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,13 @@ FILES: dict[Format, str] = {"npy": "samples.npy", "png": "grid.png"}
 GUIDE_NAMES: dict[Format, str] = {"npy": "ray_samples_{time}_all.npy", "png": "ray_samples_{time}_grid.png"}
 
 
+class Finished(NamedTuple):
+    """The manifest that was written, and the sha256 of its file."""
+
+    manifest: Manifest
+    manifest_sha256: str
+
+
 def finish(
     store: Store,
     identity: Identity,
@@ -23,7 +31,7 @@ def finish(
     records: Sequence[ShardRecord],
     formats: Sequence[Format],
     now: datetime,
-) -> Manifest:
+) -> Finished:
     """Makes the files of a job whose shards are all there, the manifest last of all. Memory holds one shard.
 
     Args:
@@ -44,8 +52,7 @@ def finish(
         for form in formats:
             store.link_or_copy(FILES[form], GUIDE_NAMES[form].format(time=f"{now:%Y%m%d-%H%M}"))
     manifest = Manifest.of(identity, n_samples, records, files)
-    store.write_manifest(manifest)
-    return manifest
+    return Finished(manifest, store.write_manifest(manifest))
 
 
 def first_samples(store: Store, records: Sequence[ShardRecord]) -> Samples:

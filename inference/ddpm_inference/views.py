@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from ddpm_inference.progress import Phase, Progress
+from ddpm_inference.progress import ENDS, Progress
 
 LINE_SECONDS = 30.0
 LINE_PERCENT = 10.0
-ENDS: tuple[Phase, ...] = ("complete", "interrupted", "failed")
 
 
 class Quiet:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_inference.images import GAP_GREY, grid, png
+from ddpm_inference.images import GAP_GREY, grid, png, reduced, sheet, thumbnail
 
 
 def filled(values: list[float], channels: int = 1, size: int = 28) -> NDArray[np.float32]:
@@ -87,3 +87,33 @@ def test_the_png_is_the_same_picture() -> None:
     with Image.open(BytesIO(png(image))) as again:
         assert again.format == "PNG"
         np.testing.assert_array_equal(np.asarray(again), np.asarray(image))
+
+
+def test_a_thumbnail_is_the_sheet_of_as_many_first_samples_as_its_bytes_allow() -> None:
+    noise = np.random.default_rng(0).random((90, 1, 28, 28), np.float32)
+    whole = png(sheet(noise))
+    assert thumbnail(noise, len(whole)) == whole
+    fewer = thumbnail(noise, len(whole) // 2)
+    assert len(fewer) <= len(whole) // 2
+    assert fewer in [png(sheet(noise[: columns**2])) for columns in (5, 6, 7)]
+
+
+def test_a_thumbnail_with_no_room_for_a_single_sample_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not 0"):
+        thumbnail(filled([0.5]), 10)
+
+
+def test_small_samples_are_not_reduced() -> None:
+    noise = np.random.default_rng(0).random((2, 3, 32, 30), np.float32)
+    np.testing.assert_array_equal(reduced(noise), noise)
+
+
+def test_a_pixel_of_a_reduced_sample_is_the_mean_of_a_square() -> None:
+    samples = np.zeros((1, 1, 64, 33), np.float32)
+    samples[0, 0, 0, 0], samples[0, 0, :, 32] = 1.0, 0.5
+    small = reduced(samples)
+    assert small.dtype == np.float32
+    assert small.shape == (1, 1, 32, 17)
+    assert small[0, 0, 0, 0] == 0.25
+    assert (small[0, 0, :, 16] == 0.5).all()
+    assert small[0, 0, 1:, :16].max() == 0

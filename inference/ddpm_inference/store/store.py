@@ -203,6 +203,17 @@ class Store:
         except InvalidSpec:
             return None
 
+    def manifest_sha256(self) -> str:
+        """sha256 of ``manifest.json`` as it is stored.
+
+        Raises:
+            StorageFailed: if there is none.
+        """
+        data = self.place.read(MANIFEST)
+        if data is None:
+            raise StorageFailed(f"{self.uri}/{MANIFEST} is gone", hint="run the same command again to write it")
+        return sha256(data)
+
     def write_manifest(self, manifest: Manifest) -> str:
         """Writes the manifest, which makes the job complete; then removes shards that a longer one superseded.
 
