@@ -6,11 +6,14 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+from ddpm_inference.beacon.gallery import MOST_BYTES, Gallery
 from ddpm_inference.errors import OutputConflict, StorageFailed
+from ddpm_inference.images import thumbnail
 from ddpm_inference.job import Shard, shards_of
 from ddpm_inference.store import Manifest, Store, select
 from tests.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
@@ -52,6 +55,21 @@ class StoreContract:
             assert data is not None
             assert (len(data), hashlib.sha256(data).hexdigest()) == (record.bytes, record.sha256)
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
+
+    def test_the_sha256_of_the_manifest_is_that_of_its_bytes(self, store: Store) -> None:
+        with pytest.raises(StorageFailed, match=r"manifest\.json is gone"):
+            store.manifest_sha256()
+        said = store.write_manifest(run(store, OURS, 20))
+        data = store.place.read("manifest.json")
+        assert data is not None
+        assert hashlib.sha256(data).hexdigest() == store.manifest_sha256() == said
+
+    def test_another_thread_can_make_a_picture_of_what_is_stored(self, store: Store) -> None:
+        gallery = Gallery()
+        gallery.add(store, run(store, OURS, 20).shards)
+        with ThreadPoolExecutor(1) as pool:
+            png = pool.submit(gallery.png, 0.0).result()
+        assert png == thumbnail(samples_of(Shard(first=0, last=19), OURS), MOST_BYTES)
 
     def test_equal_jobs_leave_equal_bytes_whatever_the_order_of_their_shards(self, uri: str) -> None:
         one, other = Store.open(f"{uri}/one"), Store.open(f"{uri}/other")

@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import pytest
 
 from ddpm_inference.beacon.board import Board
 from ddpm_inference.beacon.server import served
 from ddpm_inference.beacon.settings import Settings
-
-TOKEN = "0123456789abcdef" * 2
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def document(self) -> dict[str, object]:
-        document: dict[str, object] = json.loads(self.body)
-        return document
-
-
-@dataclass(frozen=True)
-class Client:
-    port: int
-
-    def ask(
-        self, path: str = "/progress", method: str = "GET", authorization: str | None = f"Bearer {TOKEN}"
-    ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            headers = {} if authorization is None else {"Authorization": authorization}
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
+from tests.asking import TOKEN, Client
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from ddpm_inference.beacon.server import MOST_CONNECTIONS, served
 from ddpm_inference.beacon.settings import Settings
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.progress import Progress
+from tests.asking import TOKEN, Client
 from tests.rays import wait_until
-from tests.unit.beacon.conftest import TOKEN, Client
 
 FAILURE = Failure(reason="ModelRejected", exitCode=2, message="net.pt is damaged", hint="convert it again")
 
@@ -112,7 +112,7 @@ def test_a_crowd_is_sent_away_and_costs_no_more_than_its_bound(client: Client) -
     # Connections are taken up in order.
     with _crowd(client.port), socket.create_connection(("127.0.0.1", client.port), timeout=30) as one_more:
         assert one_more.recv(1) == b""
-    wait_until(lambda: _answered(client))
+    wait_until(client.progress)
 
 
 def test_a_port_that_is_taken_is_refused(board: Board) -> None:
@@ -135,10 +135,3 @@ def _crowd(port: int) -> ExitStack:
     for _ in range(MOST_CONNECTIONS):
         crowd.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
     return crowd
-
-
-def _answered(client: Client) -> bool:
-    try:
-        return client.ask().status == 200
-    except ConnectionError:
-        return False
