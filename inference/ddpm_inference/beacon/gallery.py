@@ -47,7 +47,8 @@ class Gallery:
         """Says that shards are stored, in any order; one that was added before may come again."""
         former = self._stored.records if self._stored else ()
         by_first = {record.first: record for record in (*former, *records)}
-        self._stored = Stored(store, nsmallest(MOST, by_first.values(), key=lambda record: record.first))
+        if by_first:
+            self._stored = Stored(store, nsmallest(MOST, by_first.values(), key=lambda record: record.first))
 
     def png(self, oldest: float) -> bytes | None:
         """The picture, as PNG of at most `MOST_BYTES`; None if nothing is stored, or it cannot be made just now.

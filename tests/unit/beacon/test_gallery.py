@@ -44,8 +44,13 @@ def greys(png: bytes | None) -> list[int]:
     return [int(value) for value in pixels[1::5, 1::5].ravel() if value != GAP_GREY]
 
 
-def test_there_is_no_picture_of_nothing() -> None:
-    assert Gallery().png(0.0) is None
+def test_there_is_no_picture_of_nothing_and_one_as_soon_as_there_is_something(store: Store) -> None:
+    gallery = Gallery()
+    assert gallery.png(FOR_EVER) is None
+    gallery.add(store, [])
+    assert gallery.png(FOR_EVER) is None
+    gallery.add(store, stored(store, *shards_of(8, 8)))
+    assert len(greys(gallery.png(FOR_EVER))) == 8
 
 
 def test_it_shows_what_is_stored_so_far_in_order_whatever_came_first(store: Store) -> None:
