@@ -13,22 +13,34 @@ from ddpm_inference.sampling.noise import NoiseSource
 T = 500
 
 
-def main() -> None:
-    spec = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step")
+NETWORKS = {
+    "the shipped network, Unet 24 48 96": ModelSpec(
+        name="Unet", downs=(24, 48, 96), time_emb_dim=32, img_size=28, time_embedding="step"
+    ),
+    "the guide's network, Unet 8 16 32": ModelSpec(
+        name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step"
+    ),
+}
+
+
+def measure(spec: ModelSpec, batch: int) -> dict[str, float]:
+    """Seconds per sample and step."""
     eps = predictor(build(spec), spec, [T])
+    noise, x = NoiseSource(0, torch.arange(batch), spec.image_shape), torch.randn(batch, *spec.image_shape)
+    taken = medians({"randn": lambda: torch.randn_like(x), "philox": lambda: noise(T), "step": lambda: eps(x, T)})
+    return {name: seconds / batch for name, seconds in taken.items()}
+
+
+def main() -> None:
     print(f"{machine()}\n784 values a sample, one thread: us per sample-step, median")
-    print("batch".rjust(6), *(name.rjust(14) for name in ("torch.randn", "Philox", "folded step", "share")))
-    for batch in (1, 16, 32, 64):
-        noise, x = NoiseSource(0, torch.arange(batch), spec.image_shape), torch.randn(batch, *spec.image_shape)
-        taken = medians(
-            {
-                "randn": lambda x=x: torch.randn_like(x),
-                "philox": lambda noise=noise: noise(T),
-                "step": lambda x=x: eps(x, T),
-            }
+    for words, spec in NETWORKS.items():
+        print(
+            f"{words}\n" + " batch" + "".join(f"{name:>14}" for name in ("torch.randn", "Philox", "step", "share"))
         )
-        row = [f"{1e6 * seconds / batch:.2f}".rjust(14) for seconds in taken.values()]
-        print(str(batch).rjust(6), *row, f"{taken['philox'] / taken['step']:.1%}".rjust(14))
+        for batch in (1, 16, 32, 64):
+            taken = measure(spec, batch)
+            row = "".join(f"{1e6 * seconds:14.2f}" for seconds in taken.values())
+            print(f"{batch:6}{row}{taken['philox'] / taken['step']:14.1%}")
 
 
 if __name__ == "__main__":

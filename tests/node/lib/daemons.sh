@@ -36,7 +36,7 @@ start_daemons() {
   start s3 start_s3
   start containerd containerd --config $config/containerd.toml
   start kubelet after 60 test -S /run/containerd/containerd.sock -- \
-    kubelet --config=$config/kubelet.yaml --kubeconfig="$(identity kubelet)" --hostname-override="$node_name" --node-ip="$node_ip"
+    once_cri_answers kubelet --config=$config/kubelet.yaml --kubeconfig="$(identity kubelet)" --hostname-override="$node_name" --node-ip="$node_ip"
   # It ends if its settings are not in the cluster yet.
   start local-path-provisioner after 180 test -e /run/node/storage.installed -- \
     local-path-provisioner start --kubeconfig="$(identity admin)" --service-account-name=default
@@ -54,7 +54,19 @@ after() {
   while [ "$1" != -- ]; do condition+=("$1") && shift; done
   shift
   wait_for "$seconds" "${condition[@]}" || { echo "gave up waiting for: ${condition[*]}" && return 1; }
-  exec "$@"
+  "$@"
+}
+
+# once_cri_answers COMMAND…: containerd listens a moment before it answers, and a kubelet that asks in between ends.
+once_cri_answers() {
+  local status=0
+  for _ in {1..50}; do
+    status=0
+    "$@" || status=$?
+    tail -n 1 /var/log/kubelet.log | grep -q "server is not initialized yet" || break
+    sleep 0.2
+  done
+  return "$status"
 }
 
 # Layers that no tag needs any more go first: nothing is pushed yet.
