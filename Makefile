@@ -28,7 +28,7 @@ setup: .venv/ready ## Set up .venv; every other target does it by itself
 
 .PHONY: sample
 sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_samples 16 --sampler ddim")
-	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --sampler ddim $(ARGS)
+	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --steps 100 $(ARGS)
 
 .PHONY: test
 test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster, REQUIRE=cluster)
