@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("samples", type=Path, nargs="+", help="samples.npy of a run, 1,000 samples or more")
     parser.add_argument("--train", action="store_true", help="train the judge anew (minutes) and keep it")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # its sums have one order, so that a judge trained anew is the same
     data, held_out = digits.load()
     judge = trusted(options.train, data)
     samples = {str(path): read(path) for path in options.samples}
