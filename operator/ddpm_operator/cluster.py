@@ -1,0 +1,297 @@
+"""Carries out what was decided: requests to the Kubernetes API, and to the attempt's head.
+
+Every action may have been carried out before, by an operator that did not live to see the answer. What is there
+already and is ours is as good as made; what is gone already is as good as deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TypeVar, assert_never
+
+from ddpm_operator import paths
+from ddpm_operator.actions import (
+    Action,
+    CopyPreview,
+    CreateCluster,
+    CreateNetworkPolicy,
+    CreateSecret,
+    DeleteCluster,
+    DeleteSampling,
+    EnsureClaim,
+    Event,
+    SubmitJob,
+    WritePreview,
+    WriteStatus,
+)
+from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling, Metadata
+from ddpm_operator.facts import Key, PersistentVolumeClaim, RayCluster
+from ddpm_operator.faults import fault_of
+from ddpm_operator.job import job_document
+from ddpm_operator.kube_api import ApiError, Document, KubeApi
+from ddpm_operator.naming import MANAGER, claim_name, preview_name
+from ddpm_operator.observed import Cluster, Fault, FaultKind
+from ddpm_operator.ray_jobs import HeadSilent, RayHead
+from ddpm_operator.render import (
+    Attempt,
+    OperatorPods,
+    network_policy,
+    output_claim,
+    preview,
+    ray_cluster,
+    token_secret,
+)
+from ddpm_operator.seen import Seen
+from ddpm_operator.templating import TemplateFault, Templates
+from ddpm_operator.tokens import Tokens, attempt_tokens
+
+_LONGEST_NOTE = 1024
+
+logger = logging.getLogger(__name__)
+
+FindHead = Callable[[str, Tokens], RayHead]
+Rendered = TypeVar("Rendered")
+
+
+class Refused(Exception):
+    """An action could not be carried out."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(f"cannot {fault.doing}: {fault.message}")
+        self.fault = fault
+
+
+class Overtaken(Exception):
+    """The resource is newer than what the decision was taken on, or gone: look again."""
+
+
+class ClusterWork:
+    """What the operator does to the world.
+
+    Args:
+        clusters: where clusters that are made and deleted are taken down at once.
+        key: the operator's own.
+        operator: its pods, which the attempts' network policies let in.
+        find_head: from a head pod's address and its tokens to the head.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        clusters: Seen[Cluster],
+        templates: Templates,
+        key: bytes,
+        operator: OperatorPods,
+        find_head: FindHead,
+    ) -> None:
+        self._api = api
+        self._clusters = clusters
+        self._templates = templates
+        self._key = key
+        self._operator = operator
+        self._find_head = find_head
+
+    def head(self, sampling: Metadata, attempt: int, ip: str) -> RayHead:
+        """The head of an attempt, to be asked."""
+        return self._find_head(ip, attempt_tokens(self._key, sampling.uid, attempt))
+
+    async def carry_out(self, sampling: DDPMSampling, action: Action) -> DDPMSampling:
+        """Carries out one action.
+
+        Returns:
+            the resource as it is then, as far as that is known.
+
+        Raises:
+            Refused: if it could not be done.
+            Overtaken: if the resource is another by now.
+        """
+        metadata = sampling.metadata
+        match action:
+            case WriteStatus():
+                return await self._write_status(sampling, action)
+            case Event():
+                await self._tell(metadata, action)
+            case EnsureClaim():
+                await self._ensure_claim(sampling)
+            case CreateCluster(attempt):
+                await self._create_cluster(attempt)
+            case CreateNetworkPolicy(attempt, cluster_uid):
+                await self._create_policy(attempt, cluster_uid)
+            case CreateSecret(attempt, cluster_uid):
+                await self._create_secret(attempt, cluster_uid)
+            case SubmitJob():
+                await self._submit(action)
+            case CopyPreview(attempt, head_ip):
+                await self._copy_preview(attempt, head_ip)
+            case WritePreview(png):
+                await self._write_preview(metadata, png)
+            case DeleteCluster(name, uid):
+                await self.delete_cluster(metadata.namespace, name, uid)
+            case DeleteSampling(resource_version):
+                await self._delete_sampling(metadata, resource_version)
+            case _:
+                assert_never(action)
+        return sampling
+
+    async def delete_cluster(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a RayCluster of this very uid; what it owns follows.
+
+        Raises:
+            Refused: if it could not be deleted.
+        """
+        try:
+            await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
+        except ApiError as error:
+            # 409 is another cluster of the same name.
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise Refused(fault_of(error, f"delete the RayCluster {name}", "RayCluster")) from error
+        self._clusters.deleted(uid)
+
+    async def _write_status(self, sampling: DDPMSampling, action: WriteStatus) -> DDPMSampling:
+        metadata = sampling.metadata
+        body: Document = {
+            "apiVersion": sampling.api_version,
+            "kind": sampling.kind,
+            "metadata": {
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+                "resourceVersion": action.resource_version,
+            },
+            "status": action.status.to_document(),
+        }
+        path = f"{paths.samplings(metadata.namespace)}/{metadata.name}/status"
+        try:
+            # Nobody else has a say in the status, whoever wrote into it by hand.
+            return DDPMSampling.from_document(await self._api.apply(path, body, MANAGER, force=True))
+        except ApiError as error:
+            if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise Overtaken(error.message) from error
+            raise Refused(fault_of(error, "write the status", KIND)) from error
+
+    async def _tell(self, sampling: Metadata, event: Event) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        body: Document = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{sampling.name}.{secrets.token_hex(8)}", "namespace": sampling.namespace},
+            "eventTime": now,
+            "reportingController": f"{GROUP}/operator",
+            "reportingInstance": socket.gethostname()[:128],
+            "action": event.reason,
+            "reason": event.reason,
+            "type": event.type,
+            "note": event.message[:_LONGEST_NOTE],
+            "regarding": {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": KIND,
+                "name": sampling.name,
+                "namespace": sampling.namespace,
+                "uid": sampling.uid,
+                "resourceVersion": sampling.resource_version,
+            },
+        }
+        try:
+            await self._api.create(paths.events(sampling.namespace), body)
+        except ApiError as error:
+            logger.warning("%s/%s: no event %s: %s", sampling.namespace, sampling.name, event.reason, error)
+
+    async def _ensure_claim(self, sampling: DDPMSampling) -> None:
+        metadata = sampling.metadata
+        name = claim_name(metadata)
+        doing = f"create the claim {name}"
+        manifest = _rendered(doing, lambda: output_claim(self._templates, metadata, sampling.spec))
+        if manifest is None:
+            return
+        if await self._create(paths.claims(metadata.namespace), manifest, doing):
+            return
+        found = PersistentVolumeClaim.model_validate(
+            await self._get(paths.claims(metadata.namespace), name, doing)
+        )
+        if found.goes_before(Key(metadata.namespace, metadata.name, metadata.uid)):
+            message = f"the claim {name} of a former sampling is about to be deleted"
+            raise Refused(Fault(FaultKind.TRANSIENT, doing, message))
+
+    async def _create_cluster(self, attempt: Attempt) -> None:
+        namespace, doing = attempt.sampling.namespace, f"create the RayCluster {attempt.name}"
+        manifest = _rendered(doing, lambda: ray_cluster(self._templates, attempt))
+        path = paths.clusters(namespace)
+        document = await self._create(path, manifest, doing) or await self._get(path, attempt.name, doing)
+        sight = RayCluster.model_validate(document).sight()
+        if sight is None or sight.of.uid != attempt.sampling.uid:
+            message = f"a RayCluster of the name {attempt.name} is there, and it is not this sampling's"
+            raise Refused(Fault(FaultKind.TAKEN, doing, message))
+        self._clusters.saw(sight)
+
+    async def _create_policy(self, attempt: Attempt, cluster_uid: str) -> None:
+        doing = f"create the NetworkPolicy {attempt.name}"
+        manifest = _rendered(doing, lambda: network_policy(self._templates, attempt, cluster_uid, self._operator))
+        await self._create(paths.network_policies(attempt.sampling.namespace), manifest, doing)
+
+    async def _create_secret(self, attempt: Attempt, cluster_uid: str) -> None:
+        doing = f"create the Secret {attempt.name}"
+        tokens = attempt_tokens(self._key, attempt.sampling.uid, attempt.number)
+        manifest = _rendered(doing, lambda: token_secret(self._templates, attempt, cluster_uid, tokens))
+        await self._create(paths.secrets(attempt.sampling.namespace), manifest, doing)
+
+    async def _submit(self, action: SubmitJob) -> None:
+        attempt = action.attempt
+        head = self.head(attempt.sampling, attempt.number, action.head_ip)
+        try:
+            await head.submit(action.id, job_document(attempt), attempt.spec.samples)
+        except HeadSilent as error:
+            raise Refused(Fault(FaultKind.TRANSIENT, f"submit the job {action.id}", str(error))) from error
+
+    async def _copy_preview(self, attempt: Attempt, head_ip: str) -> None:
+        try:
+            png = await self.head(attempt.sampling, attempt.number, head_ip).grid()
+        except HeadSilent as error:
+            logger.warning("%s/%s: no preview: %s", attempt.sampling.namespace, attempt.sampling.name, error)
+            return
+        if png:
+            await self._write_preview(attempt.sampling, png)
+
+    async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
+        path = f"{paths.config_maps(sampling.namespace)}/{preview_name(sampling)}"
+        try:
+            await self._api.apply(path, preview(sampling, png), MANAGER, force=False)
+        except ApiError as error:
+            logger.warning("%s/%s: no preview: %s", sampling.namespace, sampling.name, error)
+
+    async def _delete_sampling(self, sampling: Metadata, resource_version: str) -> None:
+        path = f"{paths.samplings(sampling.namespace)}/{sampling.name}"
+        try:
+            await self._api.delete(path, {"uid": sampling.uid, "resourceVersion": resource_version})
+        except ApiError as error:
+            if error.status == HTTPStatus.CONFLICT:
+                raise Overtaken(error.message) from error
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise Refused(fault_of(error, "delete the finished sampling", KIND)) from error
+
+    async def _create(self, path: str, manifest: Document, doing: str) -> Document | None:
+        """The object that was made; None if there is one of its name."""
+        try:
+            return await self._api.create(path, manifest)
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                return None
+            raise Refused(fault_of(error, doing, str(manifest.get("kind")))) from error
+
+    async def _get(self, path: str, name: str, doing: str) -> Document:
+        """An object that was there a moment ago."""
+        try:
+            return await self._api.get(f"{path}/{name}")
+        except ApiError as error:
+            raise Refused(Fault(FaultKind.TRANSIENT, doing, error.message or str(error))) from error
+
+
+def _rendered(doing: str, render: Callable[[], Rendered]) -> Rendered:
+    try:
+        return render()
+    except TemplateFault as error:
+        raise Refused(Fault(FaultKind.TEMPLATE, doing, str(error))) from error

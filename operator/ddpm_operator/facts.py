@@ -1,0 +1,261 @@
+"""From the API server's objects to the plain facts that decisions are taken on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from ddpm_operator.naming import ATTEMPT, SAMPLING, SAMPLING_UID
+from ddpm_operator.observed import Cluster, Container, OutputClaim, Pod, Running, Terminated, Waiting
+
+_CLUSTER_OF_POD = "ray.io/cluster"
+_ROLE_OF_POD = "ray.io/node-type"
+_ROLES: dict[str, Literal["head", "worker"]] = {"head": "head", "worker": "worker"}
+
+Fact = TypeVar("Fact", Cluster, Pod)
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """One sampling, and no later one of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Sight(Generic[Fact]):
+    """An object that belongs to a sampling, as it was at one moment.
+
+    Attributes:
+        of: whose it is.
+        uid: the object's own.
+        version: its resourceVersion; of two sights of one object, the greater is the later.
+    """
+
+    of: Key
+    uid: str
+    version: int
+    fact: Fact
+
+
+# An absent list or text and a null are the same to Kubernetes.
+_NULL_IS_EMPTY = BeforeValidator(lambda value: () if value is None else value)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
+
+
+class ObjectMeta(_Part):
+    """What every object has."""
+
+    name: str
+    namespace: str = ""
+    uid: str
+    resource_version: int
+    labels: dict[str, str] | None = None
+    creation_timestamp: datetime
+    deletion_timestamp: datetime | None = None
+
+    def label(self, name: str) -> str:
+        """A label's value; "" where it is not there."""
+        return (self.labels or {}).get(name, "")
+
+    @property
+    def key(self) -> Key | None:
+        """The sampling it belongs to; None if its labels name none."""
+        name, uid = self.label(SAMPLING), self.label(SAMPLING_UID)
+        return Key(self.namespace, name, uid) if name and uid else None
+
+    @property
+    def attempt(self) -> int | None:
+        """The attempt it belongs to; None if its label is no number."""
+        number = self.label(ATTEMPT)
+        return int(number) if number.isdecimal() and len(number) < 16 else None
+
+
+class _Condition(_Part):
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+
+
+class _Conditions(_Part):
+    conditions: Annotated[tuple[_Condition, ...], _NULL_IS_EMPTY] = ()
+
+    def get(self, kind: str) -> _Condition | None:
+        return next((one for one in self.conditions if one.type == kind), None)
+
+    def holds(self, kind: str) -> bool:
+        found = self.get(kind)
+        return found is not None and found.status == "True"
+
+
+class _ClusterSpec(_Part):
+    suspend: bool | None = None
+
+
+class RayCluster(_Part):
+    """As KubeRay keeps it."""
+
+    metadata: ObjectMeta
+    spec: _ClusterSpec = _ClusterSpec()
+    status: _Conditions = _Conditions()
+
+    def sight(self) -> Sight[Cluster] | None:
+        """None if it belongs to no sampling."""
+        meta, key = self.metadata, self.metadata.key
+        if key is None:
+            return None
+        suspended, failure = self.status.get("RayClusterSuspended"), self.status.get("ReplicaFailure")
+        fact = Cluster(
+            name=meta.name,
+            uid=meta.uid,
+            attempt=meta.attempt,
+            created=meta.creation_timestamp,
+            deleted=meta.deletion_timestamp,
+            suspended=bool(self.spec.suspend),
+            admitted=suspended.last_transition_time if suspended and suspended.status == "False" else None,
+            head_ready=self.status.holds("HeadPodReady"),
+            provisioned=self.status.holds("RayClusterProvisioned"),
+            replica_failure=failure.message if failure and failure.status == "True" else None,
+        )
+        return Sight(key, meta.uid, meta.resource_version, fact)
+
+
+class _Waiting(_Part):
+    reason: str = ""
+    message: str = ""
+
+
+class _Running(_Part):
+    started_at: datetime
+
+
+class _Terminated(_Part):
+    reason: str = ""
+    exit_code: int
+    message: str = ""
+
+    def fact(self) -> Terminated:
+        return Terminated(self.reason, self.exit_code, self.message)
+
+
+class _State(_Part):
+    waiting: _Waiting | None = None
+    running: _Running | None = None
+    terminated: _Terminated | None = None
+
+    def fact(self) -> Waiting | Running | Terminated:
+        if self.running:
+            return Running(self.running.started_at)
+        if self.terminated:
+            return self.terminated.fact()
+        waiting = self.waiting or _Waiting()
+        return Waiting(waiting.reason, waiting.message)
+
+
+class _Container(_Part):
+    name: str
+    state: _State = _State()
+    last_state: _State = _State()
+    image_id: str = Field(default="", alias="imageID")
+    restart_count: int = 0
+
+    def fact(self) -> Container:
+        ended = self.last_state.terminated
+        return Container(
+            name=self.name,
+            state=self.state.fact(),
+            image_id=self.image_id,
+            restarts=self.restart_count,
+            last_end=ended.fact() if ended else None,
+        )
+
+
+_Containers = Annotated[tuple[_Container, ...], _NULL_IS_EMPTY]
+
+
+class _PodStatus(_Conditions):
+    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Pending"
+    pod_ip: str = Field(default="", alias="podIP")
+    reason: str = ""
+    message: str = ""
+    init_container_statuses: _Containers = ()
+    container_statuses: _Containers = ()
+
+
+class RayPod(_Part):
+    """A pod as the kubelet keeps it."""
+
+    metadata: ObjectMeta
+    status: _PodStatus = _PodStatus()
+
+    def sight(self) -> Sight[Pod] | None:
+        """None if it is no head or worker of a sampling."""
+        meta, key, status = self.metadata, self.metadata.key, self.status
+        role = _ROLES.get(meta.label(_ROLE_OF_POD))
+        if key is None or role is None:
+            return None
+        scheduled = status.get("PodScheduled")
+        fact = Pod(
+            name=meta.name,
+            uid=meta.uid,
+            cluster=meta.label(_CLUSTER_OF_POD),
+            attempt=meta.attempt,
+            role=role,
+            phase=status.phase,
+            ready=status.holds("Ready"),
+            deleted=meta.deletion_timestamp,
+            ip=status.pod_ip,
+            reason=status.reason,
+            message=status.message,
+            scheduled=scheduled.last_transition_time if scheduled and scheduled.status == "True" else None,
+            unschedulable=scheduled.message if scheduled and scheduled.reason == "Unschedulable" else None,
+            containers=tuple(one.fact() for one in (*status.init_container_statuses, *status.container_statuses)),
+        )
+        return Sight(key, meta.uid, meta.resource_version, fact)
+
+
+class _OwnerReference(_Part):
+    kind: str
+    uid: str
+
+
+class _ClaimMeta(ObjectMeta):
+    owner_references: Annotated[tuple[_OwnerReference, ...], _NULL_IS_EMPTY] = ()
+
+
+class _ClaimSpec(_Part):
+    access_modes: Annotated[tuple[str, ...], _NULL_IS_EMPTY] = ()
+
+
+class _ClaimStatus(_Part):
+    phase: Literal["Pending", "Bound", "Lost"] = "Pending"
+
+
+class PersistentVolumeClaim(_Part):
+    """As the API server keeps it."""
+
+    metadata: _ClaimMeta
+    spec: _ClaimSpec = _ClaimSpec()
+    status: _ClaimStatus = _ClaimStatus()
+
+    def fact(self) -> OutputClaim:
+        return OutputClaim(self.metadata.name, self.status.phase, self.spec.access_modes)
+
+    def goes_before(self, key: Key) -> bool:
+        """It is being deleted, or will be with a former sampling of the same name that owns it."""
+        owners = [owner.uid for owner in self.metadata.owner_references if owner.kind == "DDPMSampling"]
+        return self.metadata.deletion_timestamp is not None or any(uid != key.uid for uid in owners)

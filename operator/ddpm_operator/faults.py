@@ -1,0 +1,43 @@
+"""What a refusal of the API server means for a sampling. Pure."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from ddpm_operator.kube_api import ApiError
+from ddpm_operator.observed import Fault, FaultKind
+
+_NO_KUBERAY = "the cluster knows no RayCluster of ray.io/v1"
+
+
+def fault_of(error: ApiError, doing: str, kind: str) -> Fault:
+    """The fault that a request which was refused is.
+
+    Args:
+        doing: what was tried, to go after "cannot".
+        kind: of the object that it was tried with, such as RayCluster.
+    """
+    found = _kind(error, kind)
+    return Fault(found, doing, _NO_KUBERAY if found == FaultKind.KUBERAY_MISSING else error.message or str(error))
+
+
+def _kind(error: ApiError, kind: str) -> FaultKind:
+    message = error.message.lower()
+    ray = kind == "RayCluster"
+    match error.status:
+        case HTTPStatus.FORBIDDEN if "exceeded quota" in message:
+            return FaultKind.QUOTA
+        case HTTPStatus.FORBIDDEN if "being terminated" in message:
+            return FaultKind.TRANSIENT  # the namespace goes, and the sampling with it
+        case HTTPStatus.FORBIDDEN:
+            return FaultKind.FORBIDDEN
+        case HTTPStatus.NOT_FOUND if ray and error.kind != "namespaces":
+            return FaultKind.KUBERAY_MISSING
+        case HTTPStatus.NOT_FOUND:
+            return FaultKind.NOT_FOUND
+        case HTTPStatus.BAD_REQUEST if ray and "unknown field" in message:
+            return FaultKind.KUBERAY_TOO_OLD
+        case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
+            return FaultKind.INVALID
+        case _:
+            return FaultKind.TRANSIENT

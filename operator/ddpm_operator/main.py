@@ -1,0 +1,142 @@
+"""The operator's process: watches, queue, wiring; nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+
+import kopf
+
+from ddpm_operator.api import GROUP, PLURAL, VERSION
+from ddpm_operator.cluster import ClusterWork
+from ddpm_operator.controller import Controller
+from ddpm_operator.facts import Key, ObjectMeta, RayCluster, RayPod
+from ddpm_operator.kube_api import ApiError, connected
+from ddpm_operator.observed import Cluster, Pod
+from ddpm_operator.operator_key import KeyUnusable, operator_key
+from ddpm_operator.ray_jobs import RayHead, new_session
+from ddpm_operator.resync import SELECTOR, Resync
+from ddpm_operator.seen import Seen
+from ddpm_operator.settings import Settings, SettingsFault
+from ddpm_operator.templating import Templates
+from ddpm_operator.work_queue import WorkQueue
+
+LOOKS_AT_ONCE = 32
+# A burst of events of one sampling is one look.
+SETTLE = 0.05
+LONGEST_LOOK = 300.0
+HEALTH = "http://0.0.0.0:8080/healthz"
+
+logger = logging.getLogger(__name__)
+
+
+class StandsStill(Exception):
+    """The operator's own work does not go on; a restart is the cure."""
+
+
+def watches(
+    queue: WorkQueue, controller: Controller, clusters: Seen[Cluster], pods: Seen[Pod]
+) -> kopf.OperatorRegistry:
+    """What kopf is asked to do: to watch, to tell, and to answer the probe."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: object) -> None:
+        # A handler's own `labels` would filter only after every pod of the cluster had been sent here.
+        settings.watching.label_selectors["ray.io", "rayclusters"] = SELECTOR
+        settings.watching.label_selectors["", "pods"] = SELECTOR
+        settings.watching.server_timeout = 600
+        settings.watching.client_timeout = 660
+        settings.posting.enabled = False
+
+    @kopf.on.login(registry=registry)
+    async def login(settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
+        in_pod = kopf.login_with_service_account(settings=settings)
+        return in_pod or kopf.login_with_kubeconfig(settings=settings)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    async def sampling(body: kopf.Body, **_: object) -> None:
+        meta = ObjectMeta.model_validate(dict(body.metadata))
+        key = Key(meta.namespace, meta.name, meta.uid)
+        if not controller.has_written(key, str(meta.resource_version)):
+            queue.ask(key, SETTLE)
+
+    @kopf.on.event("ray.io", "v1", "rayclusters", registry=registry)
+    async def cluster(body: kopf.Body, type: str | None, **_: object) -> None:
+        sight = RayCluster.model_validate(dict(body)).sight()
+        if sight and (clusters.gone(sight.uid) if type == "DELETED" else clusters.saw(sight)):
+            queue.ask(sight.of, SETTLE)
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    async def pod(body: kopf.Body, type: str | None, **_: object) -> None:
+        sight = RayPod.model_validate(dict(body)).sight()
+        if sight and (pods.gone(sight.uid) if type == "DELETED" else pods.saw(sight)):
+            queue.ask(sight.of, SETTLE)
+
+    @kopf.on.probe(registry=registry, id="longest_look")
+    async def longest_look(**_: object) -> float:
+        seconds = queue.longest_look()
+        if seconds > LONGEST_LOOK:
+            raise StandsStill(f"a look at a sampling takes {seconds:.0f} s")
+        return round(seconds, 1)
+
+    return registry
+
+
+async def run(settings: Settings) -> None:
+    """Runs the operator until a signal ends it.
+
+    Raises:
+        ApiError: if the API server cannot be reached, or does not let the operator start.
+        KeyUnusable: if the operator's key is broken.
+    """
+    async with connected() as api, new_session() as session:
+        key = await operator_key(api, settings.pods.namespace, settings.key_secret)
+        clusters: Seen[Cluster] = Seen()
+        pods: Seen[Pod] = Seen()
+        work = ClusterWork(
+            api=api,
+            clusters=clusters,
+            templates=Templates(settings.templates),
+            key=key,
+            operator=settings.pods,
+            find_head=functools.partial(RayHead.of_pod, session),
+        )
+        controller = Controller(api, work, clusters, pods, settings.worker)
+        queue = WorkQueue(controller.look, LOOKS_AT_ONCE)
+        resync = Resync(api, clusters, pods)
+        # Before the first look: a cluster that is not known yet would be taken for one that is lost.
+        for found in await resync.once():
+            queue.ask(found)
+        logger.info("looks after the DDPMSamplings of all namespaces")
+        sweeping = asyncio.create_task(resync.for_ever(queue))
+        try:
+            await kopf.operator(
+                registry=watches(queue, controller, clusters, pods),
+                clusterwide=True,
+                standalone=True,
+                liveness_endpoint=HEALTH,
+            )
+        finally:
+            sweeping.cancel()
+            await queue.stop()
+
+
+def main() -> int:
+    """The command `ddpm-operator`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # kopf would say of every event that it was told.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    try:
+        asyncio.run(run(Settings.from_environment(os.environ)))
+    except (SettingsFault, KeyUnusable, ApiError) as error:
+        logger.error("the operator cannot start: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
