@@ -1,7 +1,8 @@
 """What the operator can do: a closed list. Each is idempotent, and each may be the last before a crash.
 
 A decision's actions are carried out in their order. One that is refused ends the list; why becomes a `Fault` of
-the next look. A `WriteStatus` that meets a newer resource is refused, too, and is no fault: the next look sees more.
+the next look. A `WriteStatus` that meets a newer resource is refused, too, and is no fault: the next look sees
+more. An `Event` or a preview that cannot be written is logged, ends nothing and is no fault either.
 """
 
 from __future__ import annotations

@@ -243,22 +243,25 @@ class Observed:
 
     @property
     def cluster(self) -> Cluster | None:
-        """The present attempt's RayCluster; None if there is none, or it is going away."""
+        """The RayCluster of the attempt that is under way; None if there is none, or it is going away."""
         status = self.sampling.status
-        number = status.attempt if status else None
-        return next((it for it in self.clusters if it.attempt == number and not it.deleted), None)
+        name = status.cluster.name if status and status.cluster else None
+        return next((it for it in self.clusters if it.name == name and not it.deleted), None)
 
     @property
     def head(self) -> Pod | None:
-        """The present attempt's head pod, unless it is going away or over."""
-        cluster = self.cluster
-        heads = (it for it in self.pods if cluster and it.cluster == cluster.name and it.role == "head")
-        return next((it for it in heads if not it.deleted and not it.over), None)
+        """Its head pod, unless that is going away or over."""
+        heads = (pod for pod in self.cluster_pods if pod.role == "head")
+        return next((pod for pod in heads if not pod.deleted and not pod.over), None)
 
     @property
     def head_to_ask(self) -> Pod | None:
         """The head whose jobs and progress are worth asking for; None if there is nobody to ask."""
         head = self.head
-        status = self.sampling.status
-        ended = status is not None and status.completion_time is not None
-        return head if head and head.ready and head.ip and not ended else None
+        return head if head and head.ready and head.ip else None
+
+    @property
+    def cluster_pods(self) -> tuple[Pod, ...]:
+        """Its pods, those that are going away included."""
+        cluster = self.cluster
+        return tuple(pod for pod in self.pods if pod.cluster == cluster.name) if cluster else ()

@@ -17,7 +17,14 @@ Sentence = Annotated[str, Field(max_length=65_536)]
 class Document(BaseModel):
     """A part of the document. A newer driver may say more than is known here."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, alias_generator=to_camel)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
 
 class ChosenPlan(Document):

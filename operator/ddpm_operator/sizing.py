@@ -13,6 +13,7 @@ from ddpm_operator.api import Plan, Spec
 from ddpm_operator.api.quantity import binary, parse
 from ddpm_operator.api.spec import SamplerName
 from ddpm_operator.api.uri import builtin_name
+from ddpm_operator.texts import count
 
 Device = Literal["cpu", "cuda"]
 
@@ -164,7 +165,7 @@ def _on_cpus(spec: Spec, batch_size: int | None, shards: int, known: int | None,
     else:
         needed = -(-shards // slots)
         limit = f", and maxWorkers allows {workers}" if workers < needed else ""
-        why.append(f"{_count(slots, 'task')} a worker at once: {_count(needed, 'worker')} can be busy{limit}.")
+        why.append(f"{count(slots, 'task')} a worker at once: {count(needed, 'worker')} can be busy{limit}.")
         why.append("The head runs the driver and no task.")
     if not workers:
         why.append("Alone, the head gets a worker's cpu and memory where they are larger than its own.")
@@ -183,8 +184,8 @@ def _on_gpus(spec: Spec, batch_size: int | None, shards: int, known: int | None,
         why.append(f"{gpus} of {useful} GPUs: every worker has as many, and maxWorkers is {asked.max_workers}.")
     tasks = min(asked.tasks_per_gpu, -(-shards // gpus))
     if tasks < asked.tasks_per_gpu:
-        why.append(f"{_count(tasks, 'task')} a GPU instead of {asked.tasks_per_gpu}: there are no more shards.")
-    why.append(f"{_count(workers, 'worker')} with {_count(each, 'GPU')} each, {_count(tasks, 'task')} a GPU.")
+        why.append(f"{count(tasks, 'task')} a GPU instead of {asked.tasks_per_gpu}: there are no more shards.")
+    why.append(f"{count(workers, 'worker')} with {count(each, 'GPU')} each, {count(tasks, 'task')} a GPU.")
     why.append("The driver runs on the head, which takes no GPU.")
     return Plan(
         device="cuda",
@@ -217,14 +218,10 @@ def _slots(cpu: str) -> int:
 
 
 def _why_shards(spec: Spec, batch_size: int | None, shards: int, why_batch: str, device: Device) -> str:
-    samples = _count(spec.samples, "sample")
+    samples = count(spec.samples, "sample")
     if batch_size:
-        return f"{samples} in batches of {batch_size} ({why_batch}) are {_count(shards, 'shard')}."
+        return f"{samples} in batches of {batch_size} ({why_batch}) are {count(shards, 'shard')}."
     return (
         f"{samples}; the batch size is chosen by the checkpoint's image size, at most {LARGEST_BATCH[device]}: "
-        f"{_count(shards, 'shard')} or more. Set model.imgSize or batchSize to have the plan made for all of them."
+        f"{count(shards, 'shard')} or more. Set model.imgSize or batchSize to have the plan made for all of them."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

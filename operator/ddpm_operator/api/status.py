@@ -88,8 +88,11 @@ class Cluster(Model):
     start_time: Time | None = Field(
         default=None, description="When the attempt was admitted; startupDeadlineSeconds counts from here."
     )
+    head_uid: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="uid of its head pod; another one, or none, ends the attempt."
+    )
     scheduled_time: Time | None = Field(
-        default=None, description="When its first pod was given a node; the cost counts from here."
+        default=None, description="When its head pod was given a node; the cost counts from here."
     )
 
 

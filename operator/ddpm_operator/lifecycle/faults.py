@@ -1,0 +1,54 @@
+"""What a refused action means for the sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ddpm_operator.api import FailureReason
+from ddpm_operator.lifecycle.diagnosis import Trouble
+from ddpm_operator.observed import Fault, FaultKind
+from ddpm_operator.texts import sentence
+
+_REASONS = {
+    FaultKind.KUBERAY_MISSING: FailureReason.KUBERAY_MISSING,
+    FaultKind.KUBERAY_TOO_OLD: FailureReason.KUBERAY_MISSING,
+    FaultKind.QUOTA: FailureReason.QUOTA_EXCEEDED,
+    FaultKind.FORBIDDEN: FailureReason.POD_REJECTED,
+    FaultKind.INVALID: FailureReason.INVALID_SPEC,
+    FaultKind.NOT_FOUND: FailureReason.REFERENCE_NOT_FOUND,
+    FaultKind.TAKEN: FailureReason.INTERNAL_ERROR,
+    FaultKind.TEMPLATE: FailureReason.INTERNAL_ERROR,
+}
+_HINTS = {
+    FaultKind.KUBERAY_TOO_OLD: "Ask the cluster's administrator for KubeRay 1.6 or newer, or look whether the "
+    "operator's templates were changed.",
+    FaultKind.FORBIDDEN: "Ask the cluster's administrator: a webhook refuses the object, or the operator lacks a "
+    "right that its chart gives.",
+    FaultKind.TAKEN: "Another object has this name: look whose it is, and rename or delete one of the two.",
+    FaultKind.TEMPLATE: "Ask the cluster's administrator to correct the template, which is part of the operator's "
+    "installation; then run `kubectl ddpm retry`.",
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Something the sampling needs was not created.
+
+    Attributes:
+        hint: "" for the reason's own.
+    """
+
+    trouble: Trouble
+    hint: str = ""
+
+
+def refusal(faults: Sequence[Fault]) -> Refusal | None:
+    """The first refusal that has a cause; None if there is none, or only such as pass by themselves."""
+    for fault in faults:
+        reason = _REASONS.get(fault.kind)
+        if reason:
+            message = sentence(f"The operator cannot {fault.doing}: {fault.message}")
+            certain = fault.kind != FaultKind.QUOTA
+            return Refusal(Trouble(reason, message, certain), _HINTS.get(fault.kind, ""))
+    return None

@@ -1,0 +1,147 @@
+"""The driver's word, as the status takes it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import timedelta
+
+from ddpm_operator.actions import CopyPreview, SubmitJob, WritePreview
+from ddpm_operator.api import ConditionType, FailureReason, Phase
+from ddpm_operator.api.status import Result
+from ddpm_operator.lifecycle import clocks
+from ddpm_operator.lifecycle.attempts import end, fail, output_uri, rendering
+from ddpm_operator.lifecycle.diagnosis import Trouble, worker_out_of_memory
+from ddpm_operator.lifecycle.draft import Draft
+from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress, renewed
+from ddpm_operator.lifecycle.step import Step
+from ddpm_operator.lifecycle.verdict import Ask, Died, Done, Underway, Verdict, verdict
+from ddpm_operator.naming import preview_name
+from ddpm_operator.observed import Answer, Observed, Silent
+from ddpm_operator.progress_document import Broken, Finished, ProgressDocument
+from ddpm_operator.texts import count, duration, redact, sentence
+
+LARGEST_PREVIEW = 48 * 1024
+PREVIEW_EVERY = timedelta(seconds=30)
+
+_SAMPLING = ("sampling", "writing", "complete")
+_EAGER = timedelta(seconds=0.5)
+_ATTENTIVE = timedelta(seconds=1)
+
+
+def ending(observed: Observed, draft: Draft) -> Step | None:
+    """The attempt's end, if the driver or its silence tells of one."""
+    spec, now = observed.sampling.spec, draft.now
+    if isinstance(observed.driver, Silent):
+        if now < observed.driver.since + clocks.LONGEST_SILENCE:
+            return None
+        silent = f"The head has not answered for {duration(clocks.LONGEST_SILENCE.total_seconds())}"
+        message = sentence(f"{silent}: {observed.driver.message}" if observed.driver.message else silent)
+        return Step(fail(draft, spec, Trouble(FailureReason.HEAD_LOST, message, certain=True)))
+    match _word(observed, draft):
+        case Done(result):
+            return _complete(observed, draft, result)
+        case Died(error, log):
+            return Step(fail(draft, spec, _cause(observed, error), error.hint, log))
+    return None
+
+
+def heard(observed: Observed, draft: Draft) -> Draft:
+    """Takes down whether the driver samples, how far it is and what it has chosen, whatever else is decided."""
+    spec, status, driver = observed.sampling.spec, draft.status, observed.driver
+    document = driver.progress if isinstance(driver, Answer) else None
+    if document is None:
+        late = clocks.startup_deadline(spec, status)
+        if _word(observed, draft) == Underway(running=True, progress=None) and late and draft.now >= late:
+            # It works and cannot be heard: no reason to end it.
+            draft = _running(draft, "The driver runs, but says nothing of its progress.")
+        return draft
+    if status.progress:
+        draft = draft.put(progress=renewed(status.progress, document, spec.samples, draft.now))
+    if status.plan and document.plan:
+        draft = draft.put(plan=status.plan.model_copy(update=document.plan.model_dump()))
+    words = sentence(redact(document.message)) if document.message else f"The driver is {document.phase}."
+    if document.phase in _SAMPLING or draft.holds(ConditionType.RUNNING):
+        return _running(draft, words)
+    return draft.say(ConditionType.RUNNING, False, "Starting", words)
+
+
+def listen(observed: Observed, draft: Draft) -> Step:
+    """What follows from the word of a driver that has not ended."""
+    head, soon = observed.head_to_ask, draft.now + _ATTENTIVE
+    match _word(observed, draft):
+        case Ask(id) if head:
+            return Step(draft, after=(SubmitJob(rendering(observed, draft), id, head.ip),), look=soon)
+        case Underway(_, ProgressDocument() as document) if head:
+            if observed.preview_written and draft.status.output:
+                grid = preview_name(observed.sampling.metadata)
+                draft = draft.put(output=draft.status.output.model_copy(update={"grid": grid}))
+            after = (
+                (CopyPreview(rendering(observed, draft), head.ip),)
+                if _preview_due(observed, draft, document)
+                else ()
+            )
+            return Step(draft, after=after, look=draft.now + _pause(document))
+    return Step(draft, look=soon)
+
+
+def _pause(document: ProgressDocument) -> timedelta:
+    """As long as there is nothing new to write, but so that the end is heard when it comes."""
+    left = document.eta_seconds
+    return _ATTENTIVE if left is None else min(max(timedelta(seconds=left), _EAGER), LEAST_BETWEEN_WRITES)
+
+
+def _preview_due(observed: Observed, draft: Draft, document: ProgressDocument) -> bool:
+    written = observed.preview_written
+    return document.done > 0 and (written is None or draft.now >= written + PREVIEW_EVERY)
+
+
+def _word(observed: Observed, draft: Draft) -> Verdict | None:
+    cluster = draft.status.cluster
+    if not isinstance(observed.driver, Answer) or cluster is None:
+        return None
+    return verdict(observed.driver, cluster.name, observed.sampling.spec.samples)
+
+
+def _running(draft: Draft, words: str) -> Draft:
+    return draft.put(phase=Phase.RUNNING).say(ConditionType.RUNNING, True, "Sampling", words)
+
+
+def _complete(observed: Observed, draft: Draft, result: Finished) -> Step:
+    sampling = observed.sampling
+    png = _png(result)
+    shown = png is not None or observed.preview_written is not None
+    words = f"All {count(result.samples, 'sample')} are stored at {output_uri(sampling)}."
+    draft = end(draft, sampling.spec, "Complete", words)
+    draft = draft.put(
+        phase=Phase.SUCCEEDED,
+        completion_time=draft.now,
+        failure=None,
+        progress=progress(result.samples, result.samples).model_copy(update={"last_update_time": draft.now}),
+        output=Result(
+            uri=output_uri(sampling),
+            manifest_sha256=result.manifest_sha256,
+            grid=preview_name(sampling.metadata) if shown else None,
+        ),
+    )
+    draft = draft.say(ConditionType.COMPLETE, True, "AllSamplesStored", words)
+    return Step(draft, before=(WritePreview(png),) if png else ())
+
+
+def _png(result: Finished) -> bytes | None:
+    """The preview of the end; None if there is none that fits into a ConfigMap."""
+    try:
+        png = base64.b64decode(result.grid or "", validate=True)
+    except binascii.Error:
+        return None
+    return png if 0 < len(png) <= LARGEST_PREVIEW else None
+
+
+def _cause(observed: Observed, error: Broken) -> Trouble:
+    """What the driver died of, in the closed list's word; its pods may know better."""
+    words = sentence(error.message)
+    reason = next((it for it in FailureReason if it == error.reason), FailureReason.DRIVER_FAILED)
+    starved = worker_out_of_memory(observed.cluster_pods)
+    if reason is FailureReason.WORKER_LOST and starved:
+        reason, words = FailureReason.OUT_OF_MEMORY, f"{words} The worker pod {starved} was ended for its memory."
+    return Trouble(reason, words, certain=True)

@@ -1,0 +1,201 @@
+"""An attempt under way: its cluster is made, its driver asked for the samples and listened to, until one end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
+from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
+from ddpm_operator.lifecycle import clocks
+from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering, summary
+from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
+from ddpm_operator.lifecycle.draft import Draft
+from ddpm_operator.lifecycle.faults import refusal
+from ddpm_operator.lifecycle.listening import ending, heard, listen
+from ddpm_operator.lifecycle.step import Step, earliest
+from ddpm_operator.observed import Cluster, Observed, Pod
+from ddpm_operator.sizing import head_size
+from ddpm_operator.texts import count, duration
+
+# Looks that only make sure: what changes in Kubernetes is heard of at once.
+_SOON = timedelta(seconds=5)
+_NET = timedelta(seconds=10)
+
+
+def underway(observed: Observed, draft: Draft) -> Step:
+    """The next step of an attempt that has begun and not ended."""
+    spec, cluster, status = observed.sampling.spec, observed.cluster, draft.status
+    if status.plan:
+        draft = draft.say(ConditionType.ACCEPTED, True, "Planned", summary(spec, status.plan))
+    if cluster is None:
+        return _without_cluster(observed, draft)
+    draft = _seen(draft, cluster, observed.sampling.metadata.namespace)
+    if cluster.suspended:
+        return Step(_queued(draft, spec))
+    draft = heard(observed, _admitted(draft))
+    draft = _with_head(observed, draft)
+    return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
+
+
+def create(observed: Observed, draft: Draft) -> tuple[Action, ...]:
+    """What brings an attempt's cluster about."""
+    attempt = rendering(observed, draft)
+    own_claim = observed.sampling.spec.output.uri is None and observed.claim is None
+    return (*((EnsureClaim(),) if own_claim else ()), CreateCluster(attempt))
+
+
+def _without_cluster(observed: Observed, draft: Draft) -> Step:
+    spec, cluster = observed.sampling.spec, draft.status.cluster
+    if cluster and cluster.dashboard:
+        message = f"The RayCluster {cluster.name} was deleted, and not by the operator."
+        return Step(fail(draft, spec, Trouble(FailureReason.HEAD_LOST, message, certain=True)))
+    refused = refusal(observed.faults)
+    if refused and refused.trouble.certain:
+        return Step(reject(draft, spec, refused.trouble, refused.hint))
+    deadline = clocks.startup_deadline(spec, draft.status)
+    if deadline and draft.now >= deadline:
+        late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
+        return Step(fail(draft, spec, late))
+    if refused:
+        draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
+    return Step(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
+
+
+def _seen(draft: Draft, cluster: Cluster, namespace: str) -> Draft:
+    known = draft.status.cluster
+    if known is None or known.dashboard:
+        return draft
+    dashboard = f"http://{cluster.name}-head-svc.{namespace}.svc:8265"
+    return draft.put(cluster=known.model_copy(update={"dashboard": dashboard}))
+
+
+def _queued(draft: Draft, spec: Spec) -> Draft:
+    """Kueue has not admitted the cluster, or takes its pods back; samples that are done stay done."""
+    where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
+    return pause(draft.put(phase=Phase.QUEUED), spec, "Queued", f"The RayCluster waits for {where}.")
+
+
+def _admitted(draft: Draft) -> Draft:
+    known, status = draft.status.cluster, draft.status
+    if known is None or known.start_time:
+        return draft
+    return draft.put(
+        phase=Phase.STARTING,
+        cluster=known.model_copy(update={"start_time": draft.now}),
+        start_time=status.start_time or draft.now,
+    )
+
+
+def _with_head(observed: Observed, draft: Draft) -> Draft:
+    """Takes down which pod is the head, when it got a node, and its image."""
+    known = draft.status.cluster
+    heads = _heads(observed)
+    if known is None or not heads:
+        return draft
+    uid = known.head_uid or (observed.head or heads[0]).uid
+    head = next((pod for pod in heads if pod.uid == uid), None)
+    if head is None:
+        return draft
+    scheduled = known.scheduled_time or (head.scheduled.replace(microsecond=0) if head.scheduled else None)
+    draft = draft.put(cluster=known.model_copy(update={"head_uid": uid, "scheduled_time": scheduled}))
+    if draft.status.image is None:
+        draft = draft.put(image=digest_of(head, rendering(observed, draft).image))
+    return draft
+
+
+def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
+    """The attempt's end, if it has come: well, or by what is known to be wrong, or by the clock."""
+    spec, status = observed.sampling.spec, draft.status
+    ended = ending(observed, draft)
+    if ended and ended.draft.holds(ConditionType.COMPLETE):
+        return ended
+    uid = status.cluster.head_uid if status.cluster else None
+    memory = head_size(spec, status.plan).memory if status.plan else spec.resources.head.memory
+    lost = head_end(_heads(observed), uid, memory) if uid else None
+    if lost:
+        return Step(fail(draft, spec, lost))
+    if ended:
+        return ended
+    refused = refusal(observed.faults)
+    if refused and refused.trouble.certain:
+        return Step(reject(draft, spec, refused.trouble, refused.hint))
+    found = _trouble(observed, draft, cluster)
+    if found and found.certain and not draft.holds(ConditionType.RUNNING):
+        return Step(fail(draft, spec, found))
+    late = _overdue(observed, draft, cluster, found)
+    return Step(fail(draft, spec, late)) if late else None
+
+
+def _going_on(observed: Observed, draft: Draft, cluster: Cluster) -> Step:
+    spec = observed.sampling.spec
+    draft = _readiness(observed, draft, _trouble(observed, draft, cluster))
+    attempt = rendering(observed, draft)
+    missing: list[Action] = []
+    if not cluster.has_network_policy:
+        missing.append(CreateNetworkPolicy(attempt, cluster.uid))
+    if not cluster.has_secret:
+        missing.append(CreateSecret(attempt, cluster.uid))
+    step = listen(observed, draft) if observed.head_to_ask else Step(draft, look=draft.now + _NET)
+    status = step.draft.status
+    deadline = clocks.active_deadline(spec, status, draft.now)
+    if not step.draft.holds(ConditionType.RUNNING):
+        deadline = clocks.startup_deadline(spec, status)
+    return Step(step.draft, step.before, (*missing, *step.after), earliest(step.look, deadline))
+
+
+def _readiness(observed: Observed, draft: Draft, found: Trouble | None) -> Draft:
+    head, plan = observed.head, draft.status.plan
+    wanted = plan.workers if plan else 0
+    ready = sum(pod.role == "worker" and pod.ready and not pod.deleted for pod in observed.cluster_pods)
+    holds = False
+    if head and head.ready and ready >= wanted:
+        holds, reason = True, "Ready"
+        message = f"The head and {count(wanted, 'worker')} are ready." if wanted else "The head is ready."
+    elif found:
+        reason, message = str(found.reason), found.message
+    elif head is None:
+        reason, message = "Starting", "KubeRay has yet to create the head pod."
+    elif not head.ready:
+        reason, message = "Starting", f"The head pod {head.name} starts."
+    else:
+        reason, message = "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
+    return draft.say(ConditionType.CLUSTER_READY, holds, reason, message)
+
+
+def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
+    admitted = draft.status.cluster.start_time if draft.status.cluster else None
+    refused = refusal(observed.faults)
+    return trouble(cluster, observed.cluster_pods, admitted, draft.now) or (refused.trouble if refused else None)
+
+
+def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble | None) -> Trouble | None:
+    """The deadline that the attempt has missed."""
+    spec, status = observed.sampling.spec, draft.status
+    if draft.holds(ConditionType.RUNNING):
+        end = clocks.active_deadline(spec, status, draft.now)
+        if end is None or draft.now < end:
+            return None
+        ran = duration(spec.active_deadline_seconds or 0)
+        return Trouble(FailureReason.DEADLINE_EXCEEDED, f"It has run for {ran}, as long as it may.", certain=True)
+    deadline = clocks.startup_deadline(spec, status)
+    if deadline is None or draft.now < deadline:
+        return None
+    untouched = not (cluster.head_ready or cluster.provisioned or cluster.replica_failure or observed.cluster_pods)
+    if untouched and found is None:
+        message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
+        return Trouble(FailureReason.KUBERAY_MISSING, message, certain=True)
+    return _too_late(spec, found, "The attempt has not begun to sample")
+
+
+def _too_late(spec: Spec, found: Trouble | None, what: str) -> Trouble:
+    waited = duration(spec.startup_deadline_seconds)
+    if found:
+        return Trouble(found.reason, f"{found.message} It has been so for {waited}.", certain=True)
+    return Trouble(
+        FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{what} within {waited} of its admission.", certain=True
+    )
+
+
+def _heads(observed: Observed) -> Sequence[Pod]:
+    return [pod for pod in observed.cluster_pods if pod.role == "head"]

@@ -1,0 +1,106 @@
+"""What the driver's word means: from Ray's jobs and the driver's own document to what follows.
+
+Truth about the end is the driver's outcome. Ray's state of the job is the fallback for an operator that was away
+when it was served: a driver that has succeeded is asked again, finds all samples there, and says so once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddpm_operator.naming import job_id
+from ddpm_operator.observed import Answer, Job
+from ddpm_operator.progress_document import Broken, Finished, ProgressDocument, last_error
+
+# Drivers that succeed and whose outcome nobody gets to read: after so many it is no coincidence.
+MOST_UNHEARD = 3
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The job is to be submitted, as the cluster's n-th."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Underway:
+    """The driver is at work, or about to be.
+
+    Attributes:
+        running: Ray says that it runs.
+        progress: None if it says nothing of it, as in its first seconds.
+    """
+
+    running: bool
+    progress: ProgressDocument | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """All samples that are asked for are stored."""
+
+    result: Finished
+
+
+@dataclass(frozen=True)
+class Died:
+    """The driver has given up.
+
+    Attributes:
+        log: end of its log.
+    """
+
+    error: Broken
+    log: str
+
+
+Verdict = Ask | Underway | Done | Died
+
+
+def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
+    """What follows from what the head of a cluster answered.
+
+    Args:
+        cluster: its name.
+        samples: N, as it is asked for now.
+    """
+    jobs = _in_order(answer.jobs, cluster)
+    outcome = answer.progress.outcome if answer.progress else None
+    if isinstance(outcome, Finished) and outcome.samples >= samples:
+        return Done(outcome)
+    if not jobs:
+        return Ask(cluster)
+    last = jobs[-1]
+    if isinstance(outcome, Broken):
+        return Died(outcome, last.log)
+    match last.state:
+        case "PENDING" | "RUNNING":
+            return Underway(last.state == "RUNNING", answer.progress)
+        case "SUCCEEDED":
+            unheard = [job for job in jobs if job.state == "SUCCEEDED" and job.samples >= samples]
+            if len(unheard) < MOST_UNHEARD:
+                return Ask(job_id(cluster, len(jobs) + 1))
+            return Died(
+                _failed(f"The driver succeeded {len(unheard)} times, but its result could not be read from it"), ""
+            )
+        case "STOPPED":
+            return Died(_failed(f"The Ray job {last.id} was stopped by somebody"), last.log)
+        case "FAILED":
+            error = last_error(last.message) or last_error(last.log)
+            return Died(
+                error or _failed(f"The driver ended without a word: {last.message or 'no message'}"), last.log
+            )
+
+
+def _in_order(jobs: tuple[Job, ...], cluster: str) -> list[Job]:
+    """The cluster's own jobs by their number; a user may have submitted others."""
+    by_id = {job.id: job for job in jobs}
+    found: list[Job] = []
+    while (job := by_id.get(job_id(cluster, len(found) + 1))) is not None:
+        found.append(job)
+    return found
+
+
+def _failed(message: str) -> Broken:
+    return Broken(reason="DriverFailed", exit_code=4, message=message)

@@ -1,0 +1,60 @@
+"""Words and figures for people, within the limits of the status."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_MESSAGE = 2048
+LONGEST_HINT = 1024
+LOG_TAIL_BYTES = 2048
+
+_SECRETS = (
+    (re.compile(r"(://)[^/@\s]+@"), r"\1[redacted]@"),
+    (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), r"\1 [redacted]"),
+    (re.compile(r"(?i)((?:secret|token|password|passwd|signature|credential|api_?key|access_?key)[\w-]*\"?\s*[=:]\s*)"
+                r"(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"), r"\1[redacted]"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "[redacted]"),
+)  # fmt: skip
+
+
+def redact(text: str) -> str:
+    """Takes out what looks like a credential: statuses and events are read by more people than secrets are."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def clip(text: str, longest: int) -> str:
+    """The beginning of a text, and a sign that there was more."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def log_tail(log: str) -> str:
+    """The end of a log, redacted: whole lines of at most 2 KiB in all, or the end of the last line."""
+    lines = redact(log).rstrip().encode()[-LOG_TAIL_BYTES - 1 :]
+    if len(lines) > LOG_TAIL_BYTES:
+        lines = lines[1:] if b"\n" not in lines else lines[lines.index(b"\n") + 1 :]
+    return lines.decode(errors="ignore")
+
+
+def sentence(text: str) -> str:
+    """A message from elsewhere as a sentence: no space around it, a full stop at its end."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def duration(seconds: float) -> str:
+    """``45s``, ``2m10s``, ``3h05m``, ``2d04h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 sample``, ``2,000 samples``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,175 @@
+"""Deadlines, queues and the time a finished resource has left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from ddpm_operator.actions import DeleteSampling
+from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.lifecycle.clocks import backoff
+from tests.unit.operator.lifecycle.world import World
+
+
+def test_backoff_doubles_up_to_six_minutes() -> None:
+    waits = [backoff(failed) // timedelta(seconds=1) for failed in (1, 2, 3, 4, 5, 6, 7, 100)]
+    assert waits == [10, 20, 40, 80, 160, 320, 360, 360]
+
+
+def held_up(world: World, **fields: object) -> None:
+    """The head pod stays as it is made, with something to say about why."""
+    world.look()
+    world.kuberay()
+    (head,) = world.pods.values()
+    world.change(head.uid, **fields)
+
+
+def until_late(world: World) -> None:
+    """Time passes, and the operator looks whenever it wants to."""
+    while not world.status.failure:
+        assert world.due
+        world.now = max(world.due, world.now + timedelta(seconds=1))
+        world.look()
+
+
+def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another_may_do_better() -> None:
+    world = World.of(startupDeadlineSeconds=120)
+    held_up(world)
+    begun = world.now
+    until_late(world)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
+    assert world.status.failure.message == "The attempt has not begun to sample within 2m00s of its admission."
+    assert world.now - begun == timedelta(seconds=120)
+    assert world.status.phase == Phase.PENDING
+
+
+def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_again() -> None:
+    world = World.of(startupDeadlineSeconds=120)
+    held_up(world, unschedulable="0/3 nodes are available: 3 Insufficient cpu.")
+    world.look()
+    ready = world.condition(ConditionType.CLUSTER_READY)
+    assert ready.reason == "Unschedulable"
+    assert ready.message.endswith("fits no node: 0/3 nodes are available: 3 Insufficient cpu.")
+    until_late(world)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.UNSCHEDULABLE
+    assert world.status.failure.message.endswith("3 Insufficient cpu. It has been so for 2m00s.")
+    assert world.status.phase == Phase.FAILED
+
+
+def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -> None:
+    world = World.of(startupDeadlineSeconds=120)
+    world.look()
+    until_late(world)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.KUBERAY_MISSING
+    assert world.status.phase == Phase.FAILED
+
+
+def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_deadline() -> None:
+    world = World.of(startupDeadlineSeconds=30)
+    world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
+    world.driver()
+    observed = world.observe()
+    (driver,) = world.drivers.values()
+    assert driver.jobs[-1].state == "RUNNING"
+    from ddpm_operator.observed import Answer
+    from ddpm_operator.reconcile import reconcile
+
+    world.wait(60)
+    mute = replace(observed, driver=Answer(tuple(driver.jobs), None))
+    decision = reconcile(mute, world.now)
+    written = decision.actions[0].status  # type: ignore[union-attr]
+    assert written.phase == Phase.RUNNING
+    assert written.failure is None
+
+
+def test_a_sampling_in_a_queue_is_queued_and_its_clock_stands() -> None:
+    world = World.of(queueName="gpus", startupDeadlineSeconds=60)
+    world.look()
+    (name,) = world.clusters
+    world.clusters[name] = replace(world.clusters[name], suspended=True)
+    world.look()
+    assert world.status.phase == Phase.QUEUED
+    assert world.condition(ConditionType.CLUSTER_READY).message == "The RayCluster waits for the queue gpus."
+    assert world.status.start_time is None
+    world.wait(3600)
+    world.look()
+    assert world.status.phase == Phase.QUEUED
+    world.clusters[name] = replace(world.clusters[name], suspended=False)
+    world.look()
+    assert world.status.phase == Phase.STARTING
+    assert world.status.start_time == world.now
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.reasons.count(EventReason.QUEUED) == 1
+
+
+def test_a_cluster_that_its_queue_takes_back_goes_on_as_the_same_attempt() -> None:
+    world = World.of(queueName="gpus", samples=640, activeDeadlineSeconds=300)
+    world.run(until=lambda it: it.stored >= 128)
+    (name,) = world.clusters
+    world.clusters[name] = replace(world.clusters[name], suspended=True, provisioned=False)
+    world.pods.clear()
+    world.drivers[name].jobs.clear()
+    world.look()
+    assert world.status.phase == Phase.QUEUED
+    assert not world.holds(ConditionType.RUNNING)
+    ran = world.status.running_seconds
+    assert ran
+    world.wait(3600)
+    world.clusters[name] = replace(world.clusters[name], suspended=False)
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.attempt == 1
+
+
+def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> None:
+    world = World.of(samples=1_000_000, activeDeadlineSeconds=100)
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.now += timedelta(seconds=60)
+    world.head_dies()
+    world.look()
+    assert world.status.running_seconds == 60
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    begun = world.condition(ConditionType.RUNNING).last_transition_time
+    world.run(until=lambda it: it.ended)
+    assert world.status.completion_time
+    assert world.status.completion_time - begun == timedelta(seconds=40)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.DEADLINE_EXCEEDED
+    assert world.status.failure.message == "It has run for 1m40s, as long as it may."
+    assert world.status.phase == Phase.FAILED
+
+
+def test_a_retry_has_its_running_time_anew() -> None:
+    world = World.of(samples=1_000_000, activeDeadlineSeconds=100)
+    world.run(until=lambda it: it.at_rest)
+    world.edit(backoffLimit=4)
+    world.look()
+    assert world.status.running_seconds == 0
+    assert world.status.phase == Phase.STARTING
+
+
+@pytest.mark.parametrize("ttl", [0, 3600])
+def test_a_finished_resource_is_deleted_when_its_time_is_up_and_not_before(ttl: int) -> None:
+    world = World.of(ttlSecondsAfterFinished=ttl)
+    world.run(until=lambda it: it.ended)
+    done = world.status.completion_time
+    assert done
+    world.run(until=lambda it: it.gone)
+    assert isinstance(world.carried[-1], DeleteSampling)
+    assert timedelta(0) <= world.now - done - timedelta(seconds=ttl) < timedelta(seconds=2)
+    assert not world.clusters
+
+
+def test_a_sampling_without_a_time_to_live_stays() -> None:
+    world = World.of()
+    world.run(until=lambda it: it.at_rest)
+    assert world.due is None or world.due <= world.now
+    world.wait(10**8)
+    world.look()
+    assert not world.gone

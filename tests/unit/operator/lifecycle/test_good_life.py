@@ -1,0 +1,185 @@
+"""The life of a job that goes well, as its user sees it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from ddpm_operator.actions import (
+    CopyPreview,
+    CreateCluster,
+    CreateNetworkPolicy,
+    CreateSecret,
+    DeleteCluster,
+    EnsureClaim,
+    Event,
+    SubmitJob,
+    WritePreview,
+    WriteStatus,
+)
+from ddpm_operator.api import ConditionType, EventReason, Phase
+from ddpm_operator.api.status import Result
+from ddpm_operator.reconcile import reconcile
+from tests.unit.operator.lifecycle.world import IMAGE_ID, World, sha
+
+LARGE = {"samples": 2000, "resources": {"maxWorkers": 2}}
+
+
+@pytest.fixture
+def world() -> World:
+    return World.of()
+
+
+@pytest.fixture
+def done(world: World) -> World:
+    world.run(until=lambda it: it.at_rest)
+    return world
+
+
+def test_it_goes_from_starting_through_running_to_succeeded(done: World) -> None:
+    phases = list(dict.fromkeys(status.phase for status in done.history))
+    assert phases == [Phase.STARTING, Phase.RUNNING, Phase.SUCCEEDED]
+
+
+def test_at_the_end_the_status_says_where_the_samples_are_and_what_it_took(done: World) -> None:
+    status = done.status
+    assert status.output == Result(uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-preview")
+    assert status.progress
+    assert (status.progress.done, status.progress.total, status.progress.percent) == (100, 100, 100)
+    assert status.image == IMAGE_ID
+    assert status.cluster is None
+    assert status.failure is None
+    assert status.plan
+    assert (status.plan.batch_size, status.plan.shards) == (64, 2)
+    assert status.cost
+    assert status.completion_time
+    assert status.cost.cpu_seconds > 0
+    assert status.cost.gpu_seconds == 0
+
+
+def test_every_condition_is_a_sentence_a_person_understands(done: World) -> None:
+    said = {it.type.value: (it.status, it.reason, it.message) for it in done.status.conditions}
+    assert said == {
+        "Accepted": ("True", "Planned", "100 samples of builtin://mnist on cpu, by the head alone."),
+        "ClusterReady": ("False", "Complete", "All 100 samples are stored at pvc://digits-output."),
+        "Running": ("False", "Complete", "All 100 samples are stored at pvc://digits-output."),
+        "Complete": ("True", "AllSamplesStored", "All 100 samples are stored at pvc://digits-output."),
+        "Failed": ("False", "InProgress", "The sampling has not failed."),
+        "Suspended": ("False", "NotAsked", "spec.suspend is false."),
+        "CleanedUp": ("True", "NothingLeft", "No RayCluster and no pod is left."),
+    }
+
+
+def test_each_event_is_told_once(done: World) -> None:
+    assert done.reasons == [
+        EventReason.ACCEPTED,
+        EventReason.CLUSTER_CREATED,
+        EventReason.STARTED,
+        EventReason.COMPLETED,
+        EventReason.CLUSTER_DELETED,
+    ]
+
+
+def test_nothing_of_an_attempt_exists_before_the_status_knows_of_it_and_no_pod_starts_unfenced(
+    done: World,
+) -> None:
+    order = [WriteStatus, EnsureClaim, CreateCluster, CreateNetworkPolicy, CreateSecret, SubmitJob, DeleteCluster]
+    first = {kind: next(n for n, it in enumerate(done.carried) if isinstance(it, kind)) for kind in order}
+    assert sorted(first.values()) == list(first.values())
+
+
+def test_the_result_is_written_down_before_the_cluster_is_deleted(world: World) -> None:
+    world.run(until=lambda it: it.drivers and next(iter(it.drivers.values())).outcome)
+    before = len(world.carried)
+    world.dies_at = before + 3
+    world.look()
+    assert [type(it) for it in world.carried[before:]] == [WritePreview, WriteStatus, Event]
+    assert world.ended
+    assert world.clusters
+    world.run(until=lambda it: it.at_rest)
+    assert world.reasons.count(EventReason.COMPLETED) == 1
+
+
+def test_the_job_is_asked_for_as_soon_as_the_head_is_ready_not_when_every_worker_is() -> None:
+    world = World.of(**LARGE)
+    world.run(until=lambda it: any(isinstance(action, SubmitJob) for action in it.carried))
+    assert world.status.plan
+    assert world.status.plan.workers == 2
+    assert not all(pod.ready for pod in world.pods.values())
+    assert world.condition(ConditionType.CLUSTER_READY).message == "The head is ready, and 0 of 2 workers."
+
+
+def test_cleaned_up_is_true_only_when_the_last_pod_is_gone(world: World) -> None:
+    world.run(until=lambda it: it.ended and not it.clusters)
+    world.look()
+    assert world.pods
+    assert world.condition(ConditionType.CLEANED_UP).reason == "Deleting"
+    world.run(until=lambda it: it.at_rest)
+    assert not world.pods
+
+
+def test_a_finished_sampling_costs_nothing(done: World) -> None:
+    decision = reconcile(done.observe(), done.now + timedelta(days=1))
+    assert decision.actions == ()
+    assert decision.look_again is None
+
+
+def test_a_sampling_that_is_being_deleted_needs_nothing(world: World) -> None:
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    metadata = world.sampling.metadata.model_copy(update={"deletion_timestamp": world.now})
+    world.sampling = world.sampling.model_copy(update={"metadata": metadata})
+    decision = reconcile(world.observe(), world.now)
+    assert decision.actions == ()
+    assert decision.look_again is None
+
+
+def test_progress_is_written_at_most_once_in_three_seconds() -> None:
+    world = World.of(**LARGE)
+    world.run(until=lambda it: it.at_rest)
+    figures = [status.progress for status in world.history if status.phase == Phase.RUNNING]
+    times = sorted({it.last_update_time for it in figures if it and it.last_update_time})
+    assert len(times) > 3
+    assert all(later - sooner >= timedelta(seconds=3) for sooner, later in pairwise(times))
+    assert any(it and it.eta and it.samples_per_second == "12.3" for it in figures)
+
+
+def test_the_preview_is_copied_at_most_once_in_thirty_seconds_and_written_at_the_end() -> None:
+    world = World.of(samples=20_000)
+    world.run(until=lambda it: it.at_rest)
+    copies = [it for it in world.carried if isinstance(it, CopyPreview)]
+    begun = next(it.progress for it in world.history if it.phase == Phase.RUNNING)
+    assert begun
+    assert begun.last_update_time
+    assert world.status.completion_time
+    seconds = (world.status.completion_time - begun.last_update_time).total_seconds()
+    assert 2 <= len(copies) <= seconds / 30 + 1
+    assert [it.png for it in world.carried if isinstance(it, WritePreview)] == [b"hello"]
+
+
+def test_a_second_look_at_the_same_changes_nothing(world: World) -> None:
+    world.look()
+    world.look()
+    written = len(world.history)
+    world.look()
+    assert len(world.history) == written
+
+
+def test_the_cost_counts_the_cpus_of_all_pods_for_as_long_as_the_head_had_a_node() -> None:
+    world = World.of(**LARGE)
+    world.run(until=lambda it: it.ended)
+    begun = next(it.cluster.scheduled_time for it in world.history if it.cluster and it.cluster.scheduled_time)
+    assert world.status.completion_time
+    seconds = (world.status.completion_time - begun).total_seconds()
+    assert world.status.cost
+    assert world.status.cost.cpu_seconds == (1 + 2 * 2) * seconds
+
+
+def test_the_head_alone_reads_a_claim_that_one_pod_can_mount_and_every_pod_one_for_many() -> None:
+    modes = {"ReadWriteOnce": False, "ReadWriteMany": True}
+    for mode, shared in modes.items():
+        world = World.of(output={"claim": {"accessModes": [mode]}})
+        world.look()
+        made = next(it for it in world.carried if isinstance(it, CreateCluster))
+        assert made.attempt.shared_output is shared

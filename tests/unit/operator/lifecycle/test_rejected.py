@@ -1,0 +1,147 @@
+"""What only the operator can know to be impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ddpm_operator.actions import Action, CreateCluster, CreateSecret, EnsureClaim
+from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.observed import Fault, FaultKind, OutputClaim
+from tests.unit.operator.lifecycle.world import World
+
+
+def refusing(kind: FaultKind, action: type, message: str = "no") -> Callable[[Action], Fault | None]:
+    def refuse(tried: Action) -> Fault | None:
+        return Fault(kind, "create the RayCluster digits-1", message) if isinstance(tried, action) else None
+
+    return refuse
+
+
+def refused(world: World, kind: FaultKind, action: type = CreateCluster, message: str = "no") -> World:
+    world.refuse = refusing(kind, action, message)
+    world.run(until=lambda it: it.at_rest)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (FaultKind.KUBERAY_MISSING, FailureReason.KUBERAY_MISSING),
+        (FaultKind.KUBERAY_TOO_OLD, FailureReason.KUBERAY_MISSING),
+        (FaultKind.FORBIDDEN, FailureReason.POD_REJECTED),
+        (FaultKind.INVALID, FailureReason.INVALID_SPEC),
+        (FaultKind.NOT_FOUND, FailureReason.REFERENCE_NOT_FOUND),
+        (FaultKind.TEMPLATE, FailureReason.INTERNAL_ERROR),
+        (FaultKind.TAKEN, FailureReason.INTERNAL_ERROR),
+    ],
+)
+def test_a_refusal_that_will_not_pass_ends_the_sampling_at_once(kind: FaultKind, reason: FailureReason) -> None:
+    world = refused(World.of(), kind)
+    accepted = world.condition(ConditionType.ACCEPTED)
+    assert (accepted.status, accepted.reason) == ("False", reason)
+    assert accepted.message == "The operator cannot create the RayCluster digits-1: no."
+    assert world.status.phase == Phase.FAILED
+    assert world.status.failure
+    assert world.status.failure.hint
+    assert world.status.failure.hint in world.condition(ConditionType.FAILED).message
+    assert world.reasons[-3:] == [EventReason.REJECTED, EventReason.FAILED, EventReason.CLUSTER_DELETED]
+
+
+def test_a_secret_that_is_refused_ends_it_too_and_leaves_no_cluster() -> None:
+    world = refused(World.of(), FaultKind.FORBIDDEN, CreateSecret)
+    assert world.holds(ConditionType.FAILED)
+    assert not world.clusters
+
+
+def test_a_quota_that_others_fill_is_waited_for_until_the_deadline() -> None:
+    world = World.of(startupDeadlineSeconds=60)
+    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, "exceeded quota: team")
+    world.run(until=lambda it: it.faults)
+    world.look()
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "QuotaExceeded"
+    assert world.status.phase == Phase.STARTING
+    world.run(until=lambda it: it.at_rest)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.QUOTA_EXCEEDED
+    assert world.status.failure.message.endswith("exceeded quota: team. It has been so for 1m00s.")
+
+
+def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
+    world = World.of()
+    world.refuse = refusing(FaultKind.QUOTA, EnsureClaim, "exceeded quota: team")
+    world.run(until=lambda it: it.faults)
+    world.look()
+    world.refuse = lambda _: None
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+
+
+def test_what_passes_by_itself_is_tried_again() -> None:
+    world = World.of()
+    failures = iter([True, True, True])
+    fault = Fault(FaultKind.TRANSIENT, "create the RayCluster digits-1", "etcd leader changed")
+    world.refuse = lambda it: fault if isinstance(it, CreateCluster) and next(failures, False) else None
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.attempt == 1
+
+
+def test_a_claim_that_is_not_there_is_waited_for_and_then_named() -> None:
+    world = World.of(output={"uri": "pvc://results/digits"})
+    world.look()
+    message = "spec.output.uri names the claim results, which is not there in the namespace research."
+    assert world.condition(ConditionType.ACCEPTED).message == message
+    assert world.status.phase == Phase.PENDING
+    begun = world.now
+    world.run(until=lambda it: it.at_rest)
+    assert 60 <= (world.now - begun).total_seconds() < 64
+    assert world.status.failure
+    assert (world.status.failure.reason, world.status.failure.message) == ("ReferenceNotFound", message)
+    assert not world.made
+
+
+def test_a_claim_that_comes_a_moment_later_is_found() -> None:
+    world = World.of(output={"uri": "pvc://results/digits"})
+    world.look()
+    world.claim = OutputClaim("results", "Bound", ("ReadWriteMany",))
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.output
+    assert world.status.output.uri == "pvc://results/digits"
+    assert not any(isinstance(it, EnsureClaim) for it in world.carried)
+    made = next(it for it in world.carried if isinstance(it, CreateCluster))
+    assert made.attempt.shared_output
+
+
+def test_a_claim_that_lost_its_volume_is_no_place_for_samples() -> None:
+    world = World.of()
+    world.claim = OutputClaim("digits-output", "Lost", ("ReadWriteOnce",))
+    world.run(until=lambda it: it.at_rest)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.STORAGE_FAILED
+
+
+def test_a_plan_that_cannot_follow_the_first_attempts_says_what_to_change() -> None:
+    world = World.of(resources={"gpus": 1})
+    world.run(until=lambda it: it.at_rest)
+    world.edit(samples=200, resources={"gpus": 0})
+    world.look()
+    world.run(until=lambda it: it.at_rest)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.INVALID_SPEC
+    assert world.status.failure.message == "The first attempt ran on GPUs, and resources.gpus is 0 now."
+    assert world.status.failure.hint.startswith("set resources.gpus to 1 or more")
+    assert world.status.failure.hint.endswith("then run `kubectl ddpm retry`.")
+
+
+def test_what_was_rejected_is_accepted_once_it_is_put_right_and_tried_again() -> None:
+    world = refused(World.of(), FaultKind.KUBERAY_MISSING)
+    world.refuse = lambda _: None
+    world.edit(backoffLimit=4)
+    world.look()
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.ACCEPTED)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.reasons.count(EventReason.ACCEPTED) == 2

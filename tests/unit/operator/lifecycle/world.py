@@ -1,0 +1,499 @@
+"""A small Kubernetes with KubeRay, a kubelet and drivers, in which the operator's decisions are carried out.
+
+Nothing happens by itself: each thing that the world may do next is a move, and the test chooses the order. What
+the operator must never bring about is checked after every action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ddpm_operator.actions import (
+    Action,
+    CopyPreview,
+    CreateCluster,
+    CreateNetworkPolicy,
+    CreateSecret,
+    DeleteCluster,
+    DeleteSampling,
+    EnsureClaim,
+    Event,
+    SubmitJob,
+    WritePreview,
+    WriteStatus,
+)
+from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
+from ddpm_operator.observed import (
+    Answer,
+    Cluster,
+    Container,
+    Fault,
+    Job,
+    JobState,
+    Observed,
+    OutputClaim,
+    Pod,
+    Running,
+    Silent,
+    Terminated,
+    Waiting,
+    WorkerImage,
+)
+from ddpm_operator.progress_document import Broken, ChosenPlan, Finished, ProgressDocument
+from ddpm_operator.reconcile import reconcile
+
+START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+IMAGE = WorkerImage("registry.example.com/worker:1", "2.60.0")
+IMAGE_ID = "registry.example.com/worker@sha256:" + "ab" * 32
+BATCH = 64
+
+
+def sha(samples: int) -> str:
+    """The manifest's sha256 in a world where a manifest is known by its N."""
+    return f"{samples:064x}"
+
+
+@dataclass
+class Driver:
+    """What runs in a head: one driver at a time, of the last job."""
+
+    jobs: list[Job] = field(default_factory=list)
+    phase: str = "preparing"
+    outcome: Finished | Broken | None = None
+    heard: bool = False
+
+
+@dataclass
+class Conflict(Exception):
+    """The resource has changed since it was read."""
+
+
+@dataclass
+class World:
+    """One namespace with one sampling.
+
+    Attributes:
+        stored: samples in the output, whole shards of them.
+        manifest: N of the manifest; 0 before there is one.
+        carried: every action that was carried out.
+        history: every status that was written.
+        told: every event.
+        refuse: why an action cannot be carried out, if the test wants it so.
+        dies_at: the operator is killed, once, before it carries out one more than so many actions.
+        due: when the operator looks again.
+    """
+
+    sampling: DDPMSampling
+    now: datetime = START
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    pods: dict[str, Pod] = field(default_factory=dict)
+    drivers: dict[str, Driver] = field(default_factory=dict)
+    claim: OutputClaim | None = None
+    stored: int = 0
+    manifest: int = 0
+    previews: list[bytes] = field(default_factory=list)
+    preview_written: datetime | None = None
+    carried: list[Action] = field(default_factory=list)
+    history: list[Status] = field(default_factory=list)
+    told: list[Event] = field(default_factory=list)
+    faults: tuple[Fault, ...] = ()
+    refuse: Callable[[Action], Fault | None] = lambda _: None
+    dies_at: int | None = None
+    silent_since: datetime | None = None
+    due: datetime | None = START
+    made: int = 0
+    gone: bool = False
+
+    @classmethod
+    def of(cls, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
+        document = {
+            "apiVersion": "ddpm-ray.io/v1alpha1",
+            "kind": "DDPMSampling",
+            "metadata": {
+                "name": "digits",
+                "namespace": "research",
+                "uid": "0e2f7b1c",
+                "resourceVersion": "1",
+                "generation": 1,
+            },
+            "spec": {"model": {"uri": "builtin://mnist"}, "samples": 100, "resources": {"maxWorkers": 0}} | spec,
+        }
+        return cls(DDPMSampling.from_document(document))
+
+    # --- what the user does ---
+
+    def edit(self, **fields: Any) -> None:  # noqa: ANN401 - as YAML has them
+        """Changes the spec, as `kubectl apply` does."""
+        self.due = self.now
+        spec = self.sampling.spec.from_document(self.sampling.spec.to_document() | fields)
+        self._store(generation=self.sampling.metadata.generation + 1, spec=spec)
+
+    def _store(self, **fields: Any) -> None:  # noqa: ANN401 - of the resource
+        metadata = self.sampling.metadata
+        changed = {"resource_version": str(int(metadata.resource_version) + 1)}
+        if "generation" in fields:
+            changed["generation"] = fields.pop("generation")
+        self.sampling = self.sampling.model_copy(
+            update={**fields, "metadata": metadata.model_copy(update=changed)}
+        )
+
+    # --- what is there to be seen ---
+
+    @property
+    def status(self) -> Status:
+        assert self.sampling.status, "no status was written yet"
+        return self.sampling.status
+
+    def condition(self, kind: ConditionType) -> Condition:
+        return next(it for it in self.status.conditions if it.type == kind)
+
+    def holds(self, kind: ConditionType) -> bool:
+        return self.sampling.status is not None and self.condition(kind).status == "True"
+
+    @property
+    def ended(self) -> bool:
+        return self.gone or self.holds(ConditionType.COMPLETE) or self.holds(ConditionType.FAILED)
+
+    @property
+    def at_rest(self) -> bool:
+        return self.gone or (self.ended and self.holds(ConditionType.CLEANED_UP))
+
+    @property
+    def reasons(self) -> list[EventReason]:
+        return [event.reason for event in self.told]
+
+    def observe(self, pods: dict[str, Pod] | None = None) -> Observed:
+        """One look.
+
+        Args:
+            pods: as a cache that is late has them; else as they are.
+        """
+        seen = self.pods if pods is None else pods
+        observed = Observed(
+            sampling=self.sampling,
+            image=IMAGE,
+            clusters=tuple(self.clusters.values()),
+            pods=tuple(seen.values()),
+            claim=self.claim,
+            preview_written=self.preview_written,
+            faults=self.faults,
+        )
+        head = observed.head_to_ask
+        return replace(observed, driver=self._ask(head)) if head else observed
+
+    def _ask(self, head: Pod) -> Silent | Answer:
+        real = self.pods.get(head.uid)
+        if real is None or not real.ready:
+            self.silent_since = self.silent_since or self.now
+            return Silent(self.silent_since, "connection refused")
+        self.silent_since = None
+        driver = self.drivers[head.cluster]
+        running = bool(driver.jobs) and driver.jobs[-1].state == "RUNNING"
+        progress = self._progress(driver) if running else None
+        if progress and progress.outcome:
+            driver.heard = True
+        return Answer(tuple(driver.jobs), progress)
+
+    def _progress(self, driver: Driver) -> ProgressDocument:
+        total = driver.jobs[-1].samples
+        done = min(self.stored, total)
+        return ProgressDocument(
+            version=1,
+            phase=driver.phase,
+            done=done,
+            total=total,
+            percent=100 * done / total,
+            samples_per_second=12.34 if driver.phase == "sampling" else None,
+            eta_seconds=(total - done) / 12.34 if driver.phase == "sampling" else None,
+            plan=ChosenPlan(
+                device=self.status.plan.device if self.status.plan else "cpu",
+                batch_size=BATCH,
+                shards=-(-total // BATCH),
+            ),
+            outcome=driver.outcome,
+        )
+
+    # --- what the operator does ---
+
+    def look(self, pods: dict[str, Pod] | None = None, between: Callable[[], object] | None = None) -> None:
+        """One look of the operator, and what it does about it.
+
+        Args:
+            pods: see `observe`.
+            between: something that happens after the look and before the first action.
+        """
+        if self.gone:
+            return
+        decision = reconcile(self.observe(pods), self.now)
+        if between:
+            between()
+        self.faults = ()
+        self.due = None if decision.look_again is None else self.now + decision.look_again
+        for action in decision.actions:
+            if len(self.carried) == self.dies_at:
+                self._die()
+                return
+            fault = self.refuse(action)
+            if fault:
+                self.faults = (fault,)
+                return
+            try:
+                self._carry_out(action)
+            except Conflict:
+                self.due = self.now
+                return
+            self.carried.append(action)
+            assert len(self.clusters) <= 1, f"two clusters at once: {list(self.clusters)}"
+
+    def _die(self) -> None:
+        """What the operator kept in its memory alone is lost; it starts again at once."""
+        self.dies_at = None
+        self.faults, self.due, self.preview_written, self.silent_since = (), self.now, None, None
+        self.clusters = {
+            name: replace(it, has_secret=False, has_network_policy=False) for name, it in self.clusters.items()
+        }
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case WriteStatus(status, version):
+                if version != self.sampling.metadata.resource_version:
+                    raise Conflict
+                self._check_status(status)
+                self.history.append(status)
+                self._store(status=status)
+                self.due = self.now  # the operator hears of its own write
+            case Event():
+                self.told.append(action)
+            case EnsureClaim():
+                self.claim = self.claim or OutputClaim("digits-output", "Bound", ("ReadWriteOnce",))
+            case CreateCluster(attempt):
+                if attempt.name not in self.clusters:
+                    assert not self.clusters, f"{attempt.name} is made while {list(self.clusters)} is there"
+                    self.made += 1
+                    self.clusters[attempt.name] = Cluster(
+                        attempt.name, f"cluster-{self.made}", attempt.number, self.now
+                    )
+                    self.drivers[attempt.name] = Driver()
+                self.due = self.now
+            case CreateNetworkPolicy(attempt, uid):
+                self._owned(attempt.name, uid, has_network_policy=True)
+            case CreateSecret(attempt, uid):
+                there = self.clusters.get(attempt.name)
+                assert there is None or there.has_network_policy, "pods start before they are fenced in"
+                self._owned(attempt.name, uid, has_secret=True)
+            case SubmitJob(attempt, job_id, _):
+                self._submit(attempt.name, job_id, attempt.spec.samples)
+            case CopyPreview():
+                self.preview_written = self.now
+            case WritePreview(png):
+                self.previews.append(png)
+            case DeleteCluster(name, uid):
+                if name in self.clusters and self.clusters[name].uid == uid:
+                    self.remove_cluster(name)
+            case DeleteSampling(version):
+                if version != self.sampling.metadata.resource_version:
+                    raise Conflict
+                self.gone = True
+                for name in list(self.clusters):
+                    self.remove_cluster(name)
+
+    def _owned(self, name: str, uid: str, **known: bool) -> None:
+        if name in self.clusters and self.clusters[name].uid == uid:
+            self.clusters[name] = replace(self.clusters[name], **known)
+
+    def _submit(self, name: str, job_id: str, samples: int) -> None:
+        driver = self.drivers.get(name)
+        if driver is None or job_id in [job.id for job in driver.jobs]:
+            return
+        assert all(job.state not in ("PENDING", "RUNNING") for job in driver.jobs), "two drivers at once"
+        driver.jobs.append(Job(job_id, "PENDING", samples))
+        driver.phase, driver.outcome, driver.heard = "preparing", None, False
+
+    # --- what must never be ---
+
+    def _check_status(self, new: Status) -> None:
+        old, spec = self.sampling.status, self.sampling.spec
+        assert Status.from_document(new.to_document()) == new
+        assert new != old, "a status is written that says nothing new"
+        by_type = {it.type: it for it in new.conditions}
+        if by_type[ConditionType.COMPLETE].status == "True":
+            assert self.manifest >= spec.samples, "Complete, and the manifest does not account for N"
+            assert new.output
+            assert new.output.manifest_sha256 == sha(self.manifest)
+            assert by_type[ConditionType.FAILED].status == "False"
+        assert (new.completion_time is not None) == (new.phase in (Phase.SUCCEEDED, Phase.FAILED))
+        assert new.progress
+        assert new.progress.done <= new.progress.total == spec.samples or new.completion_time
+        for condition in new.conditions:
+            assert condition.observed_generation == self.sampling.metadata.generation
+            assert condition.message, f"{condition.type} says nothing"
+        if old is None:
+            return
+        assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
+        for former in old.conditions:
+            later = by_type[former.type]
+            moved = later.last_transition_time != former.last_transition_time
+            assert moved <= (later.status != former.status), f"{former.type} moved its time without a change"
+        if old.completion_time and not new.completion_time:
+            limit = old.failure.backoff_limit if old.failure else None
+            assert old.progress
+            grown = spec.samples > old.progress.total
+            assert grown or (limit is not None and spec.backoff_limit > limit), "an end is taken back for nothing"
+
+    # --- what the world does by itself ---
+
+    def remove_cluster(self, name: str) -> None:
+        """A RayCluster is deleted: its pods are asked to end."""
+        del self.clusters[name]
+        self.drivers.pop(name, None)
+        for pod in list(self.pods.values()):
+            if pod.cluster == name:
+                self.pods[pod.uid] = replace(pod, deleted=pod.deleted or self.now, ready=False)
+        self.due = self.now
+
+    def change(self, uid: str, **fields: Any) -> None:  # noqa: ANN401 - of the pod
+        self.pods[uid] = replace(self.pods[uid], **fields)
+        self.due = self.now
+
+    def kuberay(self) -> bool:
+        """KubeRay makes the pods that a cluster lacks, unless its head has been ready before."""
+        for cluster in self.clusters.values():
+            there = [pod for pod in self.pods.values() if pod.cluster == cluster.name]
+            if cluster.provisioned or cluster.suspended or any(pod.role == "head" for pod in there):
+                continue
+            self._new_pod(cluster, "head")
+            for _ in range(self.status.plan.workers if self.status.plan else 0):
+                self._new_pod(cluster, "worker")
+            return True
+        return False
+
+    def _new_pod(self, cluster: Cluster, role: Any) -> None:  # noqa: ANN401 - head or worker
+        self.made += 1
+        uid = f"pod-{self.made}"
+        waiting = Container("ray", Waiting("ContainerCreating"))
+        self.pods[uid] = Pod(
+            f"{cluster.name}-{role}-{self.made}",
+            uid,
+            cluster.name,
+            cluster.attempt,
+            role,
+            "Pending",
+            containers=(waiting,),
+        )
+        self.due = self.now
+
+    def kubelet(self) -> bool:
+        """A pod that waits starts; one that is asked to end is gone."""
+        for pod in self.pods.values():
+            if pod.deleted:
+                del self.pods[pod.uid]
+                self.due = self.now
+                return True
+            cluster = self.clusters.get(pod.cluster)
+            if pod.phase == "Pending" and cluster and cluster.has_secret:
+                started = Container("ray", Running(self.now), IMAGE_ID)
+                self.change(pod.uid, phase="Running", scheduled=self.now, ip="10.0.0.7", containers=(started,))
+                return True
+            if pod.phase == "Running" and not pod.ready:
+                self.change(pod.uid, ready=True)
+                if cluster and pod.role == "head":
+                    self.clusters[cluster.name] = replace(cluster, provisioned=True, head_ready=True)
+                return True
+        return False
+
+    def driver(self) -> bool:
+        """The driver takes its next step."""
+        for cluster, driver in self.drivers.items():
+            head = next(
+                (p for p in self.pods.values() if p.cluster == cluster and p.role == "head" and p.ready), None
+            )
+            if head is None or not driver.jobs:
+                continue
+            job = driver.jobs[-1]
+            if job.state == "PENDING":
+                driver.jobs[-1] = replace(job, state="RUNNING")
+            elif job.state != "RUNNING":
+                continue
+            elif driver.outcome:
+                return driver.heard and self.driver_exits()
+            elif driver.phase == "preparing":
+                driver.phase = "sampling"
+            elif self.stored < job.samples:
+                self.stored = min(self.stored + BATCH, job.samples)
+            else:
+                self.manifest = max(self.manifest, job.samples)
+                driver.phase = "complete"
+                driver.outcome = Finished(
+                    manifest_sha256=sha(job.samples),
+                    samples=job.samples,
+                    sampled=0,
+                    output="/output",
+                    grid="aGVsbG8=",
+                )
+            return True
+        return False
+
+    def driver_exits(self) -> bool:
+        """A driver that has told its outcome exits; one that nobody has heard does so after a while."""
+        for driver in self.drivers.values():
+            if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome:
+                state: JobState = "SUCCEEDED" if isinstance(driver.outcome, Finished) else "FAILED"
+                driver.jobs[-1] = replace(driver.jobs[-1], state=state)
+                return True
+        return False
+
+    def driver_fails(self, reason: str = "WorkerLost", message: str = "a worker died four times") -> bool:
+        """The driver gives up."""
+        for driver in self.drivers.values():
+            if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome is None:
+                driver.phase = "failed"
+                driver.outcome = Broken(reason=reason, exit_code=4, message=message, hint="")
+                return True
+        return False
+
+    def head_dies(self, reason: str = "Error", exit_code: int = 1) -> bool:
+        """The head's container ends, and with it the driver."""
+        for pod in self.pods.values():
+            if pod.role == "head" and pod.phase == "Running" and not pod.deleted:
+                ended = Container("ray", Terminated(reason, exit_code), IMAGE_ID)
+                self.change(pod.uid, phase="Failed", ready=False, containers=(ended,))
+                return True
+        return False
+
+    def pod_deleted(self) -> bool:
+        """Somebody deletes a pod, or its node goes away."""
+        for pod in self.pods.values():
+            if not pod.deleted:
+                self.change(pod.uid, deleted=self.now, ready=False)
+                return True
+        return False
+
+    def cluster_deleted(self) -> bool:
+        """Somebody deletes the RayCluster, and not the operator."""
+        for name in self.clusters:
+            self.remove_cluster(name)
+            return True
+        return False
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    # --- an ordinary course of things ---
+
+    def run(self, until: Callable[[World], object], most: int = 2000) -> None:
+        """Everything takes its course; the operator looks when it hears of something or has asked to be woken."""
+        for _ in range(most):
+            if until(self):
+                return
+            moved = self.kubelet() or self.kuberay() or self.driver()
+            self.wait(0.5)
+            if self.due and self.due <= self.now:
+                self.look()
+            elif not moved:
+                assert self.due, f"nobody will ever look again at {self.sampling.status}"
+                self.now = self.due
+                self.look()
+        raise AssertionError(f"not within {most} steps; the status is {self.sampling.status}")

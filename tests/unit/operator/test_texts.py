@@ -1,0 +1,65 @@
+"""Words and figures for people."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpm_operator.texts import LOG_TAIL_BYTES, clip, count, duration, log_tail, redact, sentence
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (60, "1m00s"), (130, "2m10s"), (11_100, "3h05m"), (187_200, "2d04h")],
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AWS_SECRET_ACCESS_KEY=hunter2",
+        'export AWS_SESSION_TOKEN="hunter2"',
+        '{"auth_token": "hunter2"}',
+        "https://me:hunter2@example.com/x",
+        "Authorization: Bearer hunter2",
+        "GET /x?X-Amz-Signature=hunter2&y=1",
+        "password: hunter2",
+    ],
+)
+def test_what_looks_like_a_credential_is_taken_out(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert "[redacted]" in redact(text)
+
+
+@pytest.mark.parametrize("text", ["s3://models/unet.pt", "batch 64 of 100", "The token bucket is full"])
+def test_other_words_stay_as_they_are(text: str) -> None:
+    assert redact(text) == text
+
+
+@given(st.text())
+def test_a_log_tail_fits_and_is_the_end(log: str) -> None:
+    tail = log_tail(log)
+    assert len(tail.encode()) <= LOG_TAIL_BYTES
+    assert redact(log).rstrip().endswith(tail)
+
+
+def test_a_log_tail_begins_with_a_whole_line() -> None:
+    assert log_tail("first line\n" + "x" * (LOG_TAIL_BYTES - 1) + "\n") == "x" * (LOG_TAIL_BYTES - 1)
+    assert log_tail("first line\n" + "x" * 3000) == "x" * LOG_TAIL_BYTES
+
+
+def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
+    assert clip("abcdef", 6) == "abcdef"
+    assert clip("abcdefg", 6) == "abcde…"
+
+
+def test_sentences_end_once() -> None:
+    assert sentence(" the disk is full ") == "the disk is full."
+    assert sentence("Really?") == "Really?"
+
+
+def test_nouns_agree_with_their_number() -> None:
+    assert (count(1, "sample"), count(2000, "sample")) == ("1 sample", "2,000 samples")
