@@ -178,11 +178,13 @@ class Dispatch:
             # It would only fail, and shards are not to blame.
             return
         ready = {member.number: member for member in self._members if member.ready}
+        # A shard that failed waits for a worker that is still starting; one without a place may never come.
+        coming = {member.number for member in self._members if member.placing is None}
         for depth in range(IN_FLIGHT):
             for number, member in ready.items():
                 if len(member.in_flight) > depth:
                     continue
-                shard = self.ledger.take(number, ready.keys())
+                shard = self.ledger.take(number, coming)
                 if shard is not None:
                     member.in_flight[member.actor.sample.remote(self._weights, shard)] = shard
 

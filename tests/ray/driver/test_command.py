@@ -16,7 +16,7 @@ from tests.rays import alive, descendants, end_of, run_command, running, start_c
 
 QUICK = ("--sampler", "ddim", "--steps", "3", "--ray_address", "None")
 # About a second a shard: long enough to be interrupted half way.
-SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "640", "--ray_address", "None", "--workers", "2")
+SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "320", "--ray_address", "None", "--workers", "2")
 
 
 def shards_in(out: Path) -> list[Path]:
@@ -127,14 +127,14 @@ def test_a_signal_leaves_whole_shards_and_no_process_and_the_run_can_go_on(
     wait_until(lambda: not running(below), within=30)
 
     kept = shards_in(out)
-    assert f"{32 * len(kept)} of 640 samples are kept in {out}; run the same command again to resume" in ended.err
+    assert f"{32 * len(kept)} of 320 samples are kept in {out}; run the same command again to resume" in ended.err
     assert not list(out.rglob("*partial*"))
     assert not (out / "manifest.json").exists()
     before = {path.name: path.read_bytes() for path in kept}
 
     resumed = run_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
     assert resumed.code == 0, resumed.err
-    assert f"{640 - 32 * len(kept)} drawn" in resumed.err
+    assert f"{320 - 32 * len(kept)} drawn" in resumed.err
     assert {name: (out / "shards" / name).read_bytes() for name in before} == before
     assert hashes(out) == uninterrupted
 

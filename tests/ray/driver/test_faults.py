@@ -141,9 +141,15 @@ def test_an_error_that_is_none_of_ours_is_named_as_it_is(bench: Bench) -> None:
 
 
 def test_a_shard_that_fails_once_is_tried_again_on_another_worker(bench: Bench, tmp_path: Path) -> None:
-    marker = tmp_path / "failed on"
+    marker, begun = tmp_path / "failed on", tmp_path / "begun"
+    begun.mkdir()
 
     def trouble(shard: Shard) -> None:
+        # Both workers are there before anything fails.
+        (begun / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(begun.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
         if shard.first == 32 and not marker.exists():
             marker.write_text(str(os.getpid()))
             raise ValueError("just once")
