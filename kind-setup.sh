@@ -62,7 +62,7 @@ need_tools() {
     ;;&
   kind | existing)
     need_tool kubectl 1.30 https://kubernetes.io/docs/tasks/tools kubectl version --client
-    need_tool helm 3.14 https://helm.sh/docs/intro/install helm version --template '{{.Version}}'
+    need_tool helm 3.17 https://helm.sh/docs/intro/install helm version --template '{{.Version}}'
     say "found ${tools[*]/%/;}"
     ;;
   node) ;; # tests/node checks what it needs, and brings its own kubectl and helm
@@ -126,24 +126,26 @@ kuberay_chart() {
     --version "$(kuberay_version)" --namespace "$kuberay_namespace" --create-namespace --wait >/dev/null
 }
 
-move_images() {
+# move_image worker|operator: prints the name that pods use.
+move_image() {
   case $provider in
-  existing) tests/images/build --to "$REGISTRY" ;;
-  *) tests/images/build --to "$provider" ;;
+  existing) tests/images/build "$1" --to "$REGISTRY" ;;
+  *) tests/images/build "$1" --to "$provider" ;;
   esac
 }
 
+# install_chart VALUE…: the CRD may be there already, from tests or from a release that left it.
 install_chart() {
-  helm upgrade --install ddpm-ray charts/ddpm-ray --namespace ddpm-ray --create-namespace --wait >/dev/null
+  helm upgrade --install ddpm-ray charts/ddpm-ray --namespace ddpm-ray --create-namespace --take-ownership "$@" >/dev/null
 }
 
 what_to_try() {
   echo
   [ "$provider" != node ] || echo "export KUBECONFIG=$KUBECONFIG${brought:+ PATH=$brought:\$PATH}"
   cat <<'X'
-  kubectl apply -f examples/kuberay-config.yaml && kubectl wait --for=condition=RayClusterProvisioned raycluster/ddpm-inference --timeout=5m
-  kubectl port-forward service/ddpm-inference-service 10001 8265 &
-  RAY_AUTH_TOKEN=$(kubectl get secret ddpm-inference -o jsonpath='{.data.auth_token}' | base64 -d) make sample ARGS="--ray_address ray://localhost:10001"
+  kubectl apply -f examples/digits.yaml
+  kubectl get ddpm --watch
+  kubectl wait --for=condition=Complete ddpm/digits --timeout=10m
 X
 }
 
@@ -184,9 +186,12 @@ fi
 [ "$provider" != kind ] || step "its registry runs" registry_kind
 install_kuberay
 if [ "$images" = yes ]; then
-  image=$(move_images)
-  say "pods can use the image $image"
+  worker=$(move_image worker)
+  operator=$(move_image operator)
+  say "pods can use the images $worker and $operator"
+  step "the operator runs" install_chart --wait --set-string "worker.image=$worker,image.name=$operator"
+else
+  step "the chart ddpm-ray is installed; its operator runs as soon as its image is there" install_chart --reset-then-reuse-values
 fi
-[ ! -f charts/ddpm-ray/Chart.yaml ] || step "the chart ddpm-ray is installed" install_chart
 say "ready in $SECONDS s. Try:"
 what_to_try

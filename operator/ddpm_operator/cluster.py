@@ -70,6 +70,10 @@ class Overtaken(Exception):
     """The resource is newer than what the decision was taken on, or gone: look again."""
 
 
+class NotYet(Exception):
+    """There is nothing to carry it out with at the moment, which stops nothing else."""
+
+
 class ClusterWork:
     """What the operator does to the world.
 
@@ -109,6 +113,7 @@ class ClusterWork:
         Raises:
             Refused: if it could not be done.
             Overtaken: if the resource is another by now.
+            NotYet: if the driver has no preview.
         """
         metadata = sampling.metadata
         match action:
@@ -251,10 +256,10 @@ class ClusterWork:
         try:
             png = await self.head(attempt.sampling, attempt.number, head_ip).grid()
         except HeadSilent as error:
-            logger.warning("%s/%s: no preview: %s", attempt.sampling.namespace, attempt.sampling.name, error)
-            return
-        if png:
-            await self._write_preview(attempt.sampling, png)
+            raise NotYet(str(error)) from error
+        if png is None:
+            raise NotYet("the driver has no picture of its samples")
+        await self._write_preview(attempt.sampling, png)
 
     async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
         path = f"{paths.config_maps(sampling.namespace)}/{preview_name(sampling)}"

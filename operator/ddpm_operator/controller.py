@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from pydantic import ValidationError
+
 from ddpm_operator import paths
 from ddpm_operator.actions import (
     Action,
@@ -20,7 +22,7 @@ from ddpm_operator.actions import (
 )
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.cluster import ClusterWork, Overtaken, Refused
+from ddpm_operator.cluster import ClusterWork, NotYet, Overtaken, Refused
 from ddpm_operator.facts import Key, PersistentVolumeClaim
 from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import claim_name
@@ -59,6 +61,10 @@ class _Memory:
     policies: set[str] = field(default_factory=set)
     faults: tuple[Fault, ...] = ()
     failures: int = 0
+
+
+class Unreadable(Exception):
+    """The API server has a sampling that the operator's types refuse."""
 
 
 class Controller:
@@ -103,6 +109,9 @@ class Controller:
         except Overtaken:
             memory.sampling = None
             return OVERTAKEN_AGAIN
+        except Unreadable as error:
+            logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
+            return None
 
     async def _look(self, key: Key, memory: _Memory) -> float | None:
         memory.sampling = memory.sampling or await self._read(key)
@@ -129,7 +138,10 @@ class Controller:
     async def _carry_out(self, key: Key, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
         for action in decision.actions:
             said = sentence(action, sampling.status)
-            memory.sampling = sampling = await self._work.carry_out(sampling, action)
+            try:
+                memory.sampling = sampling = await self._work.carry_out(sampling, action)
+            except NotYet:
+                continue
             _remember(memory, action)
             if said:
                 logger.info("%s: %s", key, said)
@@ -150,7 +162,10 @@ class Controller:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        sampling = DDPMSampling.from_document(document)
+        try:
+            sampling = DDPMSampling.from_document(document)
+        except ValidationError as error:
+            raise Unreadable(_first_fault(error)) from error
         return sampling if sampling.metadata.uid == key.uid else None
 
     def _observed(self, key: Key, sampling: DDPMSampling, memory: _Memory) -> Observed:
@@ -205,6 +220,11 @@ class Controller:
         elif not answer.progress and memory.last_word and memory.last_word[:2] == (cluster.uid, len(answer.jobs)):
             return replace(answer, progress=memory.last_word[2])
         return answer
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
 def _remember(memory: _Memory, action: Action) -> None:

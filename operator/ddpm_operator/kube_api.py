@@ -18,7 +18,7 @@ from ddpm_operator.api.model import JsonValue
 Document = dict[str, JsonValue]
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
-_LONGEST = 20.0
+_LONGEST = aiohttp.ClientTimeout(total=20)
 _APPLY = "application/apply-patch+yaml"
 _CONTINUE_AT = 500
 
@@ -115,7 +115,7 @@ class KubeApi:
             response = await self._client.call_api(*request, _request_timeout=_LONGEST)
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
-            raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST:g} s") from error
+            raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST.total} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
             raise ApiError(0, "Unreachable", str(error)) from error
         return _document(response.status, text)

@@ -51,7 +51,7 @@ def _transition(before: Status | None, status: Status) -> str | None:
     changed = [
         f"{one.type}={one.status} ({one.reason})"
         for one in status.conditions
-        if former.get(one.type) != one.status
+        if former.get(one.type, "False") != one.status
     ]
     if not changed and before and before.phase == status.phase and before.attempt == status.attempt:
         return None

@@ -121,7 +121,9 @@ class Machine:
             "tests/images",
             "tests/node/programs/kuberay",
             "Dockerfile.worker",
+            "Dockerfile.operator",
             ".dockerignore",
+            "charts/ddpm-ray/Chart.yaml",
         ):
             source, target = ROOT / name, self.tree / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,10 +131,12 @@ class Machine:
                 shutil.copytree(source, target)
             else:
                 shutil.copy(source, target)
-        for name in ("requirements/bootstrap.txt", "requirements/dev.txt", "requirements/worker.txt"):
-            self.writes(name, "# a lock\n")
-        self.writes("inference/pyproject.toml", 'version = "0.1.0"\n')
+        for name in ("bootstrap", "dev", "worker", "operator"):
+            self.writes(f"requirements/{name}.txt", "# a lock\n")
+        for half in ("inference", "operator"):
+            self.writes(f"{half}/pyproject.toml", 'version = "0.1.0"\n')
         self.writes("models/mnist.safetensors", "weights")
+        self.writes("templates/pod.yaml.j2", "# a template\n")
         for name in NODE_SCRIPTS:
             (self.tree / "tests/node" / name).symlink_to(SHIMS / "node")
 

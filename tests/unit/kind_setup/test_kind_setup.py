@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.kind_setup.machine import Machine, Ran
 
+CHART = "helm upgrade --install ddpm-ray charts/ddpm-ray"
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
@@ -21,24 +23,25 @@ def order(ran: Ran, *beginnings: str) -> list[str]:
     return [begin for call in ran.calls for begin in beginnings if call.startswith(begin)]
 
 
-def test_from_nothing_it_makes_cluster_registry_kuberay_and_image(machine: Machine) -> None:
+def test_from_nothing_it_makes_cluster_registry_kuberay_images_and_operator(machine: Machine) -> None:
     ran = machine.setup()
     assert ran.code == 0, ran.said
     steps = ["kind create", "docker run", "helm upgrade", "docker build", "docker push"]
-    assert order(ran, *steps) == steps
+    assert order(ran, *steps) == [*steps, "docker build", "docker push", "helm upgrade"]
     assert ran.called("kind create cluster --name ddpm-ray")
     assert ran.called("docker run", "--publish 127.0.0.1:5001:5000", "--network kind")
     assert ran.called("helm upgrade --install kuberay-operator", "--version 1.6.1")
     assert ran.called(
         "docker exec ddpm-ray-control-plane ctr", "images pull", "ddpm-ray-registry:5000/ddpm-ray-worker:"
     )
-    assert ran.called("images tag", "docker.io/library/ddpm-ray-worker:dev")
+    for half in ("worker", "operator"):
+        assert ran.called("images tag", f"docker.io/library/ddpm-ray-{half}:dev")
 
 
 def test_every_step_says_how_long_it_took_and_three_commands_come_last(machine: Machine) -> None:
     ran = machine.setup()
     steps = re.findall(r"^(?:setup|images): (.+): \d+\.\d s$", ran.said, re.MULTILINE)
-    assert len(steps) >= 7, ran.said
+    assert len(steps) >= 11, ran.said
     commands = [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ")]
     assert len(commands) == 3
     assert ran.out.rstrip().splitlines()[-1].startswith("  ")
@@ -58,6 +61,15 @@ def test_changed_code_is_built_and_moved_again(machine: Machine) -> None:
     machine.writes("inference/ddpm_inference/driver.py", "changed\n")
     ran = machine.setup()
     assert order(ran, "docker build", "docker push") == ["docker build", "docker push"]
+    assert ran.called("docker build", "Dockerfile.worker")
+
+
+def test_changed_templates_are_of_the_operators_image_alone(machine: Machine) -> None:
+    machine.setup()
+    machine.writes("templates/pod.yaml.j2", "changed\n")
+    ran = machine.setup()
+    assert order(ran, "docker build") == ["docker build"]
+    assert ran.called("docker build", "Dockerfile.operator")
 
 
 def test_images_of_older_trees_go_but_no_others(machine: Machine) -> None:
@@ -65,14 +77,8 @@ def test_images_of_older_trees_go_but_no_others(machine: Machine) -> None:
     machine.setup()
     machine.writes("inference/ddpm_inference/driver.py", "changed\n")
     machine.setup()
-    for name in (
-        "Dockerfile.operator",
-        "requirements/operator.txt",
-        "operator/pyproject.toml",
-        "templates/pod.j2",
-    ):
-        machine.writes(name, "# of the operator\n")
-    machine.run("tests/images/build", "operator")
+    machine.writes("operator/ddpm_operator/main.py", "changed\n")
+    machine.setup()
     built = [re.sub(r"[0-9a-f]{12}$", "", name) for name in machine.images()]
     assert sorted(built) == ["ddpm-ray-operator:", "ddpm-ray-worker:cpu-", "ddpm-ray-worker:cuda-"]
 
@@ -105,10 +111,21 @@ def test_delete_undoes_all_and_may_be_said_twice(machine: Machine) -> None:
     assert machine.setup().called("kind create")
 
 
-def test_the_chart_is_installed_once_it_exists(machine: Machine) -> None:
-    assert not machine.setup().called("helm", "charts/ddpm-ray")
-    machine.writes("charts/ddpm-ray/Chart.yaml", "name: ddpm-ray\n")
-    assert machine.setup().called("helm upgrade --install ddpm-ray charts/ddpm-ray")
+def test_the_operator_runs_and_uses_the_very_images_that_were_moved(machine: Machine) -> None:
+    ran = machine.setup()
+    moved = {name.partition(":")[0]: name for name in machine.images()}
+    values = f"worker.image={moved['ddpm-ray-worker']},image.name={moved['ddpm-ray-operator']}"
+    assert ran.called(CHART, "--wait", f"--set-string {values}")
+
+
+def test_without_images_the_operator_keeps_those_it_had_and_is_not_waited_for(machine: Machine) -> None:
+    ran = machine.setup("--skip-images")
+    assert ran.called(CHART, "--reset-then-reuse-values")
+    assert not ran.called(CHART, "--wait")
+
+
+def test_a_crd_that_tests_have_left_is_no_hindrance(machine: Machine) -> None:
+    assert machine.setup().called(CHART, "--take-ownership")
 
 
 def test_without_a_docker_engine_the_node_is_taken(machine: Machine) -> None:
@@ -117,8 +134,9 @@ def test_without_a_docker_engine_the_node_is_taken(machine: Machine) -> None:
     assert ran.code == 0, ran.said
     assert "provider: node" in ran.said
     assert order(ran, "up", "kuberay", "enter ctr", "kind", "helm")[:3] == ["up", "kuberay", "enter ctr"]
-    assert ran.called("podman", "push", "198.51.100.2:5000/ddpm-ray-worker:cpu-")
-    assert ran.called("enter ctr", "images pull", "198.51.100.2:5000/ddpm-ray-worker:cpu-")
+    for image in ("ddpm-ray-worker:cpu-", "ddpm-ray-operator:"):
+        assert ran.called("podman", "push", f"198.51.100.2:5000/{image}")
+        assert ran.called("enter ctr", "images pull", f"198.51.100.2:5000/{image}")
     assert f"export KUBECONFIG={machine.folder}/kubeconfig" in ran.out
 
 
@@ -144,7 +162,7 @@ def test_a_missing_tool_is_named_with_where_to_get_it(machine: Machine, tool: st
         ("docker", "20.10.7", "23.0"),
         ("kind", "kind v0.9.0 go1.15", "0.24"),
         ("kubectl", "Client Version: v1.9.1", "1.30"),
-        ("helm", "v3.9.4", "3.14"),
+        ("helm", "v3.9.4", "3.17"),
     ],
 )
 def test_an_old_tool_is_refused_with_the_version_that_is_needed(
@@ -173,6 +191,7 @@ def test_kind_without_a_docker_engine_is_refused(machine: Machine) -> None:
         ("helm upgrade*", "KubeRay 1.6.1 is installed", "docker build"),
         ("docker build*", "built ddpm-ray-worker:", "docker push"),
         ("docker push*", "pushed the layers", "images pull"),
+        (f"{CHART}*", "the operator runs", "nothing comes after it"),
     ],
 )
 def test_a_step_that_fails_is_named_and_ends_it(machine: Machine, failing: str, step: str, never: str) -> None:
@@ -200,12 +219,15 @@ def test_images_for_an_existing_cluster_go_to_its_registry(machine: Machine) -> 
     ran = machine.setup("--provider=existing", REGISTRY="registry.example/team")
     assert ran.code == 0, ran.said
     assert ran.called("docker push", "registry.example/team/ddpm-ray-worker:cpu-")
+    assert ran.called(CHART, "image.name=registry.example/team/ddpm-ray-operator:")
     assert not ran.called("kind")
 
 
 def test_a_kuberay_that_somebody_else_installed_is_left_alone(machine: Machine) -> None:
     machine.has_a_kuberay_of_its_own()
-    assert not machine.setup("--provider", "existing", "--skip-images").called("helm upgrade")
+    ran = machine.setup("--provider", "existing", "--skip-images")
+    assert not ran.called("helm upgrade", "kuberay")
+    assert ran.called(CHART)
 
 
 def test_on_an_existing_cluster_delete_uninstalls_only_what_this_script_installed(machine: Machine) -> None:
