@@ -118,7 +118,7 @@ class RayCluster(_Part):
         meta, key = self.metadata, self.metadata.key
         if key is None:
             return None
-        suspended, failure = self.status.get("RayClusterSuspended"), self.status.get("ReplicaFailure")
+        failure = self.status.get("ReplicaFailure")
         fact = Cluster(
             name=meta.name,
             uid=meta.uid,
@@ -126,7 +126,6 @@ class RayCluster(_Part):
             created=meta.creation_timestamp,
             deleted=meta.deletion_timestamp,
             suspended=bool(self.spec.suspend),
-            admitted=suspended.last_transition_time if suspended and suspended.status == "False" else None,
             head_ready=self.status.holds("HeadPodReady"),
             provisioned=self.status.holds("RayClusterProvisioned"),
             replica_failure=failure.message if failure and failure.status == "True" else None,

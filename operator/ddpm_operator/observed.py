@@ -38,7 +38,6 @@ class Cluster:
         attempt: from its label; None if there is no number in it.
         created, deleted: its creationTimestamp and deletionTimestamp.
         suspended: spec.suspend, as Kueue sets it.
-        admitted: when KubeRay's condition RayClusterSuspended last turned False; None if it never was True.
         head_ready, provisioned: KubeRay's conditions HeadPodReady and RayClusterProvisioned.
         replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
         has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
@@ -51,7 +50,6 @@ class Cluster:
     created: datetime
     deleted: datetime | None = None
     suspended: bool = False
-    admitted: datetime | None = None
     head_ready: bool = False
     provisioned: bool = False
     replica_failure: str | None = None

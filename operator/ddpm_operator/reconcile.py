@@ -12,6 +12,7 @@ Whatever RayCluster is not the present attempt's is deleted in every state.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ddpm_operator.actions import Action, Decision, DeleteCluster, DeleteSampling, WriteStatus
@@ -46,7 +47,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         # What it owns goes with it.
         return Decision()
     step = _cleaned_up(observed, _step(observed, _begun(observed.sampling, now.replace(microsecond=0))))
-    return _decision(observed.sampling, step, now)
+    return _decision(observed.sampling, _in_time(step, observed.sampling.spec), now)
 
 
 def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
@@ -112,7 +113,7 @@ def _ended(observed: Observed, draft: Draft) -> Step:
     expiry = clocks.expiry(observed.sampling.spec, draft.status)
     if expiry and draft.now >= expiry:
         return Step(draft, after=(DeleteSampling(observed.sampling.metadata.resource_version),))
-    return Step(draft, look=expiry)
+    return Step(draft)
 
 
 def _suspended(draft: Draft, spec: Spec) -> Draft:
@@ -127,7 +128,7 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
     draft = draft.put(phase=Phase.PENDING)
     due = clocks.retry_time(status)
     if due and draft.now < due:
-        return Step(_waiting(draft, spec, due), look=due)
+        return Step(_waiting(draft, spec, due))
     if not _nothing_left(observed, draft.now):
         why = f"The next attempt waits until nothing is left of attempt {status.attempt or 0}."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
@@ -206,6 +207,15 @@ def _cleaned_up(observed: Observed, step: Step) -> Step:
         holds, reason, message = True, "NothingLeft", "No RayCluster and no pod is left."
     draft = draft.say(ConditionType.CLEANED_UP, holds, reason, message)
     return Step(draft, step.before, (*step.after, *deletions), earliest(step.look, look))
+
+
+def _in_time(step: Step, spec: Spec) -> Step:
+    """Looks again when the next attempt or the resource's own end is due: nobody else tells of those."""
+    status = step.draft.status
+    if spec.suspend and not status.completion_time:
+        return step
+    due = clocks.expiry(spec, status) if status.completion_time else clocks.retry_time(status)
+    return replace(step, look=earliest(step.look, due)) if due and due > step.draft.now else step
 
 
 def _decision(sampling: DDPMSampling, step: Step, now: datetime) -> Decision:

@@ -11,7 +11,7 @@ from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.api.status import Result
 from ddpm_operator.lifecycle import clocks
 from ddpm_operator.lifecycle.attempts import end, fail, output_uri, rendering
-from ddpm_operator.lifecycle.diagnosis import Trouble, worker_out_of_memory
+from ddpm_operator.lifecycle.diagnosis import Trouble, trouble, worker_out_of_memory
 from ddpm_operator.lifecycle.draft import Draft
 from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress, renewed
 from ddpm_operator.lifecycle.step import Step
@@ -42,7 +42,7 @@ def ending(observed: Observed, draft: Draft) -> Step | None:
         case Done(result):
             return _complete(observed, draft, result)
         case Died(error, log):
-            return Step(fail(draft, spec, _cause(observed, error), error.hint, log))
+            return Step(fail(draft, spec, _cause(observed, draft, error), error.hint, log))
     return None
 
 
@@ -137,11 +137,16 @@ def _png(result: Finished) -> bytes | None:
     return png if 0 < len(png) <= LARGEST_PREVIEW else None
 
 
-def _cause(observed: Observed, error: Broken) -> Trouble:
+def _cause(observed: Observed, draft: Draft, error: Broken) -> Trouble:
     """What the driver died of, in the closed list's word; its pods may know better."""
     words = sentence(error.message)
     reason = next((it for it in FailureReason if it == error.reason), FailureReason.DRIVER_FAILED)
-    starved = worker_out_of_memory(observed.cluster_pods)
-    if reason is FailureReason.WORKER_LOST and starved:
-        reason, words = FailureReason.OUT_OF_MEMORY, f"{words} The worker pod {starved} was ended for its memory."
+    if reason is FailureReason.WORKER_LOST:
+        starved = worker_out_of_memory(observed.cluster_pods)
+        if starved:
+            reason, words = FailureReason.OUT_OF_MEMORY, f"{words} The worker pod {starved} ran out of memory."
+    elif reason is FailureReason.UNSCHEDULABLE and observed.cluster and draft.status.cluster:
+        found = trouble(observed.cluster, observed.cluster_pods, draft.status.cluster.start_time, draft.now)
+        if found:
+            reason, words = found.reason, f"{words} {found.message}"
     return Trouble(reason, words, certain=True)

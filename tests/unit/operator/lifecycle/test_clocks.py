@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from ddpm_operator.actions import DeleteSampling
+from ddpm_operator.actions import CreateCluster, DeleteSampling
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.lifecycle.clocks import backoff
+from ddpm_operator.observed import Answer, Fault, FaultKind
+from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
 
 
@@ -76,9 +78,6 @@ def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_dea
     observed = world.observe()
     (driver,) = world.drivers.values()
     assert driver.jobs[-1].state == "RUNNING"
-    from ddpm_operator.observed import Answer
-    from ddpm_operator.reconcile import reconcile
-
     world.wait(60)
     mute = replace(observed, driver=Answer(tuple(driver.jobs), None))
     decision = reconcile(mute, world.now)
@@ -164,6 +163,14 @@ def test_a_finished_resource_is_deleted_when_its_time_is_up_and_not_before(ttl: 
     assert isinstance(world.carried[-1], DeleteSampling)
     assert timedelta(0) <= world.now - done - timedelta(seconds=ttl) < timedelta(seconds=2)
     assert not world.clusters
+
+
+def test_a_rejected_resource_is_deleted_when_its_time_is_up_too() -> None:
+    world = World.of(ttlSecondsAfterFinished=60)
+    world.refuse = lambda it: (
+        Fault(FaultKind.KUBERAY_MISSING, "create it", "no") if isinstance(it, CreateCluster) else None
+    )
+    world.run(until=lambda it: it.gone)
 
 
 def test_a_sampling_without_a_time_to_live_stays() -> None:

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from ddpm_operator.actions import CreateCluster, SubmitJob
+from ddpm_operator.actions import CreateCluster, DeleteCluster, SubmitJob
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
-from ddpm_operator.observed import Job
+from ddpm_operator.observed import Job, Terminated
+from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
 
 Trouble = Callable[[World], object]
@@ -165,13 +166,26 @@ def test_a_lost_worker_that_was_ended_for_its_memory_is_out_of_memory() -> None:
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     worker = next(pod for pod in world.pods.values() if pod.role == "worker")
     (container,) = worker.containers
-    from ddpm_operator.observed import Terminated
-
     world.change(worker.uid, containers=(replace(container, restarts=1, last_end=Terminated("OOMKilled", 137)),))
     fails(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.OUT_OF_MEMORY
     assert worker.name in world.status.failure.message
+
+
+def test_a_driver_that_got_no_workers_fails_for_what_their_pods_wait_for() -> None:
+    world = World.of(samples=2000, resources={"maxWorkers": 1})
+    world.run(until=lambda it: it.drivers and any(driver.jobs for driver in it.drivers.values()))
+    worker = next(pod for pod in world.pods.values() if pod.role == "worker")
+    world.change(worker.uid, unschedulable="0/1 nodes are available: 1 Insufficient cpu.")
+    world.driver()
+    world.driver_fails("Unschedulable", "no worker came within 600 s")
+    world.look()
+    assert world.status.failure
+    assert world.status.failure.message == (
+        f"no worker came within 600 s. The worker pod {worker.name} fits no node: "
+        "0/1 nodes are available: 1 Insufficient cpu."
+    )
 
 
 def only_job(world: World, **fields: object) -> None:
@@ -310,9 +324,6 @@ def test_clusters_that_are_not_the_present_attempts_are_deleted() -> None:
         replace(own, name="nameless", uid="s2", attempt=None),
     ]
     world.clusters |= {it.name: it for it in strays}
-    from ddpm_operator.actions import DeleteCluster
-    from ddpm_operator.reconcile import reconcile
-
     deleted = [it for it in reconcile(world.observe(), world.now).actions if isinstance(it, DeleteCluster)]
     assert deleted == [DeleteCluster("stray", "s1"), DeleteCluster("nameless", "s2")]
 

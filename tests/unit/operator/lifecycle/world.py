@@ -263,8 +263,7 @@ class World:
                     raise Conflict
                 self._check_status(status)
                 self.history.append(status)
-                self._store(status=status)
-                self.due = self.now  # the operator hears of its own write
+                self._store(status=status)  # of its own writes the operator does not hear
             case Event():
                 self.told.append(action)
             case EnsureClaim():
