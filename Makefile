@@ -61,8 +61,12 @@ cluster-down: ## Take it down
 	@./kind-setup.sh --delete
 
 .PHONY: bench
-bench: .venv/ready ## Measure, about half an hour; figures go to docs/benchmarks.md
+bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.md
 	@for each in network noise guide memory; do $(BIN)/python benchmarks/$$each.py; done
+
+.PHONY: bench-cluster
+bench-cluster: .venv/ready ## Measure the operator against KubeRay's RayJob, on the cluster of `make cluster-up`
+	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py
 
 .PHONY: clean
 clean: ## Remove .venv, caches and out/
