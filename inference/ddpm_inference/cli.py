@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNEXPECTED = 4
 LINGER_SECONDS = 10.0
+LOOK_SECONDS = 0.2
 _OUR_FAULT = "this looks like an error of this program; its log says where"
 
 # What takes a second to import is imported where it is needed: --help and a refusal should come at once.
@@ -112,8 +113,10 @@ def _serve(board: Board, afterwards: ExitStack) -> None:
 
 
 def _linger(board: Board) -> None:
-    if board.ended:
-        board.heard.wait(LINGER_SECONDS)
+    until = time.monotonic() + LINGER_SECONDS
+    # Bit by bit: Python notices a signal that came just before a wait only after it.
+    while board.ended and time.monotonic() < until and not board.heard.wait(LOOK_SECONDS):
+        pass
 
 
 def _convert(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from ddpm_inference.interrupt import CLEANUP_SECONDS
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
+# They sleep bit by bit: Python notices a signal that came just before a sleep only after it.
 PROGRAM = """
 import time
 from ddpm_inference.interrupt import stoppable
@@ -19,7 +20,8 @@ from ddpm_inference.interrupt import stoppable
 try:
     with stoppable():
         print("ready", flush=True)
-        time.sleep(60)
+        for _ in range(6000):
+            time.sleep(0.01)
 except KeyboardInterrupt:
     print("in order")
 """
@@ -33,7 +35,8 @@ with interrupt.stoppable():
     while True:
         try:
             print("ready", flush=True)
-            time.sleep(60)
+            for _ in range(6000):
+                time.sleep(0.01)
         except KeyboardInterrupt:
             pass
 """

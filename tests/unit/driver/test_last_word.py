@@ -31,7 +31,7 @@ cli.LINGER_SECONDS = float(sys.argv[1])
 wait = Event.wait
 
 def told(event, timeout=None):
-    if timeout == cli.LINGER_SECONDS:
+    if timeout == cli.LOOK_SECONDS:
         print("waiting", flush=True)
     return wait(event, timeout)
 
