@@ -54,14 +54,14 @@ def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
     """The former status, said of the present spec; of a new sampling one in which nothing has happened yet."""
     spec, generation = sampling.spec, sampling.metadata.generation
     if sampling.status is None:
-        draft = Draft(Status(phase=Phase.PENDING), generation, now)
+        draft = Draft(Status(phase=Phase.PENDING), None, generation, now)
         draft = draft.put(failed_attempts=0, running_seconds=0, output=Result(uri=output_uri(sampling)))
         draft = draft.put(progress=progress(0, spec.samples))
         draft = draft.say(ConditionType.CLUSTER_READY, False, "NotBegun", "There has been no attempt yet.")
         draft = draft.say(ConditionType.RUNNING, False, "NotBegun", "There has been no attempt yet.")
         draft = draft.say(ConditionType.SUSPENDED, False, "NotAsked", "spec.suspend is false.")
-        return _unfinished(draft)
-    draft = Draft(sampling.status, generation, now).confirmed()
+        return _unfinished(draft).confirmed()
+    draft = Draft(sampling.status, sampling.status, generation, now).confirmed()
     former = sampling.status.progress
     if sampling.status.completion_time is None and former and former.total < spec.samples:
         done = progress(former.done, spec.samples)
@@ -139,8 +139,7 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
     try:
         chosen = plan(spec, kept=status.plan)
     except Unplannable as error:
-        words = sentence(error.message[:1].upper() + error.message[1:])
-        cause = Trouble(FailureReason.INVALID_SPEC, words, certain=True)
+        cause = Trouble(FailureReason.INVALID_SPEC, sentence(error.message), certain=True)
         return Step(reject(draft, spec, cause, f"{error.hint}; then run `kubectl ddpm retry`."))
     draft = begin(draft, observed.sampling, chosen)
     return Step(draft, after=create(observed, draft), look=draft.now + _NET)
@@ -149,8 +148,8 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
 def _waiting(draft: Draft, spec: Spec, due: datetime) -> Draft:
     status = draft.status
     following = (status.attempt or 0) + 1
-    left = count(spec.backoff_limit + 1 - (status.failed_attempts or 0), "attempt")
-    why = f"Attempt {following} begins at {due:%H:%M:%S} UTC; {left} left."
+    left = max(1, spec.backoff_limit + 1 - (status.failed_attempts or 0))
+    why = f"Attempt {following} begins at {due:%H:%M:%S} UTC; {count(left, 'attempt')} left."
     return draft.say(ConditionType.CLUSTER_READY, False, "WaitingToRetry", why)
 
 

@@ -38,8 +38,8 @@ def log_tail(log: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """A message from elsewhere as a sentence: no space around it, a full stop at its end."""
-    text = text.strip()
+    """A message from elsewhere as a sentence: a capital at its beginning, if that is a word, and a full stop."""
+    text = re.sub(r"^[a-z]+(?=[\s,;:])", lambda word: word[0].capitalize(), text.strip())
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 

@@ -19,7 +19,7 @@ from ddpm_operator.naming import claim_name, cluster_name
 from ddpm_operator.observed import Observed, Pod
 from ddpm_operator.render import Attempt
 from ddpm_operator.sizing import head_size, worker_size
-from ddpm_operator.texts import LONGEST_HINT, LONGEST_MESSAGE, clip, count, log_tail, redact
+from ddpm_operator.texts import LONGEST_HINT, LONGEST_MESSAGE, clip, count, log_tail, redact, sentence
 
 # Another attempt would meet the same.
 FINAL = frozenset(
@@ -175,7 +175,7 @@ def _failure(draft: Draft, spec: Spec, trouble: Trouble, hint: str, log: str) ->
     return Failure(
         reason=trouble.reason,
         message=clip(redact(trouble.message), LONGEST_MESSAGE),
-        hint=clip(redact(hint) or trouble.reason.hint, LONGEST_HINT),
+        hint=clip(sentence(redact(hint)) if hint else trouble.reason.hint, LONGEST_HINT),
         log_tail=log_tail(log),
         time=draft.now,
         backoff_limit=spec.backoff_limit,

@@ -17,11 +17,13 @@ class Draft:
     """The status as far as it is written.
 
     Attributes:
+        former: the status before this look.
         generation: of the spec that is looked at.
         now: in whole seconds, as a status keeps them.
     """
 
     status: Status
+    former: Status | None
     generation: int
     now: datetime
 
@@ -30,9 +32,9 @@ class Draft:
         return replace(self, status=self.status.model_copy(update=fields))
 
     def say(self, kind: ConditionType, holds: bool, reason: str, message: str) -> Self:
-        """Sets a condition. Its lastTransitionTime moves only if it did not hold and now does, or the reverse."""
+        """Sets a condition. Its lastTransitionTime moves only if its status is another than before this look."""
         word: Literal["True", "False"] = "True" if holds else "False"
-        former = condition(self.status, kind)
+        former = condition(self.former, kind)
         said = Condition(
             type=kind,
             status=word,

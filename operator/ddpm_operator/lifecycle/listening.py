@@ -19,7 +19,7 @@ from ddpm_operator.lifecycle.verdict import Ask, Died, Done, Underway, Verdict, 
 from ddpm_operator.naming import preview_name
 from ddpm_operator.observed import Answer, Observed, Silent
 from ddpm_operator.progress_document import Broken, Finished, ProgressDocument
-from ddpm_operator.texts import count, duration, redact, sentence
+from ddpm_operator.texts import duration, redact, sentence
 
 LARGEST_PREVIEW = 48 * 1024
 PREVIEW_EVERY = timedelta(seconds=30)
@@ -111,7 +111,8 @@ def _complete(observed: Observed, draft: Draft, result: Finished) -> Step:
     sampling = observed.sampling
     png = _png(result)
     shown = png is not None or observed.preview_written is not None
-    words = f"All {count(result.samples, 'sample')} are stored at {output_uri(sampling)}."
+    stored = "sample is" if result.samples == 1 else "samples are"
+    words = f"{result.samples:,} {stored} stored at {output_uri(sampling)}."
     draft = end(draft, sampling.spec, "Complete", words)
     draft = draft.put(
         phase=Phase.SUCCEEDED,

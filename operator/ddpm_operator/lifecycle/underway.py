@@ -189,12 +189,10 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
 
 
 def _too_late(spec: Spec, found: Trouble | None, what: str) -> Trouble:
-    waited = duration(spec.startup_deadline_seconds)
+    words = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
     if found:
-        return Trouble(found.reason, f"{found.message} It has been so for {waited}.", certain=True)
-    return Trouble(
-        FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{what} within {waited} of its admission.", certain=True
-    )
+        return Trouble(found.reason, f"{found.message} {words}", certain=True)
+    return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, words, certain=True)
 
 
 def _heads(observed: Observed) -> Sequence[Pod]:

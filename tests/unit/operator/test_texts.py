@@ -56,9 +56,18 @@ def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
     assert clip("abcdefg", 6) == "abcde…"
 
 
-def test_sentences_end_once() -> None:
-    assert sentence(" the disk is full ") == "the disk is full."
-    assert sentence("Really?") == "Really?"
+@pytest.mark.parametrize(
+    ("text", "as_sentence"),
+    [
+        (" the disk is full ", "The disk is full."),
+        ("Really?", "Really?"),
+        ("unet.pt is damaged", "unet.pt is damaged."),
+        ("s3://models cannot be read", "s3://models cannot be read."),
+        ("downs: too few", "Downs: too few."),
+    ],
+)
+def test_messages_from_elsewhere_become_sentences(text: str, as_sentence: str) -> None:
+    assert sentence(text) == as_sentence
 
 
 def test_nouns_agree_with_their_number() -> None:

@@ -58,7 +58,9 @@ def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_a
     until_late(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.UNSCHEDULABLE
-    assert world.status.failure.message.endswith("3 Insufficient cpu. It has been so for 2m00s.")
+    assert world.status.failure.message.endswith(
+        "3 Insufficient cpu. The attempt has not begun to sample within 2m00s of its admission."
+    )
     assert world.status.phase == Phase.FAILED
 
 

@@ -131,7 +131,7 @@ def test_what_another_attempt_would_meet_again_is_not_tried_again(reason: str) -
     assert world.holds(ConditionType.FAILED)
     assert world.status.attempt == 1
     assert world.status.failure
-    assert world.status.failure.message == "no such file: s3://models/unet.pt."
+    assert world.status.failure.message == "No such file: s3://models/unet.pt."
     assert world.status.failure.hint == FailureReason(reason).hint
     assert world.condition(ConditionType.FAILED).reason == reason
     assert world.status.failure.hint in world.condition(ConditionType.FAILED).message
@@ -183,7 +183,7 @@ def test_a_driver_that_got_no_workers_fails_for_what_their_pods_wait_for() -> No
     world.look()
     assert world.status.failure
     assert world.status.failure.message == (
-        f"no worker came within 600 s. The worker pod {worker.name} fits no node: "
+        f"No worker came within 600 s. The worker pod {worker.name} fits no node: "
         "0/1 nodes are available: 1 Insufficient cpu."
     )
 
@@ -228,7 +228,7 @@ def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() 
     world.look()
     failure = world.status.failure
     assert failure
-    assert (failure.reason, failure.message, failure.hint) == ("StorageFailed", "the disk is full.", "make room")
+    assert (failure.reason, failure.message, failure.hint) == ("StorageFailed", "The disk is full.", "Make room.")
     assert "secret" not in failure.log_tail
     assert "loading" in failure.log_tail
 

@@ -53,7 +53,11 @@ class Chaos:
 
     def _step(self) -> None:
         world = self.world
-        match self._draw.draw(st.sampled_from(["course", "course", "look", "look", "time", "harm", "user"])):
+        match self._draw.draw(st.sampled_from(["well", "well", "course", "look", "look", "time", "harm", "user"])):
+            case "well":
+                for _ in range(self._draw.draw(st.integers(1, 15))):
+                    world.step()
+                self._late.clear()  # the operator has seen all there is
             case "course":
                 self._move(COURSE)
             case "harm":

@@ -65,7 +65,10 @@ def test_a_quota_that_others_fill_is_waited_for_until_the_deadline() -> None:
     world.run(until=lambda it: it.at_rest)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.QUOTA_EXCEEDED
-    assert world.status.failure.message.endswith("exceeded quota: team. It has been so for 1m00s.")
+    assert world.status.failure.message == (
+        "The operator cannot create the RayCluster digits-1: exceeded quota: team. "
+        "The RayCluster could not be created within 1m00s of its admission."
+    )
 
 
 def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
@@ -132,7 +135,7 @@ def test_a_plan_that_cannot_follow_the_first_attempts_says_what_to_change() -> N
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.INVALID_SPEC
     assert world.status.failure.message == "The first attempt ran on GPUs, and resources.gpus is 0 now."
-    assert world.status.failure.hint.startswith("set resources.gpus to 1 or more")
+    assert world.status.failure.hint.startswith("Set resources.gpus to 1 or more")
     assert world.status.failure.hint.endswith("then run `kubectl ddpm retry`.")
 
 

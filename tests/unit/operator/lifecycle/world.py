@@ -228,10 +228,10 @@ class World:
         if self.gone:
             return
         decision = reconcile(self.observe(pods), self.now)
-        if between:
-            between()
         self.faults = ()
         self.due = None if decision.look_again is None else self.now + decision.look_again
+        if between:
+            between()
         for action in decision.actions:
             if len(self.carried) == self.dies_at:
                 self._die()
@@ -323,6 +323,7 @@ class World:
             assert new.output
             assert new.output.manifest_sha256 == sha(self.manifest)
             assert by_type[ConditionType.FAILED].status == "False"
+        assert new.observed_generation == self.sampling.metadata.generation
         assert (new.completion_time is not None) == (new.phase in (Phase.SUCCEEDED, Phase.FAILED))
         assert new.progress
         assert new.progress.done <= new.progress.total == spec.samples or new.completion_time
@@ -482,17 +483,22 @@ class World:
 
     # --- an ordinary course of things ---
 
+    def step(self) -> None:
+        """Half a second in which all goes well; the operator looks when it hears of something or it is time to."""
+        moved = self.kubelet() or self.kuberay() or self.driver()
+        self.wait(0.5)
+        if self.due and self.due <= self.now:
+            self.look()
+        elif not moved:
+            asleep = self.at_rest or self.sampling.spec.suspend
+            assert self.due or asleep, f"nobody will ever look again at {self.sampling.status}"
+            self.now = self.due or self.now
+            self.look()
+
     def run(self, until: Callable[[World], object], most: int = 2000) -> None:
-        """Everything takes its course; the operator looks when it hears of something or has asked to be woken."""
+        """Everything takes its course."""
         for _ in range(most):
             if until(self):
                 return
-            moved = self.kubelet() or self.kuberay() or self.driver()
-            self.wait(0.5)
-            if self.due and self.due <= self.now:
-                self.look()
-            elif not moved:
-                assert self.due, f"nobody will ever look again at {self.sampling.status}"
-                self.now = self.due
-                self.look()
+            self.step()
         raise AssertionError(f"not within {most} steps; the status is {self.sampling.status}")
