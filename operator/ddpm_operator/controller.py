@@ -107,7 +107,6 @@ class Controller:
             memory.faults = (error.fault,)
             return _later(memory)
         except Overtaken:
-            memory.sampling = None
             return OVERTAKEN_AGAIN
         except Unreadable as error:
             logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)

@@ -128,8 +128,9 @@ async def run(settings: Settings) -> None:
 def main() -> int:
     """The command `ddpm-operator`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # kopf would say of every event that it was told.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # They would say of every event that it was told, and of every probe that it was answered.
+    for name in ("kopf", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         asyncio.run(run(Settings.from_environment(os.environ)))
     except (SettingsFault, KeyUnusable, ApiError) as error:

@@ -16,7 +16,9 @@ KINDS = (
     ("v1", "PersistentVolumeClaim"),
     ("ray.io/v1", "RayCluster"),
     ("ray.io/v1", "RayJob"),
+    ("ddpm-ray.io/v1alpha1", "DDPMSampling"),
 )
+OPERATOR = "ddpm-ray"
 
 
 def collect(namespace: Namespace, folder: Path) -> None:
@@ -27,8 +29,9 @@ def collect(namespace: Namespace, folder: Path) -> None:
         for item in _items(namespace, api_version, kind):
             item["metadata"].pop("managedFields", None)
             (folder / f"{kind.lower()}-{item['metadata']['name']}.yaml").write_text(yaml.safe_dump(item))
-    for pod in _items(namespace, "v1", "Pod"):
-        _write_logs(namespace, pod, folder)
+    for place in (namespace, Namespace(namespace.cluster, OPERATOR)):
+        for pod in _items(place, "v1", "Pod"):
+            _write_logs(place, pod, folder)
 
 
 def _write_logs(namespace: Namespace, pod: Manifest, folder: Path) -> None:

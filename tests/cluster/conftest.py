@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
+from tests.cluster.operator_release import Operator
 from tests.cluster.s3 import s3_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,21 @@ def cluster(kubeconfig: Path | None) -> Cluster:
 def worker_image(cluster: Cluster) -> str:
     """WORKER_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
     return os.environ.get("WORKER_IMAGE") or _say(ROOT / "tests/images/build")
+
+
+@pytest.fixture(scope="session")
+def operator_image(cluster: Cluster) -> str:
+    """OPERATOR_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
+    return os.environ.get("OPERATOR_IMAGE") or _say(ROOT / "tests/images/build", "operator")
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, operator_image: str, worker_image: str) -> Operator:
+    """The operator of the tree, installed by the tree's chart as kind-setup.sh does it; it stays installed."""
+    helm = shutil.which("helm") or str(Path(_say(NODE / "build", "helm")) / "helm")
+    operator = Operator(cluster, Path(helm), ROOT / "charts/ddpm-ray", operator_image, worker_image)
+    operator.install()
+    return operator
 
 
 @pytest.fixture

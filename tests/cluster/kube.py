@@ -129,6 +129,27 @@ class Namespace:
         """`Cluster.wait` in this namespace."""
         return self.cluster.wait(api_version, kind, name, condition, seconds, what, self.name)
 
+    def wait_for_none(self, api_version: str, kind: str, seconds: float, selector: str = "") -> None:
+        """Waits until no object of a kind is left.
+
+        Raises:
+            NotInTime: with the names of those that are.
+        """
+        resource = self.cluster.resource(api_version, kind)
+        these = {"namespace": self.name, "label_selector": selector}
+        deadline = time.monotonic() + seconds
+        while True:
+            listed = resource.get(**these).to_dict()
+            names = [item["metadata"]["name"] for item in listed["items"]]
+            left = deadline - time.monotonic()
+            if not names:
+                return
+            if left <= 0:
+                raise NotInTime(f"after {seconds:g} s there is still {kind} {', '.join(names)}")
+            version = listed["metadata"]["resourceVersion"]
+            watch = resource.watch(**these, resource_version=version, timeout=int(left) + 1)
+            next((event for event in watch if event["type"] == "DELETED"), None)
+
     def run_pod(self, manifest: Manifest, seconds: float) -> str:
         """Runs a pod to its end and returns what it said.
 

@@ -1,0 +1,81 @@
+"""DDPMSamplings as users apply them, and what they wait for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.cluster.kube import Condition, Manifest, Namespace, has_condition
+
+API, KIND = "ddpm-ray.io/v1alpha1", "DDPMSampling"
+ENDS_WITHIN = 180.0
+GONE_WITHIN = 60.0
+
+# One pod of one CPU and 2 GiB, so that two samplings fit on a small machine.
+_POD = {"cpu": "1", "memory": "2Gi"}
+SMALL: dict[str, Any] = {
+    "model": {"uri": "builtin://mnist"},
+    "samples": 16,
+    "sampler": {"name": "dpmpp", "steps": 5},
+    "resources": {"head": _POD, "worker": _POD, "maxWorkers": 0},
+    "output": {"claim": {"size": "1Gi", "retentionPolicy": "Delete"}},
+}
+# Minutes of work: long enough to be met while it runs.
+LONG: dict[str, Any] = SMALL | {"samples": 4096, "sampler": {"name": "ddpm"}}
+
+OF_THE_OPERATOR = "app.kubernetes.io/managed-by=ddpm-operator"
+LEFT_OVERS = (
+    ("ray.io/v1", "RayCluster", ""),
+    ("v1", "Pod", ""),
+    ("v1", "Service", ""),
+    ("v1", "Secret", OF_THE_OPERATOR),
+    ("networking.k8s.io/v1", "NetworkPolicy", ""),
+)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """One DDPMSampling."""
+
+    namespace: Namespace
+    name: str
+
+    @classmethod
+    def apply(cls, namespace: Namespace, name: str, spec: Manifest) -> Sampling:
+        namespace.apply({"apiVersion": API, "kind": KIND, "metadata": {"name": name}, "spec": spec})
+        return cls(namespace, name)
+
+    def wait(self, condition: Condition, what: str, seconds: float = ENDS_WITHIN) -> Manifest:
+        """Its document, once a condition holds. One that has failed and was not to is not waited for."""
+        seen = self.namespace.wait(
+            API, KIND, self.name, lambda it: condition(it) or has_condition("Failed")(it), seconds, what
+        )
+        assert condition(seen), f"waited for {what}, and {self.name} failed: {seen['status'].get('failure')}"
+        return seen
+
+    def wait_for(self, condition: str, seconds: float = ENDS_WITHIN) -> Manifest:
+        return self.wait(has_condition(condition), f"{self.name} to be {condition}", seconds)
+
+    def wait_until_complete(self, samples: int) -> Manifest:
+        """Complete, with so many samples, and nothing left of the cluster."""
+
+        def ended(seen: Manifest) -> bool:
+            both = has_condition("Complete")(seen) and has_condition("CleanedUp")(seen)
+            return both and bool(seen["status"]["progress"]["total"] == samples)
+
+        return self.wait(ended, f"{self.name} to be complete with {samples} samples")
+
+    def delete(self) -> None:
+        self.namespace.cluster.resource(API, KIND).delete(name=self.name, namespace=self.namespace.name)
+
+    def wait_until_gone(self) -> None:
+        def gone(seen: Manifest) -> bool:
+            return not seen
+
+        self.namespace.wait(API, KIND, self.name, gone, GONE_WITHIN, f"{self.name} to be gone")
+
+
+def nothing_is_left(namespace: Namespace) -> None:
+    """No RayCluster, pod, service, secret or policy; they may take a moment."""
+    for api_version, kind, selector in LEFT_OVERS:
+        namespace.wait_for_none(api_version, kind, GONE_WITHIN, selector)

@@ -1,0 +1,202 @@
+"""The operator on a real cluster: what a user applies, what becomes of it, and that nothing is left."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cluster.conftest import KEPT
+from tests.cluster.kube import Manifest, Namespace, has_condition
+from tests.cluster.manifests import pod, secret
+from tests.cluster.operator_release import Operator
+from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left
+
+READ_WITHIN = 90.0
+DIGESTS = """
+import fsspec, hashlib, sys
+for uri in sys.argv[1:]:
+    with fsspec.open(uri) as file:
+        print(hashlib.sha256(file.read()).hexdigest())
+"""
+MAKE_BUCKET = "import s3fs, sys; s3fs.S3FileSystem().mkdir(sys.argv[1])"
+KEPT_CLAIM = {"claim": {"size": "1Gi"}}
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def local_samples(number: int, folder: Path) -> str:
+    """sha256 of samples.npy of SMALL, from a Ray of this machine's own."""
+    command = [str(Path(sys.executable).with_name("ddpm-sample")), "--ray_address", "None", "--quiet"]
+    flags = ["--model_path", "builtin://mnist", "--n_samples", str(number), "--sampler", "dpmpp", "--steps", "5"]
+    subprocess.run([*command, *flags, "--out_dir", str(folder)], check=True)
+    assert len(np.load(folder / "samples.npy")) == number
+    return hashlib.sha256((folder / "samples.npy").read_bytes()).hexdigest()
+
+
+def run_python(namespace: Namespace, image: str, code: str, *arguments: str, **mounts: str) -> list[str]:
+    """What a reader pod prints; a claim would be at /out."""
+    name = f"reader-{secrets.token_hex(3)}"
+    said = namespace.run_pod(pod(name, image, ["python", "-c", code, *arguments], **mounts), READ_WITHIN)
+    namespace.cluster.core.delete_namespaced_pod(name, namespace.name)
+    return said.split()
+
+
+def conditions(seen: Manifest) -> dict[str, str]:
+    return {one["type"]: one["status"] for one in seen["status"]["conditions"]}
+
+
+def reasons_of_events(namespace: Namespace, name: str) -> list[str]:
+    events = namespace.list("events.k8s.io/v1", "Event")
+    about = [event for event in events if event["regarding"].get("name") == name]
+    return [event["reason"] for event in sorted(about, key=lambda event: event["eventTime"] or "")]
+
+
+def keep(seconds: float, what: str) -> None:
+    """The time from apply to Complete, for the comparison with RayJob; no test depends on it."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    record = {"seconds": round(seconds, 1), "load": round(os.getloadavg()[0], 1), "cpus": os.cpu_count()}
+    (KEPT / f"{what}.json").write_text(json.dumps(record) + "\n")
+
+
+def test_a_sampling_becomes_images_on_a_claim_and_its_cluster_goes(
+    namespace: Namespace, worker_image: str, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    sampling = Sampling.apply(namespace, "digits", SMALL)
+    complete = sampling.wait_for("Complete")
+    keep(time.monotonic() - began, "sampling")
+    status = sampling.wait_until_complete(16)["status"]
+
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 1)
+    assert conditions(complete) | {"CleanedUp": ""} == {
+        "Accepted": "True",
+        "ClusterReady": "False",
+        "Running": "False",
+        "Complete": "True",
+        "Failed": "False",
+        "Suspended": "False",
+        "CleanedUp": "",
+    }
+    assert (status["progress"]["done"], status["progress"]["percent"]) == (16, 100)
+    assert "ddpm-ray-worker" in status["image"]
+    assert status["plan"]["why"]
+    nothing_is_left(namespace)
+
+    samples, manifest = run_python(
+        namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
+    )
+    assert samples == local_samples(16, tmp_path)
+    assert manifest == status["output"]["manifestSha256"]
+    picture = base64.b64decode(namespace.get("v1", "ConfigMap", "digits-preview")["binaryData"]["grid.png"])
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) <= 48 * 1024
+    told = [reason for reason in reasons_of_events(namespace, "digits") if reason != "Started"]
+    assert told == ["Accepted", "ClusterCreated", "Completed", "ClusterDeleted"]
+
+
+def test_two_at_once_one_of_them_to_s3(
+    namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    bucket = f"ddpm-test-{secrets.token_hex(4)}"
+    namespace.apply(secret("s3", s3_environment))
+    run_python(namespace, worker_image, MAKE_BUCKET, bucket, env_from="s3")
+    stored = {"output": {"uri": f"s3://{bucket}/digits"}, "credentialsSecretRef": {"name": "s3"}}
+
+    samplings = [
+        Sampling.apply(namespace, "stored", SMALL | stored),
+        Sampling.apply(namespace, "claimed", SMALL | {"samples": 8}),
+    ]
+    ended = [it.wait_until_complete(samples) for it, samples in zip(samplings, (16, 8), strict=True)]
+    places = [seen["status"]["output"]["uri"] for seen in ended]
+    assert places == [f"s3://{bucket}/digits", "pvc://claimed-output"]
+    nothing_is_left(namespace)
+    uri = f"s3://{bucket}/digits/samples.npy"
+    assert run_python(namespace, worker_image, DIGESTS, uri, env_from="s3") == [local_samples(16, tmp_path)]
+
+
+def test_samples_may_grow_while_it_runs_and_when_it_is_done(
+    namespace: Namespace, worker_image: str, tmp_path: Path
+) -> None:
+    spec = SMALL | {"samples": 96, "sampler": {"name": "ddpm", "steps": 200}}
+    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling.wait_for("Running")
+    Sampling.apply(namespace, "digits", spec | {"samples": 128})
+    sampling.wait_until_complete(128)
+    Sampling.apply(namespace, "digits", spec | {"samples": 160})
+    status = sampling.wait_until_complete(160)["status"]
+    assert status["progress"]["done"] == 160
+    nothing_is_left(namespace)
+    count = "import numpy; print(*numpy.load('/out/samples.npy').shape)"
+    assert run_python(namespace, worker_image, count, claim="digits-output")[0] == "160"
+
+
+@pytest.mark.parametrize("condition", ["Accepted", "Running"])
+def test_a_sampling_that_is_deleted_leaves_nothing(namespace: Namespace, condition: str) -> None:
+    sampling = Sampling.apply(namespace, "digits", LONG)
+    sampling.wait_for(condition)
+    sampling.delete()
+    sampling.wait_until_gone()
+    nothing_is_left(namespace)
+    namespace.wait_for_none("v1", "PersistentVolumeClaim", 60)
+
+
+def test_a_finished_sampling_is_deleted_when_its_time_is_up(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "digits", SMALL | {"output": KEPT_CLAIM, "ttlSecondsAfterFinished": 5})
+    sampling.wait_for("Complete")
+    sampling.wait_until_gone()
+    nothing_is_left(namespace)
+    assert namespace.get("v1", "PersistentVolumeClaim", "digits-output")["status"]["phase"] == "Bound"
+
+
+@pytest.mark.parametrize("condition", ["Accepted", "Running"])
+def test_an_operator_that_is_killed_goes_on_where_it_was(
+    namespace: Namespace, operator: Operator, condition: str
+) -> None:
+    sampling = Sampling.apply(
+        namespace, "digits", SMALL | {"samples": 64, "sampler": {"name": "ddpm", "steps": 200}}
+    )
+    sampling.wait_for(condition)
+    operator.kill()
+    status = sampling.wait_until_complete(64)["status"]
+    assert status["attempt"] == 1
+    nothing_is_left(namespace)
+
+
+def test_a_namespace_that_is_deleted_while_it_samples_goes(namespace: Namespace) -> None:
+    inner = f"{namespace.name}-inner"
+    with namespace.cluster.namespace(inner) as doomed:
+        Sampling.apply(doomed, "digits", LONG).wait_for("Running")
+
+
+def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
+    namespace: Namespace, operator: Operator
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", LONG)
+    sampling.wait_for("Running")
+    operator.uninstall()
+    try:
+        sampling.delete()
+        sampling.wait_until_gone()
+        nothing_is_left(namespace)
+    finally:
+        operator.install()
+
+
+def test_a_cluster_whose_owner_was_taken_from_it_is_swept_up(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "digits", LONG)
+    sampling.wait(lambda seen: bool(seen.get("status", {}).get("cluster")), "a cluster")
+    sampling.wait(has_condition("Running"), "digits to be running")
+    resource = namespace.cluster.resource("ddpm-ray.io/v1alpha1", "DDPMSampling")
+    resource.delete(name="digits", namespace=namespace.name, body={"propagationPolicy": "Orphan"})
+    sampling.wait_until_gone()
+    nothing_is_left(namespace)

@@ -1,0 +1,164 @@
+"""Whole lives of a sampling over HTTP, in which any one request goes wrong, or the operator dies after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from ddpm_operator.cluster import ClusterWork
+from ddpm_operator.controller import Controller
+from ddpm_operator.facts import Key, RayCluster, RayPod
+from ddpm_operator.kube_api import KubeApi
+from ddpm_operator.observed import Cluster, Pod, WorkerImage
+from ddpm_operator.ray_jobs import RayHead, new_session
+from ddpm_operator.render import OperatorPods
+from ddpm_operator.seen import Seen
+from ddpm_operator.templating import Templates
+from ddpm_operator.tokens import Tokens
+from tests.unit.operator.world.api_server import CLUSTERS, PODS, SAMPLINGS, ApiServer, kubelet_moves
+from tests.unit.operator.world.heads import Door
+
+N = 16
+MOST_LOOKS = 60
+SPEC = {"model": {"uri": "builtin://mnist"}, "samples": N, "output": {"uri": "s3://bucket/digits"}}
+Failure = Literal["refused", "lost", "dies"]
+
+
+@dataclass
+class Driver:
+    """What runs in a head: it takes jobs, and says its last word to one question only."""
+
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    has_word: bool = False
+
+    async def dashboard(self, request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            asked = await request.json()
+            if asked["submission_id"] in [job["submission_id"] for job in self.jobs]:
+                return web.Response(status=500, text="ValueError: Job already exists.")
+            self.jobs.append({"type": "SUBMISSION", "status": "RUNNING", **asked})
+            self.has_word = True
+            return web.json_response({})
+        return web.json_response(self.jobs)
+
+    async def progress(self, request: web.Request) -> web.StreamResponse:
+        if request.path != "/progress" or not self.has_word:
+            return web.Response(status=404)
+        self.has_word = False
+        self.jobs[-1]["status"] = "SUCCEEDED"
+        outcome = {
+            "manifestSha256": "ab" * 32,
+            "samples": N,
+            "sampled": N,
+            "output": "s3://bucket/digits",
+            "grid": None,
+        }
+        figures = {"done": N, "total": N, "percent": 100.0, "samplesPerSecond": 1.0, "etaSeconds": 0.0}
+        return web.json_response({"version": 1, "phase": "complete", **figures, "message": "", "outcome": outcome})
+
+
+class Operator:
+    """An operator that has just started: what it knows of clusters and pods it has listed."""
+
+    def __init__(self, api: KubeApi, server: ApiServer, find_head: Callable[[str, Tokens], RayHead]) -> None:
+        self.clusters: Seen[Cluster] = Seen()
+        self.pods: Seen[Pod] = Seen()
+        self._server = server
+        pods = OperatorPods("ddpm-ray", {"app": "operator"})
+        work = ClusterWork(api, self.clusters, Templates(), bytes(32), pods, find_head)
+        self.controller = Controller(api, work, self.clusters, self.pods, WorkerImage("worker:1", "2.60.0"))
+
+    def hears(self) -> None:
+        """Its watches have caught up."""
+        clusters = [RayCluster.model_validate(it).sight() for it in self._server.below(CLUSTERS)]
+        self.clusters.listed([it for it in clusters if it], self.clusters.uids())
+        pods = [RayPod.model_validate(it).sight() for it in self._server.below(PODS)]
+        self.pods.listed([it for it in pods if it], self.pods.uids())
+
+
+async def live(server: ApiServer, failure: Failure, driver: Driver) -> int:
+    """Looks until the sampling is done and cleaned up; returns how many requests that took."""
+    created = server.put(
+        f"{SAMPLINGS}/digits",
+        {
+            "apiVersion": "ddpm-ray.io/v1alpha1",
+            "kind": "DDPMSampling",
+            "metadata": {"name": "digits"},
+            "spec": SPEC,
+        },
+    )
+    key = Key("research", "digits", created["metadata"]["uid"])
+    dashboard, progress = Door(driver.dashboard), Door(driver.progress)
+    async with (
+        server.open() as api,
+        dashboard.open() as first,
+        progress.open() as second,
+        new_session() as session,
+    ):
+        operator = Operator(api, server, heads_at(session, first, second))
+        met = False
+        for _ in range(MOST_LOOKS):
+            kubelet_moves(server)
+            # After a trouble the watches are late as well.
+            if not met or failure == "dies":
+                operator.hears()
+            before = server.requests
+            after = await operator.controller.look(key)
+            met = server.fails_at is not None and before <= server.fails_at < server.requests
+            if failure == "dies" and met:
+                operator = Operator(api, server, heads_at(session, first, second))
+            elif after is None:
+                return server.requests
+    raise AssertionError(f"it is not done after {MOST_LOOKS} looks: {server.objects}")
+
+
+def heads_at(session: aiohttp.ClientSession, dashboard: str, driver: str) -> Callable[[str, Tokens], RayHead]:
+    return lambda ip, tokens: RayHead(session, dashboard, driver, tokens)
+
+
+def life(fails_at: int | None, failure: Failure) -> tuple[ApiServer, Driver, int]:
+    server = ApiServer(fails_at=fails_at, trouble="refused" if failure == "refused" else "lost")
+    driver = Driver()
+    return server, driver, asyncio.run(live(server, failure, driver))
+
+
+def reasons(server: ApiServer) -> list[str]:
+    return [it["reason"] for it in server.below("/apis/events.k8s.io/v1/namespaces/research/events")]
+
+
+def assert_all_is_well(server: ApiServer, driver: Driver) -> None:
+    status = server.objects[f"{SAMPLINGS}/digits"]["status"]
+    held = {one["type"] for one in status["conditions"] if one["status"] == "True"}
+    assert {"Complete", "CleanedUp"} <= held, status
+    assert (status["phase"], status["attempt"], status["progress"]["done"]) == ("Succeeded", 1, N)
+    assert {path.split("/")[-2] for path in server.objects} <= {"ddpmsamplings", "events"}
+    made = [count for (what, path), count in server.changed.items() if what == "made" and CLUSTERS in path]
+    assert made == [1]
+    assert len({job["submission_id"] for job in driver.jobs}) == len(driver.jobs)
+    assert max((reasons(server).count(reason) for reason in reasons(server)), default=0) <= 1
+
+
+def test_a_life_in_which_nothing_goes_wrong() -> None:
+    server, driver, requests = life(None, "refused")
+    assert_all_is_well(server, driver)
+    assert len(driver.jobs) == 1
+    assert json.loads(driver.jobs[0]["runtime_env"]["env_vars"]["DDPM_JOB"])["n_samples"] == N
+    assert reasons(server) == ["Accepted", "ClusterCreated", "Completed", "ClusterDeleted"]
+    assert requests < 25
+
+
+@pytest.mark.parametrize("failure", ["refused", "lost", "dies"])
+def test_whichever_request_goes_wrong_all_ends_well(failure: Failure) -> None:
+    _, _, requests = life(None, failure)
+    for fails_at in range(requests):
+        server, driver, _ = life(fails_at, failure)
+        assert_all_is_well(server, driver)
+        # What an operator has heard it keeps, if only itself survives.
+        assert failure == "dies" or len(driver.jobs) == 1
