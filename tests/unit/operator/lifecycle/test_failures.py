@@ -10,7 +10,7 @@ import pytest
 
 from ddpm_operator.actions import CreateCluster, DeleteCluster, SubmitJob
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
-from ddpm_operator.observed import Job, Terminated
+from ddpm_operator.observed import Container, Job, Terminated, Waiting
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
 
@@ -186,6 +186,31 @@ def test_a_driver_that_got_no_workers_fails_for_what_their_pods_wait_for() -> No
         f"No worker came within 600 s. The worker pod {worker.name} fits no node: "
         "0/1 nodes are available: 1 Insufficient cpu."
     )
+
+
+def test_pods_that_will_never_start_end_the_attempt_at_once() -> None:
+    world = World.of()
+    world.look()
+    world.kuberay()
+    (head,) = world.pods.values()
+    world.change(head.uid, containers=(Container("ray-head", Waiting("InvalidImageName", "not a reference")),))
+    world.look()
+    assert world.status.phase == Phase.FAILED
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.IMAGE_PULL_FAILED
+    assert world.status.failure.message == f"The head pod {head.name} cannot get its image: not a reference."
+
+
+def test_a_worker_that_cannot_come_back_does_not_end_a_run_that_goes_on_without_it() -> None:
+    world = World.of(samples=2000, resources={"maxWorkers": 2})
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING) and it.holds(ConditionType.CLUSTER_READY))
+    worker = next(pod for pod in world.pods.values() if pod.role == "worker")
+    waiting = Container("ray-worker", Waiting("InvalidImageName", "not a reference"))
+    world.change(worker.uid, phase="Pending", ready=False, containers=(waiting,))
+    world.look()
+    assert world.status.failure is None
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "ImagePullFailed"
+    assert world.holds(ConditionType.RUNNING)
 
 
 def only_job(world: World, **fields: object) -> None:

@@ -192,6 +192,15 @@ def test_the_cost_counts_the_cpus_of_all_pods_for_as_long_as_the_head_had_a_node
     assert world.status.cost.cpu_seconds == (1 + 2 * 2) * seconds
 
 
+def test_the_cost_counts_gpus_too() -> None:
+    world = World.of(resources={"gpus": 1})
+    world.run(until=lambda it: it.ended)
+    begun = next(it.cluster.scheduled_time for it in world.history if it.cluster and it.cluster.scheduled_time)
+    assert world.status.completion_time
+    assert world.status.cost
+    assert world.status.cost.gpu_seconds == (world.status.completion_time - begun).total_seconds()
+
+
 def test_the_head_alone_reads_a_claim_that_one_pod_can_mount_and_every_pod_one_for_many() -> None:
     modes = {"ReadWriteOnce": False, "ReadWriteMany": True}
     for mode, shared in modes.items():

@@ -330,6 +330,8 @@ class World:
         for condition in new.conditions:
             assert condition.observed_generation == self.sampling.metadata.generation
             assert condition.message, f"{condition.type} says nothing"
+        if (new.failed_attempts or 0) > spec.backoff_limit:
+            assert new.completion_time, "another attempt than backoffLimit allows"
         if old is None:
             return
         assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
