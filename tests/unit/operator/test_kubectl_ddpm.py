@@ -130,7 +130,7 @@ def test_the_plan_is_one_json_document_a_sampling(tmp_path: Path, capsys: Captur
         "batchSize": 32,
         "shards": 4,
     }
-    assert first["pods"] == [{"role": "head", "count": 1, "cpu": "2", "memory": "4Gi", "gpus": 0}]
+    assert first["pods"] == [{"role": "head", "count": 1, "cpu": "1", "memory": "2Gi", "gpus": 0}]
     assert first["output"] == {
         "claim": "digits-output",
         "size": "1Gi",
