@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
@@ -67,12 +68,14 @@ class Driver:
 class Operator:
     """An operator that has just started: what it knows of clusters and pods it has listed."""
 
-    def __init__(self, api: KubeApi, server: ApiServer, find_head: Callable[[str, Tokens], RayHead]) -> None:
+    def __init__(
+        self, api: KubeApi, server: ApiServer, find_head: Callable[[str, Tokens], RayHead], templates: Templates
+    ) -> None:
         self.clusters: Seen[Cluster] = Seen()
         self.pods: Seen[Pod] = Seen()
         self._server = server
         pods = OperatorPods("ddpm-ray", {"app": "operator"})
-        work = ClusterWork(api, self.clusters, Templates(), bytes(32), pods, find_head)
+        work = ClusterWork(api, self.clusters, templates, bytes(32), pods, find_head)
         self.controller = Controller(api, work, self.clusters, self.pods, WorkerImage("worker:1", "2.60.0"))
 
     def hears(self) -> None:
@@ -83,7 +86,7 @@ class Operator:
         self.pods.listed([it for it in pods if it], self.pods.uids())
 
 
-async def live(server: ApiServer, failure: Failure, driver: Driver) -> int:
+async def live(server: ApiServer, failure: Failure, driver: Driver, templates: Templates) -> int:
     """Looks until the sampling is done and cleaned up; returns how many requests that took."""
     created = server.put(
         f"{SAMPLINGS}/digits",
@@ -102,7 +105,7 @@ async def live(server: ApiServer, failure: Failure, driver: Driver) -> int:
         progress.open() as second,
         new_session() as session,
     ):
-        operator = Operator(api, server, heads_at(session, first, second))
+        operator = Operator(api, server, heads_at(session, first, second), templates)
         met = False
         for _ in range(MOST_LOOKS):
             kubelet_moves(server)
@@ -113,7 +116,7 @@ async def live(server: ApiServer, failure: Failure, driver: Driver) -> int:
             after = await operator.controller.look(key)
             met = server.fails_at is not None and before <= server.fails_at < server.requests
             if failure == "dies" and met:
-                operator = Operator(api, server, heads_at(session, first, second))
+                operator = Operator(api, server, heads_at(session, first, second), templates)
             elif after is None:
                 return server.requests
     raise AssertionError(f"it is not done after {MOST_LOOKS} looks: {server.objects}")
@@ -126,7 +129,7 @@ def heads_at(session: aiohttp.ClientSession, dashboard: str, driver: str) -> Cal
 def life(fails_at: int | None, failure: Failure) -> tuple[ApiServer, Driver, int]:
     server = ApiServer(fails_at=fails_at, trouble="refused" if failure == "refused" else "lost")
     driver = Driver()
-    return server, driver, asyncio.run(live(server, failure, driver))
+    return server, driver, asyncio.run(live(server, failure, driver, Templates()))
 
 
 def reasons(server: ApiServer) -> list[str]:
@@ -162,3 +165,26 @@ def test_whichever_request_goes_wrong_all_ends_well(failure: Failure) -> None:
         assert_all_is_well(server, driver)
         # What an operator has heard it keeps, if only itself survives.
         assert failure == "dies" or len(driver.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (
+            "kind: RayCluster\nmetadata: {{ metadata }}\n",
+            "raycluster.yaml.j2, line 2: every value is written through",
+        ),
+        ("kind: RayCluster\nmetadata: {{ nobody | tojson }}\n", "'nobody' is undefined"),
+        ("kind: RayCluster\nmetadata: {{ metadata | tojson }}\n", "apiVersion is not what the operator relies on"),
+    ],
+)
+def test_an_administrators_broken_template_is_reported_and_nothing_of_it_applied(
+    tmp_path: Path, template: str, says: str
+) -> None:
+    (tmp_path / "raycluster.yaml.j2").write_text(template)
+    server = ApiServer()
+    asyncio.run(live(server, "refused", Driver(), Templates(tmp_path)))
+    status = server.objects[f"{SAMPLINGS}/digits"]["status"]
+    assert status["phase"] == "Failed"
+    assert says in status["failure"]["message"]
+    assert {path.split("/")[-2] for path in server.objects} <= {"ddpmsamplings", "events"}
