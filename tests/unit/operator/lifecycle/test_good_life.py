@@ -143,7 +143,7 @@ def test_a_sampling_that_is_being_deleted_needs_nothing(world: World) -> None:
 def test_progress_is_written_at_most_once_in_three_seconds_however_often_the_operator_looks() -> None:
     world = World.of(**LARGE)
     while not world.at_rest:
-        _ = world.kubelet() or world.kuberay() or world.driver()
+        _ = world.collect_garbage() or world.kubelet() or world.kuberay() or world.driver()
         world.wait(0.5)
         world.look()
     running = [status for status in world.history if status.phase == Phase.RUNNING]
@@ -172,6 +172,19 @@ def test_the_preview_is_copied_at_most_once_in_thirty_seconds_and_written_at_the
     seconds = (world.status.completion_time - begun.last_update_time).total_seconds()
     assert 2 <= len(copies) <= seconds / 30 + 1
     assert [it.png for it in world.carried if isinstance(it, WritePreview)] == [b"hello"]
+
+
+def test_a_driver_that_says_nothing_new_is_not_written_down_again() -> None:
+    world = World.of(samples=640)
+    world.run(until=lambda it: it.stored >= 128)
+    for _ in range(2):
+        world.wait(3)
+        world.look()
+    written = len(world.history)
+    for _ in range(10):
+        world.wait(3)
+        world.look()
+    assert len(world.history) == written
 
 
 def test_a_second_look_at_the_same_changes_nothing(world: World) -> None:

@@ -16,7 +16,14 @@ from tests.unit.operator.lifecycle.world import World
 TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
 
 # What the world does by itself, more often than it does harm.
-COURSE: list[Callable[[World], object]] = [World.kuberay, World.kubelet, World.kubelet, World.driver, World.driver]
+COURSE: list[Callable[[World], object]] = [
+    World.kuberay,
+    World.collect_garbage,
+    World.kubelet,
+    World.kubelet,
+    World.driver,
+    World.driver,
+]
 HARM: list[Callable[[World], object]] = [
     World.driver_fails,
     World.driver_exits,

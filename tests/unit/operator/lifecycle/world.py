@@ -298,6 +298,7 @@ class World:
                 self.gone = True
                 for name in list(self.clusters):
                     self.remove_cluster(name)
+                    self.collect_garbage()
 
     def _owned(self, name: str, uid: str, **known: bool) -> None:
         if name in self.clusters and self.clusters[name].uid == uid:
@@ -348,13 +349,22 @@ class World:
     # --- what the world does by itself ---
 
     def remove_cluster(self, name: str) -> None:
-        """A RayCluster is deleted: its pods are asked to end."""
+        """A RayCluster is asked to go: it is still there for a while, and its pods end after it."""
+        self.clusters[name] = replace(self.clusters[name], deleted=self.clusters[name].deleted or self.now)
+        self.due = self.now
+
+    def collect_garbage(self) -> bool:
+        """A RayCluster that was asked to go is gone, and its pods are asked to end."""
+        name = next((it.name for it in self.clusters.values() if it.deleted), None)
+        if name is None:
+            return False
         del self.clusters[name]
         self.drivers.pop(name, None)
         for pod in list(self.pods.values()):
             if pod.cluster == name:
                 self.pods[pod.uid] = replace(pod, deleted=pod.deleted or self.now, ready=False)
         self.due = self.now
+        return True
 
     def change(self, uid: str, **fields: Any) -> None:  # noqa: ANN401 - of the pod
         self.pods[uid] = replace(self.pods[uid], **fields)
@@ -364,7 +374,12 @@ class World:
         """KubeRay makes the pods that a cluster lacks, unless its head has been ready before."""
         for cluster in self.clusters.values():
             there = [pod for pod in self.pods.values() if pod.cluster == cluster.name]
-            if cluster.provisioned or cluster.suspended or any(pod.role == "head" for pod in there):
+            if (
+                cluster.deleted
+                or cluster.provisioned
+                or cluster.suspended
+                or any(pod.role == "head" for pod in there)
+            ):
                 continue
             self._new_pod(cluster, "head")
             for _ in range(self.status.plan.workers if self.status.plan else 0):
@@ -487,7 +502,7 @@ class World:
 
     def step(self) -> None:
         """Half a second in which all goes well; the operator looks when it hears of something or it is time to."""
-        moved = self.kubelet() or self.kuberay() or self.driver()
+        moved = self.collect_garbage() or self.kubelet() or self.kuberay() or self.driver()
         self.wait(0.5)
         if self.due and self.due <= self.now:
             self.look()
