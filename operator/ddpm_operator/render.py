@@ -84,7 +84,7 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
     spec, plan = attempt.spec, attempt.plan
     queue = {QUEUE: spec.queue_name} if spec.queue_name else {}
     metadata: Manifest = {
-        **_identity(attempt, [_owned_by_sampling(attempt.sampling)]),
+        **_identity(attempt, [owned_by_sampling(attempt.sampling)]),
         "labels": {**attempt.labels, **queue},
         "annotations": {**_KEEPS_A_DEAD_HEAD_DEAD},
     }
@@ -163,7 +163,7 @@ def output_claim(templates: Templates, sampling: Metadata, spec: Spec) -> Manife
         "labels": {MANAGED_BY: MANAGER, SAMPLING: sampling.name},
     }
     if claim.retention_policy == "Delete":
-        metadata["ownerReferences"] = [_owned_by_sampling(sampling)]
+        metadata["ownerReferences"] = [owned_by_sampling(sampling)]
     values = {
         "metadata": metadata,
         "size": claim.size or claim_size(spec),
@@ -187,7 +187,7 @@ def preview(sampling: Metadata, png: bytes) -> Manifest:
             "name": preview_name(sampling),
             "namespace": sampling.namespace,
             "labels": {MANAGED_BY: MANAGER, SAMPLING: sampling.name},
-            "ownerReferences": [_owned_by_sampling(sampling)],
+            "ownerReferences": [owned_by_sampling(sampling)],
         },
         "binaryData": {PREVIEW_FILE: base64.b64encode(png).decode()},
     }
@@ -202,7 +202,8 @@ def _identity(attempt: Attempt, owners: list[JsonValue]) -> Manifest:
     }
 
 
-def _owned_by_sampling(sampling: Metadata) -> JsonValue:
+def owned_by_sampling(sampling: Metadata) -> JsonValue:
+    """The owner reference of what goes with the sampling."""
     return _owner(f"{GROUP}/{VERSION}", KIND, sampling.name, sampling.uid)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import get_args
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ddpm_operator.api import KIND, DDPMSampling
+from ddpm_operator.api.model import JsonValue
 
 _SHOULD = re.compile(r"^(?:Input|String|Tuple|Dictionary|Value) should")
 Location = tuple[int | str, ...]
@@ -51,7 +53,23 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def samplings(text: str, where: str) -> list[DDPMSampling]:
+class Written(NamedTuple):
+    """A DDPMSampling, and the document that it was written as, which may have labels and annotations."""
+
+    document: dict[str, JsonValue]
+    sampling: DDPMSampling
+
+    @classmethod
+    def read(cls, document: JsonValue) -> Written:
+        """
+        Raises:
+            pydantic.ValidationError: as `DDPMSampling.from_document`, which takes nothing but an object.
+        """
+        sampling = DDPMSampling.from_document(document)
+        return cls(document if isinstance(document, dict) else {}, sampling)
+
+
+def samplings(text: str, where: str) -> list[Written]:
     """Every DDPMSampling of a YAML text, other kinds passed over.
 
     Args:
@@ -61,15 +79,15 @@ def samplings(text: str, where: str) -> list[DDPMSampling]:
     Raises:
         FileFault: if one is wrong, or there is none.
     """
-    found: list[DDPMSampling] = []
+    found: list[Written] = []
     faults: list[str] = []
     for document, root in _documents(text, where):
         if document is None or (isinstance(document, dict) and document.get("kind", KIND) != KIND):
             continue
         try:
-            found.append(DDPMSampling.from_document(document))
+            found.append(Written.read(document))
         except ValidationError as error:
-            wrong = sorted((_line(root, item), _sentence(item)) for item in error.errors())
+            wrong = sorted((_line(root, item), sentence(item)) for item in error.errors())
             faults += [f"{where}:{line}: {sentence}" for line, sentence in wrong]
     if faults:
         raise FileFault(faults)
@@ -78,7 +96,7 @@ def samplings(text: str, where: str) -> list[DDPMSampling]:
     return found
 
 
-def _documents(text: str, where: str) -> Iterator[tuple[object, yaml.Node | None]]:
+def _documents(text: str, where: str) -> Iterator[tuple[JsonValue, yaml.Node | None]]:
     """Every document with its tree, which knows the lines."""
     try:
         loader = _Loader(text)
@@ -122,9 +140,15 @@ def _child(node: yaml.Node, part: int | str, line: int) -> tuple[int, yaml.Node 
     return line, None
 
 
-def _sentence(item: ErrorDetails) -> str:
+def sentence(item: ErrorDetails, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What is wrong, beginning with the field.
+
+    Args:
+        names: what to call a field by its path, where not by that.
+    """
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in _path(item))
     path = "".join(parts).lstrip(".") or "the document"
+    path = names.get(path, path)
     match item["type"]:
         case "missing":
             return f"{path} is missing"

@@ -1,0 +1,35 @@
+"""DDPMSamplings from Python, with the rights of the person who runs it.
+
+>>> client = Client.open()
+>>> client.submit({"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"},
+...                "spec": {"model": {"uri": "builtin://mnist"}, "samples": 100}})
+>>> for digits in client.watch("digits"):
+...     print(digits.status)
+>>> client.fetch("digits", Path("digits"))
+"""
+
+from ddpm_operator.client.client import Client, Submitted
+from ddpm_operator.client.faults import (
+    ClientFault,
+    Damaged,
+    NotAllowed,
+    NotFound,
+    Refused,
+    SamplingFailed,
+    Unreachable,
+)
+from ddpm_operator.client.fetch import Fetched, FetchedFile
+
+__all__ = [
+    "Client",
+    "ClientFault",
+    "Damaged",
+    "Fetched",
+    "FetchedFile",
+    "NotAllowed",
+    "NotFound",
+    "Refused",
+    "SamplingFailed",
+    "Submitted",
+    "Unreachable",
+]

@@ -1,0 +1,157 @@
+"""The DDPMSamplings of one namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from pydantic import ValidationError
+
+from ddpm_operator import paths
+from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
+from ddpm_operator.client import head_log
+from ddpm_operator.client.connection import APPLY, Connection, Document
+from ddpm_operator.client.faults import NotFound, Refused
+from ddpm_operator.client.fetch import Fetched, Told, fetch, nobody
+
+FIELD_MANAGER = "kubectl-ddpm"
+
+# The items of a list come without it.
+_IDENTITY: Document = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
+
+
+class Submitted(NamedTuple):
+    """A sampling as the API server has taken it, and what that was to it."""
+
+    sampling: DDPMSampling
+    was: Literal["created", "changed", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Client:
+    """What a person does with DDPMSamplings. Every method raises a ClientFault."""
+
+    connection: Connection
+
+    @classmethod
+    def open(cls, namespace: str | None = None, context: str | None = None) -> Self:
+        """Connects as kubectl does, in the namespace of its context if no other is given."""
+        return cls(Connection.open(namespace, context))
+
+    @property
+    def namespace(self) -> str:
+        return self.connection.namespace
+
+    def list(self, *, everywhere: bool = False) -> tuple[DDPMSampling, ...]:
+        """All samplings of the namespace, or of the whole cluster, by namespace and name."""
+        path = paths.ALL_SAMPLINGS if everywhere else paths.samplings(self.namespace)
+        items = self.connection.request("GET", path)["items"]
+        found = [
+            _typed(_IDENTITY | item)
+            for item in (items if isinstance(items, list) else ())
+            if isinstance(item, dict)
+        ]
+        return tuple(sorted(found, key=lambda one: (one.metadata.namespace, one.metadata.name)))
+
+    def get(self, name: str) -> DDPMSampling:
+        """
+        Raises:
+            NotFound: if there is none of this name.
+        """
+        try:
+            return _typed(self.connection.request("GET", f"{paths.samplings(self.namespace)}/{name}"))
+        except NotFound as fault:
+            raise self._absent(name, fault) from fault
+
+    def submit(self, manifest: Document) -> Submitted:
+        """Creates a sampling, or changes the one of its name as far as that can be: more `samples` let it grow.
+
+        Args:
+            manifest: a DDPMSampling as in YAML; it goes to the client's namespace.
+
+        Raises:
+            Refused: with the API server's sentence.
+        """
+        metadata = manifest["metadata"]
+        name = metadata["name"] if isinstance(metadata, dict) else None
+        path = f"{paths.samplings(self.namespace)}/{name}"
+        try:
+            before = _typed(self.connection.request("GET", path)).metadata.generation
+        except NotFound:
+            before = None
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        taken = _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+        if before is None:
+            return Submitted(taken, "created")
+        return Submitted(taken, "unchanged" if taken.metadata.generation == before else "changed")
+
+    def watch(self, name: str) -> Iterator[DDPMSampling]:
+        """A sampling as it is, and again after every change, without an end of its own.
+
+        Raises:
+            NotFound: if there is none of this name, or none any more.
+        """
+        for document in self.connection.watch(paths.samplings(self.namespace), name):
+            if document is None:
+                raise self._absent(name)
+            yield _typed(_IDENTITY | document)
+
+    def log(self, sampling: DDPMSampling, *, follow: bool) -> Iterator[bytes]:
+        """The driver's log, from its beginning, as long as its head pod is there.
+
+        Args:
+            follow: goes on until the head is gone.
+
+        Raises:
+            NotFound: if there is no head pod, or no driver in it yet.
+        """
+        return head_log.read(self.connection, sampling, follow=follow)
+
+    def fetch(self, name: str, folder: Path, told: Told = nobody) -> Fetched:
+        """Brings the samples of a complete sampling into a folder, every file checked against its manifest.
+
+        Files that are there already, whole, are not fetched again.
+
+        Args:
+            told: is called with the bytes that have come and those that are to come, again and again.
+
+        Raises:
+            SamplingFailed: if it has failed.
+            NotFound: if it is not complete.
+            Damaged: if a file is not what the manifest says; it is not kept.
+        """
+        return fetch(self.connection, self.get(name), folder, told)
+
+    def delete(self, name: str) -> DDPMSampling:
+        """Deletes a sampling and, behind it, its cluster; returns what it was.
+
+        Raises:
+            NotFound: if there is none of this name.
+        """
+        was = self.get(name)
+        options: Document = {"preconditions": {"uid": was.metadata.uid}, "propagationPolicy": "Background"}
+        self.connection.request("DELETE", f"{paths.samplings(self.namespace)}/{name}", body=options)
+        return was
+
+    def _absent(self, name: str, fault: NotFound | None = None) -> NotFound:
+        if fault and name not in fault.message:
+            return NotFound(
+                "the cluster knows no DDPMSamplings", "ask its administrator to install ddpm-ray's chart"
+            )
+        return NotFound(
+            f"there is no DDPMSampling {name} in the namespace {self.namespace}",
+            "`kubectl ddpm list --all-namespaces` shows all there are",
+        )
+
+
+def _typed(document: Document) -> DDPMSampling:
+    try:
+        return DDPMSampling.from_document(document)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise Refused(
+            f"a DDPMSampling of the cluster is not as this command knows it: {where}: {error.errors()[0]['msg']}",
+            "use the kubectl-ddpm of the operator's own version",
+        ) from error

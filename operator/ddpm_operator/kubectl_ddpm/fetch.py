@@ -1,0 +1,58 @@
+"""`kubectl ddpm fetch`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from ddpm_operator.client import Client, Fetched
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+from ddpm_operator.texts import count
+
+
+def add_to(commands: Commands) -> None:
+    command = add_command(commands, "fetch", _fetch, "bring a complete sampling's images to this machine")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there")
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Brings samples.npy and grid.png into a folder, each checked against the sampling's manifest.
+
+    Where no samples.npy was asked for, the shards come. A pod with your rights reads them. What is there is
+    not fetched again.
+    """
+    fetched = _with_a_bar(client_of(options), options.name, options.folder)
+    if options.json:
+        print_json(
+            {
+                "name": options.name,
+                "folder": str(fetched.folder),
+                "samples": fetched.manifest.n_samples,
+                "manifestSha256": fetched.manifest_sha256,
+                "files": [{**one.file._asdict(), "wasThere": one.was_there} for one in fetched.files],
+            }
+        )
+        return 0
+    for one in fetched.files:
+        print(f"{fetched.folder / one.file.path}{'  (was there)' if one.was_there else ''}")
+    words = count(fetched.manifest.n_samples, "sample")
+    print(f"{words}, every file as the manifest has it ({fetched.manifest_sha256[:12]})", file=sys.stderr)
+    return 0
+
+
+def _with_a_bar(client: Client, name: str, folder: Path) -> Fetched:
+    """A bar on a terminal; nothing in a log."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting a reader pod", total=None)
+        return client.fetch(
+            name,
+            folder,
+            lambda come, of: progress.update(task, description=name, completed=come, total=of),
+        )

@@ -1,0 +1,53 @@
+"""`kubectl ddpm logs`."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import sys
+from collections.abc import Iterable, Iterator
+
+from ddpm_operator.api import DDPMSampling
+from ddpm_operator.client.standing import has_ended, sentence
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+
+
+def add_to(commands: Commands) -> None:
+    command = add_command(commands, "logs", _logs, "show the driver's log, or what the status keeps of it")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("-f", "--follow", action="store_true", help="go on until the cluster is gone")
+
+
+def _logs(options: argparse.Namespace) -> int:
+    """Shows the driver's log while its cluster is there; afterwards what the status keeps of its end."""
+    client = client_of(options)
+    sampling = client.get(options.name)
+    if has_ended(sampling):
+        said: Iterable[str] = kept(sampling)
+        print(f"{options.name} has ended; this is what its status keeps of it", file=sys.stderr)
+    else:
+        said = lines(client.log(sampling, follow=options.follow))
+    for line in said:
+        if options.json:
+            print_json({"line": line})
+        else:
+            print(line, flush=options.follow)
+    return 0
+
+
+def kept(sampling: DDPMSampling) -> list[str]:
+    """The end of a failed driver's log, if the status has it, and what there is to say of the end."""
+    failure = sampling.status.failure if sampling.status else None
+    tail = failure.log_tail.splitlines() if failure else []
+    return [*tail, sentence(sampling)]
+
+
+def lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Whole lines of a text that comes in pieces, which may cut a character in two."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    for chunk in chunks:
+        *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+        yield from whole
+    if rest:
+        yield rest

@@ -1,0 +1,61 @@
+"""`kubectl ddpm submit`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ddpm_operator.client import Client, Refused
+from ddpm_operator.kubectl_ddpm.files import read
+from ddpm_operator.kubectl_ddpm.flags import add_flags, given, sampling_of
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+from ddpm_operator.resource_file import FileFault, Written, samplings
+
+_EXAMPLES = """\
+examples:
+  kubectl ddpm submit digits --model_path builtin://mnist --n_samples 100 --sampler dpmpp --steps 20
+  kubectl ddpm submit digits --model_path builtin://mnist --n_samples 500 --sampler dpmpp --steps 20   lets it grow
+  kubectl ddpm submit -f examples/digits.yaml"""
+
+
+def add_to(commands: Commands) -> None:
+    command = add_command(commands, "submit", _submit, "create a sampling, or let one grow", epilog=_EXAMPLES)
+    command.add_argument("name", nargs="?", metavar="NAME", help="of the sampling; with flags")
+    command.add_argument("-f", "--filename", metavar="FILE", help="YAML file, or - for standard input")
+    add_flags(command)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    """Creates DDPMSamplings from flags or from a file. The same with more samples lets one grow."""
+    wanted = _wanted(options)
+    client = client_of(options)
+    for one in wanted:
+        _check_namespace(one, client)
+    for one in wanted:
+        sampling, was = client.submit(one.document)
+        name = sampling.metadata.name
+        if options.json:
+            print_json({"name": name, "namespace": sampling.metadata.namespace, "was": was})
+        else:
+            print(f"{name} {was}; follow it with `kubectl ddpm watch {name} -n {sampling.metadata.namespace}`")
+    return 0
+
+
+def _wanted(options: argparse.Namespace) -> list[Written]:
+    fields = given(options)
+    if options.filename is None:
+        if options.name is None:
+            raise FileFault(["say which sampling: NAME with flags, or -f FILE"])
+        return [sampling_of(options.name, fields)]
+    if options.name is not None or fields:
+        raise FileFault([f"{options.filename} says it all: leave NAME and the other flags out"])
+    return samplings(*read(options.filename))
+
+
+def _check_namespace(one: Written, client: Client) -> None:
+    metadata = one.document["metadata"]
+    named = metadata.get("namespace") if isinstance(metadata, dict) else None
+    if named not in (None, client.namespace):
+        raise Refused(
+            f"{one.sampling.metadata.name} is for the namespace {named}, not for {client.namespace}",
+            f"say --namespace {named}",
+        )
