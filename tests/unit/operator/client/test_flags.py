@@ -1,0 +1,48 @@
+"""The guide's flags as a DDPMSampling."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from ddpm_operator.kubectl_ddpm.flags import add_flags, given, sampling_of
+from ddpm_operator.resource_file import FileFault, Written
+
+
+def meant_by(line: str) -> Written:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return sampling_of("digits", given(parser.parse_args(line.split())))
+
+
+def test_only_what_was_given_is_sent() -> None:
+    document = meant_by("--model builtin://mnist --n-samples 16 --sampler ddim --eta 0.5 --downs 8 16").document
+    assert document["metadata"] == {"name": "digits"}
+    assert document["spec"] == {
+        "model": {"uri": "builtin://mnist", "downs": [8, 16]},
+        "samples": 16,
+        "sampler": {"name": "ddim", "eta": "0.5"},
+    }
+
+
+def test_a_share_of_a_gpu_is_a_number_of_tasks() -> None:
+    spec = meant_by("--model_path builtin://mnist --gpus 2 --num_gpus_per_task 0.25").sampling.spec
+    assert (spec.samples, spec.resources.gpus, spec.resources.tasks_per_gpu) == (100, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--n_samples 5", "--model_path is missing"),
+        ("--model ./net.pt", "--model_path ./net.pt is a file of this machine"),
+        ("--model builtin://mnist --n_samples 0", "--n_samples must be greater than or equal to 1, not 0"),
+        ("--model builtin://mnist --timesteps 5 --steps 6", "--steps: steps cannot be more than timesteps"),
+        ("--model builtin://mnist --num_gpus_per_task 0.3", "--num_gpus_per_task must be 1 divided by a whole"),
+        ("--model builtin://mnist --output_uri /tmp", "--output_uri"),
+    ],
+)
+def test_a_wrong_flag_is_named(line: str, says: str) -> None:
+    with pytest.raises(FileFault) as caught:
+        meant_by(line)
+    assert caught.value.faults[0].startswith(says)
