@@ -21,10 +21,13 @@ def read(connection: Connection, sampling: DDPMSampling, *, follow: bool) -> Ite
     selector = (
         f"{SAMPLING_UID}={sampling.metadata.uid},{ATTEMPT}={status.attempt if status else 0},ray.io/node-type=head"
     )
-    found = connection.request("GET", pods(sampling.metadata.namespace), {"labelSelector": selector})["items"]
+    wanted = {"labelSelector": selector, "fieldSelector": "status.phase=Running"}
+    found = connection.request("GET", pods(sampling.metadata.namespace), wanted)["items"]
     heads = [item["metadata"] for item in (found if isinstance(found, list) else ()) if isinstance(item, dict)]
     if not heads or not isinstance(heads[0], dict):
-        raise NotFound(f"{name} has no head pod now", f"`kubectl ddpm status {name}` says where it stands")
+        raise NotFound(
+            f"{name} has no head pod that runs now", f"`kubectl ddpm status {name}` says where it stands"
+        )
     pod = Pod(connection, sampling.metadata.namespace, str(heads[0]["name"]))
     command = ["sh", "-c", f'exec tail -n +1 {"-F" if follow else ""} "$({_NEWEST})"']
     return _lines(connection, pod, command, name, follow=follow)
