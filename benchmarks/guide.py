@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
+from networks import GUIDE
 from rich.console import Console
 from rich.table import Table
 from timing import machine
@@ -29,12 +30,10 @@ from ddpm_inference.address import Target
 from ddpm_inference.checkpoint import save
 from ddpm_inference.cluster import connected
 from ddpm_inference.driver import run
-from ddpm_inference.job import Job, ModelSpec, TrainedSchedule
+from ddpm_inference.job import Job, TrainedSchedule
 from ddpm_inference.models import build
 from ddpm_inference.progress import Phase, Progress
 from ddpm_inference.sampling.schedule import schedule
-
-SPEC = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step")
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ class Measured:
 
 def guide_task(index: int, path: str, betas: Tensor, acp: Tensor, acp_prev: Tensor) -> tuple[int, np.ndarray]:
     """Draws one sample: arXiv 2006.11239, algorithm 2, with the variance "large"."""
-    network = build(SPEC)
+    network = build(GUIDE)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.eval()
     with torch.no_grad():
-        x = torch.randn(1, *SPEC.image_shape)
+        x = torch.randn(1, *GUIDE.image_shape)
         for t in reversed(range(len(betas))):
             eps = network(x, torch.full((1,), t))
             x0 = (torch.sqrt(1 / acp[t]) * x - torch.sqrt(1 / acp[t] - 1) * eps).clamp(-1, 1)
@@ -124,7 +123,7 @@ class Clock:
 def ours(samples: int, sampler: str, scale: Scale, folder: Path) -> Measured:
     """One run of this program."""
     path = folder / "net.safetensors"
-    save(path, network().state_dict(), SPEC, TrainedSchedule(name="linear", timesteps=scale.timesteps))
+    save(path, network().state_dict(), GUIDE, TrainedSchedule(name="linear", timesteps=scale.timesteps))
     job = Job.model_validate(
         {
             "model": {"uri": str(path)},
@@ -142,7 +141,7 @@ def ours(samples: int, sampler: str, scale: Scale, folder: Path) -> Measured:
 
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(SPEC)
+    return build(GUIDE)
 
 
 def median(runs: Sequence[Measured]) -> Measured:

@@ -1,8 +1,9 @@
-"""What the noise costs beside the network's step: `python benchmarks/noise.py`; half a minute."""
+"""What the noise costs beside the network's step: `python benchmarks/noise.py`; a minute."""
 
 from __future__ import annotations
 
 import torch
+from networks import GUIDE, shipped
 from timing import machine, medians
 
 from ddpm_inference.job import ModelSpec
@@ -11,16 +12,6 @@ from ddpm_inference.models.predictor import predictor
 from ddpm_inference.sampling.noise import NoiseSource
 
 T = 500
-
-
-NETWORKS = {
-    "the shipped network, Unet 24 48 96": ModelSpec(
-        name="Unet", downs=(24, 48, 96), time_emb_dim=32, img_size=28, time_embedding="step"
-    ),
-    "the guide's network, Unet 8 16 32": ModelSpec(
-        name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step"
-    ),
-}
 
 
 def measure(spec: ModelSpec, batch: int) -> dict[str, float]:
@@ -33,9 +24,10 @@ def measure(spec: ModelSpec, batch: int) -> dict[str, float]:
 
 def main() -> None:
     print(f"{machine()}\n784 values a sample, one thread: us per sample-step, median")
-    for words, spec in NETWORKS.items():
+    for words, spec in {"the shipped network": shipped(), "the guide's network": GUIDE}.items():
         print(
-            f"{words}\n" + " batch" + "".join(f"{name:>14}" for name in ("torch.randn", "Philox", "step", "share"))
+            f"{words}, {spec.name} {' '.join(map(str, spec.downs))}\n batch"
+            + "".join(f"{name:>14}" for name in ("torch.randn", "Philox", "step", "share"))
         )
         for batch in (1, 16, 32, 64):
             taken = measure(spec, batch)

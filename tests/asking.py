@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from tests.rays import free_port
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -34,8 +35,7 @@ class Client:
 
     @classmethod
     def at_a_free_port(cls) -> Client:
-        with socket.create_server(("", 0)) as server:
-            return cls(server.getsockname()[1])
+        return cls(free_port())
 
     @property
     def environment(self) -> dict[str, str]:

@@ -54,7 +54,7 @@ def python_without(folder: Path, *packages: str) -> Path:
 @contextmanager
 def ray_head(folder: Path, python: Path, *options: str, token: str | None = None) -> Iterator[Head]:
     """Starts a head in a working folder and an environment of its own; ends it and all that belongs to it."""
-    gcs, client = _free_port(), _free_port()
+    gcs, client = free_port(), free_port()
     temporary = folder / "ray"
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
     environment = {
@@ -170,8 +170,9 @@ def running(pids: Iterable[int]) -> set[int]:
     return {pid for pid in pids if pid in _parents() and _state(pid) not in "ZX"}
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def free_port() -> int:
+    """A port of this machine that nobody listens at just now."""
+    with socket.create_server(("", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
