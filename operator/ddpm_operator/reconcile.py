@@ -20,7 +20,7 @@ from ddpm_operator.api import ConditionType, DDPMSampling, FailureReason, Phase,
 from ddpm_operator.api.status import Result
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.lifecycle import clocks
-from ddpm_operator.lifecycle.attempts import begin, end, output_uri, reject
+from ddpm_operator.lifecycle.attempts import begin, end, image_of, output_uri, reject
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.events import events
@@ -81,7 +81,7 @@ def _step(observed: Observed, draft: Draft) -> Step:
     if draft.status.completion_time:
         return _ended(observed, draft)
     if spec.suspend:
-        return Step(_suspended(heard(observed, draft), spec))
+        return Step(_suspended(observed, heard(observed, draft)))
     if draft.holds(ConditionType.SUSPENDED):
         draft = draft.say(ConditionType.SUSPENDED, False, "Resumed", "spec.suspend is false again.")
     if draft.status.cluster:
@@ -116,10 +116,14 @@ def _ended(observed: Observed, draft: Draft) -> Step:
     return Step(draft)
 
 
-def _suspended(draft: Draft, spec: Spec) -> Draft:
+def _suspended(observed: Observed, draft: Draft) -> Draft:
+    """Names the image that pods would run, too: `kubectl ddpm submit` brings a checkpoint with a pod of it."""
+    spec = observed.sampling.spec
     why = "spec.suspend is true. The samples that are done stay done."
     if draft.status.cluster:
         draft = end(draft, spec, "Suspended", why)
+    if not draft.status.attempt:
+        draft = draft.put(image=image_of(observed, draft))
     return draft.put(phase=Phase.SUSPENDED).say(ConditionType.SUSPENDED, True, "Asked", why)
 
 
@@ -133,6 +137,10 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
         why = f"The next attempt waits until nothing is left of attempt {status.attempt or 0}."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
         return Step(draft, look=draft.now + _NET)
+    objection = observed.limits.objection(spec)
+    if objection:
+        cause = Trouble(FailureReason.INVALID_SPEC, objection.message, certain=True)
+        return Step(reject(draft, spec, cause, objection.hint))
     missing = _missing_claim(observed)
     if missing:
         return _without_claim(draft, spec, missing)

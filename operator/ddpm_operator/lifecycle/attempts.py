@@ -6,12 +6,11 @@ part of the attempt any more, only something to be cleaned up.
 
 from __future__ import annotations
 
-import re
-
 from ddpm_operator.api import ConditionType, DDPMSampling, Failure, FailureReason, Phase, Plan, Spec
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.api.status import Cluster as ClusterStatus
 from ddpm_operator.api.status import Cost
+from ddpm_operator.image_reference import repository
 from ddpm_operator.lifecycle.clocks import running_seconds
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft
@@ -56,6 +55,8 @@ def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
         plan=chosen,
         cluster=cluster,
         failure=None,
+        # Before the first attempt it was only what would have been taken then.
+        image=status.image if status.attempt else None,
         start_time=status.start_time or admitted,
     )
     draft = draft.say(ConditionType.ACCEPTED, True, "Planned", summary(spec, chosen))
@@ -108,10 +109,15 @@ def rendering(observed: Observed, draft: Draft) -> Attempt:
         number=status.attempt,
         spec=sampling.spec,
         plan=status.plan,
-        image=status.image or sampling.spec.image or observed.image.reference,
+        image=image_of(observed, draft),
         ray_version=observed.image.ray_version,
         shared_output=_shared_output(observed),
     )
+
+
+def image_of(observed: Observed, draft: Draft) -> str:
+    """What the pods run: that of the attempts so far, else what is asked for, else the operator's default."""
+    return draft.status.image or observed.sampling.spec.image or observed.image.reference
 
 
 def digest_of(pod: Pod, asked: str) -> str | None:
@@ -124,7 +130,7 @@ def digest_of(pod: Pod, asked: str) -> str | None:
     if found is None:
         return None
     found = found.removeprefix("docker-pullable://")
-    return found if "@sha256:" in found and _repository(found) == _repository(asked) else asked
+    return found if "@sha256:" in found and repository(found) == repository(asked) else asked
 
 
 def output_uri(sampling: DDPMSampling) -> str:
@@ -137,15 +143,6 @@ def summary(spec: Spec, chosen: Plan) -> str:
     where = count(chosen.workers, "worker") if chosen.workers else "the head alone"
     gpus = f" with {count(chosen.gpus, 'GPU')} in all" if chosen.gpus else ""
     return f"{count(spec.samples, 'sample')} of {spec.model.uri} on {chosen.device}, by {where}{gpus}."
-
-
-def _repository(reference: str) -> str:
-    """An image's full name without tag and digest: ``mnist:1`` is ``docker.io/library/mnist``."""
-    name = re.sub(r":[^:/]*$", "", reference.partition("@")[0])
-    registry, _, rest = name.partition("/")
-    if not rest:
-        return f"docker.io/library/{name}"
-    return name if re.search(r"[.:]|^localhost$", registry) else f"docker.io/{name}"
 
 
 def _shared_output(observed: Observed) -> bool:

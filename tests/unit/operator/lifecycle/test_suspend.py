@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddpm_operator.api import ConditionType, EventReason, Phase
-from tests.unit.operator.lifecycle.world import World
+from tests.unit.operator.lifecycle.world import IMAGE, World
 
 
 def suspended() -> World:
@@ -47,6 +47,15 @@ def test_a_new_sampling_that_is_suspended_makes_nothing() -> None:
     world.edit(suspend=False)
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
+
+
+def test_before_the_first_attempt_the_image_is_named_but_not_kept() -> None:
+    world = World.of(suspend=True)
+    world.look()
+    assert world.status.image == IMAGE.reference
+    world.edit(suspend=False)
+    world.look()
+    assert (world.status.attempt, world.status.image) == (1, None)
 
 
 def test_going_on_waits_until_the_last_pod_is_gone() -> None:
