@@ -22,9 +22,10 @@ from ddpm_operator.actions import (
 )
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.cluster import ClusterWork, NotYet, Overtaken, Refused
+from ddpm_operator.cluster import ClusterWork, NoPreview, NotYet, Overtaken, Refused
 from ddpm_operator.facts import Key, PersistentVolumeClaim
 from ddpm_operator.kube_api import ApiError, KubeApi
+from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.naming import claim_name
 from ddpm_operator.observed import Answer, Cluster, Fault, Observed, OutputClaim, Pod, Silent, WorkerImage
 from ddpm_operator.progress_document import ProgressDocument
@@ -56,7 +57,8 @@ class _Memory:
     claim: OutputClaim | None = None
     silent: Silent | None = None
     last_word: tuple[str, int, ProgressDocument] | None = None
-    preview_written: datetime | None = None
+    preview_tried: datetime | None = None
+    preview_written: bool = False
     secrets: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)
     faults: tuple[Fault, ...] = ()
@@ -73,16 +75,24 @@ class Controller:
     Args:
         clusters, pods: as the watches have told of them.
         image: for pods of samplings that name none.
+        limits: what samplings may name.
     """
 
     def __init__(
-        self, api: KubeApi, work: ClusterWork, clusters: Seen[Cluster], pods: Seen[Pod], image: WorkerImage
+        self,
+        api: KubeApi,
+        work: ClusterWork,
+        clusters: Seen[Cluster],
+        pods: Seen[Pod],
+        image: WorkerImage,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._api = api
         self._work = work
         self._clusters = clusters
         self._pods = pods
         self._image = image
+        self._limits = limits
         self._memories: dict[Key, _Memory] = {}
 
     def has_written(self, key: Key, version: str) -> bool:
@@ -141,6 +151,10 @@ class Controller:
                 memory.sampling = sampling = await self._work.carry_out(sampling, action)
             except NotYet:
                 continue
+            except NoPreview as error:
+                logger.warning("%s: %s", key, error)
+                memory.preview_tried = datetime.now(UTC)
+                continue
             _remember(memory, action)
             if said:
                 logger.info("%s: %s", key, said)
@@ -177,8 +191,10 @@ class Controller:
             image=self._image,
             clusters=clusters,
             pods=self._pods.of(key),
+            preview_tried=memory.preview_tried,
             preview_written=memory.preview_written,
             faults=memory.faults,
+            limits=self._limits,
         )
 
     async def _claim(self, key: Key, sampling: DDPMSampling, memory: _Memory) -> OutputClaim | None:
@@ -233,7 +249,7 @@ def _remember(memory: _Memory, action: Action) -> None:
         case CreateNetworkPolicy(_, uid):
             memory.policies.add(uid)
         case CopyPreview() | WritePreview():
-            memory.preview_written = datetime.now(UTC)
+            memory.preview_tried, memory.preview_written = datetime.now(UTC), True
 
 
 def _later(memory: _Memory) -> float:

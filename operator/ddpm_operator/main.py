@@ -38,9 +38,13 @@ class StandsStill(Exception):
 
 
 def watches(
-    queue: WorkQueue, controller: Controller, clusters: Seen[Cluster], pods: Seen[Pod]
+    queue: WorkQueue, controller: Controller, clusters: Seen[Cluster], pods: Seen[Pod], *, everywhere: bool
 ) -> kopf.OperatorRegistry:
-    """What kopf is asked to do: to watch, to tell, and to answer the probe."""
+    """What kopf is asked to do: to watch, to tell, and to answer the probe.
+
+    Args:
+        everywhere: in all namespaces, where CRDs that come later are noticed too.
+    """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
@@ -51,6 +55,8 @@ def watches(
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660
         settings.posting.enabled = False
+        # Namespaces and CRDs belong to the whole cluster, of which an operator of a few namespaces knows nothing.
+        settings.scanning.disabled = not everywhere
 
     @kopf.on.login(registry=registry)
     async def login(settings: kopf.OperatorSettings, **_: object) -> kopf.ConnectionInfo | None:
@@ -92,6 +98,7 @@ async def run(settings: Settings) -> None:
     Raises:
         ApiError: if the API server cannot be reached, or does not let the operator start.
         KeyUnusable: if the operator's key is broken.
+        StandsStill: if there is nothing that it may watch.
     """
     async with connected() as api, new_session() as session:
         key = await operator_key(api, settings.pods.namespace, settings.key_secret)
@@ -105,20 +112,29 @@ async def run(settings: Settings) -> None:
             operator=settings.pods,
             find_head=functools.partial(RayHead.of_pod, session),
         )
-        controller = Controller(api, work, clusters, pods, settings.worker)
+        controller = Controller(api, work, clusters, pods, settings.worker, settings.limits)
         queue = WorkQueue(controller.look, LOOKS_AT_ONCE)
-        resync = Resync(api, clusters, pods)
+        resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.
         for found in await resync.once():
             queue.ask(found)
-        logger.info("looks after the DDPMSamplings of all namespaces")
+        where = resync.within
+        if not where.kuberay:
+            logger.warning("KubeRay is not there: until it is, in version 1.6 or newer, samplings fail")
+        if settings.namespaces and not where.namespaces:
+            raise StandsStill(f"none of the namespaces to watch can be listed: {', '.join(settings.namespaces)}")
+        logger.info("looks after the DDPMSamplings of %s", ", ".join(where.namespaces) or "all namespaces")
         sweeping = asyncio.create_task(resync.for_ever(queue))
+        start_again = asyncio.Event()
+        sweeping.add_done_callback(lambda _: start_again.set())
         try:
             await kopf.operator(
-                registry=watches(queue, controller, clusters, pods),
-                clusterwide=True,
+                registry=watches(queue, controller, clusters, pods, everywhere=not settings.namespaces),
+                clusterwide=not settings.namespaces,
+                namespaces=where.namespaces,
                 standalone=True,
                 liveness_endpoint=HEALTH,
+                stop_flag=start_again,
             )
         finally:
             sweeping.cancel()
@@ -133,7 +149,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         asyncio.run(run(Settings.from_environment(os.environ)))
-    except (SettingsFault, KeyUnusable, ApiError) as error:
+    except (SettingsFault, KeyUnusable, ApiError, StandsStill) as error:
         logger.error("the operator cannot start: %s", error)
         return 1
     return 0

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Literal
 
 from ddpm_operator.api import DDPMSampling
+from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.progress_document import ProgressDocument
 
 JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
@@ -199,6 +200,7 @@ class FaultKind(StrEnum):
     NOT_FOUND = "NotFound"  # something that the object refers to
     TAKEN = "Taken"  # an object of this name is there, and it is not ours
     TEMPLATE = "Template"  # TemplateFault
+    PREVIEW = "Preview"  # the preview could not be written, for whatever reason; nothing else needs it
     TRANSIENT = "Transient"  # 429, 5xx, the network
 
 
@@ -226,8 +228,10 @@ class Observed:
         clusters, pods: of all attempts, those that are going away included.
         claim: the output's; None if it is not there, or the output is no claim.
         driver: None if the head was not asked.
-        preview_written: when this operator last wrote the preview; None if it does not remember.
+        preview_tried: when this operator last tried to write the preview; None if it does not remember.
+        preview_written: it did so with success.
         faults: of the actions of the look before this one, none of them carried out since.
+        limits: what samplings may name.
     """
 
     sampling: DDPMSampling
@@ -236,8 +240,10 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     claim: OutputClaim | None = None
     driver: Silent | Answer | None = None
-    preview_written: datetime | None = None
+    preview_tried: datetime | None = None
+    preview_written: bool = False
     faults: tuple[Fault, ...] = ()
+    limits: Limits = UNLIMITED
 
     @property
     def cluster(self) -> Cluster | None:

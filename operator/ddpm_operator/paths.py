@@ -37,5 +37,9 @@ def config_maps(namespace: str) -> str:
     return _core(namespace, "configmaps")
 
 
+def pods(namespace: str) -> str:
+    return _core(namespace, "pods")
+
+
 def _core(namespace: str, plural: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{plural}"

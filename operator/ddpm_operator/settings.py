@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddpm_operator.limits import Limits
 from ddpm_operator.observed import WorkerImage
 from ddpm_operator.render import OperatorPods
 
@@ -23,40 +24,64 @@ class Settings:
         pods: the operator's own, which network policies let in.
         key_secret: name of the Secret with its key, in its own namespace.
         worker: for samplings that name no image.
+        namespaces: those that are watched; empty for all.
+        limits: what samplings may name.
         templates: a folder with an administrator's replacements, if there are any.
     """
 
     pods: OperatorPods
     key_secret: str
     worker: WorkerImage
+    namespaces: tuple[str, ...]
+    limits: Limits
     templates: Path | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Reads OPERATOR_NAMESPACE, _LABELS (JSON) and _KEY_SECRET, WORKER_IMAGE, RAY_VERSION and TEMPLATES.
+        """Reads the variables that the chart's deployment.yaml sets.
 
         Raises:
             SettingsFault: with the variable's name.
         """
-
-        def value(name: str) -> str:
-            found = environment.get(name, "")
-            if not found:
-                raise SettingsFault(f"{name} is not set: install the operator with the chart, which sets it")
-            return found
-
-        try:
-            labels = json.loads(value("OPERATOR_LABELS"))
-        except json.JSONDecodeError as error:
-            raise SettingsFault(f"OPERATOR_LABELS is no JSON: {error}") from error
-        if not isinstance(labels, dict) or not labels:
-            raise SettingsFault("OPERATOR_LABELS has to be an object with the labels of the operator's own pods")
         templates = environment.get("TEMPLATES")
         return cls(
-            pods=OperatorPods(
-                value("OPERATOR_NAMESPACE"), {str(key): str(label) for key, label in labels.items()}
+            pods=OperatorPods(_text(environment, "OPERATOR_NAMESPACE"), _labels(environment, "OPERATOR_LABELS")),
+            key_secret=_text(environment, "OPERATOR_KEY_SECRET"),
+            worker=WorkerImage(_text(environment, "WORKER_IMAGE"), _text(environment, "RAY_VERSION")),
+            namespaces=_names(environment, "WATCH_NAMESPACES"),
+            limits=Limits(
+                images=_names(environment, "ALLOWED_IMAGES"),
+                service_accounts=_names(environment, "ALLOWED_SERVICE_ACCOUNTS"),
+                uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
             ),
-            key_secret=value("OPERATOR_KEY_SECRET"),
-            worker=WorkerImage(value("WORKER_IMAGE"), value("RAY_VERSION")),
             templates=Path(templates) if templates else None,
         )
+
+
+def _text(environment: Mapping[str, str], name: str) -> str:
+    found = environment.get(name, "")
+    if not found:
+        raise SettingsFault(f"{name} is not set: install the operator with the chart, which sets it")
+    return found
+
+
+def _json(environment: Mapping[str, str], name: str) -> object:
+    try:
+        value: object = json.loads(_text(environment, name))
+    except json.JSONDecodeError as error:
+        raise SettingsFault(f"{name} is no JSON: {error}") from error
+    return value
+
+
+def _labels(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    labels = _json(environment, name)
+    if not isinstance(labels, dict) or not labels:
+        raise SettingsFault(f"{name} has to be an object with the labels of the operator's own pods")
+    return {str(key): str(label) for key, label in labels.items()}
+
+
+def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    names = _json(environment, name)
+    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+        raise SettingsFault(f"{name} has to be a list of texts, as the chart writes it")
+    return tuple(names)

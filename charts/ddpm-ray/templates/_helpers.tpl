@@ -1,5 +1,5 @@
 {{- define "ddpm-ray.name" -}}
-{{ printf "%s" .Release.Name | trunc 50 | trimSuffix "-" }}-operator
+{{ .Release.Name | trunc 50 | trimSuffix "-" }}-operator
 {{- end }}
 
 {{/* What tells the operator's pods from others; the attempts' NetworkPolicies let in exactly these. */}}

@@ -1,0 +1,75 @@
+"""What an administrator lets samplings name: images, service accounts, schemes of URIs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddpm_operator.api import Spec
+from ddpm_operator.image_reference import repository
+
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What a sampling names and may not.
+
+    Attributes:
+        message: the field, what it says and what it may say.
+        hint: what to do about it.
+    """
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Lists of what is allowed; in each, ``*`` allows everything.
+
+    Attributes:
+        images: a repository, with any tag or digest; one tag or digest of it; or, with a slash at its end, all
+            repositories below a name. The operator's own worker image needs no place here.
+        service_accounts: names, in the sampling's own namespace. Pods without one get the namespace's default.
+        uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
+    """
+
+    images: tuple[str, ...] = (ANY,)
+    service_accounts: tuple[str, ...] = (ANY,)
+    uri_schemes: tuple[str, ...] = (ANY,)
+
+    def objection(self, spec: Spec) -> Objection | None:
+        """The first thing in a spec that is not allowed; None if all is."""
+        image = spec.image
+        if image and not any(_matches(image, allowed) for allowed in self.images):
+            return _objection("spec.image", image, "images", self.images)
+        account = spec.pod_overrides.service_account_name if spec.pod_overrides else None
+        if account and not {account, ANY} & set(self.service_accounts):
+            field = "spec.podOverrides.serviceAccountName"
+            return _objection(field, account, "serviceAccounts", self.service_accounts)
+        for field, uri in (("spec.model.uri", spec.model.uri), ("spec.output.uri", spec.output.uri)):
+            scheme = (uri or "").partition("://")[0]
+            if scheme and not {scheme, ANY} & set(self.uri_schemes):
+                return _objection(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
+        return None
+
+
+UNLIMITED = Limits()
+
+
+def _matches(image: str, allowed: str) -> bool:
+    if allowed in (ANY, image):
+        return True
+    if allowed.endswith("/"):
+        return repository(image).startswith(repository(f"{allowed}x").removesuffix("x"))
+    has_tag_or_digest = "@" in allowed or ":" in allowed.rpartition("/")[2]
+    return not has_tag_or_digest and repository(image) == repository(allowed)
+
+
+def _objection(field: str, said: str, value: str, allowed: tuple[str, ...]) -> Objection:
+    instead = f"allowed are {', '.join(allowed)}" if allowed else "none is allowed"
+    return Objection(
+        f"{field} says {said}, which the administrator of this operator does not allow: {instead}.",
+        "Say something else there, in a new DDPMSampling where the field is immutable; or ask the administrator "
+        f"to extend the chart's value allowed.{value}, then run `kubectl ddpm retry`.",
+    )

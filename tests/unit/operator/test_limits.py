@@ -1,0 +1,102 @@
+"""What an administrator allows samplings to name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from ddpm_operator.actions import CreateCluster
+from ddpm_operator.api import ConditionType, DDPMSampling, FailureReason, Spec
+from ddpm_operator.limits import UNLIMITED, Limits
+from ddpm_operator.observed import Observed, WorkerImage
+from ddpm_operator.reconcile import reconcile
+
+MakeSpec = Callable[..., Spec]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "image", "may"),
+    [
+        ("*", "anything:1", True),
+        ("registry.example.com/ddpm/", "registry.example.com/ddpm/worker:1", True),
+        ("registry.example.com/ddpm/", "registry.example.com/ddpm/gpu/worker@sha256:" + "0" * 64, True),
+        ("registry.example.com/ddpm/", "registry.example.com/ddpm-evil/worker:1", False),
+        ("registry.example.com/", "registry.example.com.evil.org/worker:1", False),
+        ("registry.example.com/ddpm/worker", "registry.example.com/ddpm/worker:2", True),
+        ("registry.example.com/ddpm/worker", "registry.example.com/ddpm/worker@sha256:" + "0" * 64, True),
+        ("registry.example.com/ddpm/worker", "registry.example.com/ddpm/worker-2:1", False),
+        ("registry.example.com:5000/worker", "registry.example.com:5000/worker:1", True),
+        ("registry.example.com:5000/worker", "registry.example.com:6000/worker:1", False),
+        ("registry.example.com/worker:1", "registry.example.com/worker:1", True),
+        ("registry.example.com/worker:1", "registry.example.com/worker:2", False),
+        ("registry.example.com/worker:1", "registry.example.com/worker:1@sha256:" + "0" * 64, False),
+        ("team/", "docker.io/team/worker:1", True),
+        ("team/", "team/worker:1", True),
+        ("worker", "docker.io/library/worker:1", True),
+        ("team/", "registry.example.com/team/worker:1", False),
+    ],
+)
+def test_an_image_is_allowed_by_its_repository_its_tag_or_the_folder_it_is_in(
+    make_spec: MakeSpec, allowed: str, image: str, may: bool
+) -> None:
+    assert (Limits(images=(allowed,)).objection(make_spec(image=image)) is None) is may
+
+
+@pytest.mark.parametrize(
+    ("limits", "fields", "says"),
+    [
+        (Limits(images=()), {"image": "worker:1"}, "spec.image says worker:1"),
+        (
+            Limits(service_accounts=("sampler",)),
+            {"podOverrides": {"serviceAccountName": "admin"}},
+            "spec.podOverrides.serviceAccountName says admin",
+        ),
+        (
+            Limits(uri_schemes=("builtin",)),
+            {"model": {"uri": "https://host/m.pt"}},
+            "spec.model.uri says https://",
+        ),
+        (
+            Limits(uri_schemes=("builtin", "pvc")),
+            {"output": {"uri": "s3://bucket/digits"}},
+            "spec.output.uri says s3://",
+        ),
+    ],
+)
+def test_what_is_not_allowed_is_named_with_its_field(
+    make_spec: MakeSpec, limits: Limits, fields: dict[str, object], says: str
+) -> None:
+    spec = make_spec(**fields)
+    objection = limits.objection(spec)
+    assert objection
+    assert objection.message.startswith(says)
+    assert "allowed" in objection.hint
+    assert UNLIMITED.objection(spec) is None
+
+
+def test_a_sampling_that_names_nothing_gets_what_the_operator_has() -> None:
+    spec = Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 1})
+    assert Limits(images=(), service_accounts=(), uri_schemes=("builtin",)).objection(spec) is None
+
+
+def test_a_sampling_beyond_the_limits_fails_with_a_hint_and_gets_no_cluster() -> None:
+    sampling = DDPMSampling.from_document(
+        {
+            "apiVersion": "ddpm-ray.io/v1alpha1",
+            "kind": "DDPMSampling",
+            "metadata": {"name": "digits", "namespace": "research", "uid": "0e2f7b1c", "resourceVersion": "1"},
+            "spec": {"model": {"uri": "builtin://mnist"}, "samples": 1, "image": "evil.example.com/worker:1"},
+        }
+    )
+    limits = Limits(images=("registry.example.com/",))
+    observed = Observed(sampling, WorkerImage("worker:1", "2.60.0"), limits=limits)
+    decision = reconcile(observed, datetime(2026, 11, 23, tzinfo=UTC))
+    assert not [it for it in decision.actions if isinstance(it, CreateCluster)]
+    (written,) = [it.status for it in decision.actions if hasattr(it, "status")]
+    assert (written.phase, written.failure.reason) == ("Failed", FailureReason.INVALID_SPEC)
+    assert "registry.example.com/" in written.failure.message
+    assert "allowed.images" in written.failure.hint
+    accepted = next(it for it in written.conditions if it.type == ConditionType.ACCEPTED)
+    assert (accepted.status, accepted.reason) == ("False", FailureReason.INVALID_SPEC)

@@ -1,0 +1,59 @@
+"""What an installation decides, as the operator reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ddpm_operator.limits import Limits
+from ddpm_operator.observed import WorkerImage
+from ddpm_operator.render import OperatorPods
+from ddpm_operator.settings import Settings, SettingsFault
+
+ENVIRONMENT = {
+    "OPERATOR_NAMESPACE": "ddpm-ray",
+    "OPERATOR_LABELS": '{"app": "operator"}',
+    "OPERATOR_KEY_SECRET": "key",
+    "WORKER_IMAGE": "worker:1",
+    "RAY_VERSION": "2.60.0",
+    "WATCH_NAMESPACES": '["research"]',
+    "ALLOWED_IMAGES": '["*"]',
+    "ALLOWED_SERVICE_ACCOUNTS": "[]",
+    "ALLOWED_URI_SCHEMES": '["builtin", "s3"]',
+    "TEMPLATES": "/etc/templates",
+}
+
+
+def test_the_charts_variables_are_read() -> None:
+    assert Settings.from_environment(ENVIRONMENT) == Settings(
+        pods=OperatorPods("ddpm-ray", {"app": "operator"}),
+        key_secret="key",
+        worker=WorkerImage("worker:1", "2.60.0"),
+        namespaces=("research",),
+        limits=Limits(images=("*",), service_accounts=(), uri_schemes=("builtin", "s3")),
+        templates=Path("/etc/templates"),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - {"TEMPLATES"}))
+def test_a_variable_that_is_missing_is_named(name: str) -> None:
+    with pytest.raises(SettingsFault, match=f"{name} is not set: install the operator with the chart"):
+        Settings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPERATOR_LABELS", "app"),
+        ("OPERATOR_LABELS", "{}"),
+        ("WATCH_NAMESPACES", "research"),
+        ("WATCH_NAMESPACES", '"research"'),
+        ("ALLOWED_IMAGES", "{}"),
+        ("ALLOWED_IMAGES", "[1]"),
+        ("ALLOWED_SERVICE_ACCOUNTS", '[""]'),
+    ],
+)
+def test_a_variable_of_another_form_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsFault, match=name):
+        Settings.from_environment(ENVIRONMENT | {name: value})
