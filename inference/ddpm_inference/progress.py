@@ -132,7 +132,9 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last shard is sampled; None while it cannot be known."""
+        """Seconds until the last shard is sampled; None while it cannot be known, as before `begin`."""
+        if not self.total:
+            return None
         if not self._shards_left:
             return 0.0
         passed = self._passed()

@@ -94,7 +94,7 @@ def _refuse_other_torch(identity: Identity) -> None:
     if identity.device == "cuda" and not torch.cuda.is_available():
         raise ResourcesUnavailable(
             f"Ray gave a worker its share of a GPU, but torch {torch.__version__} sees none there",
-            hint="install a torch built for CUDA and the driver it needs on that node, or give --device cpu",
+            hint="install a torch built for CUDA and the driver it needs on that node, or sample on device cpu",
         )
 
 

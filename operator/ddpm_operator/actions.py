@@ -2,7 +2,7 @@
 
 A decision's actions are carried out in their order. One that is refused ends the list; why becomes a `Fault` of
 the next look. A `WriteStatus` that meets a newer resource is refused, too, and is no fault: the next look sees
-more. An `Event` or a preview that cannot be written is logged, ends nothing and is no fault either.
+more. An `Event` or a copied preview that cannot be written is logged, ends nothing and is no fault either.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CopyPreview:
 
 @dataclass(frozen=True)
 class WritePreview:
-    """Writes the preview's ConfigMap, which the sampling owns.
+    """Writes the preview's ConfigMap, which the sampling owns. The status that follows names it.
 
     Attributes:
         png: of at most 48 KiB.

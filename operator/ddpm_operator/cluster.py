@@ -74,6 +74,10 @@ class NotYet(Exception):
     """There is nothing to carry it out with at the moment, which stops nothing else."""
 
 
+class NoPreview(Exception):
+    """A preview on the way could not be written, which stops nothing else."""
+
+
 class ClusterWork:
     """What the operator does to the world.
 
@@ -114,6 +118,7 @@ class ClusterWork:
             Refused: if it could not be done.
             Overtaken: if the resource is another by now.
             NotYet: if the driver has no preview.
+            NoPreview: if it has one, which could not be copied.
         """
         metadata = sampling.metadata
         match action:
@@ -259,14 +264,20 @@ class ClusterWork:
             raise NotYet(str(error)) from error
         if png is None:
             raise NotYet("the driver has no picture of its samples")
-        await self._write_preview(attempt.sampling, png)
+        try:
+            await self._write_preview(attempt.sampling, png)
+        except Refused as error:
+            raise NoPreview(str(error)) from error
 
     async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
-        path = f"{paths.config_maps(sampling.namespace)}/{preview_name(sampling)}"
+        name = preview_name(sampling)
         try:
-            await self._api.apply(path, preview(sampling, png), MANAGER, force=False)
+            await self._api.apply(
+                f"{paths.config_maps(sampling.namespace)}/{name}", preview(sampling, png), MANAGER, force=False
+            )
         except ApiError as error:
-            logger.warning("%s/%s: no preview: %s", sampling.namespace, sampling.name, error)
+            doing = f"write the preview {name}"
+            raise Refused(Fault(FaultKind.PREVIEW, doing, error.message or str(error))) from error
 
     async def _delete_sampling(self, sampling: Metadata, resource_version: str) -> None:
         path = f"{paths.samplings(sampling.namespace)}/{sampling.name}"

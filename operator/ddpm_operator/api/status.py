@@ -103,7 +103,9 @@ class Result(Model):
     manifest_sha256: Annotated[str, Field(min_length=64, max_length=64)] | None = Field(
         default=None, description="sha256 of manifest.json, which lists every file with its own."
     )
-    grid: Text | None = Field(default=None, description="ConfigMap with a preview, grid.png.")
+    grid: Text | None = Field(
+        default=None, description="ConfigMap with a preview, grid.png; absent until it was written."
+    )
 
 
 class Cost(Model):
@@ -151,7 +153,9 @@ class Status(Model):
     start_time: Time | None = Field(default=None, description="When the first attempt was admitted.")
     completion_time: Time | None = Field(default=None, description="When the sampling ended, well or not.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
-        default=None, description="Image of the pods by its digest; kept by every later attempt."
+        default=None,
+        description="Image of the pods, kept by every later attempt: by its digest, or as it was asked for where "
+        "the node knows no digest of that name, such as of an image that was loaded into it without a registry.",
     )
     plan: Plan | None = Field(default=None, description="How the sampling is spread over pods.")
     progress: Progress | None = Field(default=None, description="How far it is.")

@@ -14,6 +14,7 @@ from ddpm_operator.image_reference import repository
 from ddpm_operator.lifecycle.clocks import running_seconds
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft
+from ddpm_operator.lifecycle.progress import stopped
 from ddpm_operator.naming import claim_name, cluster_name
 from ddpm_operator.observed import Observed, Pod
 from ddpm_operator.render import Attempt
@@ -69,7 +70,12 @@ def pause(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
     cluster = (
         ClusterStatus(name=status.cluster.name, dashboard=status.cluster.dashboard) if status.cluster else None
     )
-    draft = draft.put(running_seconds=running_seconds(status, draft.now), cost=_cost(draft, spec), cluster=cluster)
+    draft = draft.put(
+        running_seconds=running_seconds(status, draft.now),
+        cost=_cost(draft, spec),
+        cluster=cluster,
+        progress=stopped(status.progress) if status.progress else None,
+    )
     draft = draft.say(ConditionType.RUNNING, False, reason, why)
     return draft.say(ConditionType.CLUSTER_READY, False, reason, why)
 

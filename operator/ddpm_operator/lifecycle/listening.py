@@ -17,7 +17,7 @@ from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress, ren
 from ddpm_operator.lifecycle.step import Step
 from ddpm_operator.lifecycle.verdict import Ask, Died, Done, Underway, Verdict, verdict
 from ddpm_operator.naming import preview_name
-from ddpm_operator.observed import Answer, Observed, Silent
+from ddpm_operator.observed import Answer, FaultKind, Observed, Silent
 from ddpm_operator.progress_document import Broken, Finished, ProgressDocument
 from ddpm_operator.texts import duration, redact, sentence
 
@@ -73,8 +73,8 @@ def listen(observed: Observed, draft: Draft) -> Step:
         case Ask(id) if head:
             return Step(draft, after=(SubmitJob(rendering(observed, draft), id, head.ip),), look=soon)
         case Underway(_, ProgressDocument() as document) if head:
-            if observed.preview_written and draft.status.output:
-                grid = preview_name(observed.sampling.metadata)
+            if draft.status.output:
+                grid = _grid(observed, draft)
                 draft = draft.put(output=draft.status.output.model_copy(update={"grid": grid}))
             after = (
                 (CopyPreview(rendering(observed, draft), head.ip),)
@@ -92,8 +92,15 @@ def _pause(document: ProgressDocument) -> timedelta:
 
 
 def _preview_due(observed: Observed, draft: Draft, document: ProgressDocument) -> bool:
-    written = observed.preview_written
-    return document.done > 0 and (written is None or draft.now >= written + PREVIEW_EVERY)
+    tried = observed.preview_tried
+    return document.done > 0 and (tried is None or draft.now >= tried + PREVIEW_EVERY)
+
+
+def _grid(observed: Observed, draft: Draft) -> str | None:
+    """The preview's ConfigMap, if it was written now or by an operator before this one."""
+    if observed.preview_written:
+        return preview_name(observed.sampling.metadata)
+    return draft.status.output.grid if draft.status.output else None
 
 
 def _word(observed: Observed, draft: Draft) -> Verdict | None:
@@ -109,8 +116,7 @@ def _running(draft: Draft, words: str) -> Draft:
 
 def _complete(observed: Observed, draft: Draft, result: Finished) -> Step:
     sampling = observed.sampling
-    png = _png(result)
-    shown = png is not None or observed.preview_written is not None
+    png = None if FaultKind.PREVIEW in [fault.kind for fault in observed.faults] else _png(result)
     stored = "sample is" if result.samples == 1 else "samples are"
     words = f"{result.samples:,} {stored} stored at {output_uri(sampling)}."
     draft = end(draft, sampling.spec, "Complete", words)
@@ -122,7 +128,7 @@ def _complete(observed: Observed, draft: Draft, result: Finished) -> Step:
         output=Result(
             uri=output_uri(sampling),
             manifest_sha256=result.manifest_sha256,
-            grid=preview_name(sampling.metadata) if shown else None,
+            grid=preview_name(sampling.metadata) if png else _grid(observed, draft),
         ),
     )
     draft = draft.say(ConditionType.COMPLETE, True, "AllSamplesStored", words)

@@ -16,13 +16,20 @@ def progress(done: int, total: int) -> Progress:
     return Progress(done=min(done, total), total=total, percent=100 * min(done, total) // total)
 
 
+def stopped(former: Progress) -> Progress:
+    """The same samples, and nobody who draws more of them: no rate, and no end to be foretold."""
+    return progress(former.done, former.total).model_copy(update={"last_update_time": former.last_update_time})
+
+
 def renewed(former: Progress, document: ProgressDocument, total: int, now: datetime) -> Progress:
-    """The progress that the driver reports.
+    """The progress that the driver reports. One that has not looked yet what is stored reports none.
 
     Args:
         total: samples asked for now, which may be more than the driver knows.
         now: when it said so; kept only if it said anything new.
     """
+    if not document.total:
+        return stopped(former)
     rate, eta = document.samples_per_second, document.eta_seconds
     new = progress(document.done, total).model_copy(
         update={

@@ -149,3 +149,13 @@ def test_the_number_of_rounds_is_that_of_a_simulation(running: list[float], pend
 def test_more_work_never_takes_less_time(running: list[float], workers: int) -> None:
     times = [rounds(running, pending, max(workers, len(running))) for pending in range(100)]
     assert all(a <= b + 1e-9 for a, b in pairwise(times))
+
+
+def test_before_anybody_has_looked_what_there_is_to_do_no_end_is_foretold() -> None:
+    assert Progress().snapshot()["etaSeconds"] is None
+
+
+def test_where_nothing_is_left_to_do_the_end_is_now() -> None:
+    progress = Progress()
+    progress.begin(100, 100, 0)
+    assert progress.snapshot()["etaSeconds"] == 0.0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
 from ddpm_operator.actions import (
+    Action,
     CopyPreview,
     CreateCluster,
     CreateNetworkPolicy,
@@ -21,6 +22,7 @@ from ddpm_operator.actions import (
 )
 from ddpm_operator.api import ConditionType, EventReason, Phase, Status
 from ddpm_operator.api.status import Result
+from ddpm_operator.observed import Fault, FaultKind
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import IMAGE_ID, World, sha
 
@@ -221,3 +223,32 @@ def test_the_head_alone_reads_a_claim_that_one_pod_can_mount_and_every_pod_one_f
         world.look()
         made = next(it for it in world.carried if isinstance(it, CreateCluster))
         assert made.attempt.shared_output is shared
+
+
+def test_a_preview_that_could_not_be_written_is_not_named_and_keeps_nothing_from_its_end() -> None:
+    world = World.of()
+    refused = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "another manager owns it")
+    world.refuse = lambda action: refused if isinstance(action, (WritePreview, CopyPreview)) else None
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.output == Result(uri="pvc://digits-output", manifest_sha256=sha(100))
+
+
+def test_a_preview_that_could_not_be_copied_is_tried_again_half_a_minute_later() -> None:
+    world = World.of(**LARGE)
+    tried: list[datetime] = []
+
+    def refuse(action: Action) -> Fault | None:
+        if isinstance(action, CopyPreview):
+            tried.append(world.now)
+            return Fault(FaultKind.PREVIEW, "write the preview", "timeout")
+        return None
+
+    world.refuse = refuse
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING) and it.stored)
+    for _ in range(8):
+        world.wait(5)
+        world.look()
+    assert [(later - first).total_seconds() // 10 for first, later in pairwise(tried)] == [3]
+    assert world.status.output
+    assert world.status.output.grid is None

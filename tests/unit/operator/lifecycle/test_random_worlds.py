@@ -8,12 +8,13 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_operator.actions import Action, WriteStatus
+from ddpm_operator.actions import Action, WritePreview, WriteStatus
 from ddpm_operator.api import ConditionType, EventReason
 from ddpm_operator.observed import Fault, FaultKind, Pod
 from tests.unit.operator.lifecycle.world import World
 
 TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
+NO_PREVIEW = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "timeout")
 
 # What the world does by itself, more often than it does harm.
 COURSE: list[Callable[[World], object]] = [
@@ -114,7 +115,9 @@ def refusing(number: int | None) -> Callable[[Action], Fault | None]:
     def refuse(action: Action) -> Fault | None:
         if number is None or isinstance(action, WriteStatus):
             return None
-        return None if next(left, None) is not None else TRANSIENT
+        if next(left, None) is not None:
+            return None
+        return NO_PREVIEW if isinstance(action, WritePreview) else TRANSIENT
 
     return refuse
 

@@ -77,6 +77,8 @@ class World:
 
     Attributes:
         stored: samples in the output, whole shards of them.
+        last_words: what drivers said in the end, by cluster and number of jobs, as the operator remembers it.
+        preview: its ConfigMap is there.
         manifest: N of the manifest; 0 before there is one.
         carried: every action that was carried out.
         history: every status that was written.
@@ -95,7 +97,10 @@ class World:
     stored: int = 0
     manifest: int = 0
     previews: list[bytes] = field(default_factory=list)
-    preview_written: datetime | None = None
+    last_words: dict[tuple[str, int], ProgressDocument] = field(default_factory=dict)
+    preview: bool = False
+    preview_tried: datetime | None = None
+    preview_written: bool = False
     carried: list[Action] = field(default_factory=list)
     history: list[Status] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
@@ -178,6 +183,7 @@ class World:
             clusters=tuple(self.clusters.values()),
             pods=tuple(seen.values()),
             claim=self.claim,
+            preview_tried=self.preview_tried,
             preview_written=self.preview_written,
             faults=self.faults,
         )
@@ -193,25 +199,29 @@ class World:
         driver = self.drivers[head.cluster]
         running = bool(driver.jobs) and driver.jobs[-1].state == "RUNNING"
         progress = self._progress(driver) if running else None
+        word = (head.cluster, len(driver.jobs))
         if progress and progress.outcome:
-            driver.heard = True
+            driver.heard, self.last_words = True, {word: progress}
+        else:
+            progress = progress or self.last_words.get(word)
         return Answer(tuple(driver.jobs), progress)
 
     def _progress(self, driver: Driver) -> ProgressDocument:
-        total = driver.jobs[-1].samples
+        # Before it has looked what is stored, a driver knows of nothing.
+        total = 0 if driver.phase == "preparing" else driver.jobs[-1].samples
         done = min(self.stored, total)
         return ProgressDocument(
             version=1,
             phase=driver.phase,
             done=done,
             total=total,
-            percent=100 * done / total,
+            percent=100 * done / total if total else 0,
             samples_per_second=12.34 if driver.phase == "sampling" else None,
             eta_seconds=(total - done) / 12.34 if driver.phase == "sampling" else None,
             plan=ChosenPlan(
                 device=self.status.plan.device if self.status.plan else "cpu",
                 batch_size=BATCH,
-                shards=-(-total // BATCH),
+                shards=-(-driver.jobs[-1].samples // BATCH),
             ),
             outcome=driver.outcome,
         )
@@ -237,6 +247,9 @@ class World:
                 self._die()
                 return
             fault = self.refuse(action)
+            if fault and isinstance(action, CopyPreview):
+                self.preview_tried = self.now
+                continue
             if fault:
                 self.faults = (fault,)
                 return
@@ -251,7 +264,8 @@ class World:
     def _die(self) -> None:
         """What the operator kept in its memory alone is lost; it starts again at once."""
         self.dies_at = None
-        self.faults, self.due, self.preview_written, self.silent_since = (), self.now, None, None
+        self.faults, self.due, self.silent_since = (), self.now, None
+        self.preview_tried, self.preview_written, self.last_words = None, False, {}
         self.clusters = {
             name: replace(it, has_secret=False, has_network_policy=False) for name, it in self.clusters.items()
         }
@@ -286,9 +300,10 @@ class World:
             case SubmitJob(attempt, job_id, _):
                 self._submit(attempt.name, job_id, attempt.spec.samples)
             case CopyPreview():
-                self.preview_written = self.now
+                self.preview, self.preview_tried, self.preview_written = True, self.now, True
             case WritePreview(png):
                 self.previews.append(png)
+                self.preview, self.preview_tried, self.preview_written = True, self.now, True
             case DeleteCluster(name, uid):
                 if name in self.clusters and self.clusters[name].uid == uid:
                     self.remove_cluster(name)
@@ -326,8 +341,10 @@ class World:
             assert by_type[ConditionType.FAILED].status == "False"
         assert new.observed_generation == self.sampling.metadata.generation
         assert (new.completion_time is not None) == (new.phase in (Phase.SUCCEEDED, Phase.FAILED))
+        assert self.preview or not (new.output and new.output.grid), "a preview is named that nobody has written"
         assert new.progress
         assert new.progress.done <= new.progress.total == spec.samples or new.completion_time
+        assert new.phase is Phase.RUNNING or not new.progress.eta, f"an end is foretold while {new.phase}"
         for condition in new.conditions:
             assert condition.observed_generation == self.sampling.metadata.generation
             assert condition.message, f"{condition.type} says nothing"
@@ -336,13 +353,14 @@ class World:
         if old is None:
             return
         assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
+        assert old.progress
+        assert new.progress.done >= old.progress.done, "samples that were stored are not counted any more"
         for former in old.conditions:
             later = by_type[former.type]
             moved = later.last_transition_time != former.last_transition_time
             assert moved <= (later.status != former.status), f"{former.type} moved its time without a change"
         if old.completion_time and not new.completion_time:
             limit = old.failure.backoff_limit if old.failure else None
-            assert old.progress
             grown = spec.samples > old.progress.total
             assert grown or (limit is not None and spec.backoff_limit > limit), "an end is taken back for nothing"
 
