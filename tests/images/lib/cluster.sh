@@ -46,5 +46,9 @@ node_takes() {
   node_names "$1"
 }
 
-# node_names IMAGE: the examples call the newest one `dev`.
-node_names() { node_images tag --force "docker.io/library/$1" "docker.io/library/${1%:*}:dev" >/dev/null; }
+# node_names IMAGE: the examples call the newest one `dev`. By the name with its digest the kubelet tells which it is.
+node_names() {
+  local from=docker.io/library/$1 repository=docker.io/library/${1%:*} digest
+  digest=$(node_images ls "name==$from" | awk 'NR == 2 {print $3}')
+  node_images tag --force "$from" "$repository:dev" "$repository@$digest" >/dev/null
+}

@@ -36,6 +36,7 @@ def test_from_nothing_it_makes_cluster_registry_kuberay_images_and_operator(mach
     )
     for half in ("worker", "operator"):
         assert ran.called("images tag", f"docker.io/library/ddpm-ray-{half}:dev")
+        assert ran.called("images tag", f"docker.io/library/ddpm-ray-{half}@sha256:5b3b")
 
 
 def test_every_step_says_how_long_it_took_and_three_commands_come_last(machine: Machine) -> None:
@@ -137,6 +138,7 @@ def test_without_a_docker_engine_the_node_is_taken(machine: Machine) -> None:
     for image in ("ddpm-ray-worker:cpu-", "ddpm-ray-operator:"):
         assert ran.called("podman", "push", f"198.51.100.2:5000/{image}")
         assert ran.called("enter ctr", "images pull", f"198.51.100.2:5000/{image}")
+        assert ran.called("enter ctr", "images tag", f"docker.io/library/{image.partition(':')[0]}@sha256:5b3b")
     assert f"export KUBECONFIG={machine.folder}/kubeconfig" in ran.out
 
 
