@@ -33,7 +33,8 @@ from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling, Metadata
 from ddpm_operator.facts import Key, PersistentVolumeClaim, RayCluster
 from ddpm_operator.faults import fault_of
 from ddpm_operator.job import job_document
-from ddpm_operator.kube_api import ApiError, Document, KubeApi
+from ddpm_operator.kube_answer import Document
+from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import MANAGER, claim_name, preview_name
 from ddpm_operator.observed import Cluster, Fault, FaultKind
 from ddpm_operator.ray_jobs import HeadSilent, RayHead

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from typing import Literal
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from ddpm_operator.api.model import JsonValue
-
-Document = dict[str, JsonValue]
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
+from ddpm_operator.kube_answer import APPLY, JSON, Document, Method, Refusal, headers, read
 
 _LONGEST = aiohttp.ClientTimeout(total=20)
-_APPLY = "application/apply-patch+yaml"
 _CONTINUE_AT = 500
 
 
@@ -84,7 +77,7 @@ class KubeApi:
             force: fields that somebody else has set are taken over.
         """
         query = {"fieldManager": manager, "fieldValidation": "Strict", "force": str(force).lower()}
-        return await self._request("PATCH", path, query, manifest, _APPLY)
+        return await self._request("PATCH", path, query, manifest, APPLY)
 
     async def delete(self, path: str, preconditions: Mapping[str, str]) -> Document:
         """Deletes one object and, behind it, what it owns.
@@ -101,14 +94,14 @@ class KubeApi:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Document | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
     ) -> Document:
         try:
             request = await self._client.param_serialize(
                 method,
                 path,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params=headers(content_type),
                 body=body,
                 auth_settings=["BearerToken"],
             )
@@ -118,7 +111,10 @@ class KubeApi:
             raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST.total} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
             raise ApiError(0, "Unreachable", str(error)) from error
-        return _document(response.status, text)
+        answer = read(response.status, text)
+        if isinstance(answer, Refusal):
+            raise ApiError(*answer)
+        return answer
 
 
 @asynccontextmanager
@@ -131,21 +127,3 @@ async def connected() -> AsyncIterator[KubeApi]:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     async with ApiClient(configuration) as client:
         yield KubeApi(client)
-
-
-def _document(status: int, text: bytes) -> Document:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = {"message": text.decode(errors="replace").strip()[:1024]}
-    if not isinstance(document, dict):
-        document = {}
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        return document
-    details = document.get("details")
-    raise ApiError(
-        status,
-        str(document.get("reason", "")),
-        str(document.get("message", "")),
-        str(details.get("kind", "")) if isinstance(details, dict) else "",
-    )

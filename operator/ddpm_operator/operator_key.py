@@ -8,7 +8,8 @@ import secrets
 from http import HTTPStatus
 
 from ddpm_operator import paths
-from ddpm_operator.kube_api import ApiError, Document, KubeApi
+from ddpm_operator.kube_answer import Document
+from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import MANAGED_BY, MANAGER
 
 _BYTES = 32

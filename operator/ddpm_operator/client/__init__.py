@@ -8,6 +8,7 @@
 >>> client.fetch("digits", Path("digits"))
 """
 
+from ddpm_operator.client.checkpoint_file import CheckpointFile, checkpoint_file
 from ddpm_operator.client.client import Client, Submitted
 from ddpm_operator.client.faults import (
     ClientFault,
@@ -19,8 +20,11 @@ from ddpm_operator.client.faults import (
     Unreachable,
 )
 from ddpm_operator.client.fetch import Fetched, FetchedFile
+from ddpm_operator.client.told import Told, nobody
+from ddpm_operator.client.uploader import model_uri
 
 __all__ = [
+    "CheckpointFile",
     "Client",
     "ClientFault",
     "Damaged",
@@ -31,5 +35,9 @@ __all__ = [
     "Refused",
     "SamplingFailed",
     "Submitted",
+    "Told",
     "Unreachable",
+    "checkpoint_file",
+    "model_uri",
+    "nobody",
 ]

@@ -12,9 +12,13 @@ from pydantic import ValidationError
 from ddpm_operator import paths
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
 from ddpm_operator.client import head_log
-from ddpm_operator.client.connection import APPLY, Connection, Document
+from ddpm_operator.client.checkpoint_file import CheckpointFile
+from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import NotFound, Refused
-from ddpm_operator.client.fetch import Fetched, Told, fetch, nobody
+from ddpm_operator.client.fetch import Fetched, fetch
+from ddpm_operator.client.told import Told, nobody
+from ddpm_operator.client.upload import bring, has_model, undone_unless_done
+from ddpm_operator.kube_answer import APPLY, Document
 
 FIELD_MANAGER = "kubectl-ddpm"
 
@@ -65,27 +69,33 @@ class Client:
         except NotFound as fault:
             raise self._absent(name, fault) from fault
 
-    def submit(self, manifest: Document) -> Submitted:
+    def submit(
+        self, manifest: Document, checkpoint: CheckpointFile | None = None, told: Told = nobody
+    ) -> Submitted:
         """Creates a sampling, or changes the one of its name as far as that can be: more `samples` let it grow.
 
         Args:
             manifest: a DDPMSampling as in YAML; it goes to the client's namespace.
+            checkpoint: is brought to the claim that the manifest's model names, as `model_uri` does, unless it is
+                there already. If that fails, a sampling that was created for it is deleted again.
+            told: is called with the bytes of it that have come and those that are to come, again and again.
 
         Raises:
             Refused: with the API server's sentence.
         """
         metadata = manifest["metadata"]
-        name = metadata["name"] if isinstance(metadata, dict) else None
-        path = f"{paths.samplings(self.namespace)}/{name}"
+        name = str(metadata["name"]) if isinstance(metadata, dict) else ""
         try:
-            before = _typed(self.connection.request("GET", path)).metadata.generation
+            before = self.get(name)
         except NotFound:
             before = None
-        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        taken = _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+        if checkpoint is None or (before is not None and has_model(self.connection, before)):
+            taken = self._apply(name, manifest)
+        else:
+            taken = self._bring(name, manifest, before, checkpoint, told)
         if before is None:
             return Submitted(taken, "created")
-        return Submitted(taken, "unchanged" if taken.metadata.generation == before else "changed")
+        return Submitted(taken, "unchanged" if taken.spec == before.spec else "changed")
 
     def watch(self, name: str) -> Iterator[DDPMSampling]:
         """A sampling as it is, and again after every change, without an end of its own.
@@ -131,9 +141,34 @@ class Client:
             NotFound: if there is none of this name.
         """
         was = self.get(name)
-        options: Document = {"preconditions": {"uid": was.metadata.uid}, "propagationPolicy": "Background"}
-        self.connection.request("DELETE", f"{paths.samplings(self.namespace)}/{name}", body=options)
+        self._delete(was)
         return was
+
+    def _bring(
+        self,
+        name: str,
+        manifest: Document,
+        before: DDPMSampling | None,
+        checkpoint: CheckpointFile,
+        told: Told,
+    ) -> DDPMSampling:
+        spec = manifest["spec"]
+        waiting = self._apply(
+            name, {**manifest, "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True}}
+        )
+        with undone_unless_done(lambda: self._delete(waiting) if before is None else None):
+            bring(self.connection, waiting, checkpoint, told)
+            return self._apply(name, manifest)
+
+    def _apply(self, name: str, manifest: Document) -> DDPMSampling:
+        path = f"{paths.samplings(self.namespace)}/{name}"
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+
+    def _delete(self, sampling: DDPMSampling) -> None:
+        path = f"{paths.samplings(self.namespace)}/{sampling.metadata.name}"
+        options: Document = {"preconditions": {"uid": sampling.metadata.uid}, "propagationPolicy": "Background"}
+        self.connection.request("DELETE", path, body=options)
 
     def _absent(self, name: str, fault: NotFound | None = None) -> NotFound:
         if fault and name not in fault.message:

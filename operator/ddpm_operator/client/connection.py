@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal, Protocol, Self
+from typing import Self
 
 import urllib3
 import websocket
@@ -15,34 +16,14 @@ import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.config.config_exception import ConfigException
-from kubernetes.stream.ws_client import STDERR_CHANNEL, STDOUT_CHANNEL, create_websocket, get_websocket_url
+from kubernetes.stream.ws_client import create_websocket, get_websocket_url
 
-from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.faults import ClientFault, NotAllowed, NotFound, Refused, Unreachable
-
-Document = dict[str, JsonValue]
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
-
-APPLY = "application/apply-patch+yaml"
+from ddpm_operator.client.remote_command import RemoteCommand
+from ddpm_operator.kube_answer import JSON, Document, Method, Refusal, headers, read
 
 _CONNECT, _READ, _WATCH = 5.0, 30.0, 60.0
-_ERROR_CHANNEL, _CLOSED = 3, 8
-_LONGEST_COMPLAINT = 4096
 _CHECK = "look at `kubectl cluster-info`, and at --context"
-
-
-class CommandFailed(ClientFault):
-    """A command in a pod ended with an error, or its stream broke off; `message` is the end of what it said."""
-
-
-class _Frame(Protocol):
-    data: bytes
-
-
-class _WebSocket(Protocol):
-    def recv_data_frame(self, control_frame: bool) -> tuple[int, _Frame]: ...
-    def settimeout(self, timeout: float | None) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class Connection:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Document | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
     ) -> Document:
         """One request, and the document that it was answered with."""
         response = self._send(method, path, query, body, content_type, _READ)
@@ -115,19 +96,24 @@ class Connection:
                 yield changed
                 seen = version_of(changed)
 
-    def command(
-        self, path: str, container: str, command: Sequence[str], longest_silence: float | None
-    ) -> Iterator[bytes]:
-        """Runs a command in a pod and yields what it writes to its standard output, as it comes.
+    @contextmanager
+    def running(
+        self,
+        path: str,
+        container: str,
+        command: Sequence[str],
+        longest_silence: float | None,
+        *,
+        takes_input: bool = False,
+    ) -> Iterator[RemoteCommand]:
+        """A command in a pod, for the time of the block.
 
         Args:
             path: of the pod.
-            longest_silence: seconds until a stream that says nothing counts as broken; None: never.
-
-        Raises:
-            CommandFailed: if it ends with an error, or the stream breaks off before its end.
+            longest_silence: seconds until a stream that says or takes nothing counts as broken; None: never.
         """
-        query = [("container", container), ("stdout", "true"), ("stderr", "true")]
+        streams = [("stdin", "true")] if takes_input else []
+        query = [("container", container), ("stdout", "true"), ("stderr", "true"), *streams]
         request = self.api.param_serialize(
             "GET",
             f"{path}/exec",
@@ -136,21 +122,21 @@ class Connection:
         )
         try:
             url = get_websocket_url(request[1])  # type: ignore[no-untyped-call]
-            socket: _WebSocket = create_websocket(self.api.configuration, url, request[2])  # type: ignore[no-untyped-call]
+            socket: websocket.WebSocket = create_websocket(self.api.configuration, url, request[2])  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
-            document = _parsed(error.resp_body or b"")
-            raise _fault(error.status_code, str(document.get("message", error))) from error
+            _document(error.status_code, error.resp_body or b"")
+            raise _silent(error) from error
         except (websocket.WebSocketException, OSError) as error:
             raise _silent(error) from error
         try:
             socket.settimeout(longest_silence)
-            yield from _output(socket)
+            yield RemoteCommand(socket)
         finally:
             socket.close()
 
     def _changes(self, path: str, query: Mapping[str, str]) -> Iterator[Document | None]:
         """What a watch tells until it ends, as it does from time to time; the next list tells the rest."""
-        response = self._send("GET", path, {**query, "watch": "true"}, None, "application/json", _WATCH + _READ)
+        response = self._send("GET", path, {**query, "watch": "true"}, None, JSON, _WATCH + _READ)
         if response.status != HTTPStatus.OK:
             _document(response.status, response.data)
         rest = b""
@@ -180,7 +166,7 @@ class Connection:
                 method,
                 path,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params=headers(content_type),
                 body=body,
                 auth_settings=["BearerToken"],
             )
@@ -197,48 +183,15 @@ def version_of(document: Document | None) -> str:
     return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""
 
 
-def _output(socket: _WebSocket) -> Iterator[bytes]:
-    """The frames of standard output, one at a time, so that no more is held than one.
-
-    kubernetes' own reader takes all that has come before it gives anything away, and a fast pod never lets it end.
-    """
-    said, verdict = b"", b""
-    while True:
-        try:
-            opcode, frame = socket.recv_data_frame(True)
-        except (websocket.WebSocketException, OSError) as error:
-            raise CommandFailed(f"the stream from the pod broke off: {error}", "try again") from error
-        if opcode == _CLOSED:
-            break
-        channel, data = frame.data[:1], frame.data[1:]
-        if channel == bytes([STDOUT_CHANNEL]) and data:
-            yield data
-        elif channel == bytes([STDERR_CHANNEL]):
-            said = (said + data)[-_LONGEST_COMPLAINT:]
-        elif channel == bytes([_ERROR_CHANNEL]):
-            verdict += data
-    ended = json.loads(verdict) if verdict else {"message": "the stream from the pod broke off"}
-    if ended.get("status") != "Success":
-        complaint = said.decode(errors="replace").strip() or str(ended.get("message"))
-        raise CommandFailed(complaint, "try again")
-
-
 def _document(status: int, text: bytes) -> Document:
-    document = _parsed(text)
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        return document
-    raise _fault(status, str(document.get("message") or f"the API server answered {status}"))
+    answer = read(status, text)
+    if isinstance(answer, Refusal):
+        raise _fault(answer)
+    return answer
 
 
-def _parsed(text: bytes) -> Document:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = {"message": text.decode(errors="replace").strip()[:1024]}
-    return document if isinstance(document, dict) else {}
-
-
-def _fault(status: int, message: str) -> ClientFault:
+def _fault(refusal: Refusal) -> ClientFault:
+    status, message = refusal.status, refusal.message
     match status:
         case HTTPStatus.NOT_FOUND:
             return NotFound(message, "look at --namespace; and whether ddpm-ray's chart is installed")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ddpm_operator.api import DDPMSampling
-from ddpm_operator.client.connection import CommandFailed, Connection
+from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import NotFound
 from ddpm_operator.client.pods import Pod, pods
+from ddpm_operator.client.remote_command import CommandFailed
 from ddpm_operator.naming import ATTEMPT, SAMPLING_UID
 
 CONTAINER = "ray-head"
@@ -36,9 +37,10 @@ def read(connection: Connection, sampling: DDPMSampling, *, follow: bool) -> Ite
 def _lines(connection: Connection, pod: Pod, command: list[str], name: str, *, follow: bool) -> Iterator[bytes]:
     something = False
     try:
-        for chunk in connection.command(pod.path, CONTAINER, command, None):
-            something = True
-            yield chunk
+        with connection.running(pod.path, CONTAINER, command, None) as tail:
+            for chunk in tail.output():
+                something = True
+                yield chunk
     except CommandFailed as fault:
         if not something:
             raise NotFound(

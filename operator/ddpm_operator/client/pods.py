@@ -7,8 +7,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ddpm_operator.api.model import JsonValue
-from ddpm_operator.client.connection import CommandFailed, Connection, Document
+from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import NotFound, Unreachable
+from ddpm_operator.client.own_pod import CONTAINER
+from ddpm_operator.client.remote_command import RemoteCommand
+from ddpm_operator.kube_answer import Document
 
 STARTS_WITHIN = 180.0
 _HOPELESS = ("InvalidImageName", "CreateContainerConfigError")
@@ -26,16 +29,15 @@ class Pod:
     def path(self) -> str:
         return f"{pods(self.namespace)}/{self.name}"
 
-    def command(self, container: str, command: Sequence[str], longest_silence: float | None) -> Iterator[bytes]:
-        """See `Connection.command`.
-
-        Raises:
-            Unreachable: if it ends with an error; with what it said.
-        """
-        try:
-            yield from self.connection.command(self.path, container, command, longest_silence)
-        except CommandFailed as fault:
-            raise Unreachable(f"the pod {self.name} said: {fault.message}", fault.hint) from fault
+    @contextmanager
+    def running(
+        self, command: Sequence[str], longest_silence: float | None, *, takes_input: bool = False
+    ) -> Iterator[RemoteCommand]:
+        """See `Connection.running`."""
+        with self.connection.running(
+            self.path, CONTAINER, command, longest_silence, takes_input=takes_input
+        ) as remote:
+            yield remote
 
 
 def pods(namespace: str) -> str:
@@ -99,8 +101,8 @@ def _wait(connection: Connection, pod: Pod) -> None:
         if is_hopeless(seen):
             break
     raise Unreachable(
-        f"the pod {pod.name}, which was to read the samples, does not run: {why}",
-        "correct what it names, then fetch again",
+        f"the pod {pod.name}, made to reach the claim or bucket, does not run: {why}",
+        "correct what it names, then try again",
     )
 
 

@@ -6,10 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-from ddpm_operator.client import Client, Fetched
+from ddpm_operator.kubectl_ddpm.bar import bar
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.texts import count
 
@@ -26,7 +23,8 @@ def _fetch(options: argparse.Namespace) -> int:
     Where no samples.npy was asked for, the shards come. A pod with your rights reads them. What is there is
     not fetched again.
     """
-    fetched = _with_a_bar(client_of(options), options.name, options.folder)
+    with bar("starting a reader pod", options.name) as told:
+        fetched = client_of(options).fetch(options.name, options.folder, told)
     if options.json:
         print_json(
             {
@@ -43,16 +41,3 @@ def _fetch(options: argparse.Namespace) -> int:
     words = count(fetched.manifest.n_samples, "sample")
     print(f"{words}, every file as the manifest has it ({fetched.manifest_sha256[:12]})", file=sys.stderr)
     return 0
-
-
-def _with_a_bar(client: Client, name: str, folder: Path) -> Fetched:
-    """A bar on a terminal; nothing in a log."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("starting a reader pod", total=None)
-        return client.fetch(
-            name,
-            folder,
-            lambda come, of: progress.update(task, description=name, completed=come, total=of),
-        )

@@ -27,11 +27,13 @@ class Flag(NamedTuple):
 
 
 MODEL = "model_path"
+MODEL_URI = "spec.model.uri"
+MODEL_SHA256 = "spec.model.sha256"
 NAME = "metadata.name"
 TASKS_PER_GPU = "spec.resources.tasksPerGPU"
 
 FLAGS = (
-    Flag(MODEL, "spec.model.uri", "builtin://mnist, pvc://claim/file, s3://bucket/key, gs://… or https://…"),
+    Flag(MODEL, MODEL_URI, "a checkpoint on this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key"),
     Flag("n_samples", "spec.samples", "how many (default 100); may grow later", int),
     Flag("seed", "spec.seed", "of the noise (default 0)", int),
     Flag("model_name", "spec.model.name", "the network, as the five that follow only where the checkpoint has no "
@@ -53,6 +55,8 @@ FLAGS = (
     Flag("gpus", "spec.resources.gpus", "GPUs in all (default 0)", int),
     Flag("num_gpus_per_task", TASKS_PER_GPU, "share of a GPU that a task holds (default 1)", float),
     Flag("workers", "spec.resources.maxWorkers", "worker pods at most (default 4)", int),
+    Flag("worker_cpu", "spec.resources.worker.cpu", "CPUs of a pod that samples (default 2)"),
+    Flag("worker_memory", "spec.resources.worker.memory", "memory of a pod that samples (default 4Gi)"),
     Flag("output_uri", "spec.output.uri", "s3://bucket/folder or pvc://claim/folder (default: an own claim)"),
     Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on, for s3://"),
     Flag("image", "spec.image", "of the pods (default: the operator's)"),
@@ -84,22 +88,20 @@ def given(options: argparse.Namespace) -> dict[str, JsonValue]:
     return {flag.path: getattr(options, flag.path) for flag in FLAGS if hasattr(options, flag.path)}
 
 
+def local_model(fields: Mapping[str, JsonValue]) -> str | None:
+    """The checkpoint that flags name, if it is a file of this machine."""
+    named = fields.get(MODEL_URI)
+    return named if isinstance(named, str) and "://" not in named else None
+
+
 def sampling_of(name: str, fields: Mapping[str, JsonValue]) -> Written:
     """The DDPMSampling that a name and flags mean.
 
     Raises:
         FileFault: with a sentence for each flag that is wrong.
     """
-    uri = fields.get("spec.model.uri")
-    if uri is None:
+    if MODEL_URI not in fields:
         raise FileFault([f"--{MODEL} is missing: a checkpoint such as builtin://mnist"])
-    if "://" not in str(uri):
-        raise FileFault(
-            [
-                f"--{MODEL} {uri} is a file of this machine, which no pod can reach\n"
-                "  put it on a claim or in a bucket, and name it as pvc://claim/file, s3://bucket/key or https://…"
-            ]
-        )
     whole = {"spec.samples": 100, **fields, NAME: name}
     if TASKS_PER_GPU in whole:
         whole[TASKS_PER_GPU] = _tasks_per_gpu(whole[TASKS_PER_GPU])

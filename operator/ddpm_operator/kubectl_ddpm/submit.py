@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
-from ddpm_operator.client import Client, Refused
+from ddpm_operator.client import CheckpointFile, Client, Refused, Told, checkpoint_file, model_uri, nobody
+from ddpm_operator.kubectl_ddpm.bar import bar
 from ddpm_operator.kubectl_ddpm.files import read
-from ddpm_operator.kubectl_ddpm.flags import add_flags, given, sampling_of
+from ddpm_operator.kubectl_ddpm.flags import (
+    MODEL_SHA256,
+    MODEL_URI,
+    add_flags,
+    given,
+    local_model,
+    sampling_of,
+)
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.resource_file import FileFault, Written, samplings
 
@@ -14,6 +24,7 @@ _EXAMPLES = """\
 examples:
   kubectl ddpm submit digits --model_path builtin://mnist --n_samples 100 --sampler dpmpp --steps 20
   kubectl ddpm submit digits --model_path builtin://mnist --n_samples 500 --sampler dpmpp --steps 20   lets it grow
+  kubectl ddpm submit mine --model_path ./net.safetensors --n_samples 100                              uploads it
   kubectl ddpm submit -f examples/digits.yaml"""
 
 
@@ -25,13 +36,17 @@ def add_to(commands: Commands) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    """Creates DDPMSamplings from flags or from a file. The same with more samples lets one grow."""
+    """Creates DDPMSamplings from flags or from a file. The same with more samples lets one grow.
+
+    A checkpoint on this machine goes, by a pod with your rights, to a claim that the sampling owns.
+    """
     wanted = _wanted(options)
     client = client_of(options)
-    for one in wanted:
+    for one, _ in wanted:
         _check_namespace(one, client)
-    for one in wanted:
-        sampling, was = client.submit(one.document)
+    for one, checkpoint in wanted:
+        with _told(checkpoint) as told:
+            sampling, was = client.submit(one.document, checkpoint, told)
         name = sampling.metadata.name
         if options.json:
             print_json({"name": name, "namespace": sampling.metadata.namespace, "was": was})
@@ -40,15 +55,27 @@ def _submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wanted(options: argparse.Namespace) -> list[Written]:
+def _told(checkpoint: CheckpointFile | None) -> AbstractContextManager[Told]:
+    if checkpoint is None:
+        return nullcontext(nobody)
+    return bar("starting an uploader pod", str(checkpoint.path))
+
+
+def _wanted(options: argparse.Namespace) -> list[tuple[Written, CheckpointFile | None]]:
+    """Each sampling, and its checkpoint if that is a file of this machine."""
     fields = given(options)
     if options.filename is None:
         if options.name is None:
             raise FileFault(["say which sampling: NAME with flags, or -f FILE"])
-        return [sampling_of(options.name, fields)]
+        path = local_model(fields)
+        if path is None:
+            return [(sampling_of(options.name, fields), None)]
+        file = checkpoint_file(Path(path))
+        model = {MODEL_URI: model_uri(options.name, file), MODEL_SHA256: file.sha256}
+        return [(sampling_of(options.name, {**fields, **model}), file)]
     if options.name is not None or fields:
         raise FileFault([f"{options.filename} says it all: leave NAME and the other flags out"])
-    return samplings(*read(options.filename))
+    return [(written, None) for written in samplings(*read(options.filename))]
 
 
 def _check_namespace(one: Written, client: Client) -> None:

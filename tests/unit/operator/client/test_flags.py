@@ -35,7 +35,8 @@ def test_a_share_of_a_gpu_is_a_number_of_tasks() -> None:
     ("line", "says"),
     [
         ("--n_samples 5", "--model_path is missing"),
-        ("--model ./net.pt", "--model_path ./net.pt is a file of this machine"),
+        ("--model ftp://net.pt", "--model_path: a model's uri begins with builtin://"),
+        ("--model builtin://mnist --worker_cpu many", "--worker_cpu: cpu is a quantity"),
         ("--model builtin://mnist --n_samples 0", "--n_samples must be greater than or equal to 1, not 0"),
         ("--model builtin://mnist --timesteps 5 --steps 6", "--steps: steps cannot be more than timesteps"),
         ("--model builtin://mnist --num_gpus_per_task 0.3", "--num_gpus_per_task must be 1 divided by a whole"),

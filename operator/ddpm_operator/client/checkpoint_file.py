@@ -1,0 +1,162 @@
+"""A checkpoint on the user's machine, looked at before it is sent anywhere. Nothing in it is executed.
+
+The driver judges it, tensor by tensor; here only what no driver would take is refused, such as a download that was
+cut short.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from ddpm_operator.client.faults import Refused
+
+# The limits of the driver.
+LARGEST = 4 << 30
+_LARGEST_HEADER = 1 << 20
+
+_LENGTH_BYTES = 8
+_METADATA = "__metadata__"
+_OURS = "ddpm_ray"
+_AGAIN = "download or copy it again"
+
+Suffix = Literal["safetensors", "pt"]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A file that can be a checkpoint.
+
+    Attributes:
+        suffix: what kind of file it is, whatever it is called.
+        bytes: its length.
+    """
+
+    path: Path
+    suffix: Suffix
+    bytes: int
+    sha256: str
+
+
+class _Tensor(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    version: Literal[1]
+    model: dict[str, object]
+
+
+_Texts = TypeAdapter(dict[str, str])
+_Header = TypeAdapter(dict[str, object])
+
+
+def checkpoint_file(path: Path) -> CheckpointFile:
+    """Reads a file as a whole, once.
+
+    Raises:
+        Refused: if it is not there, or no whole checkpoint.
+    """
+    try:
+        length = path.stat().st_size
+        if length > LARGEST:
+            raise Refused(f"{path} has {length:,} bytes of at most {LARGEST:,}", "give the weights alone")
+        with path.open("rb") as file:
+            suffix = _kind(path, file, length)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refused(
+            f"{path}: {error.strerror or error}",
+            "--model_path is a file of this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key, …",
+        ) from error
+    return CheckpointFile(path, suffix, length, sha256)
+
+
+def _kind(path: Path, file: BinaryIO, length: int) -> Suffix:
+    beginning = file.read(_LENGTH_BYTES + 1)
+    if beginning.startswith(b"PK\x03\x04"):
+        _check_zip(path, file)
+        return "pt"
+    if beginning[_LENGTH_BYTES:] == b"{":
+        file.seek(_LENGTH_BYTES)
+        _check_header(path, file, int.from_bytes(beginning[:_LENGTH_BYTES], "little"), length)
+        return "safetensors"
+    if not length:
+        raise Refused(f"{path} is empty", _AGAIN)
+    if beginning.startswith(b"\x80"):
+        raise Refused(
+            f"{path} is a bare pickle, which may carry code and is never loaded",
+            "save model.state_dict() again with a current torch.save, or as safetensors",
+        )
+    if beginning.startswith(b"version "):
+        raise Refused(f"{path} is a Git LFS pointer, not the file it stands for", "run git lfs pull")
+    raise Refused(
+        f"{path} is neither a safetensors file nor a .pt file by torch.save", "give the checkpoint itself"
+    )
+
+
+def _check_zip(path: Path, file: BinaryIO) -> None:
+    """Whole, and with what torch.save puts into one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+            damaged = archive.testzip() if _is_stored(archive) else None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        raise Refused(f"{path} is a .pt file that is cut short or damaged: {error}", _AGAIN) from error
+    if damaged is not None:
+        raise Refused(f"{path} is damaged: its entry {damaged!r} does not match its checksum", _AGAIN)
+    if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
+        raise Refused(
+            f"{path} is a zip archive, but none that torch.save made", "save model.state_dict() with torch.save"
+        )
+
+
+def _is_stored(archive: zipfile.ZipFile) -> bool:
+    """Nothing is compressed, so that reading it all takes no more than its length; the driver takes no other."""
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> None:
+    """The tensors that a safetensors header lists fill the rest of the file; metadata of ours can be read."""
+    if header > _LARGEST_HEADER:
+        raise Refused(
+            f"{path} is no safetensors file, or damaged: its header claims {header:,} bytes of at most "
+            f"{_LARGEST_HEADER:,}",
+            _AGAIN,
+        )
+    try:
+        entries = _Header.validate_json(file.read(header))
+        texts = _Texts.validate_python(entries.pop(_METADATA, {}))
+        tensors = [_Tensor.model_validate_json(json.dumps(entry)) for entry in entries.values()]
+    except ValidationError as error:
+        raise Refused(f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _AGAIN) from error
+    ends = _LENGTH_BYTES + header + max((tensor.data_offsets[1] for tensor in tensors), default=0)
+    if ends != length:
+        raise Refused(f"{path} has {length:,} bytes, and its header says {ends:,}", _AGAIN)
+    if _OURS in texts:
+        _check_metadata(path, texts[_OURS])
+
+
+def _check_metadata(path: Path, text: str) -> None:
+    try:
+        _Metadata.model_validate_json(text)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(str(part) for part in wrong["loc"])
+        raise Refused(
+            f"{path} has metadata that is not known: {where}: {wrong['msg']}",
+            "it may be of a newer version of this program: use its own kubectl-ddpm",
+        ) from error

@@ -1,0 +1,57 @@
+"""What goes to the Kubernetes API and comes back, whoever asks and however: documents, and refusals. Pure."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Literal, NamedTuple
+
+from ddpm_operator.api.model import JsonValue
+
+Document = dict[str, JsonValue]
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+
+_LONGEST_TEXT = 1024
+
+
+class Refusal(NamedTuple):
+    """An answer that is an error.
+
+    Attributes:
+        status: of HTTP.
+        reason: Kubernetes' own word for it, such as AlreadyExists; "" if it has none.
+        message: its sentence, never empty.
+        kind: what it is about, as far as it says so: a plural such as `namespaces`.
+    """
+
+    status: int
+    reason: str
+    message: str
+    kind: str
+
+
+def headers(content_type: str) -> dict[str, str]:
+    """Of a request with a body of this type."""
+    return {"Accept": JSON, "Content-Type": content_type}
+
+
+def read(status: int, text: bytes) -> Document | Refusal:
+    """What an answer says. A proxy's page instead of a document is a refusal with its beginning."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = {"message": text.decode(errors="replace").strip()[:_LONGEST_TEXT]}
+    if not isinstance(document, dict):
+        document = {}
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        return document
+    details = document.get("details")
+    return Refusal(
+        status,
+        str(document.get("reason") or ""),
+        str(document.get("message") or f"the API server answered {status}"),
+        str(details.get("kind", "")) if isinstance(details, dict) else "",
+    )
