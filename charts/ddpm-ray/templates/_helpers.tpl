@@ -23,3 +23,29 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- define "ddpm-ray.key" -}}
 {{ include "ddpm-ray.name" . }}-key
 {{- end }}
+
+{{/* What `helm test` makes, in the release's namespace if that is watched, else in the first one that is. */}}
+{{- define "ddpm-ray.test" -}}
+{{ .Release.Name | trunc 30 | trimSuffix "-" }}-test
+{{- end }}
+
+{{- define "ddpm-ray.test-namespace" -}}
+{{- if or (not .Values.watchNamespaces) (has .Release.Namespace .Values.watchNamespaces) -}}
+{{ .Release.Namespace }}
+{{- else -}}
+{{ first .Values.watchNamespaces }}
+{{- end }}
+{{- end }}
+
+{{- define "ddpm-ray.test-labels" -}}
+app.kubernetes.io/name: ddpm-ray-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: ddpm-ray
+{{- end }}
+
+{{/* The argument is the weight: helm makes the lighter first, and waits for pods to end. */}}
+{{- define "ddpm-ray.test-hook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
