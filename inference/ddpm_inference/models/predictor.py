@@ -8,17 +8,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
-from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import Execution, ModelSpec, Precision
 from ddpm_inference.models.folded import FoldedUnet
 from ddpm_inference.models.unet import Unet
 from ddpm_inference.sampling.samplers import EpsModel
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-_Step = Callable[..., Tensor]
 
 
 def predictor(
@@ -56,7 +52,12 @@ def predictor(
     else:
         module = copy.deepcopy(network).eval().to(device, dtype).to(memory_format=torch.channels_last)
         time = dict.fromkeys(timesteps, torch.zeros(1, dtype=torch.int64, device=device))
-    step: _Step = _compiled(module) if execution == "compiled" else module
+    step: Callable[..., Tensor] = module
+    if execution == "compiled":
+        # torch's compiler takes almost as long to import as all the rest of torch, and every worker would wait.
+        from ddpm_inference.models.compiled import compiled
+
+        step = compiled(module)
 
     @torch.inference_mode()
     def eps_model(x: Tensor, t: int) -> Tensor:
@@ -64,19 +65,3 @@ def predictor(
         return eps.to(dtype=torch.float32, memory_format=torch.contiguous_format)
 
     return eps_model
-
-
-def _compiled(module: nn.Module) -> _Step:
-    # Freezing takes the weights for constants, so that they are laid out for the CPU's convolutions once.
-    compiled: _Step = torch.compile(module, fullgraph=True, dynamic=False, options={"freezing": True})
-
-    def step(x: Tensor, time: object) -> Tensor:
-        try:
-            return compiled(x, time)
-        except TorchDynamoException as error:
-            raise InvalidSpec(
-                f"the network cannot be compiled on this machine: {str(error).strip().splitlines()[0]}",
-                hint="install a C++ compiler (g++) and Python's headers there, or leave --compile out",
-            ) from error
-
-    return step

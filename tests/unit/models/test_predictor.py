@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +133,15 @@ def test_compiled_is_folded() -> None:
     folded = predictor(network, spec, TIMESTEPS)
     for t in TIMESTEPS:
         torch.testing.assert_close(compiled(x, t), folded(x, t), rtol=0, atol=1e-5)
+
+
+def test_a_worker_that_does_not_compile_never_imports_the_compiler() -> None:
+    program = """if True:
+        import sys
+        import ddpm_inference.shard_sampler
+        sys.exit(any(name.startswith(("torch._dynamo", "torch._inductor")) for name in sys.modules))
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_without_a_compiler_compiled_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
