@@ -28,6 +28,9 @@ BUILTIN_SHAPES: dict[str, tuple[int, int]] = {"mnist": (1, 28)}
 # later than a head that samples alone: up to so many evaluations they would come too late to help.
 SMALL_JOB = 50_000
 _REFERENCE_PIXELS = 28 * 28
+# Starting Ray and the driver on a head takes ten seconds of one CPU, in a dozen processes at once. Held down to
+# what it asks for, a small head is throttled all the while; it asks for no more, so that nobody loses by this.
+_HEAD_MAY_BORROW = 1
 # Where the checkpoint alone knows its image size, the job is thought to be of this one.
 _ASSUMED_SHAPE = (3, 64)
 
@@ -51,10 +54,13 @@ class PodSize:
     """What one pod asks for, as quantities.
 
     Attributes:
+        cpu, memory: what it is promised; of memory also the most that it gets.
+        cpu_limit: CPUs that it may use while nobody else wants them.
         slots: CPUs that Ray counts on it: how many tasks run there at once.
     """
 
     cpu: str
+    cpu_limit: str
     memory: str
     gpus: int
     slots: int
@@ -96,16 +102,17 @@ def head_size(spec: Spec, chosen: Plan) -> PodSize:
     """The head pod's size: alone it does a worker's work as well, beside others it has no slots for tasks."""
     head, worker = spec.resources.head, spec.resources.worker
     if chosen.workers:
-        return PodSize(head.cpu, head.memory, gpus=0, slots=0)
+        return PodSize(head.cpu, _borrowing(head.cpu), head.memory, gpus=0, slots=0)
     cpu, memory = max(head.cpu, worker.cpu, key=parse), max(head.memory, worker.memory, key=parse)
-    return PodSize(cpu, memory, gpus=0, slots=_slots(cpu))
+    return PodSize(cpu, _borrowing(cpu), memory, gpus=0, slots=_slots(cpu))
 
 
 def worker_size(spec: Spec, chosen: Plan) -> PodSize:
     """A worker pod's size. On GPUs every task has a slot, whatever the CPUs: it waits for the GPU anyway."""
     worker = spec.resources.worker
     tasks = chosen.gpus_per_worker * (chosen.tasks_per_gpu or 0)
-    return PodSize(worker.cpu, worker.memory, chosen.gpus_per_worker, max(tasks, _slots(worker.cpu)))
+    slots = max(tasks, _slots(worker.cpu))
+    return PodSize(worker.cpu, worker.cpu, worker.memory, chosen.gpus_per_worker, slots)
 
 
 def claim_size(spec: Spec) -> str:
@@ -210,6 +217,10 @@ def _spread(gpus: int, most_workers: int) -> tuple[int, int]:
 def _steps(spec: Spec) -> int:
     timesteps = spec.sampler.timesteps or DEFAULT_TIMESTEPS
     return spec.sampler.steps or min(DEFAULT_STEPS[spec.sampler.name] or timesteps, timesteps)
+
+
+def _borrowing(cpu: str) -> str:
+    return f"{(parse(cpu) + _HEAD_MAY_BORROW).normalize():f}"
 
 
 def _slots(cpu: str) -> int:

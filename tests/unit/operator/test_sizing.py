@@ -209,6 +209,19 @@ def test_a_worker_is_not_asked_for_if_its_slots_would_be_empty(make_spec: MakeSp
     assert plan(spec).workers == 3
 
 
+@pytest.mark.parametrize(("asked", "may_use"), [("1", "2"), ("500m", "1.5"), ("10", "11"), ("1e1", "11")])
+def test_a_head_may_borrow_one_cpu_and_asks_for_none_more(make_spec: MakeSpec, asked: str, may_use: str) -> None:
+    spec = make_spec(samples=100_000, resources={"head": {"cpu": asked}})
+    head = head_size(spec, plan(spec))
+    assert (head.cpu, head.cpu_limit) == (asked, may_use)
+
+
+def test_a_worker_gets_the_cpus_that_it_asks_for_and_no_others(make_spec: MakeSpec) -> None:
+    spec = make_spec(samples=100_000, resources={"worker": {"cpu": "1500m"}})
+    worker = worker_size(spec, plan(spec))
+    assert (worker.cpu, worker.cpu_limit) == ("1500m", "1500m")
+
+
 def test_the_head_alone_can_be_asked_for(make_spec: MakeSpec) -> None:
     chosen = plan(make_spec(samples=1_000_000, resources={"maxWorkers": 0}))
     assert chosen.workers == 0
