@@ -50,6 +50,7 @@ from ddpm_operator.render import (
 from ddpm_operator.seen import Seen
 from ddpm_operator.templating import TemplateFault, Templates
 from ddpm_operator.tokens import Tokens, attempt_tokens
+from ddpm_operator.unreadable import MANAGER as READER
 
 _LONGEST_NOTE = 1024
 
@@ -162,6 +163,19 @@ class ClusterWork:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise Refused(fault_of(error, f"delete the RayCluster {name}", "RayCluster")) from error
         self._clusters.deleted(uid)
+
+    async def object_to(self, key: Key, objection: Document) -> None:
+        """Says of a sampling that the operator cannot read it; see `ddpm_operator.unreadable`.
+
+        Raises:
+            Refused: if that could not be written.
+        """
+        path = f"{paths.samplings(key.namespace)}/{key.name}/status"
+        try:
+            await self._api.apply(path, objection, READER, force=True)
+        except ApiError as error:
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise Refused(fault_of(error, "say that the resource cannot be read", KIND)) from error
 
     async def _write_status(self, sampling: DDPMSampling, action: WriteStatus) -> DDPMSampling:
         metadata = sampling.metadata

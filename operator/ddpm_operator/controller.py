@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from pydantic import ValidationError
-
 from ddpm_operator import paths
 from ddpm_operator.actions import (
     Action,
@@ -33,6 +31,7 @@ from ddpm_operator.ray_jobs import HeadSilent
 from ddpm_operator.reconcile import reconcile
 from ddpm_operator.seen import Seen
 from ddpm_operator.spoken import sentence
+from ddpm_operator.unreadable import Unreadable, objection, read
 
 OVERTAKEN_AGAIN = 0.2
 _FIRST_RETRY = 0.5
@@ -63,10 +62,6 @@ class _Memory:
     policies: set[str] = field(default_factory=set)
     faults: tuple[Fault, ...] = ()
     failures: int = 0
-
-
-class Unreadable(Exception):
-    """The API server has a sampling that the operator's types refuse."""
 
 
 class Controller:
@@ -120,7 +115,7 @@ class Controller:
             return OVERTAKEN_AGAIN
         except Unreadable as error:
             logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
-            return None
+            return await self._object_to(key, error, memory)
 
     async def _look(self, key: Key, memory: _Memory) -> float | None:
         memory.sampling = memory.sampling or await self._read(key)
@@ -159,6 +154,17 @@ class Controller:
             if said:
                 logger.info("%s: %s", key, said)
 
+    async def _object_to(self, key: Key, error: Unreadable, memory: _Memory) -> float | None:
+        said = objection(error.document, error.fault, datetime.now(UTC))
+        try:
+            if said:
+                await self._work.object_to(key, said)
+        except Refused as refused:
+            logger.warning("%s: %s", key, refused)
+            return _later(memory)
+        del self._memories[key]
+        return None
+
     async def _part_from(self, key: Key) -> None:
         """The sampling is gone. Its clusters follow it by their owner references, unless those were taken away."""
         for cluster in self._clusters.of(key):
@@ -175,10 +181,7 @@ class Controller:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        try:
-            sampling = DDPMSampling.from_document(document)
-        except ValidationError as error:
-            raise Unreadable(_first_fault(error)) from error
+        sampling = read(document)
         return sampling if sampling.metadata.uid == key.uid else None
 
     def _observed(self, key: Key, sampling: DDPMSampling, memory: _Memory) -> Observed:
@@ -235,11 +238,6 @@ class Controller:
         elif not answer.progress and memory.last_word and memory.last_word[:2] == (cluster.uid, len(answer.jobs)):
             return replace(answer, progress=memory.last_word[2])
         return answer
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
 def _remember(memory: _Memory, action: Action) -> None:
