@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,51 +12,102 @@ from tests.cluster.kube import Cluster, Namespace
 
 RELEASE = NAMESPACE = "ddpm-ray"
 SELECTOR = "app.kubernetes.io/name=ddpm-operator"
+CRD = "ddpmsamplings.ddpm-ray.io"
+
+# One line of `kubectl auth can-i --list`: a resource, URLs of no resource, names, verbs.
+_RIGHT = re.compile(r"^(\S*)\s+\[(.*?)\]\s+\[(.*?)\]\s+\[(.*?)\]$")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A release of the chart with the images of the tree."""
+    """A release of the chart with the images of the tree.
+
+    Attributes:
+        values: further ones, as `helm --set` takes them.
+    """
 
     cluster: Cluster
     helm: Path
     chart: Path
     image: str
     worker_image: str
+    release: str = RELEASE
+    place: str = NAMESPACE
+    values: tuple[str, ...] = ()
+
+    @property
+    def account(self) -> str:
+        return f"system:serviceaccount:{self.place}:{self.release}-operator"
 
     @property
     def namespace(self) -> Namespace:
-        return Namespace(self.cluster, NAMESPACE)
+        return Namespace(self.cluster, self.place)
 
     def install(self) -> None:
         """Installs or upgrades it, and waits until it is ready."""
-        values = f"image.name={self.image},worker.image={self.worker_image}"
-        places = ["--namespace", NAMESPACE, "--create-namespace", "--take-ownership"]
-        self.helm_says("upgrade", "--install", RELEASE, str(self.chart), *places, "--wait", "--set-string", values)
+        values = ["--set-string", f"image.name={self.image},worker.image={self.worker_image}"]
+        for value in self.values:
+            values += ["--set", value]
+        places = ["--namespace", self.place, "--create-namespace", "--take-ownership"]
+        self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values)
 
     def uninstall(self) -> None:
         """Takes it away with all that belongs to it but the CRD."""
-        self.helm_says("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+        self.helm_says("uninstall", self.release, "--namespace", self.place, "--wait")
         self.namespace.wait_for_none("v1", "Pod", 60, SELECTOR)
+
+    def take_crd(self) -> None:
+        """Makes the CRD that another release has left this one's, as the chart says it is done."""
+        owner = [
+            f"meta.helm.sh/release-name={self.release}",
+            f"meta.helm.sh/release-namespace={self.place}",
+        ]
+        self.kubectl_says("annotate", "crd", CRD, "--overwrite", *owner)
 
     def kill(self) -> None:
         """Ends its process without a warning, as kill -9 does, and with it the pod. A new one follows."""
         for name in self.pods():
-            self.cluster.core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
+            self.cluster.core.delete_namespaced_pod(name, self.place, grace_period_seconds=0)
 
     def pods(self) -> list[str]:
         return [pod["metadata"]["name"] for pod in self.namespace.list("v1", "Pod", SELECTOR)]
 
+    def rights(self, namespace: str) -> dict[tuple[str, str], str]:
+        """What its account may do in a namespace: (resource, names) -> verbs, sorted.
+
+        Without what every account may, which is to ask about itself and to read the API's own description.
+        """
+        whose = ["--namespace", namespace, "--as", self.account]
+        said = self.kubectl_says("auth", "can-i", "--list", "--no-headers", *whose)
+        found = [_RIGHT.match(line) for line in said.splitlines()]
+        rights = [match.groups() for match in found if match]
+        assert len(rights) == len(found), said
+        own = [(what, names, verbs) for what, _, names, verbs in rights if what]
+        return {
+            (what, names): " ".join(sorted(verbs.split()))
+            for what, names, verbs in own
+            if not what.startswith("selfsubject")
+        }
+
+    def kubectl_says(self, *arguments: str, given: str = "") -> str:
+        """Runs kubectl on this cluster; raises with what it said if it fails."""
+        return _says(self.cluster.kubectl(*arguments), {}, given)
+
     def helm_says(self, *arguments: str) -> str:
         """Runs helm on this cluster; raises with what it said if it fails."""
         config = {"KUBECONFIG": str(self.cluster.kubeconfig)} if self.cluster.kubeconfig else {}
-        done = subprocess.run(
-            [self.helm, *arguments],
-            env={**os.environ, **config},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"helm {' '.join(arguments)} said:\n{done.stdout}"
-        return done.stdout
+        return _says([str(self.helm), *arguments], config, "")
+
+
+def _says(command: list[str], environment: dict[str, str], given: str) -> str:
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(command)} said:\n{done.stdout}"
+    return done.stdout

@@ -1,16 +1,127 @@
-"""The chart: what it refuses, and what the operator that it installs may do and may not."""
+"""The chart: what it refuses, what it makes, and what the operator that it installs may do and may not."""
 
 from __future__ import annotations
 
-import subprocess
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.operator_release import NAMESPACE, RELEASE, Operator
+from tests.cluster.samplings import SMALL
+
+OF_ITS_WORK = {
+    ("ddpmsamplings.ddpm-ray.io", ""): "delete get list watch",
+    ("ddpmsamplings.ddpm-ray.io/status", ""): "patch",
+    ("rayclusters.ray.io", ""): "create delete get list watch",
+    ("pods", ""): "list watch",
+    ("secrets", ""): "create",
+    ("networkpolicies.networking.k8s.io", ""): "create",
+    ("persistentvolumeclaims", ""): "create get",
+    ("configmaps", ""): "create patch",
+    ("events.events.k8s.io", ""): "create",
+}
+OF_THE_WHOLE_CLUSTER = {("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch"}
+OF_ITS_KEY = {("secrets", f"{RELEASE}-operator-key"): "get"}
+
+VALUES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "namespaces": {"watchNamespaces": ["NAMESPACE"]},
+    "other namespaces": {"watchNamespaces": ["default", "kube-system"]},
+    "limits": {
+        "allowed": {"images": ["registry.example.com/ddpm/"], "serviceAccounts": ["sampler"], "uriSchemes": ["s3"]}
+    },
+    "no network policy": {"networkPolicy": {"enabled": False}},
+    "another API server": {"networkPolicy": {"apiServerPorts": [7443]}},
+    "a private registry": {
+        "image": {
+            "name": "registry.example.com:5000/op@sha256:" + "ab" * 32,
+            "pullSecrets": [{"name": "registry"}],
+        }
+    },
+    "own templates": {"templates": {"secret.yaml.j2": "{{ metadata }}: \"quoted\"\n# 'text'\n"}},
+    "a place": {
+        "nodeSelector": {"disk": "fast", "number": "1"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+                    ]
+                }
+            }
+        },
+        "priorityClassName": "system-cluster-critical",
+        "podAnnotations": {"note": 'with "quotes", and: colons'},
+        "podLabels": {"team": "research"},
+    },
+    "other resources": {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "2", "memory": "1Gi"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster) -> Iterator[Namespace]:
+    """A restricted namespace for what is only tried."""
+    with cluster.namespace(f"ddpm-chart-{secrets.token_hex(4)}") as namespace:
+        yield namespace
+
+
+def rendered(operator: Operator, namespace: Namespace, values: dict[str, Any], folder: Path) -> list[Manifest]:
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values).replace("NAMESPACE", namespace.name))
+    where = ["--namespace", namespace.name, "--values", str(file), "--kube-version", "1.30.0"]
+    text = operator.helm_says("template", RELEASE, str(operator.chart), *where)
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def test_the_chart_is_in_order(operator: Operator) -> None:
     assert "0 chart(s) failed" in operator.helm_says("lint", "--strict", str(operator.chart))
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_the_api_server_takes_all_that_the_chart_makes(
+    operator: Operator, shared: Namespace, values: dict[str, Any], tmp_path: Path
+) -> None:
+    documents = rendered(operator, shared, values, tmp_path)
+    (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
+    template = deployment["spec"]["template"]
+    metadata = {**template["metadata"], "name": "operator", "namespace": shared.name}
+    # Pod Security refuses pods, of which a Deployment is none yet.
+    documents.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+    assert len({one["kind"] for one in documents}) >= 8
+    for one in documents:
+        if one["kind"] == "Pod":
+            del one["spec"]["serviceAccountName"]  # that is made only in earnest
+    apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"]
+    said = operator.kubectl_says(*apply, given=yaml.safe_dump_all(documents))
+    assert said.count("serverside-applied (server dry run)") == len(documents), said
+    assert "Warning" not in said
+
+
+@pytest.mark.parametrize("values", [VALUES["namespaces"], VALUES["other namespaces"]], ids=["its own", "others"])
+def test_an_operator_of_some_namespaces_has_rights_there_only(
+    operator: Operator, shared: Namespace, values: dict[str, Any], tmp_path: Path
+) -> None:
+    documents = rendered(operator, shared, values, tmp_path)
+    watched = {name.replace("NAMESPACE", shared.name) for name in values["watchNamespaces"]}
+    bound = [one for one in documents if one["kind"] in ("RoleBinding", "ClusterRoleBinding")]
+    of_operator = [one for one in bound if one["subjects"][0]["name"] == f"{RELEASE}-operator"]
+    assert {one["kind"] for one in of_operator} == {"RoleBinding"}
+    assert {one["metadata"]["namespace"] for one in of_operator} == watched | {shared.name}
+    (told,) = [
+        json.loads(env["value"])
+        for one in documents
+        if one["kind"] == "Deployment"
+        for env in one["spec"]["template"]["spec"]["containers"][0]["env"]
+        if env["name"] == "WATCH_NAMESPACES"
+    ]
+    assert set(told) == watched
 
 
 @pytest.mark.parametrize(
@@ -19,7 +130,14 @@ def test_the_chart_is_in_order(operator: Operator) -> None:
         ("image.nmae=operator:1", "nmae"),
         ("image.name=", "image"),
         ("worker.rayVersion=latest", "rayVersion"),
+        ("worker.rayVersion=2.53.9", "rayVersion"),
         (r"templates.deployment\.yaml=text", "deployment.yaml"),
+        ("watchNamespaces={Research}", "watchNamespaces"),
+        ("watchNamespaces={a,a}", "watchNamespaces"),
+        ("allowed.uriSchemes={http}", "uriSchemes"),
+        ("allowed.image={worker}", "image"),
+        ("networkPolicy.apiServerPorts={}", "apiServerPorts"),
+        ("replicas=2", "replicas"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, says: str) -> None:
@@ -27,40 +145,40 @@ def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, sa
         operator.helm_says("template", RELEASE, str(operator.chart), "--set-string", value)
 
 
-@pytest.mark.parametrize(
-    ("may", "verb", "what", "where"),
-    [
-        (True, "create", "rayclusters.ray.io", "default"),
-        (True, "create", "secrets", "default"),
-        (True, "patch", "ddpmsamplings.ddpm-ray.io/status", "default"),
-        (True, "get", f"secrets/{RELEASE}-operator-key", NAMESPACE),
-        (False, "get", "secrets", "default"),
-        (False, "list", "secrets", "default"),
-        (False, "get", "secrets/another", NAMESPACE),
-        (False, "delete", "secrets", "default"),
-        (False, "create", "pods", "default"),
-        (False, "delete", "pods", "default"),
-        (False, "create", "pods/exec", "default"),
-        (False, "patch", "ddpmsamplings.ddpm-ray.io", "default"),
-        (False, "patch", "rayclusters.ray.io", "default"),
-        (False, "delete", "persistentvolumeclaims", "default"),
-        (False, "get", "nodes", "default"),
-        (False, "escalate", "clusterroles.rbac.authorization.k8s.io", "default"),
-    ],
-)
-def test_the_operator_may_do_what_it_does_and_no_more(
-    operator: Operator, may: bool, verb: str, what: str, where: str
-) -> None:
-    account = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
-    resource, _, subresource = what.partition("/")
-    is_subresource = subresource in ("status", "exec")
-    asked = [verb, resource, f"--subresource={subresource}"] if is_subresource else [verb, what]
-    command = operator.cluster.kubectl("auth", "can-i", *asked, "--namespace", where, "--as", account)
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    assert said == ["yes" if may else "no"]
+def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:
+    assert operator.rights("default") == OF_ITS_WORK | OF_THE_WHOLE_CLUSTER
+    assert operator.rights(NAMESPACE) == OF_ITS_WORK | OF_THE_WHOLE_CLUSTER | OF_ITS_KEY
 
 
 def test_whoever_may_edit_a_namespace_may_edit_its_samplings(operator: Operator) -> None:
-    command = operator.cluster.kubectl("get", "clusterrole", "edit", "-o", "yaml")
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "ddpmsamplings" in said
+    assert "ddpmsamplings" in operator.kubectl_says("get", "clusterrole", "edit", "-o", "yaml")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"hostNetwork": True},
+        {"hostPID": True},
+        {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]},
+        {"containers": [{"name": "other", "image": "other:1"}]},
+        {"securityContext": {"runAsUser": 0}},
+        {"automountServiceAccountToken": True},
+        {"nodeName": "node1"},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_pod_overrides_are_an_allow_list(shared: Namespace, field: dict[str, Any]) -> None:
+    """Who asks for strictness is told; of who does not, the API server drops the field."""
+    resource = shared.cluster.resource("ddpm-ray.io/v1alpha1", "DDPMSampling")
+    document = {
+        "apiVersion": "ddpm-ray.io/v1alpha1",
+        "kind": "DDPMSampling",
+        "metadata": {"name": "digits"},
+        "spec": SMALL | {"podOverrides": {"nodeSelector": {"disk": "fast"}, **field}},
+    }
+    query = [("dryRun", "All"), ("fieldValidation", "Ignore")]
+    taken = resource.create(body=document, namespace=shared.name, query_params=query).to_dict()
+    assert taken["spec"]["podOverrides"] == {"nodeSelector": {"disk": "fast"}}
+    query = [("dryRun", "All"), ("fieldValidation", "Strict")]
+    with pytest.raises(Exception, match=f"unknown field.*{next(iter(field))}"):
+        resource.create(body=document, namespace=shared.name, query_params=query)

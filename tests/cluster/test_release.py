@@ -1,0 +1,109 @@
+"""A release's life: upgraded and rolled back while a sampling runs, gone, and back under another name."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.kube import Namespace
+from tests.cluster.operator_release import CRD, Operator
+from tests.cluster.samplings import SMALL, Sampling
+from tests.cluster.test_chart import OF_ITS_WORK
+
+N = 256
+
+
+@pytest.fixture
+def before(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
+    """The release as it is before an upgrade: of a chart with another version."""
+    chart = tmp_path / "ddpm-ray"
+    shutil.copytree(operator.chart, chart)
+    about = chart / "Chart.yaml"
+    about.write_text(re.sub(r"^(version|appVersion): .*", r"\1: 0.0.9", about.read_text(), flags=re.MULTILINE))
+    release = replace(operator, chart=chart)
+    release.install()
+    yield release
+    operator.install()
+
+
+def head_of(namespace: Namespace) -> str:
+    (head,) = namespace.list("v1", "Pod", "ray.io/node-type=head")
+    uid: str = head["metadata"]["uid"]
+    return uid
+
+
+def test_upgrade_and_rollback_do_not_disturb_a_sampling(
+    namespace: Namespace, operator: Operator, before: Operator
+) -> None:
+    spec = SMALL | {"samples": N, "sampler": {"name": "ddpm", "steps": 200}}
+    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling.wait_for("Running")
+    head, first = head_of(namespace), before.pods()
+
+    operator.install()
+    second = operator.pods()
+    operator.helm_says("rollback", operator.release, "--namespace", operator.place, "--wait")
+    third = operator.pods()
+    assert len({*first, *second, *third}) == 3, "upgrade and rollback replace the operator's pod"
+    sampling.wait_for("Running")
+    assert head_of(namespace) == head
+
+    status = sampling.wait_until_complete(N)["status"]
+    assert (status["attempt"], status["progress"]["done"]) == (1, N)
+
+
+@pytest.fixture
+def neighbour(namespace: Namespace) -> Iterator[Namespace]:
+    with namespace.cluster.namespace(f"{namespace.name}-{secrets.token_hex(2)}") as other:
+        yield other
+
+
+@pytest.fixture
+def other_release(namespace: Namespace, operator: Operator) -> Iterator[Operator]:
+    """Not installed yet, as the first one is no more: a release of another name, for one namespace only."""
+    other = replace(
+        operator, release="other", place=namespace.name, values=(f"watchNamespaces={{{namespace.name}}}",)
+    )
+    operator.uninstall()
+    yield other
+    other.helm_says("uninstall", other.release, "--namespace", other.place, "--wait", "--ignore-not-found")
+    operator.take_crd()
+    operator.install()
+
+
+def test_under_another_name_and_for_one_namespace_all_goes_on(
+    namespace: Namespace, neighbour: Namespace, other_release: Operator
+) -> None:
+    kept = Sampling.apply(namespace, "kept", SMALL | {"suspend": True})
+    with pytest.raises(AssertionError, match=f"the CRD {CRD} belongs to the release ddpm-ray") as refused:
+        other_release.install()
+    says = re.search(r"kubectl (annotate crd .*)", str(refused.value))
+    assert says
+    other_release.kubectl_says(*says[1].split())
+    other_release.install()
+
+    kept.wait_for("Suspended")
+    outside = Sampling.apply(neighbour, "outside", SMALL)
+    with_account = Sampling.apply(
+        namespace, "account", SMALL | {"podOverrides": {"serviceAccountName": "default"}}
+    )
+    failed = with_account.wait_for("Failed")
+    assert failed["status"]["failure"]["reason"] == "InvalidSpec"
+    assert "allowed.serviceAccounts" in failed["status"]["failure"]["hint"]
+
+    said = other_release.helm_says("test", other_release.release, "--namespace", other_release.place)
+    assert "Failed" not in said
+    assert said.count("Succeeded") >= 6
+    for kind in ("Pod", "PersistentVolumeClaim"):
+        namespace.wait_for_none("v1", kind, 60, "app.kubernetes.io/name=ddpm-ray-test")
+
+    assert "status" not in neighbour.get("ddpm-ray.io/v1alpha1", "DDPMSampling", outside.name)
+    assert other_release.rights(neighbour.name) == {}
+    key = {("secrets", "other-operator-key"): "get"}
+    assert other_release.rights(namespace.name) == OF_ITS_WORK | key
