@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from ddpm_operator.kube_api import ApiError
+from ddpm_operator.lifecycle.diagnosis import OVER_QUOTA
 from ddpm_operator.observed import Fault, FaultKind
 
 _NO_KUBERAY = "the cluster knows no RayCluster of ray.io/v1"
@@ -25,7 +26,7 @@ def _kind(error: ApiError, kind: str) -> FaultKind:
     message = error.message.lower()
     ray = kind == "RayCluster"
     match error.status:
-        case HTTPStatus.FORBIDDEN if "exceeded quota" in message:
+        case HTTPStatus.FORBIDDEN if OVER_QUOTA.search(message):
             return FaultKind.QUOTA
         case HTTPStatus.FORBIDDEN if "being terminated" in message:
             return FaultKind.TRANSIENT  # the namespace goes, and the sampling with it

@@ -14,6 +14,9 @@ from ddpm_operator.texts import sentence
 
 OUT_OF_MEMORY = "OOMKilled"
 
+# The second is said of a quota that has just been created.
+OVER_QUOTA = re.compile(r"(?i)exceeded quota|status unknown for quota")
+
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"}
 _NEVER_AN_IMAGE = {"InvalidImageName", "ErrImageNeverPull"}
 _NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -101,7 +104,7 @@ def _refusals(cluster: Cluster, patient: bool) -> Iterator[Trouble]:
     if not message:
         return
     words = sentence(f"KubeRay cannot create the pods: {message}")
-    if "exceeded quota" in message:
+    if OVER_QUOTA.search(message):
         yield Trouble(FailureReason.QUOTA_EXCEEDED, words, certain=False)
     elif _MISSING.search(message):
         yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)

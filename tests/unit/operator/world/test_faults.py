@@ -9,6 +9,7 @@ from ddpm_operator.kube_api import ApiError
 from ddpm_operator.observed import FaultKind
 
 QUOTA = 'pods "a" is forbidden: exceeded quota: small, requested: count/rayclusters.ray.io=1, used: 1, limited: 1'
+NEW_QUOTA = 'secrets "a" is forbidden: status unknown for quota: no-secrets, resources: count/secrets'
 TERMINATING = (
     'secrets "a" is forbidden: unable to create new content in namespace x because it is being terminated'
 )
@@ -26,6 +27,7 @@ TOO_OLD = (
         (ApiError(500, "InternalError", "etcd"), "RayCluster", FaultKind.TRANSIENT),
         (ApiError(503, "ServiceUnavailable", "later"), "RayCluster", FaultKind.TRANSIENT),
         (ApiError(403, "Forbidden", QUOTA), "RayCluster", FaultKind.QUOTA),
+        (ApiError(403, "Forbidden", NEW_QUOTA), "Secret", FaultKind.QUOTA),
         (ApiError(403, "Forbidden", TERMINATING), "Secret", FaultKind.TRANSIENT),
         (ApiError(403, "Forbidden", "no right to create secrets"), "Secret", FaultKind.FORBIDDEN),
         (ApiError(404, "", "404 page not found"), "RayCluster", FaultKind.KUBERAY_MISSING),
