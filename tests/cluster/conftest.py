@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
@@ -58,23 +59,32 @@ def cluster(kubeconfig: Path | None) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def worker_image(cluster: Cluster) -> str:
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+    """For what is set up once for all of pytest-xdist's processes, whose folders have the one above in common."""
+    return FileLock(tmp_path_factory.getbasetemp().parent / "set-up.lock")
+
+
+@pytest.fixture(scope="session")
+def worker_image(cluster: Cluster, one_at_a_time: FileLock) -> str:
     """WORKER_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
-    return os.environ.get("WORKER_IMAGE") or _say(ROOT / "tests/images/build")
+    with one_at_a_time:
+        return os.environ.get("WORKER_IMAGE") or _say(ROOT / "tests/images/build")
 
 
 @pytest.fixture(scope="session")
-def operator_image(cluster: Cluster) -> str:
+def operator_image(cluster: Cluster, one_at_a_time: FileLock) -> str:
     """OPERATOR_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
-    return os.environ.get("OPERATOR_IMAGE") or _say(ROOT / "tests/images/build", "operator")
+    with one_at_a_time:
+        return os.environ.get("OPERATOR_IMAGE") or _say(ROOT / "tests/images/build", "operator")
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, operator_image: str, worker_image: str) -> Operator:
+def operator(cluster: Cluster, operator_image: str, worker_image: str, one_at_a_time: FileLock) -> Operator:
     """The operator of the tree, installed by the tree's chart as kind-setup.sh does it; it stays installed."""
     helm = shutil.which("helm") or str(Path(_say(NODE / "build", "helm")) / "helm")
     operator = Operator(cluster, Path(helm), ROOT / "charts/ddpm-ray", operator_image, worker_image)
-    operator.install()
+    with one_at_a_time:
+        operator.install()
     return operator
 
 

@@ -178,6 +178,7 @@ def test_a_namespace_that_is_deleted_while_it_samples_goes(namespace: Namespace)
         Sampling.apply(doomed, "digits", LONG).wait_for("Running")
 
 
+@pytest.mark.alone
 def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
     namespace: Namespace, operator: Operator
 ) -> None:

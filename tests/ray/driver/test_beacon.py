@@ -36,7 +36,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 BATCH = 32
 # About a second a shard: long enough to be asked on the way.
-SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "320", "--ray_address", "None", "--workers", "2")
+SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "192", "--ray_address", "None", "--workers", "2")
 
 
 @dataclass
@@ -137,16 +137,16 @@ def test_the_end_is_told_whether_it_was_stopped_finished_or_found(checkpoint: Pa
     assert (code, told["phase"]) == (130, "interrupted")
     assert (told["outcome"]["reason"], told["outcome"]["exitCode"]) == ("DriverFailed", 130)
     kept = len(list((out / "shards").glob("*.npz"))) * BATCH
-    assert (told["done"], told["total"]) == (kept, 320)
-    assert f"{kept} of 320 samples are kept" in told["outcome"]["message"]
+    assert (told["done"], told["total"]) == (kept, 192)
+    assert f"{kept} of 192 samples are kept" in told["outcome"]["message"]
 
-    for sampled in (320 - kept, 0):
+    for sampled in (192 - kept, 0):
         code, told = end(stop=False)
-        assert (code, told["phase"], told["done"]) == (0, "complete", 320)
+        assert (code, told["phase"], told["done"]) == (0, "complete", 192)
         grid = told["outcome"].pop("grid")
         assert told["outcome"] == {
             "manifestSha256": hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest(),
-            "samples": 320,
+            "samples": 192,
             "sampled": sampled,
             "output": str(out),
         }

@@ -6,17 +6,22 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tests.rays import alive, descendants, end_of, run_command, running, start_command, wait_until, workers
+from ddpm_inference.checkpoint import load
+from ddpm_inference.job import ModelRequest, shards_of
+from ddpm_inference.shard_sampler import ShardSampler
+from ddpm_inference.store import Store
+from tests.rays import Ended, alive, descendants, end_of, run_command, running, start_command, wait_until, workers
 
 QUICK = ("--sampler", "ddim", "--steps", "3", "--ray_address", "None")
 # About a second a shard: long enough to be interrupted half way.
-SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "320", "--ray_address", "None", "--workers", "2")
+SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "384", "--ray_address", "None", "--workers", "2")
 
 
 def shards_in(out: Path) -> list[Path]:
@@ -61,30 +66,26 @@ def test_one_command_draws_100_samples_and_a_second_one_finds_them(checkpoint: P
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_what_is_shown_keeps_to_its_channel(checkpoint: Path, tmp_path: Path) -> None:
-    quiet = run_command("--model_path", checkpoint, *QUICK, "--n_samples", "3", "--quiet", cwd=tmp_path)
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
-    as_json = run_command("--model_path", checkpoint, *QUICK, "--n_samples", "40", "--json", cwd=tmp_path)
-    assert (as_json.code, as_json.err) == (0, "")
-    documents = [json.loads(line) for line in as_json.out.splitlines()]
-    assert documents[-1]["event"] == "complete"
-    assert (documents[-1]["samples"], documents[-1]["sampled"]) == (40, 40)
-    phases = [document["phase"] for document in documents if document["event"] == "progress"]
-    assert list(dict.fromkeys(phases)) == ["connecting", "starting", "sampling", "writing", "complete"]
-
-
 def test_another_run_in_the_same_folder_is_refused_and_overwrite_replaces_it(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    command = ("--model_path", checkpoint, *QUICK, "--n_samples", "3")
-    assert run_command(*command, cwd=tmp_path).code == 0
+    command = ("--model_path", checkpoint, *QUICK, "--n_samples", "40")
+    quiet = run_command(*command, "--quiet", cwd=tmp_path)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     first = hashes(tmp_path / "out")
     refused = run_command(*command, "--seed", "1", cwd=tmp_path)
     assert refused.code == 2
     assert "seed: 1, there 0" in refused.err
     assert hashes(tmp_path / "out") == first
-    assert run_command(*command, "--seed", "1", "--overwrite", cwd=tmp_path).code == 0
+
+    replaced = run_command(*command, "--seed", "1", "--overwrite", "--json", cwd=tmp_path)
+    assert (replaced.code, replaced.err) == (0, "")
     assert not set(hashes(tmp_path / "out")) & set(first)
+    documents = [json.loads(line) for line in replaced.out.splitlines()]
+    assert documents[-1]["event"] == "complete"
+    assert (documents[-1]["samples"], documents[-1]["sampled"]) == (40, 40)
+    phases = [document["phase"] for document in documents if document["event"] == "progress"]
+    assert list(dict.fromkeys(phases)) == ["connecting", "starting", "sampling", "writing", "complete"]
 
 
 def test_a_gpu_that_is_not_there_is_refused_at_once_with_the_table(checkpoint: Path, tmp_path: Path) -> None:
@@ -108,57 +109,51 @@ def test_a_node_that_runs_out_of_memory_is_called_so(checkpoint: Path, tmp_path:
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_whole_shards_and_no_process_and_the_run_can_go_on(
-    number: signal.Signals, checkpoint: Path, tmp_path: Path, uninterrupted: list[str]
+def test_whatever_stops_it_leaves_whole_shards_and_no_process_and_the_run_goes_on(
+    checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
-    wait_until(lambda: len(shards_in(out)) >= 2, meanwhile=lambda: alive(process))
-    below = descendants(process.pid)
-    if number == signal.SIGINT:
-        # As a terminal does, to the whole group of the command.
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    ended = end_of(process, within=30)
-    assert ended.code == 130
-    assert "Traceback" not in ended.err
-    wait_until(lambda: not running(below), within=30)
 
-    kept = shards_in(out)
-    assert f"{32 * len(kept)} of 320 samples are kept in {out}; run the same command again to resume" in ended.err
-    assert not list(out.rglob("*partial*"))
-    assert not (out / "manifest.json").exists()
-    before = {path.name: path.read_bytes() for path in kept}
+    def stopped(stop: Callable[[subprocess.Popen[str]], None]) -> tuple[Ended, dict[str, bytes]]:
+        """What a run that is stopped a shard later says, and all shards that are there then."""
+        there = len(shards_in(out))
+        process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
+        wait_until(lambda: len(shards_in(out)) > there, meanwhile=lambda: alive(process))
+        drawing, below = workers(process.pid), descendants(process.pid)
+        assert drawing
+        stop(process)
+        ended = end_of(process, within=30)
+        # A killed driver cannot end the Ray below it; its workers end all the same.
+        wait_until(lambda: not running(below if ended.code > 0 else drawing), within=60)
+        assert not (out / "manifest.json").exists()
+        assert ended.code < 0 or not list(out.rglob("*partial*"))
+        return ended, {path.name: path.read_bytes() for path in shards_in(out)}
+
+    # As a terminal does, to the whole group of the command.
+    by_control_c, first = stopped(lambda process: os.killpg(process.pid, signal.SIGINT))
+    by_sigterm, second = stopped(subprocess.Popen.terminate)
+    for ended, kept in ((by_control_c, first), (by_sigterm, second)):
+        assert ended.code == 130
+        assert "Traceback" not in ended.err
+        sentence = f"{32 * len(kept)} of 384 samples are kept in {out}; run the same command again to resume"
+        assert sentence in ended.err
+    _, third = stopped(subprocess.Popen.kill)
 
     resumed = run_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
     assert resumed.code == 0, resumed.err
-    assert f"{320 - 32 * len(kept)} drawn" in resumed.err
-    assert {name: (out / "shards" / name).read_bytes() for name in before} == before
-    assert hashes(out) == uninterrupted
+    assert f"{384 - 32 * len(third)} drawn" in resumed.err
+    for kept in (first, second, third):
+        assert {name: (out / "shards" / name).read_bytes() for name in kept} == kept
+    assert hashes(out) == drawn_without_ray(checkpoint, out)
 
 
-def test_a_killed_driver_takes_its_workers_along_and_the_run_can_go_on(
-    checkpoint: Path, tmp_path: Path, uninterrupted: list[str]
-) -> None:
-    out = tmp_path / "out"
-    process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
-    wait_until(lambda: len(shards_in(out)) >= 2, meanwhile=lambda: alive(process))
-    drawing = workers(process.pid)
-    assert drawing
-    process.kill()
-    end_of(process)
-    wait_until(lambda: not running(drawing), within=60)
-
-    resumed = run_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
-    assert resumed.code == 0, resumed.err
-    assert hashes(out) == uninterrupted
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    ended = run_command("--model_path", checkpoint, *SLOW, cwd=folder)
-    assert ended.code == 0, ended.err
-    return hashes(folder / "out")
+def drawn_without_ray(checkpoint: Path, out: Path) -> list[str]:
+    """The hash of each sample of a finished run, as one sampler in this process draws it."""
+    store = Store.open(str(out))
+    identity, manifest = store.read_identity(), store.read_manifest()
+    assert identity is not None
+    assert manifest is not None
+    sampler = ShardSampler(load(checkpoint, ModelRequest(uri=str(checkpoint))), identity, threads=1)
+    shards = shards_of(manifest.n_samples, identity.batch_size)
+    batches = [sampler.sample(shard, lambda done, steps: None) for shard in shards]
+    return [hashlib.sha256(sample.tobytes()).hexdigest() for batch in batches for sample in batch]
