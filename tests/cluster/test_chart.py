@@ -137,12 +137,19 @@ def test_an_operator_of_some_namespaces_has_rights_there_only(
         ("allowed.uriSchemes={http}", "uriSchemes"),
         ("allowed.image={worker}", "image"),
         ("networkPolicy.apiServerPorts={}", "apiServerPorts"),
-        ("replicas=2", "replicas"),
+        ("replica=1", "replica"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, says: str) -> None:
     with pytest.raises(AssertionError, match=says):
         operator.helm_says("template", RELEASE, str(operator.chart), "--set-string", value)
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_other_than_one_operator_is_refused_with_the_reason(operator: Operator, replicas: int) -> None:
+    values = ["--set", f"replicas={replicas}", "--kube-version", "1.30.0"]
+    with pytest.raises(AssertionError, match=f"replicas is {replicas} and has to be 1: operators do not elect"):
+        operator.helm_says("template", RELEASE, str(operator.chart), *values)
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:
