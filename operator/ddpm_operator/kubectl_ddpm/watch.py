@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -50,17 +50,17 @@ def line(before: DDPMSampling | None, now: DDPMSampling) -> str | None:
     return f"{phase(now)}  {progress_words(progress_of(now))}{f'  {words}' if words else ''}"
 
 
-def picture(sampling: DDPMSampling) -> Table:
-    """What a terminal shows, in two lines."""
+def picture(sampling: DDPMSampling) -> RenderableType:
+    """What a terminal shows, in three lines, however narrow it is."""
     progress = progress_of(sampling)
-    shown = Table.grid(padding=(0, 2))
     name = Text.assemble((sampling.metadata.name, "bold"), "  ", phase(sampling))
-    bar = ProgressBar(total=max(progress.total, 1), completed=progress.done, width=_BAR)
-    shown.add_row(name, bar, progress_words(progress))
-    whole = Table.grid()
-    whole.add_row(shown)
-    whole.add_row(Text(sentence(sampling), "dim"))
-    return whole
+    first = Table.grid(padding=(0, 2))
+    first.add_column(no_wrap=True)
+    first.add_row(name, ProgressBar(total=max(progress.total, 1), completed=progress.done, width=_BAR))
+    below = (Text(progress_words(progress)), Text(sentence(sampling), "dim"))
+    for line in below:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(first, *below)
 
 
 def _mark(sampling: DDPMSampling) -> tuple[object, ...]:
