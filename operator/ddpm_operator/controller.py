@@ -229,6 +229,9 @@ class Controller:
         try:
             answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask()
         except HeadSilent as error:
+            if not head.ready:
+                memory.silent = None  # it starts; the deadline of the start is its limit
+                return None
             since = memory.silent.since if memory.silent else datetime.now(UTC)
             memory.silent = Silent(since, str(error))
             return memory.silent

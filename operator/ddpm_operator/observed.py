@@ -165,7 +165,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Silent:
-    """The head was asked and did not answer.
+    """A head that is ready was asked and did not answer.
 
     Attributes:
         since: the first of the questions in a row without an answer, as far as this operator remembers.
@@ -260,9 +260,12 @@ class Observed:
 
     @property
     def head_to_ask(self) -> Pod | None:
-        """The head whose jobs and progress are worth asking for; None if there is nobody to ask."""
+        """The head whose jobs and progress are worth asking for; None if there is nobody to ask.
+
+        One that runs is asked before it is ready: the kubelet's probe finds out a second after Ray takes jobs.
+        """
         head = self.head
-        return head if head and head.ready and head.ip else None
+        return head if head and head.phase == "Running" and head.ip else None
 
     @property
     def cluster_pods(self) -> tuple[Pod, ...]:

@@ -68,7 +68,8 @@ def heard(observed: Observed, draft: Draft) -> Draft:
 
 def listen(observed: Observed, draft: Draft) -> Step:
     """What follows from the word of a driver that has not ended."""
-    head, soon = observed.head_to_ask, draft.now + _ATTENTIVE
+    head = observed.head_to_ask
+    soon = draft.now + (_ATTENTIVE if head and head.ready else _EAGER)
     match _word(observed, draft):
         case Ask(id) if head:
             return Step(draft, after=(SubmitJob(rendering(observed, draft), id, head.ip),), look=soon)

@@ -118,6 +118,21 @@ def test_the_job_is_asked_for_as_soon_as_the_head_is_ready_not_when_every_worker
     assert world.condition(ConditionType.CLUSTER_READY).message == "The head is ready, and 0 of 2 workers."
 
 
+def test_the_job_is_asked_for_when_the_head_answers_even_if_it_is_not_called_ready_yet(world: World) -> None:
+    world.answers_early = True
+    world.run(until=lambda it: any(isinstance(action, SubmitJob) for action in it.carried))
+    assert not any(pod.ready for pod in world.pods.values())
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+
+
+def test_a_head_that_starts_and_does_not_answer_yet_is_asked_again_within_a_second(world: World) -> None:
+    world.run(until=lambda it: any(pod.phase == "Running" for pod in it.pods.values()))
+    world.look()
+    assert world.due
+    assert world.due - world.now <= timedelta(seconds=0.5)
+
+
 def test_cleaned_up_is_true_only_when_the_last_pod_is_gone(world: World) -> None:
     world.run(until=lambda it: it.ended and not it.clusters)
     world.look()

@@ -85,6 +85,7 @@ class World:
         told: every event.
         refuse: why an action cannot be carried out, if the test wants it so.
         dies_at: the operator is killed, once, before it carries out one more than so many actions.
+        answers_early: heads answer before the kubelet says that they are ready.
         due: when the operator looks again.
     """
 
@@ -107,6 +108,7 @@ class World:
     faults: tuple[Fault, ...] = ()
     refuse: Callable[[Action], Fault | None] = lambda _: None
     dies_at: int | None = None
+    answers_early: bool = False
     silent_since: datetime | None = None
     due: datetime | None = START
     made: int = 0
@@ -190,9 +192,12 @@ class World:
         head = observed.head_to_ask
         return replace(observed, driver=self._ask(head)) if head else observed
 
-    def _ask(self, head: Pod) -> Silent | Answer:
+    def _ask(self, head: Pod) -> Silent | Answer | None:
         real = self.pods.get(head.uid)
-        if real is None or not real.ready:
+        if real is None or not (real.ready or self.answers_early):
+            if not head.ready:
+                self.silent_since = None
+                return None
             self.silent_since = self.silent_since or self.now
             return Silent(self.silent_since, "connection refused")
         self.silent_since = None
