@@ -9,12 +9,15 @@ way draws 16 samples in 5 steps with the shipped network, on a head of one CPU a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from kubernetes.client import AppsV1Api
@@ -34,14 +37,49 @@ DRAW = (
 ENDS = ("Complete", "Failed", "ValidationFailed")
 ENDS_WITHIN = 300.0
 GONE_WITHIN = 120.0
+HEAD = "ray.io/node-type=head"
+# What comes about one after the other, each with what it is called in the table.
+PHASES = ("head pod made", "volume, node", "head ready", "job, result")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds from apply to its end, and from there until no pod was left."""
+    """One run, in seconds.
 
-    complete: float
+    Attributes:
+        phases: `PHASES`, the first from apply; together they are the time until it is complete.
+        gone: from there until no head pod was left.
+    """
+
+    phases: Sequence[float]
     gone: float
+
+    @property
+    def complete(self) -> float:
+        return sum(self.phases)
+
+
+@dataclass
+class HeadPod:
+    """When a head pod was first seen so far on its way, by a watch."""
+
+    namespace: Namespace
+    made: float = math.nan
+    scheduled: float = math.nan
+    ready: float = math.nan
+
+    def follow(self, version: str) -> None:
+        """Watches from a resourceVersion on until the pod is ready."""
+        pods = self.namespace.cluster.resource("v1", "Pod")
+        watch = {"namespace": self.namespace.name, "label_selector": HEAD, "resource_version": version}
+        for event in pods.watch(**watch, timeout=int(ENDS_WITHIN)):
+            now, seen = time.monotonic(), event["raw_object"]
+            self.made = now if math.isnan(self.made) else self.made
+            if math.isnan(self.scheduled) and has_condition("PodScheduled")(seen):
+                self.scheduled = now
+            if has_condition("Ready")(seen):
+                self.ready = now
+                return
 
 
 def sampling(namespace: Namespace) -> Measured:
@@ -93,16 +131,22 @@ def submitter(of_head: Manifest, image: str) -> Manifest:
 
 
 def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest], bool]) -> Measured:
-    began = time.monotonic()
-    namespace.apply(document)
-    kind, name = document["kind"], document["metadata"]["name"]
-    seen = namespace.wait(document["apiVersion"], kind, name, ended, ENDS_WITHIN, f"the {kind} to end")
-    complete = time.monotonic()
+    head = HeadPod(namespace)
+    before = namespace.cluster.resource("v1", "Pod").get(namespace=namespace.name).metadata.resourceVersion
+    with ThreadPoolExecutor(1) as watching:
+        followed = watching.submit(head.follow, before)
+        began = time.monotonic()
+        namespace.apply(document)
+        kind, name = document["kind"], document["metadata"]["name"]
+        seen = namespace.wait(document["apiVersion"], kind, name, ended, ENDS_WITHIN, f"the {kind} to end")
+        complete = time.monotonic()
+        followed.result()
     status = seen["status"]
     assert status.get("phase", status.get("jobStatus")) in ("Succeeded", "SUCCEEDED"), status
     # A submitter's pod ends and stays; it holds nothing.
-    namespace.wait_for_none("v1", "Pod", GONE_WITHIN, "ray.io/node-type=head")
-    return Measured(complete - began, time.monotonic() - complete)
+    namespace.wait_for_none("v1", "Pod", GONE_WITHIN, HEAD)
+    times = (began, head.made, head.scheduled, head.ready, complete)
+    return Measured([after - before for before, after in pairwise(times)], time.monotonic() - complete)
 
 
 def worker_image(cluster: Cluster) -> str:
@@ -131,12 +175,14 @@ def main() -> int:
                 runs[name].append(way(namespace))
     medians = {name: statistics.median(run.complete for run in done) for name, done in runs.items()}
     table = Table(title=f"16 samples, 5 steps, {repeats} runs in turn; {machine()}", title_justify="left")
-    for column in ("", "apply to Complete, s", "the operator's share of it", "then until the head is gone, s"):
-        table.add_column(column, justify="right" if column else "left")
+    for column in ("seconds, medians", "apply to Complete", "the operator's share", *PHASES, "head gone after"):
+        table.add_column(column, justify="right" if table.columns else "left")
     for name, done in runs.items():
+        phases = [statistics.median(phase) for phase in zip(*(run.phases for run in done), strict=True)]
         share = medians["DDPMSampling"] / medians[name]
         gone = statistics.median(run.gone for run in done)
-        table.add_row(name, f"{medians[name]:.1f}", f"{share:.2f}", f"{gone:.1f}")
+        times = [f"{seconds:.1f}" for seconds in (*phases, gone)]
+        table.add_row(name, f"{medians[name]:.1f}", f"{share:.2f}", *times)
     Console(width=120).print(table)
     return 0
 
