@@ -135,20 +135,36 @@ class Namespace:
         Raises:
             NotInTime: with the names of those that are.
         """
+        self.wait_for_all(api_version, kind, operator.not_, seconds, "none to be left", selector)
+
+    def wait_for_all(
+        self,
+        api_version: str,
+        kind: str,
+        condition: Callable[[list[Manifest]], bool],
+        seconds: float,
+        what: str,
+        selector: str = "",
+    ) -> list[Manifest]:
+        """Watches the objects of a kind until `condition` holds of all of them together, and returns them.
+
+        Raises:
+            NotInTime: with the names of those that there are.
+        """
         resource = self.cluster.resource(api_version, kind)
         these = {"namespace": self.name, "label_selector": selector}
         deadline = time.monotonic() + seconds
         while True:
             listed = resource.get(**these).to_dict()
-            names = [item["metadata"]["name"] for item in listed["items"]]
+            items: list[Manifest] = listed["items"]
             left = deadline - time.monotonic()
-            if not names:
-                return
+            if condition(items):
+                return items
             if left <= 0:
-                raise NotInTime(f"after {seconds:g} s there is still {kind} {', '.join(names)}")
+                names = ", ".join(item["metadata"]["name"] for item in items) or "none"
+                raise NotInTime(f"waited {seconds:g} s for {what}; of {kind} there is: {names}")
             version = listed["metadata"]["resourceVersion"]
-            watch = resource.watch(**these, resource_version=version, timeout=int(left) + 1)
-            next((event for event in watch if event["type"] == "DELETED"), None)
+            next(resource.watch(**these, resource_version=version, timeout=int(left) + 1), None)
 
     def run_pod(self, manifest: Manifest, seconds: float) -> str:
         """Runs a pod to its end and returns what it said.

@@ -28,6 +28,11 @@ class RayApi:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def gpus(self) -> list[float]:
+        """The GPUs that Ray counts on each of its nodes, fewest first."""
+        nodes = self._json("/api/v0/nodes")["data"]["result"]["result"]
+        return sorted(node["resources_total"].get("GPU", 0.0) for node in nodes if node["state"] == "ALIVE")
+
     def run_job(self, entrypoint: str, env: dict[str, str], seconds: float) -> str:
         """Runs a job to its end and returns its log.
 
