@@ -19,6 +19,10 @@ from ddpm_operator.work_queue import WorkQueue
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 INTERVAL = 60.0
 
+_NO_RIGHTS = (
+    "the operator has no rights in it; if it was made anew, install the chart again, which brings its Role"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,10 +91,14 @@ class Resync:
         known = [one for one in listed if one]
         clusters = [RayCluster.model_validate(it).sight() for one in known for it in one.clusters or ()]
         pods = [RayPod.model_validate(it).sight() for one in known for it in one.pods]
-        self._within = Within(
+        within = Within(
             kuberay=any(one.clusters is not None for one in known),
             namespaces=tuple(one.namespace for one in known if one.namespace),
         )
+        if within != self._within:
+            for namespace in sorted({*self._namespaces} - {*within.namespaces}):
+                logger.warning("the namespace %s is left alone: %s", namespace, _NO_RIGHTS)
+        self._within = within
         changed = self._clusters.listed([it for it in clusters if it], before_clusters)
         changed |= self._pods.listed([it for it in pods if it], before_pods)
         return changed | self._clusters.owners() | self._pods.owners()
@@ -120,7 +128,6 @@ class Resync:
         except ApiError as error:
             if namespace is None or error.status != HTTPStatus.FORBIDDEN:
                 raise
-            logger.warning("the namespace %s is left alone: %s", namespace, error.message)
             return None
         return _Listed(namespace, clusters, pods)
 

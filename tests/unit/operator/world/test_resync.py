@@ -102,12 +102,19 @@ def test_of_some_namespaces_nothing_else_is_listed() -> None:
     with_resync(Lists(), use, "a", "b")
 
 
-def test_a_namespace_without_rights_does_not_stop_the_others() -> None:
+def test_a_namespace_without_rights_does_not_stop_the_others_and_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def use(resync: Resync, lists: Lists) -> None:
-        assert await resync.once() == {digits("b")}
+        for _ in range(3):
+            assert await resync.once() == {digits("b")}
         assert resync.within.namespaces == ("b",)
 
     with_resync(Lists(forbidden={"a"}), use, "a", "b")
+    assert [one.getMessage() for one in caplog.records if "left alone" in one.getMessage()] == [
+        "the namespace a is left alone: the operator has no rights in it; if it was made anew, install the chart "
+        "again, which brings its Role"
+    ]
 
 
 def test_without_rights_to_all_namespaces_there_is_no_start() -> None:
