@@ -1,0 +1,148 @@
+"""Several workers: what each of them gets, where they are put, and that the samples are the same."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.kube import Manifest, Namespace, has_condition
+from tests.cluster.manifests import secret
+from tests.cluster.nodes import HOSTNAME, TAINT, fake_gpus, nodes_without_kubelets
+from tests.cluster.ray_api import RayApi
+from tests.cluster.results import DIGESTS, local_samples, run_python
+from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+
+GPU = "nvidia.com/gpu"
+PLACED_WITHIN = 60.0
+READY_WITHIN = 90.0
+BRING_A_CHECKPOINT = """
+import s3fs, sys
+from ddpm_inference.checkpoint import fetch
+bucket = s3fs.S3FileSystem()
+bucket.mkdir(sys.argv[1])
+bucket.pipe_file(f"{sys.argv[1]}/mnist.safetensors", fetch("builtin://mnist"))
+"""
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def pods_of(cpu: str, workers: int, **more: Any) -> Manifest:  # noqa: ANN401 - as YAML has them
+    size = {"cpu": cpu, "memory": "2Gi"}
+    return {"head": size, "worker": size, "maxWorkers": workers, **more}
+
+
+def claims(pod: Manifest) -> list[str]:
+    volumes = pod["spec"]["volumes"]
+    return [it["persistentVolumeClaim"]["claimName"] for it in volumes if "persistentVolumeClaim" in it]
+
+
+def by_role(pods: list[Manifest]) -> dict[str, list[Manifest]]:
+    roles: dict[str, list[Manifest]] = {"head": [], "worker": []}
+    for pod in pods:
+        roles[pod["metadata"]["labels"]["ray.io/node-type"]].append(pod)
+    return roles
+
+
+def test_workers_without_the_claim_hand_their_shards_to_the_head_and_the_samples_are_the_local_ones(
+    namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    bucket = f"ddpm-test-{secrets.token_hex(4)}"
+    namespace.apply(secret("s3", s3_environment))
+    run_python(namespace, worker_image, BRING_A_CHECKPOINT, bucket, env_from="s3")
+    # Of a checkpoint that only the driver reads, the operator thinks larger than these images are.
+    spec = SMALL | {
+        "model": {"uri": f"s3://{bucket}/mnist.safetensors"},
+        "samples": 96,
+        "sampler": {"name": "ddpm", "steps": 100},
+        "resources": pods_of("400m", workers=2),
+        "credentialsSecretRef": {"name": "s3"},
+    }
+    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling.wait_for("Running")
+    pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
+    assert [len(pods["head"]), len(pods["worker"])] == [1, 2]
+    assert [claims(pod) for pod in (*pods["head"], *pods["worker"])] == [["digits-output"], [], []]
+
+    status = sampling.wait_until_complete(96)["status"]
+    assert (status["plan"]["workers"], status["plan"]["shards"]) == (2, 3)
+    nothing_is_left(namespace)
+    found = run_python(
+        namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
+    )
+    samples = local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "100")
+    assert found == [samples, status["output"]["manifestSha256"]]
+
+
+def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
+    namespace: Namespace,
+) -> None:
+    resources = pods_of("400m", workers=2, gpus=4, tasksPerGPU=2)
+    spec = SMALL | {
+        "samples": 32,
+        "batchSize": 4,
+        "resources": resources,
+        "backoffLimit": 0,
+        "keepClusterSeconds": 600,
+    }
+    with fake_gpus(namespace.cluster, GPU, 4):
+        sampling = Sampling.apply(namespace, "digits", spec)
+        status = sampling.wait_for("Failed")["status"]
+        plan = {name: status["plan"][name] for name in ("device", "workers", "gpus", "tasksPerGPU", "shards")}
+        assert plan == {"device": "cuda", "workers": 2, "gpus": 4, "tasksPerGPU": 2, "shards": 8}
+        assert status["failure"]["reason"] == "Unschedulable"
+        assert "Ray gave a worker its share of a GPU, but torch" in status["failure"]["message"]
+        assert "torch built for CUDA" in status["failure"]["hint"]
+
+        # It fails as soon as the first worker has; the other may still be starting, in the cluster that is kept.
+        ready = namespace.wait_for_all(
+            "v1",
+            "Pod",
+            lambda seen: [has_condition("Ready")(pod) for pod in seen] == [True] * 3,
+            READY_WITHIN,
+            "3 pods",
+        )
+        pods = by_role(ready)
+        asked = [pod["spec"]["containers"][0]["resources"]["requests"].get(GPU) for pod in pods["worker"]]
+        assert asked == ["2", "2"]
+        assert GPU not in pods["head"][0]["spec"]["containers"][0]["resources"]["requests"]
+        cluster = pods["head"][0]["metadata"]["labels"]["ray.io/cluster"]
+        token = base64.b64decode(namespace.get("v1", "Secret", cluster)["data"]["auth_token"]).decode()
+        with namespace.port_forward(f"service/{cluster}-head-svc", ":8265") as ports:
+            assert RayApi(ports[8265], token).gpus() == [0, 2, 2]
+
+        Sampling.apply(namespace, "digits", spec | {"keepClusterSeconds": 0})
+        nothing_is_left(namespace)
+
+
+def test_pods_are_spread_over_nodes_where_that_is_asked_for(namespace: Namespace) -> None:
+    spread = {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}
+    spec = SMALL | {
+        "samples": 4096,
+        "sampler": {"name": "ddpm"},
+        "resources": pods_of("1", workers=2),
+        "output": {"uri": "s3://nobody-writes-there/digits"},
+        "podOverrides": {
+            "nodeSelector": {TAINT: namespace.name},
+            "tolerations": [{"key": TAINT, "operator": "Exists"}],
+            "topologySpreadConstraints": [spread],
+        },
+    }
+    with nodes_without_kubelets(namespace.cluster, namespace.name, 3) as nodes:
+        sampling = Sampling.apply(namespace, "digits", spec)
+        pods = namespace.wait_for_all(
+            "v1",
+            "Pod",
+            lambda seen: [bool(pod["spec"].get("nodeName")) for pod in seen] == [True] * 3,
+            PLACED_WITHIN,
+            "three pods that have nodes",
+        )
+        assert sorted(pod["spec"]["nodeName"] for pod in pods) == nodes
+        sampling.delete()
+        sampling.wait_until_gone()
+        # No kubelet will ever say that they have ended.
+        namespace.cluster.core.delete_collection_namespaced_pod(namespace.name, grace_period_seconds=0)
+        nothing_is_left(namespace)
