@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,21 @@ def test_other_than_one_operator_is_refused_with_the_reason(operator: Operator, 
     values = ["--set", f"replicas={replicas}", "--kube-version", "1.30.0"]
     with pytest.raises(AssertionError, match=f"replicas is {replicas} and has to be 1: operators do not elect"):
         operator.helm_says("template", RELEASE, str(operator.chart), *values)
+
+
+def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Path) -> None:
+    place = ["--namespace", NAMESPACE, "--reuse-values", "--dry-run=server"]
+    there = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
+    assert "looks after DDPMSamplings in every namespace." in there
+    assert "KubeRay" not in there
+
+    chart = tmp_path / "ddpm-ray"
+    shutil.copytree(operator.chart, chart)
+    notes = chart / "templates" / "NOTES.txt"
+    # As if there were none: no cluster has this version of it.
+    notes.write_text(notes.read_text().replace("ray.io/v1/RayCluster", "ray.io/v99/RayCluster"))
+    without = operator.helm_says("upgrade", RELEASE, str(chart), *place)
+    assert "KubeRay IS NOT INSTALLED HERE: until it is, in version 1.6 or newer" in without
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:
