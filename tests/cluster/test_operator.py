@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import secrets
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.cluster.conftest import KEPT
 from tests.cluster.kube import Manifest, Namespace, has_condition
-from tests.cluster.manifests import pod, secret
+from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
+from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_python
 from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left
 
-READ_WITHIN = 90.0
-DIGESTS = """
-import fsspec, hashlib, sys
-for uri in sys.argv[1:]:
-    with fsspec.open(uri) as file:
-        print(hashlib.sha256(file.read()).hexdigest())
-"""
-MAKE_BUCKET = "import s3fs, sys; s3fs.S3FileSystem().mkdir(sys.argv[1])"
 KEPT_CLAIM = {"claim": {"size": "1Gi"}}
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-
-def local_samples(number: int, folder: Path) -> str:
-    """sha256 of samples.npy of SMALL, from a Ray of this machine's own."""
-    command = [str(Path(sys.executable).with_name("ddpm-sample")), "--ray_address", "None", "--quiet"]
-    flags = ["--model_path", "builtin://mnist", "--n_samples", str(number), "--sampler", "dpmpp", "--steps", "5"]
-    subprocess.run([*command, *flags, "--out_dir", str(folder)], check=True)
-    assert len(np.load(folder / "samples.npy")) == number
-    return hashlib.sha256((folder / "samples.npy").read_bytes()).hexdigest()
-
-
-def run_python(namespace: Namespace, image: str, code: str, *arguments: str, **mounts: str) -> list[str]:
-    """What a reader pod prints; a claim would be at /out."""
-    name = f"reader-{secrets.token_hex(3)}"
-    said = namespace.run_pod(pod(name, image, ["python", "-c", code, *arguments], **mounts), READ_WITHIN)
-    namespace.cluster.core.delete_namespaced_pod(name, namespace.name)
-    return said.split()
 
 
 def conditions(seen: Manifest) -> dict[str, str]:
@@ -88,7 +60,7 @@ def test_a_sampling_becomes_images_on_a_claim_and_its_cluster_goes(
         "CleanedUp": "",
     }
     assert (status["progress"]["done"], status["progress"]["percent"]) == (16, 100)
-    assert "ddpm-ray-worker" in status["image"]
+    assert "ddpm-ray-worker@sha256:" in status["image"]
     assert status["plan"]["why"]
     nothing_is_left(namespace)
 
