@@ -10,7 +10,7 @@ program_groups() { find "$programs_dir" -mindepth 2 -maxdepth 2 -name go.mod -pr
 # program_bin GROUP: the folder of its programs, keyed by its pins, so that a changed pin is built beside the old one.
 program_bin() {
   local pins
-  pins=$(cd "$programs_dir/$1" && { uname -m && cat go.mod go.sum; } | sha256sum)
+  pins=$(cd "$programs_dir/$1" && { uname -m && cat go.mod go.sum && find . -name '*.go' -exec cat {} +; } | sha256sum)
   echo "$cache_dir/$1-${pins:0:12}/bin"
 }
 
