@@ -27,7 +27,8 @@ from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.probe import Findings, look
 
 PACKAGE = Path(ddpm_inference.__file__).parent
-ON_WORKERS = ("fsspec", "numpy", "pydantic", "s3fs", "safetensors")
+ON_WORKERS = ("fsspec", "numpy", "pydantic", "ray", "s3fs", "safetensors")
+WITHOUT_KNOWN_HOLES = ("ray", "torch")
 TABLE_WITHIN = 5.0
 
 Resources = Mapping[str, float]
@@ -158,8 +159,17 @@ def torch_of(findings: Findings) -> str:
     """The torch version that was found.
 
     Raises:
-        ResourcesUnavailable: if it or another package is missing, naming each and how to install it.
+        ResourcesUnavailable: if it or another package is missing, naming each and how to install it; or if Ray or
+            torch is of a version with known holes.
     """
+    found = {**findings.packages, "torch": findings.torch}
+    for name in WITHOUT_KNOWN_HOLES:
+        version = found.get(name)
+        if version is not None and _release(version) < _oldest(name):
+            raise ResourcesUnavailable(
+                f"the nodes of the Ray cluster have {name} {version}, which has known holes",
+                hint=f"install there, on every node: pip install {_requirement(name)}",
+            )
     missing = [name for name, version in findings.packages.items() if version is None]
     if findings.torch is not None and not missing:
         return findings.torch
@@ -282,6 +292,17 @@ def _requirement(name: str) -> str:
         if re.match(rf"{re.escape(name)}\b", requirement):
             return f"'{requirement}'"
     return name
+
+
+def _oldest(name: str) -> tuple[int, ...]:
+    """The oldest release of a package that is allowed."""
+    return _release(_requirement(name).partition(">=")[2])
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Its numbers: (2, 10) of ``2.10.0+cpu`` as of ``2.10rc1``."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else ()
 
 
 def _chain(error: BaseException | None) -> str:

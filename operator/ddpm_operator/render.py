@@ -142,7 +142,8 @@ def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, ope
         "operator": {"namespace": operator.namespace, "labels": dict(operator.labels)},
         "progress_port": PROGRESS_PORT,
         "outside": any(place.startswith(("s3://", "gs://", "https://")) for place in places),
-        "own_credentials": spec.credentials_secret_ref is not None,
+        "cloud_identity": spec.credentials_secret_ref is None
+        and any(place.startswith(("s3://", "gs://")) for place in places),
     }
     must: Manifest = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata}
     return templates.render("networkpolicy.yaml.j2", values, must)

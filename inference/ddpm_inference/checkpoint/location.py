@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
 
 SIZE_LIMIT = 4 << 30
@@ -80,8 +78,10 @@ def _read_s3(uri: str) -> bytes:
     from aiohttp import ClientError as ConnectionFailed
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from ddpm_inference.s3 import connection
+
     try:
-        bucket = fsspec.filesystem("s3", use_listings_cache=False)
+        bucket = connection()
         _refuse_larger(bucket.info(uri)["size"], uri)
         data: bytes = bucket.cat_file(uri)
         return data

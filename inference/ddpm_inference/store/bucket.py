@@ -15,6 +15,7 @@ import s3fs
 from botocore.exceptions import ClientError
 
 from ddpm_inference.errors import StorageFailed
+from ddpm_inference.s3 import connection
 from ddpm_inference.store.place import Writer
 from ddpm_inference.store.s3_errors import S3_ERRORS, cause_of, code_of
 
@@ -152,15 +153,14 @@ class Bucket:
 
     @property
     def _s3(self) -> s3fs.S3FileSystem:
-        # fsspec keeps one instance a process, and makes a new one after a fork.
-        connection = s3fs.S3FileSystem()
+        s3 = connection()
         try:
-            connection.connect()
+            s3.connect()
         except ValueError as error:
             raise StorageFailed(
                 f"{self.uri} cannot be reached: {error}", hint="correct AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL"
             ) from error
-        return connection
+        return s3
 
     @contextmanager
     def _explained(self, action: str, name: str) -> Iterator[None]:

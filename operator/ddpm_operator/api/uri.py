@@ -46,6 +46,12 @@ _HTTPS = Matches(
     rf"https://{SUBDOMAIN}(?::[0-9]{{1,5}})?/{_CHARACTER}+",
     "https://",
 )
+# What asks from inside of a cluster reaches more than the one who named the host.
+_NO_INNER_HOST = Avoids(
+    "https:// names a host of the DNS: no address, not localhost, and no cloud's metadata service",
+    r"^https://(?:(?:[^/:]*\.)?(?:[0-9]+|0x[0-9a-f]*|localhost)|(?:metadata\.google|instance-data\.ec2)\.internal"
+    r"|metadata|instance-data)[/:]",
+)
 
 ModelUri = Annotated[
     str,
@@ -59,6 +65,7 @@ ModelUri = Annotated[
     _S3_KEY,
     _GS_KEY,
     _HTTPS,
+    _NO_INNER_HOST,
     _CLEAN_PATH,
 ]
 OutputUri = Annotated[

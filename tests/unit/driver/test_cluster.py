@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ddpm_inference.cluster import Node, Share, node_table, torch_of
@@ -58,6 +60,29 @@ def test_every_missing_package_is_named_with_the_line_that_installs_it() -> None
         torch_of(findings)
     assert "pip install 's3fs>=" in refused.value.hint
     assert "'torch>=" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "wanted"),
+    [
+        ("torch", "2.9.1+cpu", "'torch>=2.10'"),
+        ("torch", "1.13.0", "'torch>=2.10'"),
+        ("torch", "unknown", "'torch>=2.10'"),
+        ("ray", "2.53.9", "'ray[default]>=2.54'"),
+    ],
+)
+def test_a_version_with_known_holes_is_refused(name: str, version: str, wanted: str) -> None:
+    packages: dict[str, str | None] = {"ray": "2.54.0"} | ({name: version} if name == "ray" else {})
+    findings = Findings("3.11.7", packages, version if name == "torch" else "2.10.0")
+    with pytest.raises(
+        ResourcesUnavailable, match=f"{name} {re.escape(version)}, which has known holes"
+    ) as refused:
+        torch_of(findings)
+    assert wanted in refused.value.hint
+
+
+def test_the_oldest_versions_without_known_holes_are_taken() -> None:
+    assert torch_of(Findings("3.11.7", {"ray": "2.54.0"}, "2.10.0+cpu")) == "2.10.0+cpu"
 
 
 def test_this_machine_has_what_workers_need() -> None:

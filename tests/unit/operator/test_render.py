@@ -223,7 +223,8 @@ def test_the_queue_label_is_on_the_cluster_and_on_nothing_else(metadata: Metadat
         ({"model": {"uri": "pvc://a/b"}}, False, False),
         ({"output": {"uri": "s3://bucket/a"}}, True, True),
         ({"output": {"uri": "s3://bucket/a"}, "credentialsSecretRef": {"name": "s3"}}, True, False),
-        ({"model": {"uri": "https://example.com/a"}}, True, True),
+        ({"model": {"uri": "https://example.com/a"}}, True, False),
+        ({"model": {"uri": "gs://bucket/a"}}, True, True),
     ],
 )
 def test_only_a_sampling_that_names_a_place_outside_may_go_there(

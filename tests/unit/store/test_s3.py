@@ -1,0 +1,121 @@
+"""An S3 server sends a run nowhere else, and the environment sends it to no metadata service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from s3fs import S3FileSystem
+
+from ddpm_inference.checkpoint import fetch
+from ddpm_inference.errors import DdpmError, ModelNotFound, StorageFailed
+from ddpm_inference.s3 import is_closed
+from ddpm_inference.store.uri import place_of
+from tests.s3 import Reconnect, reconnect
+
+__all__ = ["reconnect"]
+
+
+@dataclass
+class Server:
+    """Answers every request in one way.
+
+    Attributes:
+        asked: the paths that were asked for.
+    """
+
+    status: int
+    headers: dict[str, str]
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def served(status: int, **headers: str) -> Iterator[Server]:
+    server = Server(status, headers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def parse_request(self) -> bool:
+            if super().parse_request():
+                server.asked.append(self.path)
+                self.send_response(server.status)
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            return False
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        server.url = f"http://127.0.0.1:{http.server_address[1]}"
+        Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    reconnect()
+    yield monkeypatch
+    reconnect()
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_server_that_sends_elsewhere_is_not_followed(use: pytest.MonkeyPatch, status: int) -> None:
+    with served(200) as elsewhere, served(status, Location=f"{elsewhere.url}/latest/meta-data") as server:
+        use.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(ModelNotFound):
+            fetch("s3://bucket/model.safetensors")
+        with pytest.raises(StorageFailed):
+            place_of("s3://bucket/digits").write("job.json", b"{}")
+        assert server.asked
+        assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]"])
+def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.MonkeyPatch, host: str) -> None:
+    use.setenv("AWS_ENDPOINT_URL", f"http://{host}:80")
+    asked: list[DdpmError] = []
+    with pytest.raises(ModelNotFound) as model:
+        fetch("s3://latest/meta-data/iam/security-credentials")
+    asked.append(model.value)
+    with pytest.raises(StorageFailed) as output:
+        place_of("s3://latest/meta-data").read("job.json")
+    asked.append(output.value)
+    for error in asked:
+        assert "is an address of this machine's own or of a cloud's metadata service" in error.message
+        assert "AWS_ENDPOINT_URL" in error.message + error.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "closed"),
+    [
+        ("169.254.169.254", True),
+        ("169.254.170.2", True),
+        ("::ffff:169.254.169.254", True),
+        ("fe80::1%eth0", True),
+        ("fd00:ec2::254", True),
+        ("100.100.100.200", True),
+        ("0.0.0.1", True),
+        ("::", True),
+        ("127.0.0.1", False),
+        ("10.0.0.1", False),
+        ("::1", False),
+        ("52.217.0.1", False),
+        ("2001:db8::1", False),
+    ],
+)
+def test_what_is_closed(address: str, closed: bool) -> None:
+    assert is_closed(address) is closed
