@@ -8,15 +8,16 @@ import pytest
 
 from ddpm_operator.unreadable import MANAGER, objection
 from tests.cluster.kube import Manifest, Namespace
+from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import OF_THE_OPERATOR, SMALL, Sampling, nothing_is_left
 
 SEEN_WITHIN = 60.0
-NO_SECRETS = {
+NO_MORE_SECRETS = {
     "apiVersion": "v1",
     "kind": "ResourceQuota",
-    "metadata": {"name": "no-secrets"},
-    "spec": {"hard": {"count/secrets": "0"}},
+    "metadata": {"name": "no-more-secrets"},
+    "spec": {"hard": {"count/secrets": "1"}},
 }
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -35,9 +36,14 @@ def waits_for_its_configuration(pods: list[Manifest]) -> bool:
 def test_without_its_secret_nothing_of_a_cluster_starts_and_the_next_operator_brings_it(
     namespace: Namespace, operator: Operator
 ) -> None:
-    namespace.apply(NO_SECRETS)
+    namespace.apply(secret("another", {"key": "value"}), NO_MORE_SECRETS)
     namespace.wait(
-        "v1", "ResourceQuota", "no-secrets", lambda it: "hard" in it.get("status", {}), SEEN_WITHIN, "the quota"
+        "v1",
+        "ResourceQuota",
+        "no-more-secrets",
+        lambda it: it.get("status", {}).get("used") == {"count/secrets": "1"},
+        SEEN_WITHIN,
+        "the quota to be used up",
     )
     sampling = Sampling.apply(namespace, "digits", SMALL)
     sampling.wait(waits_for_its_secret, "a cluster that lacks its Secret")
@@ -45,7 +51,7 @@ def test_without_its_secret_nothing_of_a_cluster_starts_and_the_next_operator_br
     assert not namespace.list("v1", "Secret", OF_THE_OPERATOR)
 
     operator.kill()
-    namespace.cluster.core.delete_namespaced_resource_quota("no-secrets", namespace.name)
+    namespace.cluster.core.delete_namespaced_resource_quota("no-more-secrets", namespace.name)
     status = sampling.wait_until_complete(16)["status"]
     assert (status["attempt"], status["phase"]) == (1, "Succeeded")
     nothing_is_left(namespace)

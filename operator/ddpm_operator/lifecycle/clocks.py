@@ -9,8 +9,8 @@ from ddpm_operator.lifecycle.draft import since
 
 FIRST_BACKOFF = timedelta(seconds=10)
 LONGEST_BACKOFF = timedelta(minutes=6)
-# How long something may be missing that others create at about the same time, or that a registry may yet deliver.
-GRACE = timedelta(seconds=60)
+# How long something may be missing that is created together with the sampling, in whatever order.
+GRACE = timedelta(seconds=15)
 # A head that is ready, but answers nobody for so long, does not come back.
 LONGEST_SILENCE = timedelta(minutes=5)
 # A pod is given five seconds to end. One that is still there so long after lies on a node that is gone.

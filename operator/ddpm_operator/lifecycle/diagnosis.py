@@ -129,10 +129,11 @@ def _of_waiting(cluster: Cluster, who: str, waiting: Waiting, patient: bool) -> 
     why = waiting.message or waiting.reason
     if waiting.reason in _NO_IMAGE | _NEVER_AN_IMAGE:
         words = sentence(f"{who} cannot get its image: {why}")
-        certain = waiting.reason in _NEVER_AN_IMAGE or not patient
-        yield Trouble(FailureReason.IMAGE_PULL_FAILED, words, certain=certain)
+        yield Trouble(FailureReason.IMAGE_PULL_FAILED, words, certain=waiting.reason in _NEVER_AN_IMAGE)
     elif waiting.reason in _NO_CONTAINER and f'"{cluster.name}"' not in why:
         words = sentence(f"{who} cannot start its container: {why}")
-        missing = _MISSING.search(why)
-        reason = FailureReason.REFERENCE_NOT_FOUND if missing else FailureReason.POD_REJECTED
-        yield Trouble(reason, words, certain=not patient)
+        if _MISSING.search(why):
+            yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
+        else:
+            # A kubelet that is busy says such things as well, and then starts the container after all.
+            yield Trouble(FailureReason.POD_REJECTED, words, certain=False)

@@ -49,6 +49,6 @@ def refusal(faults: Sequence[Fault]) -> Refusal | None:
         reason = _REASONS.get(fault.kind)
         if reason:
             message = sentence(f"The operator cannot {fault.doing}: {fault.message}")
-            certain = fault.kind != FaultKind.QUOTA
+            certain = fault.kind not in (FaultKind.QUOTA, FaultKind.KUBERAY_MISSING)
             return Refusal(Trouble(reason, message, certain), _HINTS.get(fault.kind, ""))
     return None

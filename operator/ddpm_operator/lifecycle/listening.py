@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import timedelta
 
 from ddpm_operator.actions import CopyPreview, SubmitJob, WritePreview
@@ -24,6 +25,9 @@ from ddpm_operator.texts import duration, redact, sentence
 LARGEST_PREVIEW = 48 * 1024
 PREVIEW_EVERY = timedelta(seconds=30)
 
+# A sampling has fields instead of flags, and is run again by `kubectl ddpm retry`.
+_OF_THE_COMMAND = re.compile(r"--\w|same (command|flags)")
+_TO_RESUME = re.compile(r"; run the same command again\b[^.;]*")
 _SAMPLING = ("sampling", "writing", "complete")
 _EAGER = timedelta(seconds=0.5)
 _ATTENTIVE = timedelta(seconds=1)
@@ -42,7 +46,7 @@ def ending(observed: Observed, draft: Draft) -> Step | None:
         case Done(result):
             return _complete(observed, draft, result)
         case Died(error, log):
-            return Step(fail(draft, spec, _cause(observed, draft, error), error.hint, log))
+            return Step(fail(draft, spec, _cause(observed, draft, error), _hint(error), log))
     return None
 
 
@@ -145,9 +149,14 @@ def _png(result: Finished) -> bytes | None:
     return png if 0 < len(png) <= LARGEST_PREVIEW else None
 
 
+def _hint(error: Broken) -> str:
+    """The driver's hint; "" if it is one for who has typed its command."""
+    return "" if _OF_THE_COMMAND.search(error.hint) else error.hint
+
+
 def _cause(observed: Observed, draft: Draft, error: Broken) -> Trouble:
     """What the driver died of, in the closed list's word; its pods may know better."""
-    words = sentence(error.message)
+    words = sentence(_TO_RESUME.sub("", error.message))
     reason = next((it for it in FailureReason if it == error.reason), FailureReason.DRIVER_FAILED)
     if reason is FailureReason.WORKER_LOST:
         starved = worker_out_of_memory(observed.cluster_pods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
@@ -11,8 +12,9 @@ from ddpm_operator.lifecycle import clocks
 from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering, summary
 from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
 from ddpm_operator.lifecycle.draft import Draft
-from ddpm_operator.lifecycle.faults import refusal
+from ddpm_operator.lifecycle.faults import Refusal, refusal
 from ddpm_operator.lifecycle.listening import ending, heard, listen
+from ddpm_operator.lifecycle.quota import judged
 from ddpm_operator.lifecycle.step import Step, earliest
 from ddpm_operator.observed import Cluster, Observed, Pod
 from ddpm_operator.sizing import head_size
@@ -32,7 +34,12 @@ def underway(observed: Observed, draft: Draft) -> Step:
         return _without_cluster(observed, draft)
     draft = _seen(draft, cluster, observed.sampling.metadata.namespace)
     if cluster.suspended:
-        return Step(_queued(draft, spec))
+        where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
+        return Step(_queued(draft, spec, "Queued", f"The RayCluster waits for {where}."))
+    full = _full_quota(observed, draft, cluster)
+    if full:
+        step = Step(_queued(draft, spec, full.reason, full.message))
+        return Step(step.draft, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
     draft = heard(observed, _admitted(draft))
     draft = _with_head(observed, draft)
     return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
@@ -50,9 +57,13 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     if cluster and cluster.dashboard:
         message = f"The RayCluster {cluster.name} was deleted, and not by the operator."
         return Step(fail(draft, spec, Trouble(FailureReason.HEAD_LOST, message, certain=True)))
-    refused = refusal(observed.faults)
+    refused = _refusal(observed, draft)
     if refused and refused.trouble.certain:
         return Step(reject(draft, spec, refused.trouble, refused.hint))
+    if refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
+        queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
+        return Step(queued, after=create(observed, draft), look=draft.now + _NET)
+    draft = _admitted(draft) if draft.status.phase is Phase.QUEUED and not spec.queue_name else draft
     deadline = clocks.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
@@ -70,10 +81,29 @@ def _seen(draft: Draft, cluster: Cluster, namespace: str) -> Draft:
     return draft.put(cluster=known.model_copy(update={"dashboard": dashboard}))
 
 
-def _queued(draft: Draft, spec: Spec) -> Draft:
-    """Kueue has not admitted the cluster, or takes its pods back; samples that are done stay done."""
-    where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
-    return pause(draft.put(phase=Phase.QUEUED), spec, "Queued", f"The RayCluster waits for {where}.")
+def _queued(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
+    """Kueue has not admitted the cluster, or takes its pods back, or a quota is full just now.
+
+    Samples that are done stay done.
+    """
+    return pause(draft.put(phase=Phase.QUEUED), spec, reason, why)
+
+
+def _full_quota(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
+    """What keeps all of the cluster's pods out, as long as others fill the quota; it holds nothing up then."""
+    begun = draft.status.cluster and draft.status.cluster.head_uid
+    if begun or observed.cluster_pods:
+        return None
+    found = _trouble(observed, draft, cluster)
+    return found if found and found.reason is FailureReason.QUOTA_EXCEEDED and not found.certain else None
+
+
+def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action, ...]:
+    """What a cluster that is there still lacks, in the order in which it gets it."""
+    attempt = rendering(observed, draft)
+    policy = () if cluster.has_network_policy else (CreateNetworkPolicy(attempt, cluster.uid),)
+    secret = () if cluster.has_secret else (CreateSecret(attempt, cluster.uid),)
+    return (*policy, *secret)
 
 
 def _admitted(draft: Draft) -> Draft:
@@ -117,7 +147,7 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
         return Step(fail(draft, spec, lost))
     if ended:
         return ended
-    refused = refusal(observed.faults)
+    refused = _refusal(observed, draft)
     if refused and refused.trouble.certain:
         return Step(reject(draft, spec, refused.trouble, refused.hint))
     found = _trouble(observed, draft, cluster)
@@ -130,12 +160,7 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
 def _going_on(observed: Observed, draft: Draft, cluster: Cluster) -> Step:
     spec = observed.sampling.spec
     draft = _readiness(observed, draft, _trouble(observed, draft, cluster))
-    attempt = rendering(observed, draft)
-    missing: list[Action] = []
-    if not cluster.has_network_policy:
-        missing.append(CreateNetworkPolicy(attempt, cluster.uid))
-    if not cluster.has_secret:
-        missing.append(CreateSecret(attempt, cluster.uid))
+    missing = _lacking(observed, draft, cluster)
     step = listen(observed, draft) if observed.head_to_ask else Step(draft, look=draft.now + _NET)
     status = step.draft.status
     deadline = clocks.active_deadline(spec, status, draft.now)
@@ -165,8 +190,16 @@ def _readiness(observed: Observed, draft: Draft, found: Trouble | None) -> Draft
 
 def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
     admitted = draft.status.cluster.start_time if draft.status.cluster else None
-    refused = refusal(observed.faults)
-    return trouble(cluster, observed.cluster_pods, admitted, draft.now) or (refused.trouble if refused else None)
+    found = trouble(cluster, observed.cluster_pods, admitted, draft.now)
+    if found:
+        return judged(found, observed.sampling.spec, draft.status.plan)
+    refused = _refusal(observed, draft)
+    return refused.trouble if refused else None
+
+
+def _refusal(observed: Observed, draft: Draft) -> Refusal | None:
+    found = refusal(observed.faults)
+    return found and replace(found, trouble=judged(found.trouble, observed.sampling.spec, draft.status.plan))
 
 
 def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble | None) -> Trouble | None:

@@ -11,7 +11,7 @@ from ddpm_operator.observed import Cluster, Container, Pod, Waiting
 from tests.unit.operator.lifecycle.world import START
 
 CLUSTER = Cluster("digits-1", "c1", 1, START)
-SOON, LATE = START + timedelta(seconds=5), START + timedelta(seconds=61)
+SOON, LATE = START + timedelta(seconds=5), START + timedelta(seconds=16)
 
 
 def waiting(reason: str, message: str = "") -> Pod:
@@ -31,14 +31,15 @@ FORBIDDEN = 'failed to create pod: pods "x" is forbidden: '
 
 PODS = [
     (waiting("ContainerCreating"), None, None),
-    (waiting("ImagePullBackOff", 'Back-off pulling image "x:2"'), "ImagePullFailed", 60),
-    (waiting("ErrImagePull", "not found"), "ImagePullFailed", 60),
+    (waiting("ImagePullBackOff", 'Back-off pulling image "x:2"'), "ImagePullFailed", None),
+    (waiting("ErrImagePull", "not found"), "ImagePullFailed", None),
     (waiting("InvalidImageName"), "ImagePullFailed", 0),
     (waiting("CreateContainerConfigError", 'secret "digits-1" not found'), None, None),
-    (waiting("CreateContainerConfigError", 'secret "s3" not found'), "ReferenceNotFound", 60),
-    (waiting("CreateContainerError", "no such device"), "PodRejected", 60),
+    (waiting("CreateContainerConfigError", 'secret "s3" not found'), "ReferenceNotFound", 15),
+    (waiting("CreateContainerConfigError", "failed to sync secret cache"), "PodRejected", None),
+    (waiting("CreateContainerError", "no such device"), "PodRejected", None),
     (unschedulable("0/1 nodes are available: 1 Insufficient memory."), "Unschedulable", None),
-    (unschedulable('persistentvolumeclaim "models" not found'), "ReferenceNotFound", 60),
+    (unschedulable('persistentvolumeclaim "models" not found'), "ReferenceNotFound", 15),
 ]
 CLUSTERS = [
     (
@@ -52,7 +53,7 @@ CLUSTERS = [
     (
         refused(FORBIDDEN + 'error looking up service account: serviceaccount "x" not found'),
         "ReferenceNotFound",
-        60,
+        15,
     ),
     (refused("Internal error occurred: failed calling webhook: timeout"), "PodRejected", None),
 ]

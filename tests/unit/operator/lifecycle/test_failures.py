@@ -258,6 +258,23 @@ def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() 
     assert "loading" in failure.log_tail
 
 
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("use the same flags as then, or give --overwrite", FailureReason.STORAGE_FAILED.hint),
+        ("free some space there, then run the same command again", FailureReason.STORAGE_FAILED.hint),
+        ("", FailureReason.STORAGE_FAILED.hint),
+        ("create the bucket, or correct the URI", "Create the bucket, or correct the URI."),
+    ],
+)
+def test_what_to_do_is_said_in_a_samplings_own_terms(said: str, hint: str) -> None:
+    world = running()
+    world.driver_fails("StorageFailed", "4 of 8 are kept in /output; run the same command again to resume", said)
+    world.look()
+    assert world.status.failure
+    assert (world.status.failure.message, world.status.failure.hint) == ("4 of 8 are kept in /output.", hint)
+
+
 def test_a_driver_that_failed_without_a_word_is_known_by_the_end_of_its_log() -> None:
     world = running()
     only_job(

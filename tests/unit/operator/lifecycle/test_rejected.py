@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -28,7 +29,6 @@ def refused(world: World, kind: FaultKind, action: type = CreateCluster, message
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (FaultKind.KUBERAY_MISSING, FailureReason.KUBERAY_MISSING),
         (FaultKind.KUBERAY_TOO_OLD, FailureReason.KUBERAY_MISSING),
         (FaultKind.FORBIDDEN, FailureReason.POD_REJECTED),
         (FaultKind.INVALID, FailureReason.INVALID_SPEC),
@@ -55,20 +55,115 @@ def test_a_secret_that_is_refused_ends_it_too_and_leaves_no_cluster() -> None:
     assert not world.clusters
 
 
-def test_a_quota_that_others_fill_is_waited_for_until_the_deadline() -> None:
+def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> None:
     world = World.of(startupDeadlineSeconds=60)
-    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, "exceeded quota: team")
+    world.refuse = refusing(
+        FaultKind.KUBERAY_MISSING, CreateCluster, "the cluster knows no RayCluster of ray.io/v1"
+    )
     world.run(until=lambda it: it.faults)
     world.look()
-    assert world.condition(ConditionType.CLUSTER_READY).reason == "QuotaExceeded"
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "KubeRayMissing"
     assert world.status.phase == Phase.STARTING
     world.run(until=lambda it: it.at_rest)
     assert world.status.failure
-    assert world.status.failure.reason == FailureReason.QUOTA_EXCEEDED
+    assert world.status.failure.reason == FailureReason.KUBERAY_MISSING
     assert world.status.failure.message == (
-        "The operator cannot create the RayCluster digits-1: exceeded quota: team. "
+        "The operator cannot create the RayCluster digits-1: the cluster knows no RayCluster of ray.io/v1. "
         "The RayCluster could not be created within 1m00s of its admission."
     )
+
+
+def test_kuberay_that_comes_in_time_does_no_harm() -> None:
+    world = World.of(startupDeadlineSeconds=60)
+    world.refuse = refusing(FaultKind.KUBERAY_MISSING, CreateCluster)
+    world.run(until=lambda it: it.faults)
+    world.look()
+    world.refuse = lambda _: None
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.attempt == 1
+
+
+FULL = 'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3'
+
+
+def test_a_quota_that_others_fill_means_queued_and_no_deadline_runs() -> None:
+    world = World.of(startupDeadlineSeconds=60)
+    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, FULL)
+    world.run(until=lambda it: it.faults)
+    world.look()
+    assert world.status.phase == Phase.QUEUED
+    ready = world.condition(ConditionType.CLUSTER_READY)
+    assert (ready.reason, FULL in ready.message) == ("QuotaExceeded", True)
+    for _ in range(20):
+        world.wait(10)
+        world.look()
+    assert world.status.phase == Phase.QUEUED
+    assert world.reasons.count(EventReason.QUEUED) == 1
+    world.refuse = lambda _: None
+    world.look()
+    world.look()
+    assert world.status.phase == Phase.STARTING
+    assert world.status.cluster
+    assert world.status.cluster.start_time == world.now.replace(microsecond=0)
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.attempt == 1
+
+
+def test_pods_that_a_full_quota_keeps_out_are_queued_until_the_first_is_there() -> None:
+    world = World.of(startupDeadlineSeconds=60)
+    world.look()
+    world.look()
+    (cluster,) = world.clusters.values()
+    world.clusters = {cluster.name: replace(cluster, replica_failure=FULL)}
+    for _ in range(20):
+        world.wait(10)
+        world.look()
+    assert world.status.phase == Phase.QUEUED
+    assert all(it.has_secret and it.has_network_policy for it in world.clusters.values())
+    world.clusters = {it.name: replace(it, replica_failure=None) for it in world.clusters.values()}
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.attempt == 1
+
+
+def test_a_head_that_goes_while_a_quota_is_full_is_lost_all_the_same() -> None:
+    world = World.of()
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.pods.clear()
+    world.clusters = {it.name: replace(it, replica_failure=FULL) for it in world.clusters.values()}
+    world.look()
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.HEAD_LOST
+
+
+@pytest.mark.parametrize(
+    ("says", "over"),
+    [
+        ("requested: pods=1, used: pods=0, limited: pods=0", "pods 3 of 0"),
+        ("requested: pods=1, used: pods=2, limited: pods=2", "pods 3 of 2"),
+        (
+            "requested: limits.memory=4Gi,requests.cpu=1, used: limits.memory=0,requests.cpu=0, "
+            "limited: limits.memory=2Gi,requests.cpu=8",
+            "limits.memory 10Gi of 2Gi",
+        ),
+        (
+            "requested: count/rayclusters.ray.io=1, used: count/rayclusters.ray.io=0, "
+            "limited: count/rayclusters.ray.io=0",
+            "count/rayclusters.ray.io 1 of 0",
+        ),
+    ],
+)
+def test_a_quota_that_is_smaller_than_the_plan_ends_it_at_once_with_the_figures(says: str, over: str) -> None:
+    world = World.of(samples=10_000, resources={"maxWorkers": 2})
+    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, f"exceeded quota: team, {says}")
+    begun = world.now
+    world.run(until=lambda it: it.at_rest)
+    assert (world.now - begun).total_seconds() < 15
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.QUOTA_EXCEEDED
+    assert world.status.failure.message.endswith(f"more than all that the quota has: {over}.")
 
 
 def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
@@ -99,7 +194,7 @@ def test_a_claim_that_is_not_there_is_waited_for_and_then_named() -> None:
     assert world.status.phase == Phase.PENDING
     begun = world.now
     world.run(until=lambda it: it.at_rest)
-    assert 60 <= (world.now - begun).total_seconds() < 64
+    assert 15 <= (world.now - begun).total_seconds() < 19
     assert world.status.failure
     assert (world.status.failure.reason, world.status.failure.message) == ("ReferenceNotFound", message)
     assert not world.made
@@ -140,7 +235,7 @@ def test_a_plan_that_cannot_follow_the_first_attempts_says_what_to_change() -> N
 
 
 def test_what_was_rejected_is_accepted_once_it_is_put_right_and_tried_again() -> None:
-    world = refused(World.of(), FaultKind.KUBERAY_MISSING)
+    world = refused(World.of(), FaultKind.KUBERAY_TOO_OLD)
     world.refuse = lambda _: None
     world.edit(backoffLimit=4)
     world.look()

@@ -485,12 +485,14 @@ class World:
                 return True
         return False
 
-    def driver_fails(self, reason: str = "WorkerLost", message: str = "a worker died four times") -> bool:
+    def driver_fails(
+        self, reason: str = "WorkerLost", message: str = "a worker died four times", hint: str = ""
+    ) -> bool:
         """The driver gives up."""
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome is None:
                 driver.phase = "failed"
-                driver.outcome = Broken(reason=reason, exit_code=4, message=message, hint="")
+                driver.outcome = Broken(reason=reason, exit_code=4, message=message, hint=hint)
                 return True
         return False
 
