@@ -17,6 +17,7 @@ from ddpm_operator.actions import (
     CreateSecret,
     Decision,
     WritePreview,
+    WriteStatus,
 )
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.uri import claim_path
@@ -24,6 +25,7 @@ from ddpm_operator.cluster import ClusterWork, NoPreview, NotYet, Overtaken, Ref
 from ddpm_operator.facts import Key, PersistentVolumeClaim
 from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.limits import UNLIMITED, Limits
+from ddpm_operator.line import Line
 from ddpm_operator.naming import claim_name
 from ddpm_operator.observed import Answer, Cluster, Fault, Observed, OutputClaim, Pod, Silent, WorkerImage
 from ddpm_operator.progress_document import ProgressDocument
@@ -70,7 +72,10 @@ class Controller:
     Args:
         clusters, pods: as the watches have told of them.
         image: for pods of samplings that name none.
-        limits: what samplings may name.
+        limits: what samplings may name, and how many may be at work.
+
+    Attributes:
+        line: of those that wait for others to end.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Controller:
         self._pods = pods
         self._image = image
         self._limits = limits
+        self.line = Line(limits, clusters.owners)
         self._memories: dict[Key, _Memory] = {}
 
     def has_written(self, key: Key, version: str) -> bool:
@@ -115,6 +121,7 @@ class Controller:
             return OVERTAKEN_AGAIN
         except Unreadable as error:
             logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
+            self.line.gone(key)
             return await self._object_to(key, error, memory)
 
     async def _look(self, key: Key, memory: _Memory) -> float | None:
@@ -129,8 +136,10 @@ class Controller:
         if memory.sampling is None:
             await self._part_from(key)
             return None
+        self.line.read(memory.sampling)
         observed = replace(self._observed(key, memory.sampling, memory), claim=claim, driver=driver)
-        decision = reconcile(observed, datetime.now(UTC))
+        decision = reconcile(replace(observed, held_back=self.line.held_back(key)), datetime.now(UTC))
+        self.line.decided(key, decision)
         await self._carry_out(key, memory, memory.sampling, decision)
         memory.faults, memory.failures = (), 0
         if decision.look_again is None and not observed.clusters:
@@ -150,6 +159,8 @@ class Controller:
                 logger.warning("%s: %s", key, error)
                 memory.preview_tried = datetime.now(UTC)
                 continue
+            if isinstance(action, WriteStatus):
+                self.line.read(sampling)
             _remember(memory, action)
             if said:
                 logger.info("%s: %s", key, said)
@@ -171,6 +182,7 @@ class Controller:
             if not cluster.deleted:
                 await self._work.delete_cluster(key.namespace, cluster.name, cluster.uid)
                 logger.info("%s: gone, and so is its cluster %s", key, cluster.name)
+        self.line.gone(key)
         del self._memories[key]
 
     async def _read(self, key: Key) -> DDPMSampling | None:

@@ -1,4 +1,4 @@
-"""What an administrator lets samplings name: images, service accounts, schemes of URIs. Pure."""
+"""What an administrator lets samplings name, and how many of them may be at work at once. Pure."""
 
 from __future__ import annotations
 
@@ -25,18 +25,22 @@ class Objection:
 
 @dataclass(frozen=True)
 class Limits:
-    """Lists of what is allowed; in each, ``*`` allows everything.
+    """Lists of what is allowed, in each of which ``*`` allows everything; and numbers, where None is any.
 
     Attributes:
         images: a repository, with any tag or digest; one tag or digest of it; or, with a slash at its end, all
             repositories below a name. The operator's own worker image needs no place here.
         service_accounts: names, in the sampling's own namespace. Pods without one get the namespace's default.
         uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
+        at_once: samplings at work at the same time, at least 1.
+        at_once_per_namespace: those of one namespace, at least 1.
     """
 
     images: tuple[str, ...] = (ANY,)
     service_accounts: tuple[str, ...] = (ANY,)
     uri_schemes: tuple[str, ...] = (ANY,)
+    at_once: int | None = None
+    at_once_per_namespace: int | None = None
 
     def objection(self, spec: Spec) -> Objection | None:
         """The first thing in a spec that is not allowed; None if all is."""

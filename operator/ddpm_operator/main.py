@@ -64,9 +64,11 @@ def watches(
         return in_pod or kopf.login_with_kubeconfig(settings=settings)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def sampling(body: kopf.Body, **_: object) -> None:
+    async def sampling(body: kopf.Body, type: str | None, **_: object) -> None:
         meta = ObjectMeta.model_validate(dict(body.metadata))
         key = Key(meta.namespace, meta.name, meta.uid)
+        if type != "DELETED":
+            controller.line.heard(dict(body))
         if not controller.has_written(key, str(meta.resource_version)):
             queue.ask(key, SETTLE)
 
@@ -92,6 +94,15 @@ def watches(
     return registry
 
 
+async def look(controller: Controller, queue: WorkQueue, key: Key) -> float | None:
+    """One look, after which it may be the turn of others."""
+    try:
+        return await controller.look(key)
+    finally:
+        for other in controller.line.called():
+            queue.ask(other)
+
+
 async def run(settings: Settings) -> None:
     """Runs the operator until a signal ends it.
 
@@ -113,11 +124,14 @@ async def run(settings: Settings) -> None:
             find_head=functools.partial(RayHead.of_pod, session),
         )
         controller = Controller(api, work, clusters, pods, settings.worker, settings.limits)
-        queue = WorkQueue(controller.look, LOOKS_AT_ONCE)
+        queue = WorkQueue(lambda key: look(controller, queue, key), LOOKS_AT_ONCE)
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.
         for found in await resync.once():
             queue.ask(found)
+        if controller.line.limited:
+            for document in await resync.samplings():
+                controller.line.heard(document)
         where = resync.within
         if not where.kuberay:
             logger.warning("KubeRay is not there: until it is, in version 1.6 or newer, samplings fail")

@@ -232,6 +232,7 @@ class Observed:
         preview_written: it did so with success.
         faults: of the actions of the look before this one, none of them carried out since.
         limits: what samplings may name.
+        held_back: why no attempt may begin now, in a sentence; None if one may.
     """
 
     sampling: DDPMSampling
@@ -244,6 +245,7 @@ class Observed:
     preview_written: bool = False
     faults: tuple[Fault, ...] = ()
     limits: Limits = UNLIMITED
+    held_back: str | None = None
 
     @property
     def cluster(self) -> Cluster | None:

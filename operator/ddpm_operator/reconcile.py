@@ -20,7 +20,7 @@ from ddpm_operator.api import ConditionType, DDPMSampling, FailureReason, Phase,
 from ddpm_operator.api.status import Result
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.lifecycle import clocks
-from ddpm_operator.lifecycle.attempts import begin, end, image_of, output_uri, reject
+from ddpm_operator.lifecycle.attempts import begin, end, image_of, output_uri, reject, summary
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.events import events
@@ -33,6 +33,8 @@ from ddpm_operator.sizing import Unplannable, plan
 from ddpm_operator.texts import count, sentence
 
 _NET = timedelta(seconds=10)
+# Whoever's turn it is, is called; this is for a call that was missed.
+_TURN = timedelta(minutes=1)
 _SHORTEST_PAUSE = timedelta(seconds=0.5)
 
 
@@ -149,6 +151,10 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
     except Unplannable as error:
         cause = Trouble(FailureReason.INVALID_SPEC, sentence(error.message), certain=True)
         return Step(reject(draft, spec, cause, f"{error.hint}; then run `kubectl ddpm retry`."))
+    if observed.held_back:
+        draft = draft.put(phase=Phase.QUEUED).say(ConditionType.ACCEPTED, True, "Planned", summary(spec, chosen))
+        draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForTurn", observed.held_back)
+        return Step(draft, look=draft.now + _TURN)
     draft = begin(draft, observed.sampling, chosen)
     return Step(draft, after=create(observed, draft), look=draft.now + _NET)
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 from ddpm_operator import paths
 from ddpm_operator.facts import Key, RayCluster, RayPod
+from ddpm_operator.kube_answer import Document
 from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import MANAGED_BY, MANAGER
 from ddpm_operator.observed import Cluster, Pod
@@ -102,6 +103,16 @@ class Resync:
         changed = self._clusters.listed([it for it in clusters if it], before_clusters)
         changed |= self._pods.listed([it for it in pods if it], before_pods)
         return changed | self._clusters.owners() | self._pods.owners()
+
+    async def samplings(self) -> list[Document]:
+        """Every DDPMSampling there is, for an operator that has yet to hear of them.
+
+        Raises:
+            ApiError: if a list cannot be had.
+        """
+        where = [paths.samplings(namespace) for namespace in self.within.namespaces]
+        listed = [await self._api.list(path, "") for path in where or [paths.ALL_SAMPLINGS]]
+        return [item for one in listed for item in one]
 
     async def for_ever(self, queue: WorkQueue) -> None:
         """Lists everything every minute, until other namespaces can be listed, or KubeRay is there all at once.

@@ -25,7 +25,7 @@ class Settings:
         key_secret: name of the Secret with its key, in its own namespace.
         worker: for samplings that name no image.
         namespaces: those that are watched; empty for all.
-        limits: what samplings may name.
+        limits: what samplings may name, and how many may be at work.
         templates: a folder with an administrator's replacements, if there are any.
     """
 
@@ -53,6 +53,8 @@ class Settings:
                 images=_names(environment, "ALLOWED_IMAGES"),
                 service_accounts=_names(environment, "ALLOWED_SERVICE_ACCOUNTS"),
                 uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
+                at_once=_number(environment, "AT_ONCE"),
+                at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),
             ),
             templates=Path(templates) if templates else None,
         )
@@ -85,3 +87,11 @@ def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
         raise SettingsFault(f"{name} has to be a list of texts, as the chart writes it")
     return tuple(names)
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """None for 0, which the chart writes for any number."""
+    text = _text(environment, name)
+    if not text.isdecimal():
+        raise SettingsFault(f"{name} has to be a number, as the chart writes it; 0 stands for any")
+    return int(text) or None

@@ -42,9 +42,8 @@ def test_every_value_is_used() -> None:
     texts = "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
     for name, schema in SCHEMA["properties"].items():
         if name != "global":
-            nested = (
-                schema.get("properties", {}) if name in ("image", "worker", "allowed", "networkPolicy") else {}
-            )
+            groups = ("image", "worker", "allowed", "atOnce", "networkPolicy")
+            nested = schema.get("properties", {}) if name in groups else {}
             for path in [f"{name}.{below}" for below in nested] or [name]:
                 assert f".Values.{path}" in texts, f"no template uses {path}"
 

@@ -21,6 +21,8 @@ ENVIRONMENT = {
     "ALLOWED_IMAGES": '["*"]',
     "ALLOWED_SERVICE_ACCOUNTS": "[]",
     "ALLOWED_URI_SCHEMES": '["builtin", "s3"]',
+    "AT_ONCE": "4",
+    "AT_ONCE_PER_NAMESPACE": "0",
     "TEMPLATES": "/etc/templates",
 }
 
@@ -31,7 +33,13 @@ def test_the_charts_variables_are_read() -> None:
         key_secret="key",
         worker=WorkerImage("worker:1", "2.60.0"),
         namespaces=("research",),
-        limits=Limits(images=("*",), service_accounts=(), uri_schemes=("builtin", "s3")),
+        limits=Limits(
+            images=("*",),
+            service_accounts=(),
+            uri_schemes=("builtin", "s3"),
+            at_once=4,
+            at_once_per_namespace=None,
+        ),
         templates=Path("/etc/templates"),
     )
 
@@ -52,6 +60,8 @@ def test_a_variable_that_is_missing_is_named(name: str) -> None:
         ("ALLOWED_IMAGES", "{}"),
         ("ALLOWED_IMAGES", "[1]"),
         ("ALLOWED_SERVICE_ACCOUNTS", '[""]'),
+        ("AT_ONCE", "many"),
+        ("AT_ONCE_PER_NAMESPACE", "-1"),
     ],
 )
 def test_a_variable_of_another_form_is_named(name: str, value: str) -> None:

@@ -26,6 +26,8 @@ from ddpm_operator.actions import (
     WriteStatus,
 )
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
+from ddpm_operator.facts import Key
+from ddpm_operator.line import Line
 from ddpm_operator.observed import (
     Answer,
     Cluster,
@@ -84,6 +86,7 @@ class World:
         history: every status that was written.
         told: every event.
         refuse: why an action cannot be carried out, if the test wants it so.
+        line: of the samplings that may not all be at work at once.
         dies_at: the operator is killed, once, before it carries out one more than so many actions.
         answers_early: heads answer before the kubelet says that they are ready.
         due: when the operator looks again.
@@ -107,6 +110,7 @@ class World:
     told: list[Event] = field(default_factory=list)
     faults: tuple[Fault, ...] = ()
     refuse: Callable[[Action], Fault | None] = lambda _: None
+    line: Line | None = None
     dies_at: int | None = None
     answers_early: bool = False
     silent_since: datetime | None = None
@@ -150,6 +154,11 @@ class World:
     # --- what is there to be seen ---
 
     @property
+    def key(self) -> Key:
+        metadata = self.sampling.metadata
+        return Key(metadata.namespace, metadata.name, metadata.uid)
+
+    @property
     def status(self) -> Status:
         assert self.sampling.status, "no status was written yet"
         return self.sampling.status
@@ -188,6 +197,7 @@ class World:
             preview_tried=self.preview_tried,
             preview_written=self.preview_written,
             faults=self.faults,
+            held_back=self.line.held_back(self.key) if self.line else None,
         )
         head = observed.head_to_ask
         return replace(observed, driver=self._ask(head)) if head else observed
@@ -242,7 +252,11 @@ class World:
         """
         if self.gone:
             return
+        if self.line:
+            self.line.read(self.sampling)
         decision = reconcile(self.observe(pods), self.now)
+        if self.line:
+            self.line.decided(self.key, decision)
         self.faults = ()
         self.due = None if decision.look_again is None else self.now + decision.look_again
         if between:
@@ -283,6 +297,8 @@ class World:
                 self._check_status(status)
                 self.history.append(status)
                 self._store(status=status)  # of its own writes the operator does not hear
+                if self.line:
+                    self.line.read(self.sampling)
             case Event():
                 self.told.append(action)
             case EnsureClaim():

@@ -17,6 +17,7 @@ from ddpm_operator.cluster import ClusterWork
 from ddpm_operator.controller import Controller
 from ddpm_operator.facts import Key, RayCluster, RayPod
 from ddpm_operator.kube_api import KubeApi
+from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.observed import Cluster, Pod, WorkerImage
 from ddpm_operator.ray_jobs import RayHead, new_session
 from ddpm_operator.render import OperatorPods
@@ -69,14 +70,20 @@ class Operator:
     """An operator that has just started: what it knows of clusters and pods it has listed."""
 
     def __init__(
-        self, api: KubeApi, server: ApiServer, find_head: Callable[[str, Tokens], RayHead], templates: Templates
+        self,
+        api: KubeApi,
+        server: ApiServer,
+        find_head: Callable[[str, Tokens], RayHead],
+        templates: Templates,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self.clusters: Seen[Cluster] = Seen()
         self.pods: Seen[Pod] = Seen()
         self._server = server
         pods = OperatorPods("ddpm-ray", {"app": "operator"})
         work = ClusterWork(api, self.clusters, templates, bytes(32), pods, find_head)
-        self.controller = Controller(api, work, self.clusters, self.pods, WorkerImage("worker:1", "2.60.0"))
+        image = WorkerImage("worker:1", "2.60.0")
+        self.controller = Controller(api, work, self.clusters, self.pods, image, limits)
 
     def hears(self) -> None:
         """Its watches have caught up."""
@@ -86,18 +93,19 @@ class Operator:
         self.pods.listed([it for it in pods if it], self.pods.uids())
 
 
+def put_sampling(server: ApiServer, name: str) -> Key:
+    document = {
+        "apiVersion": "ddpm-ray.io/v1alpha1",
+        "kind": "DDPMSampling",
+        "metadata": {"name": name},
+        "spec": SPEC,
+    }
+    return Key("research", name, server.put(f"{SAMPLINGS}/{name}", document)["metadata"]["uid"])
+
+
 async def live(server: ApiServer, failure: Failure, driver: Driver, templates: Templates) -> int:
     """Looks until the sampling is done and cleaned up; returns how many requests that took."""
-    created = server.put(
-        f"{SAMPLINGS}/digits",
-        {
-            "apiVersion": "ddpm-ray.io/v1alpha1",
-            "kind": "DDPMSampling",
-            "metadata": {"name": "digits"},
-            "spec": SPEC,
-        },
-    )
-    key = Key("research", "digits", created["metadata"]["uid"])
+    key = put_sampling(server, "digits")
     dashboard, progress = Door(driver.dashboard), Door(driver.progress)
     async with (
         server.open() as api,
