@@ -174,6 +174,7 @@ def main() -> int:
         for index, (name, way) in enumerate(ways.items()):
             with cluster.namespace(f"ddpm-bench-{number}-{index}") as namespace:
                 runs[name].append(way(namespace))
+            cluster.wait_for_namespaces_to_go()
     medians = {name: statistics.median(run.complete for run in done) for name, done in runs.items()}
     table = Table(title=f"16 samples, 5 steps, {repeats} runs in turn; {machine()}", title_justify="left")
     for column in ("seconds, medians", "apply to Complete", "the operator's share", *PHASES, "head gone after"):

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 TIERS = ("unit", "ray", "cluster")
-# A test that starts a Ray or a pod waits for most of its time.
-TWO_AT_ONCE = ["-n", "2", "--dist=worksteal"]
+# A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
+TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", "--durations=10"]
 
 
 @dataclass

@@ -53,9 +53,11 @@ def nodes_kubeconfig() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def cluster(kubeconfig: Path | None) -> Cluster:
+def cluster(kubeconfig: Path | None) -> Iterator[Cluster]:
     """The cluster that all tests share."""
-    return Cluster.connect(kubeconfig)
+    cluster = Cluster.connect(kubeconfig)
+    yield cluster
+    cluster.wait_for_namespaces_to_go()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,15 @@ class NotInTime(AssertionError):
 
 @dataclass(frozen=True)
 class Cluster:
-    """One API server. `kubeconfig` None is the user's own."""
+    """One API server. `kubeconfig` None is the user's own.
+
+    Attributes:
+        going: namespaces that were deleted and may not be gone yet.
+    """
 
     kubeconfig: Path | None
     dynamic: DynamicClient
+    going: list[str] = field(default_factory=list)
 
     @classmethod
     def connect(cls, kubeconfig: Path | None) -> Cluster:
@@ -49,13 +54,26 @@ class Cluster:
 
     @contextmanager
     def namespace(self, name: str) -> Iterator[Namespace]:
-        """A namespace that takes only pods of the restricted Pod Security level; everything in it goes with it."""
+        """A namespace that takes only pods of the restricted Pod Security level; everything in it goes with it.
+
+        It is deleted at the end and not waited for: even an empty one takes five seconds to go.
+        """
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name, labels=labels)))
         try:
             yield Namespace(self, name)
         finally:
             self.core.delete_namespace(name)
+            self.going.append(name)
+
+    def wait_for_namespaces_to_go(self) -> None:
+        """Waits until all that were deleted are gone.
+
+        Raises:
+            NotInTime: if something keeps one.
+        """
+        while self.going:
+            name = self.going.pop()
             self.wait("v1", "Namespace", name, operator.not_, GONE_WITHIN, f"namespace {name} to be gone")
 
     def wait(

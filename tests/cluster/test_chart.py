@@ -16,6 +16,8 @@ from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.operator_release import NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
 
+pytestmark = pytest.mark.xdist_group("chart")
+
 OF_ITS_WORK = {
     ("ddpmsamplings.ddpm-ray.io", ""): "delete get list watch",
     ("ddpmsamplings.ddpm-ray.io/status", ""): "patch",

@@ -22,6 +22,8 @@ from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster
 from tests.within import within
 
+pytestmark = pytest.mark.xdist_group("crd")
+
 ROOT = Path(__file__).parents[2]
 SAMPLINGS = ROOT / "tests" / "unit" / "operator" / "samplings"
 REFUSED = yaml.safe_load((SAMPLINGS / "refused.yaml").read_text())["refused"]

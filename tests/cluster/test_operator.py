@@ -148,6 +148,7 @@ def test_a_namespace_that_is_deleted_while_it_samples_goes(namespace: Namespace)
     inner = f"{namespace.name}-inner"
     with namespace.cluster.namespace(inner) as doomed:
         Sampling.apply(doomed, "digits", LONG).wait_for("Running")
+    namespace.cluster.wait_for_namespaces_to_go()
 
 
 @pytest.mark.alone

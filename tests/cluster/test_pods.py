@@ -13,6 +13,8 @@ from tests.cluster.kube import Cluster, Manifest
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import LONG, Sampling
 
+pytestmark = pytest.mark.xdist_group("pods")
+
 _POD = {"cpu": "500m", "memory": "2Gi"}
 WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
 

@@ -16,7 +16,8 @@ from tests.cluster.operator_release import CRD, Operator
 from tests.cluster.samplings import SMALL, Sampling
 from tests.cluster.test_chart import OF_ITS_WORK
 
-N = 256
+pytestmark = pytest.mark.alone
+N = 160
 
 
 @pytest.fixture

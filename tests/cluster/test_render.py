@@ -20,6 +20,8 @@ from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.manifests import RAY_VERSION
 from tests.within import within
 
+pytestmark = pytest.mark.xdist_group("render")
+
 ROOT = Path(__file__).parents[2]
 TEMPLATES = Templates()
 OPERATOR = OperatorPods("ddpm-system", {"app.kubernetes.io/name": "ddpm-operator"})

@@ -21,6 +21,8 @@ JOB = {"version": 1, "model": {"uri": "builtin://mnist"}, "n_samples": N, "sampl
 MAKE_BUCKET = "import s3fs, sys; s3fs.S3FileSystem().mkdir(sys.argv[1])"
 DIGESTS = """
 import fsspec, hashlib, sys
+
+pytestmark = pytest.mark.xdist_group("sampling")
 for uri in sys.argv[1:]:
     with fsspec.open(uri) as file:
         print(hashlib.sha256(file.read()).hexdigest())

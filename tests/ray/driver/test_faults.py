@@ -26,6 +26,8 @@ from ddpm_inference.store.shard_file import Samples
 from ddpm_inference.worker import MakeSampler
 from tests.rays import Head
 
+pytestmark = pytest.mark.xdist_group("an open head")
+
 # The workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

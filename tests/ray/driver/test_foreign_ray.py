@@ -28,6 +28,8 @@ FLAGS = ("--sampler", "ddim", "--steps", "3", "--n_samples", "40", "--json")
 
 PLAIN_TASK = """
 import sys, ray
+
+pytestmark = pytest.mark.xdist_group("a head with a token")
 ray.init(sys.argv[1], log_to_driver=False)
 
 @ray.remote

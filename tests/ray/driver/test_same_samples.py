@@ -20,6 +20,8 @@ from ddpm_inference.store import Store
 from ddpm_inference.views import Quiet
 from tests.rays import Head, workers
 
+pytestmark = pytest.mark.xdist_group("an open head")
+
 # Ten shards, the last one short; each takes about half a second.
 N_SAMPLES = 300
 
