@@ -28,6 +28,11 @@ class RayApi:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def text(self, path: str) -> str:
+        """What a GET of `path` is answered with."""
+        with urllib.request.urlopen(self._request(path), timeout=30) as answer:  # noqa: S310 - http alone
+            return str(answer.read().decode())
+
     def gpus(self) -> list[float]:
         """The GPUs that Ray counts on each of its nodes, fewest first."""
         nodes = self._json("/api/v0/nodes")["data"]["result"]["result"]

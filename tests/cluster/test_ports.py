@@ -1,0 +1,212 @@
+"""A running sampling as strangers find it: what ports answer, whom policies let in, where secrets stand."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.kube import Cluster, Manifest, Namespace
+from tests.cluster.manifests import pod, secret
+from tests.cluster.operator_release import SELECTOR, Operator
+from tests.cluster.ray_api import RayApi
+from tests.cluster.samplings import LONG, Sampling
+from tests.policies import End, reaches
+
+_POD = {"cpu": "500m", "memory": "2Gi"}
+WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
+INTRUDER = (Path(__file__).parent / "intruder.py").read_text()
+WITHIN = 180.0
+KNOWN = {"head": {6379, 8080, 8265, 8500, 10001, 52365}, "worker": {8080, 52365}}
+
+# All that Ray 2.60 answers without a token: a page that asks for one, whether it is well, and figures.
+OF_DASHBOARD = {"GET /", "GET /favicon.ico", "GET /api/authentication_mode", "GET /api/gcs_healthz"}
+OF_AGENT = {"GET /api/healthz", "GET /api/local_raylet_healthz"}
+PUBLIC = {
+    *(("head", 8265, what) for what in OF_DASHBOARD),
+    *((role, 52365, what) for role in ("head", "worker") for what in OF_AGENT),
+    *(
+        (role, port, "GET *")
+        for role, port in (("head", 8080), ("worker", 8080), ("head", 44217), ("head", 44227))
+    ),
+}
+HARMLESS = ["GET /api/version", "GET /api/jobs/", "/ray.rpc.NodeInfoGcsService/CheckAlive"]
+
+LISTENING = """
+for name in ("tcp", "tcp6"):
+    for line in open("/proc/net/" + name).read().splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        host, port = local.split(":")
+        if state == "0A" and not host.endswith("0100007F") and host != "0" * 24 + "01000000":
+            print(int(port, 16))
+"""
+# What Ray tells of itself to those who may ask.
+LISTINGS = (
+    *("/api/jobs/", "/api/cluster_status", "/nodes?view=summary", "/api/v0/tasks/summarize"),
+    *(f"/api/v0/{what}?detail=1" for what in ("jobs", "workers", "actors", "tasks", "nodes", "runtime_envs")),
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A sampling with a head and a worker.
+
+    Attributes:
+        pods: by their role.
+        ports: by role, those that other machines can connect to.
+        tokens: of the attempt: Ray's and the driver's.
+        planted: all texts that nobody may read anywhere.
+    """
+
+    namespace: Namespace
+    pods: dict[str, Manifest]
+    ports: dict[str, list[int]]
+    tokens: dict[str, str]
+    planted: tuple[str, ...]
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        return {pod["status"]["podIP"]: role for role, pod in self.pods.items()}
+
+
+@pytest.fixture(scope="module")
+def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
+    marker = f"planted-{secrets.token_hex(12)}"
+    with cluster.namespace(f"ddpm-ports-{secrets.token_hex(4)}") as namespace:
+        namespace.apply(secret("s3", {"AWS_SECRET_ACCESS_KEY": marker}))
+        spec = WITH_A_WORKER | {"credentialsSecretRef": {"name": "s3"}}
+        sampling = Sampling.apply(namespace, "digits", spec)
+        sampling.wait_for("Running")
+        pods = {it["metadata"]["labels"]["ray.io/node-type"]: it for it in namespace.list("v1", "Pod")}
+        assert pods.keys() == {"head", "worker"}
+        ports = {role: listening(operator, pod) for role, pod in pods.items()}
+        tokens = texts_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
+        key = texts_of(operator.namespace, f"{operator.release}-operator-key")
+        yield Running(namespace, pods, ports, tokens, (marker, *tokens.values(), *key.values()))
+        sampling.delete()
+        namespace.wait_for_none("v1", "Pod", 60)
+
+
+def listening(operator: Operator, pod: Manifest) -> list[int]:
+    where = [pod["metadata"]["name"], "--namespace", pod["metadata"]["namespace"]]
+    said = operator.kubectl_says("exec", *where, "--", "python", "-c", LISTENING)
+    return sorted({int(word) for word in said.split() if word.isdecimal()})
+
+
+def texts_of(namespace: Namespace, name: str) -> dict[str, str]:
+    """What a Secret holds; of bytes that are no text, how a Secret writes them."""
+    found: dict[str, str] = {}
+    for key, value in namespace.get("v1", "Secret", name)["data"].items():
+        data = base64.b64decode(value)
+        found[key] = data.decode() if data.isascii() else value
+    return found
+
+
+def intrude(running: Running, namespace: Namespace, image: str, **asked: Any) -> set[tuple[str, int, str]]:  # noqa: ANN401 - as JSON has it
+    """(role, port, what) of all that was answered to a pod of some namespace; no answer holds a secret."""
+    by_address = {address: running.ports[role] for address, role in running.addresses.items()}
+    asking = {"ports": by_address, "secrets": running.planted, "only": [], **asked}
+    name = f"intruder-{secrets.token_hex(3)}"
+    said = namespace.run_pod(pod(name, image, ["python", "-c", INTRUDER, json.dumps(asking)]), WITHIN)
+    namespace.cluster.core.delete_namespaced_pod(name, namespace.name)
+    answers = json.loads(said)
+    assert [it for it in answers if it[-1]] == [], "an answer holds a secret"
+    return {(running.addresses[address], port, what) for address, port, _, what, _, _ in answers}
+
+
+def test_every_port_of_every_pod_is_known_and_asked(running: Running) -> None:
+    for role, known in KNOWN.items():
+        assert known <= set(running.ports[role])
+        assert len(running.ports[role]) > len(known), "the raylet's own ports are missing"
+
+
+@pytest.mark.parametrize("place", ["another namespace", "its own namespace"])
+def test_without_the_token_nothing_is_answered_but_what_is_public(
+    running: Running, namespace: Namespace, worker_image: str, place: str
+) -> None:
+    tokens = {"none": None, "wrong": secrets.token_hex(32), "the driver's": running.tokens["progress_token"]}
+    if place == "another namespace":
+        del tokens["the driver's"]
+    where = namespace if place == "another namespace" else running.namespace
+    got = intrude(running, where, worker_image, tokens=tokens)
+    if place == "its own namespace":
+        got -= {("head", 8500, "GET /progress"), ("head", 8500, "GET /grid.png")}  # whose token it is
+    assert got == PUBLIC
+
+
+def test_with_the_token_the_same_program_is_answered(
+    running: Running, namespace: Namespace, worker_image: str
+) -> None:
+    right = {"right": running.tokens["auth_token"]}
+    got = intrude(running, namespace, worker_image, tokens=right, only=HARMLESS)
+    assert {("head", 8265, it) for it in HARMLESS[:2]} | {("head", 6379, HARMLESS[2])} <= got
+
+
+def end_of(cluster: Cluster, pod: Manifest, **changed: str) -> End:
+    metadata = pod["metadata"] | changed
+    of_namespace = cluster.core.read_namespace(metadata["namespace"]).metadata.labels
+    return End(pod["status"]["podIP"], metadata["namespace"], metadata["labels"], of_namespace)
+
+
+def test_where_policies_are_enforced_only_the_operator_and_the_clusters_own_pods_come_in(
+    running: Running, operator: Operator, namespace: Namespace
+) -> None:
+    """Computed from the policies, labels and ports that are there: the network of this cluster enforces none."""
+    cluster = operator.cluster
+    policies = cluster.resource("networking.k8s.io/v1", "NetworkPolicy").get().to_dict()["items"]
+    ends = {role: end_of(cluster, pod) for role, pod in running.pods.items()}
+    (of_operator,) = [end_of(cluster, it) for it in operator.namespace.list("v1", "Pod", SELECTOR)]
+    # One that has taken on every label of a head, in the next namespace.
+    neighbour = end_of(cluster, running.pods["head"], namespace=namespace.name)
+    outside, metadata_service = End("203.0.113.7"), End("169.254.169.254")
+
+    def open_ports(source: End, role: str) -> set[int]:
+        return {port for port in running.ports[role] if reaches(policies, source, ends[role], port)}
+
+    for role in ends:
+        assert open_ports(neighbour, role) == open_ports(outside, role) == set()
+        assert not reaches(policies, ends[role], metadata_service, 80)
+        assert not reaches(policies, ends[role], neighbour, 443)
+    assert open_ports(of_operator, "head") == {8265, 8500}
+    assert open_ports(ends["worker"], "head") == set(running.ports["head"])
+    assert open_ports(ends["head"], "worker") == set(running.ports["worker"])
+
+    assert not any(reaches(policies, end, of_operator, 8080) for end in (*ends.values(), neighbour, outside))
+    assert not reaches(policies, of_operator, metadata_service, 80)
+    assert not reaches(policies, of_operator, neighbour, 80)
+
+
+def test_no_secret_stands_where_somebody_may_read_it(running: Running, operator: Operator) -> None:
+    namespace = running.namespace
+    texts: dict[str, str] = {}
+    for place in (namespace, operator.namespace):
+        for one in place.list("v1", "Pod"):
+            containers = [*one["spec"].get("initContainers", ()), *one["spec"]["containers"]]
+            for container in containers:
+                name = f"log of {one['metadata']['name']} {container['name']}"
+                texts[name] = place.logs(one["metadata"]["name"], container["name"])
+    kinds = [
+        *(("v1", kind) for kind in ("Pod", "Service", "ConfigMap", "Event", "PersistentVolumeClaim")),
+        ("ray.io/v1", "RayCluster"),
+        ("ddpm-ray.io/v1alpha1", "DDPMSampling"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+    ]
+    for api, kind in kinds:
+        texts[kind] = yaml.safe_dump(namespace.list(api, kind))
+    cluster = running.pods["head"]["metadata"]["labels"]["ray.io/cluster"]
+    with namespace.port_forward(f"service/{cluster}-head-svc", ":8265") as ports:
+        ray = RayApi(ports[8265], running.tokens["auth_token"])
+        texts |= {path: ray.text(path) for path in LISTINGS}
+    for role, one in running.pods.items():
+        where = ["exec", one["metadata"]["name"], "--namespace", namespace.name, "--", "sh", "-c"]
+        texts[f"Ray's logs of the {role}"] = operator.kubectl_says(*where, "cat /tmp/ray/session_*/logs/*.*")
+
+    assert [name for name, text in texts.items() if any(it in text for it in running.planted)] == []
+    assert all("ddpm" in texts[name] for name in ("/api/jobs/", "Event", "DDPMSampling", "Ray's logs of the head"))
