@@ -14,6 +14,8 @@ from ddpm_operator.observed import Cluster, Container, OutputClaim, Pod, Running
 
 _CLUSTER_OF_POD = "ray.io/cluster"
 _ROLE_OF_POD = "ray.io/node-type"
+# KubeRay finishes what it has begun: a cluster that is let in again has no pods before it has lost those it had.
+_NO_PODS = ("RayClusterSuspending", "RayClusterSuspended")
 _ROLES: dict[str, Literal["head", "worker"]] = {"head": "head", "worker": "worker"}
 
 Fact = TypeVar("Fact", Cluster, Pod)
@@ -118,14 +120,15 @@ class RayCluster(_Part):
         meta, key = self.metadata, self.metadata.key
         if key is None:
             return None
-        failure = self.status.get("ReplicaFailure")
+        failure, suspension = self.status.get("ReplicaFailure"), self.status.get("RayClusterSuspended")
         fact = Cluster(
             name=meta.name,
             uid=meta.uid,
             attempt=meta.attempt,
             created=meta.creation_timestamp,
             deleted=meta.deletion_timestamp,
-            suspended=bool(self.spec.suspend),
+            suspended=bool(self.spec.suspend) or any(map(self.status.holds, _NO_PODS)),
+            resumed=suspension.last_transition_time if suspension and suspension.status == "False" else None,
             head_ready=self.status.holds("HeadPodReady"),
             provisioned=self.status.holds("RayClusterProvisioned"),
             replica_failure=failure.message if failure and failure.status == "True" else None,

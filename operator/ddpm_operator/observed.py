@@ -38,7 +38,8 @@ class Cluster:
     Attributes:
         attempt: from its label; None if there is no number in it.
         created, deleted: its creationTimestamp and deletionTimestamp.
-        suspended: spec.suspend, as Kueue sets it.
+        suspended: by spec.suspend, as Kueue sets it, or not quite back from that.
+        resumed: when KubeRay last ended a suspension, or else began with the cluster.
         head_ready, provisioned: KubeRay's conditions HeadPodReady and RayClusterProvisioned.
         replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
         has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
@@ -51,6 +52,7 @@ class Cluster:
     created: datetime
     deleted: datetime | None = None
     suspended: bool = False
+    resumed: datetime | None = None
     head_ready: bool = False
     provisioned: bool = False
     replica_failure: str | None = None

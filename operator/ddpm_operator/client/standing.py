@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddpm_operator.api import Condition, ConditionType, DDPMSampling
+from ddpm_operator.api import Condition, ConditionType, DDPMSampling, Phase
 
 _ENDS = (ConditionType.COMPLETE, ConditionType.FAILED)
 
@@ -33,6 +33,9 @@ def sentence(sampling: DDPMSampling) -> str:
         return "No operator has looked at it yet."
     if holds(sampling, ConditionType.FAILED) and status.failure:
         return f"{status.failure.reason}: {status.failure.message}"
+    waits = condition(sampling, ConditionType.CLUSTER_READY)
+    if status.phase is Phase.QUEUED and waits:
+        return waits.message
     order = (
         ConditionType.COMPLETE,
         ConditionType.SUSPENDED,

@@ -67,9 +67,8 @@ def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
 def pause(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
     """The attempt has no pods any more: what it ran and cost is added up."""
     status = draft.status
-    cluster = (
-        ClusterStatus(name=status.cluster.name, dashboard=status.cluster.dashboard) if status.cluster else None
-    )
+    paused = {"start_time": None, "scheduled_time": None}
+    cluster = status.cluster.model_copy(update=paused) if status.cluster else None
     draft = draft.put(
         running_seconds=running_seconds(status, draft.now),
         cost=_cost(draft, spec),

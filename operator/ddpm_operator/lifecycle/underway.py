@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,7 +15,8 @@ from ddpm_operator.lifecycle.faults import Refusal, refusal
 from ddpm_operator.lifecycle.listening import ending, heard, listen
 from ddpm_operator.lifecycle.quota import judged
 from ddpm_operator.lifecycle.step import Step, earliest
-from ddpm_operator.observed import Cluster, Observed, Pod
+from ddpm_operator.lifecycle.suspension import former_head, heads, waits_for_former_pods, was_suspended
+from ddpm_operator.observed import Cluster, Observed
 from ddpm_operator.sizing import head_size
 from ddpm_operator.texts import count, duration
 
@@ -36,11 +36,16 @@ def underway(observed: Observed, draft: Draft) -> Step:
     if cluster.suspended:
         where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
         return Step(_queued(draft, spec, "Queued", f"The RayCluster waits for {where}."))
+    if was_suspended(observed, draft, cluster):
+        draft = pause(draft, spec, "Queued", "The RayCluster was suspended, and goes on.")
+    if waits_for_former_pods(observed, draft):
+        why = "The RayCluster goes on as soon as its pods from before it was suspended are gone."
+        return Step(_queued(draft, spec, "Queued", why), look=draft.now + _SOON)
     full = _full_quota(observed, draft, cluster)
     if full:
         step = Step(_queued(draft, spec, full.reason, full.message))
         return Step(step.draft, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
-    draft = heard(observed, _admitted(draft))
+    draft = heard(observed, _admitted(observed, draft))
     draft = _with_head(observed, draft)
     return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
 
@@ -63,7 +68,7 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     if refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
         queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
         return Step(queued, after=create(observed, draft), look=draft.now + _NET)
-    draft = _admitted(draft) if draft.status.phase is Phase.QUEUED and not spec.queue_name else draft
+    draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED and not spec.queue_name else draft
     deadline = clocks.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
@@ -106,13 +111,16 @@ def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action
     return (*policy, *secret)
 
 
-def _admitted(draft: Draft) -> Draft:
+def _admitted(observed: Observed, draft: Draft) -> Draft:
     known, status = draft.status.cluster, draft.status
     if known is None or known.start_time:
         return draft
+    # A head from before, as far as it is there still, is the one that goes on.
+    former = former_head(observed, draft)
+    admitted = {"start_time": draft.now, "head_uid": former.uid if former and not former.deleted else None}
     return draft.put(
         phase=Phase.STARTING,
-        cluster=known.model_copy(update={"start_time": draft.now}),
+        cluster=known.model_copy(update=admitted),
         start_time=status.start_time or draft.now,
     )
 
@@ -120,11 +128,12 @@ def _admitted(draft: Draft) -> Draft:
 def _with_head(observed: Observed, draft: Draft) -> Draft:
     """Takes down which pod is the head, when it got a node, and its image."""
     known = draft.status.cluster
-    heads = _heads(observed)
-    if known is None or not heads:
+    # One that was taken away before it was anybody's leaves its place to the next.
+    there = [pod for pod in heads(observed) if not pod.deleted or (known and pod.uid == known.head_uid)]
+    if known is None or not there:
         return draft
-    uid = known.head_uid or (observed.head or heads[0]).uid
-    head = next((pod for pod in heads if pod.uid == uid), None)
+    uid = known.head_uid or (observed.head or there[0]).uid
+    head = next((pod for pod in there if pod.uid == uid), None)
     if head is None:
         return draft
     scheduled = known.scheduled_time or (head.scheduled.replace(microsecond=0) if head.scheduled else None)
@@ -142,7 +151,7 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
         return ended
     uid = status.cluster.head_uid if status.cluster else None
     memory = head_size(spec, status.plan).memory if status.plan else spec.resources.head.memory
-    lost = head_end(_heads(observed), uid, memory) if uid else None
+    lost = head_end(heads(observed), uid, memory) if uid else None
     if lost:
         return Step(fail(draft, spec, lost))
     if ended:
@@ -226,7 +235,3 @@ def _too_late(spec: Spec, found: Trouble | None, what: str) -> Trouble:
     if found:
         return Trouble(found.reason, f"{found.message} {words}", certain=True)
     return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, words, certain=True)
-
-
-def _heads(observed: Observed) -> Sequence[Pod]:
-    return [pod for pod in observed.cluster_pods if pod.role == "head"]

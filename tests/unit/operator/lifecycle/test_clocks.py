@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from ddpm_operator.actions import CreateCluster, DeleteSampling
-from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.lifecycle.clocks import backoff
 from ddpm_operator.observed import Answer, Fault, FaultKind
 from ddpm_operator.reconcile import reconcile
@@ -86,46 +86,6 @@ def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_dea
     written = decision.actions[0].status  # type: ignore[union-attr]
     assert written.phase == Phase.RUNNING
     assert written.failure is None
-
-
-def test_a_sampling_in_a_queue_is_queued_and_its_clock_stands() -> None:
-    world = World.of(queueName="gpus", startupDeadlineSeconds=60)
-    world.look()
-    (name,) = world.clusters
-    world.clusters[name] = replace(world.clusters[name], suspended=True)
-    world.look()
-    assert world.status.phase == Phase.QUEUED
-    assert world.condition(ConditionType.CLUSTER_READY).message == "The RayCluster waits for the queue gpus."
-    assert world.status.start_time is None
-    world.wait(3600)
-    world.look()
-    assert world.status.phase == Phase.QUEUED
-    world.clusters[name] = replace(world.clusters[name], suspended=False)
-    world.look()
-    assert world.status.phase == Phase.STARTING
-    assert world.status.start_time == world.now
-    world.run(until=lambda it: it.at_rest)
-    assert world.holds(ConditionType.COMPLETE)
-    assert world.reasons.count(EventReason.QUEUED) == 1
-
-
-def test_a_cluster_that_its_queue_takes_back_goes_on_as_the_same_attempt() -> None:
-    world = World.of(queueName="gpus", samples=640, activeDeadlineSeconds=300)
-    world.run(until=lambda it: it.stored >= 128)
-    (name,) = world.clusters
-    world.clusters[name] = replace(world.clusters[name], suspended=True, provisioned=False)
-    world.pods.clear()
-    world.drivers[name].jobs.clear()
-    world.look()
-    assert world.status.phase == Phase.QUEUED
-    assert not world.holds(ConditionType.RUNNING)
-    ran = world.status.running_seconds
-    assert ran
-    world.wait(3600)
-    world.clusters[name] = replace(world.clusters[name], suspended=False)
-    world.run(until=lambda it: it.at_rest)
-    assert world.holds(ConditionType.COMPLETE)
-    assert world.status.attempt == 1
 
 
 def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> None:

@@ -412,6 +412,8 @@ class World:
     def kuberay(self) -> bool:
         """KubeRay makes the pods that a cluster lacks, unless its head has been ready before."""
         for cluster in self.clusters.values():
+            if cluster.suspended and self._empty(cluster):
+                return True
             there = [pod for pod in self.pods.values() if pod.cluster == cluster.name]
             if (
                 cluster.deleted
@@ -424,6 +426,35 @@ class World:
             for _ in range(self.status.plan.workers if self.status.plan else 0):
                 self._new_pod(cluster, "worker")
             return True
+        return False
+
+    def _empty(self, cluster: Cluster) -> bool:
+        """The pods of a suspended cluster are asked to end; nothing of Ray is left with them."""
+        pods = [pod for pod in self.pods.values() if pod.cluster == cluster.name and not pod.deleted]
+        for pod in pods:
+            self.change(pod.uid, deleted=self.now, ready=False)
+        if pods:
+            self.drivers[cluster.name] = Driver()
+            self.clusters[cluster.name] = replace(cluster, provisioned=False, head_ready=False)
+        return bool(pods)
+
+    def queue_takes(self) -> bool:
+        """Kueue suspends the cluster."""
+        return self._suspend(True)
+
+    def queue_gives(self) -> bool:
+        """Kueue lets it in, and KubeRay has made an end of the suspension; or had not begun with it."""
+        going = any(pod.deleted for pod in self.pods.values())
+        return not going and self._suspend(False)
+
+    def _suspend(self, suspended: bool) -> bool:
+        for cluster in self.clusters.values():
+            if cluster.suspended != suspended:
+                emptied = not any(pod.cluster == cluster.name for pod in self.pods.values())
+                resumed = self.now if emptied and not suspended else cluster.resumed
+                self.clusters[cluster.name] = replace(cluster, suspended=suspended, resumed=resumed)
+                self.due = self.now
+                return True
         return False
 
     def _new_pod(self, cluster: Cluster, role: Any) -> None:  # noqa: ANN401 - head or worker
@@ -548,7 +579,8 @@ class World:
         if self.due and self.due <= self.now:
             self.look()
         elif not moved:
-            asleep = self.at_rest or self.sampling.spec.suspend
+            waits = any(cluster.suspended for cluster in self.clusters.values())
+            asleep = self.at_rest or self.sampling.spec.suspend or waits
             assert self.due or asleep, f"nobody will ever look again at {self.sampling.status}"
             self.now = self.due or self.now
             self.look()

@@ -81,7 +81,15 @@ def test_a_cluster_whose_pods_may_not_be_made_says_why() -> None:
 
 def test_a_cluster_in_a_queue() -> None:
     assert cluster(condition("RayClusterSuspended", "True"), suspend=True).suspended
+    assert cluster(condition("RayClusterSuspended", "True"), suspend=False).suspended
+    assert cluster(condition("RayClusterSuspending", "True"), suspend=False).suspended
     assert not cluster(condition("RayClusterSuspended", "False"), suspend=False).suspended
+
+
+def test_a_cluster_that_was_let_in_again_says_since_when() -> None:
+    back = condition("RayClusterSuspended", "False") | {"lastTransitionTime": "2026-11-23T16:00:02Z"}
+    assert cluster(back).resumed == at(2)
+    assert cluster(condition("RayClusterSuspended", "True")).resumed is None
 
 
 @pytest.mark.parametrize("lacking", ["ddpm-ray.io/sampling", "ddpm-ray.io/sampling-uid"])
