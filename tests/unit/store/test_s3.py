@@ -119,3 +119,15 @@ def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.Monke
 )
 def test_what_is_closed(address: str, closed: bool) -> None:
     assert is_closed(address) is closed
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:9", "http://me:planted-password@127.0.0.1:9"])
+def test_no_error_tells_credentials(use: pytest.MonkeyPatch, server: str) -> None:
+    use.setenv("AWS_ENDPOINT_URL", server)
+    use.setenv("AWS_SECRET_ACCESS_KEY", "planted-key")
+    use.setenv("AWS_SESSION_TOKEN", "planted-session")
+    place = place_of("s3://bucket/digits")
+    for do in (lambda: fetch("s3://bucket/m.pt"), lambda: place.read("job.json"), lambda: place.sizes("shards")):
+        with pytest.raises(DdpmError) as error:
+            do()
+        assert "planted" not in error.value.message + error.value.hint
