@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from ddpm_inference.errors import DdpmError, Interrupted
 from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
 from ddpm_inference.interrupt import stoppable
 from ddpm_inference.job import Job, ModelRequest, TrainedSchedule
+from ddpm_inference.kept_log import LOG_VARIABLE, kept_log
 from ddpm_inference.progress import Progress
+from ddpm_inference.watched import watched
 
 if TYPE_CHECKING:
     from ddpm_inference.driver import Outcome
@@ -35,6 +38,12 @@ _OUR_FAULT = "this looks like an error of this program; its log says where"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (see `flags.EXAMPLES`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if LOG_VARIABLE in os.environ:
+        return watched(partial(_main, arguments), partial(_bereaved, as_json="--json" in arguments))
+    return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
     code = Interrupted.exit_code
     # Two blocks in one another: whether the run itself was stopped or not, a further signal only cuts short
     # what comes after it.
@@ -57,6 +66,7 @@ def _code_of(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
         return _refused(stopped, board, as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last resort: Python would exit with 1, which has no meaning here
         traceback.print_exc()
+        _keep_log()
         board.end("failed", _failure(DdpmError(f"{type(error).__name__}: {error}", hint=_OUR_FAULT)))
         return UNEXPECTED
 
@@ -75,7 +85,9 @@ def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
 
     started, progress, gallery = time.monotonic(), Progress(), Gallery()
     board.picture = gallery.png
-    with closing(view_for(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
+    log = kept_log(os.environ)
+    meanwhile = log.kept_meanwhile() if log else nullcontext()
+    with meanwhile, closing(view_for(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
         outcome = run(
             job,
             ray_address=given.ray_address,
@@ -87,8 +99,16 @@ def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
         event(sys.stdout, "complete", **_summary(outcome))
     elif not given.quiet:
         print(_ending(outcome, time.monotonic() - started), file=sys.stderr)
+    _keep_log()
     board.end("complete", _complete(outcome))
     return 0
+
+
+def _keep_log() -> None:
+    """Stores what was said, before the end is told: who hears it may take this machine away."""
+    log = kept_log(os.environ)
+    if log:
+        log.keep()
 
 
 def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
@@ -138,6 +158,19 @@ def _convert(arguments: list[str]) -> int:
 
 
 def _refused(error: DdpmError, board: Board, *, as_json: bool) -> int:
+    _tell(error, as_json=as_json)
+    _keep_log()
+    board.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))
+    return error.exit_code
+
+
+def _bereaved(error: DdpmError, *, as_json: bool) -> int:
+    _tell(error, as_json=as_json)
+    _keep_log()
+    return error.exit_code
+
+
+def _tell(error: DdpmError, *, as_json: bool) -> None:
     print("\n".join([f"error: {error.message}", *_notes(error)]), file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
@@ -145,8 +178,6 @@ def _refused(error: DdpmError, board: Board, *, as_json: bool) -> int:
         from ddpm_inference.views import event
 
         event(sys.stdout, "error", **_failure(error))
-    board.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))
-    return error.exit_code
 
 
 def _failure(error: DdpmError) -> Failure:

@@ -10,7 +10,9 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.cluster import Cluster, Share
 from ddpm_inference.errors import (
@@ -24,7 +26,7 @@ from ddpm_inference.errors import (
 from ddpm_inference.job import ResourceRequest, Shard
 from ddpm_inference.ledger import Ledger
 from ddpm_inference.progress import Progress, View
-from ddpm_inference.worker import Glance, Receipt, Weights, Worker
+from ddpm_inference.worker import Glance, Home, Receipt, Weights, Worker
 
 IN_FLIGHT = 2
 TICK_SECONDS = 0.5
@@ -33,6 +35,7 @@ GROW_SECONDS = 5.0
 BARREN_LOSSES = 3
 LOST_SECONDS = 20.0
 DISMISS_SECONDS = 2.0
+ASK_SECONDS = 5.0
 
 Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
@@ -43,6 +46,7 @@ class Member:
 
     Attributes:
         placing: answered when the actor has its resources; None from then on.
+        home: where that is; None until it is known.
         starting: answered when its network is built; None from then on.
         in_flight: the shards it was given, the one it works on first.
     """
@@ -50,6 +54,7 @@ class Member:
     number: int
     actor: ActorHandle[Worker]
     placing: Ref | None
+    home: Home | None = None
     starting: Ref | None = None
     in_flight: dict[Ref, Shard] = field(default_factory=dict)
     looking: Ref | None = None
@@ -228,15 +233,16 @@ class Dispatch:
 
     def _note_start(self, member: Member, ref: Ref) -> None:
         try:
-            ray.get(ref)
+            answer = ray.get(ref)
         except RayError as error:
             self._drop(member)
-            cause = cause_of(error)
+            cause = self._cause_of(error, member)
             self._unfit.append(cause)
             if self._members:
                 self.view.say(f"a worker could not start: {cause.message}")
             return
         if ref is member.placing:
+            member.home = answer
             member.placing, member.starting = None, member.actor.start.remote(self._weights)
         else:
             member.starting = None
@@ -277,13 +283,27 @@ class Dispatch:
         member.in_flight.clear()
         for shard in others:
             self.ledger.lost(shard)
-        self._note_failure(member, first, cause_of(error))
+        cause = self._cause_of(error, member)
+        self._note_failure(member, first, cause)
         if isinstance(error, ActorDiedError):
             self._drop(member)
             self._barren_losses += 1
             if self._barren_losses > BARREN_LOSSES:
-                raise cause_of(error)
+                raise cause
             self.view.say("a worker is lost for good; another takes its place if there is room")
+
+    def _cause_of(self, error: RayError, member: Member) -> DdpmError:
+        """What went wrong on a worker; its node may know that it was for its memory."""
+        cause = cause_of(error)
+        if not isinstance(cause, WorkerLost) or member.home is None:
+            return cause
+        kills = _oom_kills_on(member.home.node)
+        if kills is None or kills <= member.home.oom_kills:
+            return cause
+        return OutOfMemory(
+            "the kernel ended a worker, as its machine or pod has no more memory for it",
+            hint="give a smaller --batch_size, fewer workers a machine, or machines and pods with more memory",
+        )
 
     def _drop(self, member: Member) -> None:
         ray.kill(member.actor)
@@ -305,6 +325,19 @@ class Dispatch:
         busy = sum(bool(member.in_flight) for member in ready)
         self.progress.observe(now, running, len(ready), busy)
         self.view.show(self.progress)
+
+
+def _oom_kills_on(node: str) -> int | None:
+    """See `cgroup.oom_kills`; None if the node does not answer, as one that is gone."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)  # type: ignore[call-overload]  # not in its stubs
+    task = ask(oom_kills).remote()
+    done, _ = ray.wait([task], timeout=ASK_SECONDS)
+    try:
+        kills: int | None = ray.get(task) if done else None
+    except RayError:
+        return None
+    return kills
 
 
 def cause_of(error: RayError) -> DdpmError:

@@ -15,6 +15,7 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorClass, ActorHandle
 
+from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.cluster import Share
 from ddpm_inference.errors import StorageFailed
@@ -37,6 +38,13 @@ def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int)
     from ddpm_inference.shard_sampler import ShardSampler
 
     return ShardSampler(checkpoint, identity, threads)
+
+
+class Home(NamedTuple):
+    """The node an actor is on, and how many processes the kernel has ended there for their memory."""
+
+    node: str
+    oom_kills: int
 
 
 class Glance(NamedTuple):
@@ -76,10 +84,9 @@ class Worker:
     _sampler: SamplesShards | None = None
     _glance: Glance | None = None
 
-    def place(self) -> str:
-        """Answers as soon as the actor has its resources: the address of its node."""
-        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        return address
+    def place(self) -> Home:
+        """Answers as soon as the actor has its resources."""
+        return Home(ray.get_runtime_context().get_node_id(), oom_kills())
 
     def start(self, weights: Weights) -> None:
         """Builds the network.

@@ -7,6 +7,7 @@ nothing is unpacked, and no redirect is followed.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.observed import Answer, Job, JobState
-from ddpm_operator.progress_document import ProgressDocument, read_progress
+from ddpm_operator.progress_document import Broken, ProgressDocument, read_progress
 from ddpm_operator.render import PROGRESS_PORT
 from ddpm_operator.tokens import Tokens
 
@@ -81,8 +82,10 @@ class RayHead:
         Raises:
             HeadSilent: if the jobs cannot be listed. A driver that does not answer has no progress.
         """
-        jobs = await self.jobs()
-        return Answer(jobs, await self.progress())
+        jobs, progress = await self.jobs(), await self.progress()
+        if progress and isinstance(progress.outcome, Broken):
+            jobs = tuple([replace(one, log=one.log or await self._log(one.id)) for one in jobs])
+        return Answer(jobs, progress)
 
     async def jobs(self) -> tuple[Job, ...]:
         """All jobs that were submitted to the cluster; of a failed one the end of its log as well.
@@ -114,7 +117,8 @@ class RayHead:
             {
                 "submission_id": submission_id,
                 "entrypoint": ENTRYPOINT,
-                "runtime_env": {"env_vars": {"DDPM_JOB": json.dumps(document)}},
+                # It keeps its log beside the samples, under this name.
+                "runtime_env": {"env_vars": {"DDPM_JOB": json.dumps(document), "DDPM_LOG": submission_id}},
                 "metadata": {_SAMPLES: str(samples)},
             },
         )

@@ -60,6 +60,17 @@ def test_of_a_failed_job_the_end_of_its_log_is_read_as_well() -> None:
     assert len(job.log) == 4096
 
 
+def test_of_a_driver_that_says_it_has_failed_the_log_is_read_while_it_is_still_there() -> None:
+    outcome = {"reason": "ModelNotFound", "exitCode": 2, "message": "it is not there", "hint": ""}
+
+    async def dashboard(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"logs": "error: it is not there"} if request.path.endswith("/logs") else JOBS)
+
+    driver = says(200, json.dumps({**PROGRESS, "phase": "failed", "outcome": outcome}))
+    answer = ask_head(RayHead.ask, Door(dashboard), Door(driver))
+    assert answer.jobs == (Job("digits-1", "RUNNING", samples=100, log="error: it is not there"),)
+
+
 def test_a_job_is_submitted_with_its_document_and_its_number_of_samples() -> None:
     bodies = []
 
@@ -73,6 +84,7 @@ def test_a_job_is_submitted_with_its_document_and_its_number_of_samples() -> Non
     assert door.asked == [("POST", "/api/jobs/", TOKENS.ray)]
     assert (body["submission_id"], body["entrypoint"]) == ("digits-1", "ddpm-sample --json")
     assert json.loads(body["runtime_env"]["env_vars"]["DDPM_JOB"]) == {"n_samples": 100}
+    assert body["runtime_env"]["env_vars"]["DDPM_LOG"] == "digits-1"
     assert body["metadata"] == {"samples": "100"}
 
 
