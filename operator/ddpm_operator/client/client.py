@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ddpm_operator import paths
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
-from ddpm_operator.client import head_log
+from ddpm_operator.client import head_log, stored_log
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import NotFound, Refused
@@ -118,6 +118,14 @@ class Client:
             NotFound: if there is no head pod, or no driver in it yet.
         """
         return head_log.read(self.connection, sampling, follow=follow)
+
+    def kept_log(self, sampling: DDPMSampling) -> Iterator[bytes]:
+        """The log of the last attempt's driver as it was kept beside the samples, at most its last MiB.
+
+        Raises:
+            NotFound: if there is none.
+        """
+        return stored_log.read(self.connection, sampling)
 
     def fetch(self, name: str, folder: Path, told: Told = nobody) -> Fetched:
         """Brings the samples of a complete sampling into a folder, every file checked against its manifest.

@@ -5,34 +5,43 @@ from __future__ import annotations
 import argparse
 import codecs
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ddpm_operator.api import DDPMSampling
+from ddpm_operator.client.client import Client
+from ddpm_operator.client.faults import ClientFault
 from ddpm_operator.client.standing import has_ended, sentence
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 
 
 def add_to(commands: Commands) -> None:
-    command = add_command(commands, "logs", _logs, "show the driver's log, or what the status keeps of it")
+    command = add_command(commands, "logs", _logs, "show the driver's log, also when its cluster is gone")
     command.add_argument("name", metavar="NAME")
     command.add_argument("-f", "--follow", action="store_true", help="go on until the cluster is gone")
 
 
 def _logs(options: argparse.Namespace) -> int:
-    """Shows the driver's log while its cluster is there; afterwards what the status keeps of its end."""
+    """Shows the driver's log while its cluster is there; afterwards what was kept of it."""
     client = client_of(options)
     sampling = client.get(options.name)
-    if has_ended(sampling):
-        said: Iterable[str] = kept(sampling)
-        print(f"{options.name} has ended; this is what its status keeps of it", file=sys.stderr)
-    else:
-        said = lines(client.log(sampling, follow=options.follow))
-    for line in said:
+    ended = has_ended(sampling)
+    for line in after_the_end(client, sampling) if ended else lines(client.log(sampling, follow=options.follow)):
         if options.json:
             print_json({"line": line})
         else:
             print(line, flush=options.follow)
     return 0
+
+
+def after_the_end(client: Client, sampling: DDPMSampling) -> Iterator[str]:
+    """The log beside the samples, and what there is to say of the end; else what the status has of both."""
+    try:
+        yield from lines(client.kept_log(sampling))
+    except ClientFault as fault:
+        print(f"{fault.message}; this is what the status keeps", file=sys.stderr)
+        yield from kept(sampling)
+    else:
+        yield sentence(sampling)
 
 
 def kept(sampling: DDPMSampling) -> list[str]:

@@ -135,7 +135,7 @@ def test_logs_after_the_end_are_what_the_status_keeps(tell: Tell, capsys: Captur
         assert main(["logs", "digits"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == ["step 5", "Killed", "OutOfMemory: The driver was killed."]
-    assert said.err == "digits has ended; this is what its status keeps of it\n"
+    assert said.err == "no driver of digits has run; this is what the status keeps\n"
 
 
 def shown(what: RenderableType, width: int) -> list[str]:
