@@ -1,0 +1,94 @@
+"""Generated DDPMSamplings against the real API server, and what the operator makes of those that it takes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from kubernetes.client import ApiException
+
+from ddpm_operator.actions import CreateCluster, WriteStatus
+from ddpm_operator.api import ConditionType, DDPMSampling
+from ddpm_operator.observed import Observed, WorkerImage
+from ddpm_operator.reconcile import reconcile
+from ddpm_operator.render import OperatorPods, network_policy, output_claim, ray_cluster, token_secret
+from ddpm_operator.templating import Templates
+from ddpm_operator.tokens import attempt_tokens
+from tests.cluster.kube import Cluster, Manifest, Namespace
+from tests.hostile import MANY, specs
+
+TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+UID = "00000000-0000-0000-0000-000000000000"
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster) -> Iterator[Namespace]:
+    with cluster.namespace(f"ddpm-hostile-{secrets.token_hex(4)}") as namespace:
+        yield namespace
+
+
+def tried(namespace: Namespace, manifest: Any) -> Manifest | None:  # noqa: ANN401 - as YAML has it
+    """What a dry run makes of it; None if it is refused, with a sentence. Nothing else may come of it."""
+    resource = namespace.cluster.resource(manifest["apiVersion"], manifest["kind"])
+    query = [("dryRun", "All"), ("fieldValidation", "Strict")]
+    try:
+        taken: Manifest = resource.create(body=manifest, namespace=namespace.name, query_params=query).to_dict()
+    except ApiException as error:
+        refused = error
+    else:
+        return taken
+    assert refused.status in REFUSALS, refused
+    assert json.loads(str(refused.body))["message"]
+    return None
+
+
+def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is_taken(shared: Namespace) -> None:
+    fates: Counter[str] = Counter()
+
+    @settings(
+        max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(specs())
+    def meet(spec: dict[str, Any]) -> None:
+        fates[fate_of(shared, spec)] += 1
+
+    meet()
+    print(dict(fates))
+    assert sum(fates.values()) >= MANY
+    assert min(fates["refused by the API server"], fates["planned"]) > MANY / 10
+
+
+def fate_of(namespace: Namespace, spec: dict[str, Any]) -> str:
+    head = {"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"}}
+    taken = tried(namespace, {**head, "spec": spec})
+    if taken is None:
+        return "refused by the API server"
+    taken["metadata"] |= {"uid": UID, "resourceVersion": "1"}
+    sampling = DDPMSampling.from_document(taken)
+    decision = reconcile(Observed(sampling, WorkerImage("worker:1", "2.60.0")), datetime.now(UTC))
+    created = [it.attempt for it in decision.actions if isinstance(it, CreateCluster)]
+    for attempt in created:
+        tokens = attempt_tokens(b"k" * 32, UID, attempt.number)
+        made = [
+            ray_cluster(TEMPLATES, attempt),
+            network_policy(TEMPLATES, attempt, UID, OPERATOR),
+            token_secret(TEMPLATES, attempt, UID, tokens),
+            output_claim(TEMPLATES, attempt.sampling, attempt.spec),
+        ]
+        assert all(tried(namespace, it) for it in made if it), made
+    if created or sampling.spec.suspend:
+        return "planned"
+    (written,) = [it.status for it in decision.actions if isinstance(it, WriteStatus)]
+    (accepted,) = [it for it in written.conditions if it.type == ConditionType.ACCEPTED]
+    assert accepted.message
+    return f"refused by the operator: {accepted.reason}"
