@@ -24,12 +24,12 @@ from tests.rays import (
     wait_until,
 )
 
+pytestmark = pytest.mark.xdist_group("a head with a token")
+
 FLAGS = ("--sampler", "ddim", "--steps", "3", "--n_samples", "40", "--json")
 
 PLAIN_TASK = """
 import sys, ray
-
-pytestmark = pytest.mark.xdist_group("a head with a token")
 ray.init(sys.argv[1], log_to_driver=False)
 
 @ray.remote
