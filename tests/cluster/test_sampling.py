@@ -16,13 +16,13 @@ from tests.cluster.kube import Namespace, has_condition
 from tests.cluster.manifests import TOKEN_SECRET, claim, pod, ray_cluster, secret
 from tests.cluster.ray_api import RayApi
 
+pytestmark = pytest.mark.xdist_group("sampling")
+
 N = 100
 JOB = {"version": 1, "model": {"uri": "builtin://mnist"}, "n_samples": N, "sampler": {"name": "dpmpp"}}
 MAKE_BUCKET = "import s3fs, sys; s3fs.S3FileSystem().mkdir(sys.argv[1])"
 DIGESTS = """
 import fsspec, hashlib, sys
-
-pytestmark = pytest.mark.xdist_group("sampling")
 for uri in sys.argv[1:]:
     with fsspec.open(uri) as file:
         print(hashlib.sha256(file.read()).hexdigest())
