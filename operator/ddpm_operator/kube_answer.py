@@ -13,6 +13,7 @@ Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
 JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
 
 _LONGEST_TEXT = 1024
 

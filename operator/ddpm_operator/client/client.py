@@ -16,9 +16,10 @@ from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import NotFound, Refused
 from ddpm_operator.client.fetch import Fetched, fetch
+from ddpm_operator.client.retry import one_more_attempt
 from ddpm_operator.client.told import Told, nobody
 from ddpm_operator.client.upload import bring, has_model, undone_unless_done
-from ddpm_operator.kube_answer import APPLY, Document
+from ddpm_operator.kube_answer import APPLY, MERGE, Document
 
 FIELD_MANAGER = "kubectl-ddpm"
 
@@ -141,6 +142,17 @@ class Client:
             Damaged: if a file is not what the manifest says; it is not kept.
         """
         return fetch(self.connection, self.get(name), folder, told)
+
+    def retry(self, name: str) -> DDPMSampling:
+        """Lets a failed sampling try again; it goes on with what is missing.
+
+        Raises:
+            NotFound: if there is none of this name.
+            Refused: if it has not failed.
+        """
+        change = one_more_attempt(self.get(name))
+        path = f"{paths.samplings(self.namespace)}/{name}"
+        return _typed(self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, change, MERGE))
 
     def delete(self, name: str) -> DDPMSampling:
         """Deletes a sampling and, behind it, its cluster; returns what it was.

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from ddpm_operator.client import ClientFault, NotAllowed, SamplingFailed, Unreachable
-from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, status, submit, watch
+from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, watch
 from ddpm_operator.resource_file import FileFault
 from ddpm_operator.sizing import Unplannable
 
-_COMMANDS = (submit, listing, status, watch, logs, fetch, explain, delete)
+_COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

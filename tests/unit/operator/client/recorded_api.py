@@ -54,11 +54,16 @@ def sampling(version: int, phase: str | None = None, done: int = 0, **status: ob
 
 @dataclass
 class RecordedApi:
-    """The story; `refusal`, if any, answers every request instead."""
+    """The story; `refusal`, if any, answers every request instead.
+
+    Attributes:
+        patches: the bodies of those that came; each changes the spec of the last state.
+    """
 
     story: list[Document]
     refusal: tuple[int, str] | None = None
     told: int = field(default=0, init=False)
+    patches: list[Document] = field(default_factory=list, init=False)
 
     @contextmanager
     def kubeconfig(self, folder: Path) -> Iterator[Path]:
@@ -72,6 +77,15 @@ class RecordedApi:
                 self.end_headers()
                 for line in lines:
                     self.wfile.write(json.dumps(line).encode() + b"\n")
+
+            def do_PATCH(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.headers["Content-Type"] == "application/merge-patch+json"
+                story.patches.append(json.loads(body))
+                now = story.story[-1]
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(now | {"spec": now["spec"] | story.patches[-1]["spec"]}).encode())
 
             def log_message(self, *_: object) -> None:
                 """Nothing is written into the tests' output."""

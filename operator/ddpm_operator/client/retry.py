@@ -1,0 +1,35 @@
+"""What lets a failed sampling try again: a higher backoffLimit than it had when it failed. Pure."""
+
+from __future__ import annotations
+
+from ddpm_operator.api import ConditionType, DDPMSampling
+from ddpm_operator.client.faults import Refused
+from ddpm_operator.client.standing import holds, sentence
+from ddpm_operator.kube_answer import Document
+
+MOST = 100
+
+
+def one_more_attempt(sampling: DDPMSampling) -> Document:
+    """The change of a failed sampling, as a merge patch, with which the operator goes on with what is missing.
+
+    Raises:
+        Refused: if it has not failed, or can have no higher backoffLimit.
+    """
+    metadata, spec, status = sampling.metadata, sampling.spec, sampling.status
+    if status is None or not holds(sampling, ConditionType.FAILED):
+        phase = status.phase if status and status.phase else "new"
+        raise Refused(
+            f"{metadata.name} has not failed: it is {phase}. {sentence(sampling)}".rstrip(),
+            "only what is Failed is tried again; `kubectl ddpm submit` with more samples lets one that is "
+            "complete grow",
+        )
+    former = status.failure.backoff_limit if status.failure else None
+    limit = max(spec.backoff_limit, former or 0, status.failed_attempts or 0)
+    if limit >= MOST:
+        raise Refused(
+            f"{metadata.name} cannot be tried again: its backoffLimit is {limit} already, of at most {MOST}",
+            "delete it and create it anew: where its output stays, it goes on with what is missing",
+        )
+    # With the uid, so that another one of its name is left alone.
+    return {"metadata": {"uid": metadata.uid}, "spec": {"backoffLimit": limit + 1}}
