@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -73,6 +74,7 @@ class Controller:
         clusters, pods: as the watches have told of them.
         image: for pods of samplings that name none.
         limits: what samplings may name, and how many may be at work.
+        now: the time, with its zone, by which deadlines are told.
 
     Attributes:
         line: of those that wait for others to end.
@@ -86,6 +88,7 @@ class Controller:
         pods: Seen[Pod],
         image: WorkerImage,
         limits: Limits = UNLIMITED,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
         self._work = work
@@ -93,6 +96,7 @@ class Controller:
         self._pods = pods
         self._image = image
         self._limits = limits
+        self._now = now
         self.line = Line(limits, clusters.owners)
         self._memories: dict[Key, _Memory] = {}
 
@@ -138,7 +142,7 @@ class Controller:
             return None
         self.line.read(memory.sampling)
         observed = replace(self._observed(key, memory.sampling, memory), claim=claim, driver=driver)
-        decision = reconcile(replace(observed, held_back=self.line.held_back(key)), datetime.now(UTC))
+        decision = reconcile(replace(observed, held_back=self.line.held_back(key)), self._now())
         self.line.decided(key, decision)
         await self._carry_out(key, memory, memory.sampling, decision)
         memory.faults, memory.failures = (), 0
@@ -157,16 +161,16 @@ class Controller:
                 continue
             except NoPreview as error:
                 logger.warning("%s: %s", key, error)
-                memory.preview_tried = datetime.now(UTC)
+                memory.preview_tried = self._now()
                 continue
             if isinstance(action, WriteStatus):
                 self.line.read(sampling)
-            _remember(memory, action)
+            _remember(memory, action, self._now())
             if said:
                 logger.info("%s: %s", key, said)
 
     async def _object_to(self, key: Key, error: Unreadable, memory: _Memory) -> float | None:
-        said = objection(error.document, error.fault, datetime.now(UTC))
+        said = objection(error.document, error.fault, self._now())
         try:
             if said:
                 await self._work.object_to(key, said)
@@ -244,7 +248,7 @@ class Controller:
             if not head.ready:
                 memory.silent = None  # it starts; the deadline of the start is its limit
                 return None
-            since = memory.silent.since if memory.silent else datetime.now(UTC)
+            since = memory.silent.since if memory.silent else self._now()
             memory.silent = Silent(since, str(error))
             return memory.silent
         memory.silent = None
@@ -255,14 +259,14 @@ class Controller:
         return answer
 
 
-def _remember(memory: _Memory, action: Action) -> None:
+def _remember(memory: _Memory, action: Action, now: datetime) -> None:
     match action:
         case CreateSecret(_, uid):
             memory.secrets.add(uid)
         case CreateNetworkPolicy(_, uid):
             memory.policies.add(uid)
         case CopyPreview() | WritePreview():
-            memory.preview_tried, memory.preview_written = datetime.now(UTC), True
+            memory.preview_tried, memory.preview_written = now, True
 
 
 def _later(memory: _Memory) -> float:

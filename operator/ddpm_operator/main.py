@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import sys
+import time
 
 import kopf
 
@@ -21,6 +22,7 @@ from ddpm_operator.ray_jobs import RayHead, new_session
 from ddpm_operator.resync import SELECTOR, Resync
 from ddpm_operator.seen import Seen
 from ddpm_operator.settings import Settings, SettingsFault
+from ddpm_operator.steady_clock import SteadyClock
 from ddpm_operator.templating import Templates
 from ddpm_operator.work_queue import WorkQueue
 
@@ -123,7 +125,8 @@ async def run(settings: Settings) -> None:
             operator=settings.pods,
             find_head=functools.partial(RayHead.of_pod, session),
         )
-        controller = Controller(api, work, clusters, pods, settings.worker, settings.limits)
+        clock = SteadyClock(time.time, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+        controller = Controller(api, work, clusters, pods, settings.worker, settings.limits, clock.now)
         queue = WorkQueue(lambda key: look(controller, queue, key), LOOKS_AT_ONCE)
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.

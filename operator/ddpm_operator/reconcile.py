@@ -63,8 +63,9 @@ def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
         draft = draft.say(ConditionType.RUNNING, False, "NotBegun", "There has been no attempt yet.")
         draft = draft.say(ConditionType.SUSPENDED, False, "NotAsked", "spec.suspend is false.")
         return _unfinished(draft).confirmed()
-    draft = Draft(sampling.status, sampling.status, generation, now).confirmed()
-    former = sampling.status.progress
+    status = clocks.not_ahead(sampling.status, now)
+    draft = Draft(status, status, generation, now).confirmed()
+    former = status.progress
     if sampling.status.completion_time is None and former and former.total < spec.samples:
         done = progress(former.done, spec.samples)
         draft = draft.put(progress=done.model_copy(update={"last_update_time": former.last_update_time}))

@@ -17,6 +17,31 @@ LONGEST_SILENCE = timedelta(minutes=5)
 STUCK_POD = timedelta(seconds=60)
 
 
+def not_ahead(status: Status, now: datetime) -> Status:
+    """The status of an operator whose clock went ahead of this one's: what lies in the future is of now.
+
+    Else whatever is counted from there would be waited for until then.
+    """
+    failure, cluster, progress = status.failure, status.cluster, status.progress
+    return status.model_copy(
+        update={
+            "completion_time": _by(status.completion_time, now),
+            "failure": failure and failure.model_copy(update={"time": _by(failure.time, now)}),
+            "cluster": cluster and cluster.model_copy(update={"start_time": _by(cluster.start_time, now)}),
+            "progress": progress
+            and progress.model_copy(update={"last_update_time": _by(progress.last_update_time, now)}),
+            "conditions": tuple(
+                it.model_copy(update={"last_transition_time": _by(it.last_transition_time, now)})
+                for it in status.conditions
+            ),
+        }
+    )
+
+
+def _by(time: datetime | None, now: datetime) -> datetime | None:
+    return min(time, now) if time else None
+
+
 def startup_deadline(spec: Spec, status: Status) -> datetime | None:
     """When an attempt must have begun to sample; None before its admission."""
     admitted = status.cluster.start_time if status.cluster else None

@@ -30,12 +30,15 @@ class ApiServer:
     Attributes:
         fails_at: number of the request, from 0, that goes wrong.
         trouble: whether that request is refused, or carried out and its answer lost.
+        away: numbers of requests that are refused with `away_with`; 0: the connection ends without an answer.
         changed: how often each path was made or deleted.
     """
 
     objects: dict[str, Document] = field(default_factory=dict)
     fails_at: int | None = None
     trouble: Trouble = "refused"
+    away: range = range(0)
+    away_with: int = 500
     requests: int = 0
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
     _version: int = 0
@@ -73,6 +76,10 @@ class ApiServer:
         number, self.requests = self.requests, self.requests + 1
         if number == self.fails_at and self.trouble == "refused":
             return _refusal(500, "InternalError")
+        if number in self.away:
+            if not self.away_with and request.transport:
+                request.transport.close()
+            return _refusal(self.away_with or 500, "Away")
         body = json.loads(await request.text() or "{}")
         answer = {"GET": self._get, "POST": self._create, "PATCH": self._apply, "DELETE": self._delete}[
             request.method

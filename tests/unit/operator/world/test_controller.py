@@ -24,7 +24,7 @@ from ddpm_operator.render import OperatorPods
 from ddpm_operator.seen import Seen
 from ddpm_operator.templating import Templates
 from ddpm_operator.tokens import Tokens
-from tests.unit.operator.world.api_server import CLUSTERS, PODS, SAMPLINGS, ApiServer, kubelet_moves
+from tests.unit.operator.world.api_server import CLUSTERS, PODS, SAMPLINGS, ApiServer, Trouble, kubelet_moves
 from tests.unit.operator.world.heads import Door
 
 N = 16
@@ -134,8 +134,11 @@ def heads_at(session: aiohttp.ClientSession, dashboard: str, driver: str) -> Cal
     return lambda ip, tokens: RayHead(session, dashboard, driver, tokens)
 
 
-def life(fails_at: int | None, failure: Failure) -> tuple[ApiServer, Driver, int]:
-    server = ApiServer(fails_at=fails_at, trouble="refused" if failure == "refused" else "lost")
+def life(
+    fails_at: int | None, failure: Failure, away: range = range(0), away_with: int = 500
+) -> tuple[ApiServer, Driver, int]:
+    trouble: Trouble = "refused" if failure == "refused" else "lost"
+    server = ApiServer(fails_at=fails_at, trouble=trouble, away=away, away_with=away_with)
     driver = Driver()
     return server, driver, asyncio.run(live(server, failure, driver, Templates()))
 
@@ -173,6 +176,15 @@ def test_whichever_request_goes_wrong_all_ends_well(failure: Failure) -> None:
         assert_all_is_well(server, driver)
         # What an operator has heard it keeps, if only itself survives.
         assert failure == "dies" or len(driver.jobs) == 1
+
+
+@pytest.mark.parametrize("away_with", [429, 500, 503, 0], ids=["429", "500", "503", "no answer"])
+def test_an_api_server_that_is_away_for_a_while_changes_nothing_whenever_it_goes(away_with: int) -> None:
+    _, _, requests = life(None, "refused")
+    for first in range(requests):
+        server, driver, _ = life(None, "refused", range(first, first + 8), away_with)
+        assert_all_is_well(server, driver)
+        assert len(driver.jobs) == 1
 
 
 @pytest.mark.parametrize(
