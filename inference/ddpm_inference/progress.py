@@ -132,13 +132,13 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last shard is sampled; None while it cannot be known, as before `begin`."""
+        """Seconds until the last shard is sampled; None while it cannot be known, as without workers."""
         if not self.total:
             return None
         if not self._shards_left:
             return 0.0
         passed = self._passed()
-        if passed is None:
+        if passed is None or not self._workers:
             return None
         left = [1.0 - part for part in self._running.values()]
         return rounds(left, self._shards_left - len(left), self._workers) * passed.busy / passed.shards

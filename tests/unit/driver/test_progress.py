@@ -159,3 +159,17 @@ def test_where_nothing_is_left_to_do_the_end_is_now() -> None:
     progress = Progress()
     progress.begin(100, 100, 0)
     assert progress.snapshot()["etaSeconds"] == 0.0
+
+
+def test_while_all_workers_are_lost_no_end_is_foretold_and_then_one_is_again() -> None:
+    progress = Progress()
+    shards = [Shard(first=32 * k, last=32 * k + 31) for k in range(4)]
+    progress.begin(128, 0, 4)
+    progress.observe(0.0, {shards[0]: 0.0}, 1, 1)
+    progress.finished(shards[0])
+    progress.observe(10.0, {}, 1, 1)
+    assert progress.eta_seconds == pytest.approx(30.0)
+    progress.observe(11.0, {}, 0, 0)
+    assert progress.snapshot()["etaSeconds"] is None
+    progress.observe(21.0, {shards[1]: 0.5}, 1, 1)
+    assert progress.snapshot()["etaSeconds"]
