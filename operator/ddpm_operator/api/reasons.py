@@ -94,7 +94,7 @@ class FailureReason(StrEnum):
     )
     HEAD_LOST = (
         "HeadLost",
-        "The head pod went away on every attempt; look at its node, then run `kubectl ddpm retry`.",
+        "Look at what became of the head pod and its node; `kubectl ddpm retry` goes on with what is missing.",
     )
     STORAGE_FAILED = (
         "StorageFailed",

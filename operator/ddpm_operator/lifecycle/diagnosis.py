@@ -38,17 +38,19 @@ class Trouble:
     certain: bool
 
 
-def head_end(heads: Sequence[Pod], uid: str, memory: str) -> Trouble | None:
+def head_end(cluster: str, heads: Sequence[Pod], uid: str, memory: str) -> Trouble | None:
     """How the head of an attempt has come to its end; None if it runs on.
 
     Args:
-        heads: head pods of the attempt's cluster.
+        cluster: name of the attempt's.
+        heads: its head pods.
         uid: of the one that the attempt began with.
         memory: its limit.
     """
     head = next((pod for pod in heads if pod.uid == uid), None)
     if head is None:
-        return Trouble(FailureReason.HEAD_LOST, "The head pod is gone.", certain=True)
+        message = f"The head pod of the RayCluster {cluster} is gone."
+        return Trouble(FailureReason.HEAD_LOST, message, certain=True)
     ends = [end for container in head.containers if (end := _end(container))]
     if any(end.reason == OUT_OF_MEMORY for end in ends):
         message = f"The head pod {head.name} needed more memory than its limit of {memory}."

@@ -151,7 +151,7 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
         return ended
     uid = status.cluster.head_uid if status.cluster else None
     memory = head_size(spec, status.plan).memory if status.plan else spec.resources.head.memory
-    lost = head_end(heads(observed), uid, memory) if uid else None
+    lost = head_end(cluster.name, heads(observed), uid, memory) if uid else None
     if lost:
         return Step(fail(draft, spec, lost))
     if ended:

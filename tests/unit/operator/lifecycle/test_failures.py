@@ -41,7 +41,7 @@ HEADS: dict[str, tuple[Trouble, str, str]] = {
         "needed more memory than its limit of 4Gi.",
     ),
     "deleted": (lambda it: it.pod_deleted(), "HeadLost", "is lost: it was deleted."),
-    "gone": (lambda it: it.pods.clear(), "HeadLost", "The head pod is gone."),
+    "gone": (lambda it: it.pods.clear(), "HeadLost", "-1 is gone."),
     "deleted with its cluster": (
         lambda it: it.cluster_deleted(),
         "HeadLost",
