@@ -1,0 +1,146 @@
+"""A sampling of one namespace reads, mounts and starts nothing of another, whatever it says."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiException
+
+from ddpm_operator.api import Metadata
+from ddpm_operator.naming import cluster_name, labels
+from tests.cluster.editor import editor_of
+from tests.cluster.kube import Cluster, Namespace, phase
+from tests.cluster.manifests import claim, pod, ray_cluster, secret
+from tests.cluster.operator_release import Operator
+from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+
+WITHIN = 120.0
+LISTENER = """
+import select, socket
+doors = [socket.create_server(("", port)) for port in (8265, 8500)]
+print("listening", flush=True)
+while True:
+    for door in select.select(doors, [], [])[0]:
+        connection, _ = door.accept()
+        connection.settimeout(2)
+        print("somebody came:", connection.recv(4096), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def victim(cluster: Cluster, operator: Operator) -> Iterator[Namespace]:
+    """A neighbour with a claim, credentials and an account."""
+    with cluster.namespace(f"ddpm-victim-{secrets.token_hex(4)}") as namespace:
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sampler"}}
+        namespace.apply(claim("models"), secret("s3", {"AWS_SECRET_ACCESS_KEY": "the-neighbours"}), account)
+        yield namespace
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"credentialsSecretRef": {"name": "VICTIM/s3"}}, "a name has only a-z, 0-9, - and ."),
+        ({"credentialsSecretRef": {"name": "s3", "namespace": "VICTIM"}}, "field not declared in schema"),
+        (
+            {"model": {"uri": "pvc://models/../../VICTIM/m.safetensors"}},
+            "a path has no empty part, no . and no ..",
+        ),
+        ({"model": {"uri": "pvc://VICTIM:models/m.safetensors"}}, "pvc:// names a claim and a file on it"),
+        ({"output": {"uri": "pvc://../VICTIM/models"}}, "pvc:// names a claim and a folder on it"),
+        ({"queueName": "VICTIM/queue"}, "a label's value has at most 63 letters"),
+        ({"image": "worker:1\n        hostNetwork: true"}, "image is a reference such as"),
+        ({"podOverrides": {"serviceAccountName": "VICTIM/sampler"}}, "a name has only a-z, 0-9, - and ."),
+        ({"podOverrides": {"imagePullSecrets": [{"name": "VICTIM/s3"}]}}, "a name has only a-z, 0-9, - and ."),
+        ({"podOverrides": {"labels": {"ray.io/cluster": "theirs"}}}, "belong to the operator"),
+        ({"podOverrides": {"labels": {"ddpm-ray.io/sampling-uid": "theirs"}}}, "belong to the operator"),
+        ({"podOverrides": {"labels": {"kueue.x-k8s.io/queue-name": "theirs"}}}, "belong to the operator"),
+        ({"podOverrides": {"labels": {"app.kubernetes.io/name": "ddpm-operator"}}}, "belong to the operator"),
+        ({"podOverrides": {"annotations": {"ray.io/overwrite-container-cmd": "true"}}}, "belong to the operator"),
+    ],
+    ids=lambda it: next(iter(it)) if isinstance(it, dict) else "",
+)
+def test_what_names_another_namespace_is_refused_at_once(
+    namespace: Namespace, victim: Namespace, fields: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ApiException) as refused:
+        Sampling.apply(namespace, "thief", _of(SMALL | fields, victim.name))
+    assert says in str(refused.value.body)
+
+
+def _of(value: Any, victim: str) -> Any:  # noqa: ANN401 - as YAML has them
+    if isinstance(value, dict):
+        return {key: _of(inner, victim) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_of(inner, victim) for inner in value]
+    return value.replace("VICTIM", victim) if isinstance(value, str) else value
+
+
+def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespace, victim: Namespace) -> None:
+    """The neighbour has all that is named here."""
+    asked: dict[str, dict[str, Any]] = {
+        "model": {"model": {"uri": "pvc://models/m.safetensors"}},
+        "output": {"output": {"uri": "pvc://models/stolen"}},
+        "credentials": {"credentialsSecretRef": {"name": "s3"}},
+    }
+    thieves = {
+        name: Sampling.apply(namespace, name, SMALL | {"backoffLimit": 0} | fields)
+        for name, fields in asked.items()
+    }
+    for name, thief in thieves.items():
+        failure = thief.wait_for("Failed", WITHIN)["status"]["failure"]
+        assert failure["reason"] == "ReferenceNotFound", name
+        assert ("s3" if name == "credentials" else "models") in failure["message"]
+    nothing_is_left(namespace)
+    assert not victim.list("v1", "Pod")
+
+
+def test_an_account_that_nobody_has_allowed_starts_nothing(namespace: Namespace) -> None:
+    fields = {"podOverrides": {"serviceAccountName": "default"}}
+    failure = Sampling.apply(namespace, "thief", SMALL | fields).wait_for("Failed", WITHIN)["status"]["failure"]
+    assert failure["reason"] == "InvalidSpec"
+    assert "spec.podOverrides.serviceAccountName says default" in failure["message"]
+    assert not namespace.list("ray.io/v1", "RayCluster")
+
+
+def test_pods_that_pretend_to_be_a_neighbours_are_never_asked(
+    namespace: Namespace, victim: Namespace, worker_image: str
+) -> None:
+    """Whoever may make pods of any labels in one namespace gets no token of another's sampling."""
+    theirs = Sampling.apply(victim, "digits", SMALL | {"suspend": True})
+    uid = theirs.wait_for("Suspended")["metadata"]["uid"]
+    known = Metadata(name="digits", namespace=victim.name, uid=uid)
+    of_head = labels(known, 1) | {"ray.io/cluster": cluster_name(known, 1), "ray.io/node-type": "head"}
+    # Of another name and suspended: KubeRay would delete the pod, as one that this cluster has not.
+    false_cluster = ray_cluster("impostor", worker_image)
+    false_cluster["metadata"]["labels"] = labels(known, 1)
+    false_cluster["spec"]["suspend"] = True
+    impostor = pod("impostor", worker_image, ["python", "-c", LISTENER])
+    impostor["metadata"]["labels"] = of_head
+    namespace.apply(false_cluster, impostor)
+    namespace.wait("v1", "Pod", "impostor", lambda it: phase(it) == "Running", WITHIN, "the impostor to run")
+
+    Sampling.apply(victim, "digits", SMALL)
+    status = theirs.wait_until_complete(16)["status"]
+    assert status["attempt"] == 1
+    assert "somebody came" not in namespace.logs("impostor")
+
+
+def test_who_edits_one_namespace_has_no_right_in_the_next(
+    namespace: Namespace, victim: Namespace, operator: Operator, tmp_path: Path
+) -> None:
+    person = str(editor_of(namespace, tmp_path))
+
+    def may(where: Namespace, verb: str, what: str) -> bool:
+        asked = ["auth", "can-i", verb, what, "--namespace", where.name, "--kubeconfig", person]
+        try:
+            return operator.kubectl_says(*asked).strip() == "yes"
+        except AssertionError:  # kubectl says no with its exit code
+            return False
+
+    assert may(namespace, "create", "ddpmsamplings.ddpm-ray.io")
+    rights = [("create", "ddpmsamplings.ddpm-ray.io"), ("get", "ddpmsamplings.ddpm-ray.io"), ("get", "secrets")]
+    assert [right for right in rights if may(victim, *right)] == []
