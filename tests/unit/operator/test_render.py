@@ -214,6 +214,7 @@ def test_the_queue_label_is_on_the_cluster_and_on_nothing_else(metadata: Metadat
     cluster: Any = next(manifest for manifest in made if manifest["kind"] == "RayCluster")
     assert cluster["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
     assert sum(text.count("queue-name") for text in texts) == 1
+    assert "suspend" not in cluster["spec"], "that is its queue's"
 
 
 @pytest.mark.parametrize(

@@ -174,15 +174,17 @@ def test_a_suspension_that_nobody_saw_is_none_the_less_no_failure() -> None:
     assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
 
 
-MOVES = st.sampled_from(["well", "look", "late", "takes", "gives", "kuberay", "kubelet", "dies"])
+MOVES = st.sampled_from(["well", "look", "late", "takes", "gives", "kuberay", "kubelet", "dies", "wait"])
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(MOVES, max_size=60), st.booleans(), st.data())
-def test_however_often_a_queue_takes_and_gives_no_attempt_is_spent(
+def test_however_often_and_long_a_queue_takes_the_cluster_no_attempt_is_spent_and_no_deadline_runs(
     moves: list[str], named: bool, data: st.DataObject
 ) -> None:
-    world = World.of(samples=640, backoffLimit=0, **({"queueName": "gpus"} if named else {}))
+    world = World.of(
+        samples=640, backoffLimit=0, activeDeadlineSeconds=600, **({"queueName": "gpus"} if named else {})
+    )
     late: list[dict[str, Pod]] = [{}]
     for move in moves:
         match move:
@@ -205,6 +207,9 @@ def test_however_often_a_queue_takes_and_gives_no_attempt_is_spent(
                 world.kuberay()
             case "kubelet":
                 world.kubelet()
+            case "wait":
+                if world.sampling.status and world.status.phase is Phase.QUEUED:
+                    world.wait(3600)
             case "dies":
                 world.dies_at = len(world.carried) + data.draw(st.integers(0, 3))
         late.append(dict(world.pods))
