@@ -176,6 +176,15 @@ class Claim(Model):
         "Delete: it is deleted with the resource.",
     )
 
+    @rule(
+        "!has(self.accessModes) || self.accessModes.size() == 1 "
+        "|| !self.accessModes.exists(mode, mode == 'ReadWriteOncePod')",
+        "ReadWriteOncePod goes with no other access mode: leave the others out",
+        field="accessModes",
+    )
+    def _one_pod_alone(self) -> bool:
+        return len(self.access_modes) == 1 or "ReadWriteOncePod" not in self.access_modes
+
 
 class Output(Model):
     """Where the samples are kept."""
