@@ -5,13 +5,14 @@ Nothing here can start another container, mount anything, or weaken the pods' se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ddpm_operator.api.model import Model
 from ddpm_operator.api.names import KEYS, LabelValue, ObjectName, QualifiedName
-from ddpm_operator.api.rules import KeysAvoid
+from ddpm_operator.api.rules import KeysAvoid, rule
 
 Values = Annotated[tuple[LabelValue, ...], Field(max_length=32)]
 
@@ -215,3 +216,26 @@ class PodOverrides(Model):
         default=None,
         description="The pods' ServiceAccount, among those the administrator allows. Its token is never mounted.",
     )
+
+    @rule(
+        "!has(self.imagePullSecrets) || self.imagePullSecrets.all(one, "
+        "self.imagePullSecrets.exists_one(other, other.name == one.name))",
+        "each of imagePullSecrets is named once",
+        field="imagePullSecrets",
+    )
+    def _pull_secrets_once(self) -> bool:
+        return _differ([it.name for it in self.image_pull_secrets or ()])
+
+    @rule(
+        "!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(one, "
+        "self.topologySpreadConstraints.exists_one(other, "
+        "other.topologyKey == one.topologyKey && other.whenUnsatisfiable == one.whenUnsatisfiable))",
+        "topologySpreadConstraints has one constraint for each topologyKey and whenUnsatisfiable",
+        field="topologySpreadConstraints",
+    )
+    def _constraints_once(self) -> bool:
+        return _differ([(it.topology_key, it.when_unsatisfiable) for it in self.topology_spread_constraints or ()])
+
+
+def _differ(values: Sequence[object]) -> bool:
+    return len(set(values)) == len(values)
