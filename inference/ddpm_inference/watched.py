@@ -11,8 +11,6 @@ from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.errors import DdpmError, Incomplete, OutOfMemory
 from ddpm_inference.interrupt import SIGNALS
 
-_AGAIN = "what is stored stays stored; run it again to do the rest"
-
 
 def watched(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int:
     """Runs in a child, to which signals are passed on; returns its exit code.
@@ -42,6 +40,6 @@ def _cause(number: signal.Signals, *, starved: bool) -> DdpmError:
     if starved and number is signal.SIGKILL:
         return OutOfMemory(
             "the kernel ended the driver, as its pod needed more memory than its limit",
-            hint=f"give the head more memory, or a smaller batch; {_AGAIN}",
+            hint="give the head more memory, or a smaller batch",
         )
-    return Incomplete(f"the driver was ended by {number.name}", hint=f"see who sent it that signal; {_AGAIN}")
+    return Incomplete(f"the driver was ended by {number.name}", hint="see who sent it that signal")

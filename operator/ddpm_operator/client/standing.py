@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, Phase
 
+_BEFORE_IT_RUNS = (Phase.PENDING, Phase.QUEUED, Phase.STARTING)
 _ENDS = (ConditionType.COMPLETE, ConditionType.FAILED)
 
 
@@ -33,9 +34,11 @@ def sentence(sampling: DDPMSampling) -> str:
         return "No operator has looked at it yet."
     if holds(sampling, ConditionType.FAILED) and status.failure:
         return f"{status.failure.reason}: {status.failure.message}"
-    waits = condition(sampling, ConditionType.CLUSTER_READY)
-    if status.phase is Phase.QUEUED and waits:
-        return waits.message
+    accepted, ready = (condition(sampling, type) for type in (ConditionType.ACCEPTED, ConditionType.CLUSTER_READY))
+    if status.phase in _BEFORE_IT_RUNS and accepted and accepted.status == "False":
+        return accepted.message
+    if status.phase in _BEFORE_IT_RUNS and ready and ready.status == "False" and ready.reason != "NotBegun":
+        return ready.message
     order = (
         ConditionType.COMPLETE,
         ConditionType.SUSPENDED,

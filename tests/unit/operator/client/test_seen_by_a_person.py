@@ -73,6 +73,31 @@ def test_watch_of_a_failure_exits_with_4_and_says_why_and_what_to_do(tell: Tell,
     assert said.err == "error: The driver was killed.\n  Give the head more memory.\n"
 
 
+def condition(type: str, status: str, reason: str, message: str) -> Document:
+    since = "2026-11-23T16:00:00Z"
+    return {"type": type, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "ready", "said"),
+    [
+        ("True", ("Unschedulable", "The head pod fits no node."), "The head pod fits no node."),
+        ("True", ("NotBegun", "There has been no attempt yet."), "By 2 workers."),
+        ("False", ("NotBegun", "There has been no attempt yet."), "By 2 workers."),
+    ],
+)
+def test_what_has_not_begun_says_what_it_waits_for(
+    accepted: str, ready: tuple[str, str], said: str, tell: Tell, capsys: Capture
+) -> None:
+    conditions = [
+        condition("Accepted", accepted, "It", "By 2 workers."),
+        condition("ClusterReady", "False", *ready),
+    ]
+    with tell([sampling(1, "Starting", conditions=conditions), *BAD]):
+        assert main(["watch", "digits"]) == 4
+    assert capsys.readouterr().out.splitlines()[0] == f"Starting  0 of 100 samples (0 %)  {said}"
+
+
 def test_watch_as_json_is_a_document_a_change(tell: Tell, capsys: Capture) -> None:
     with tell(BAD):
         assert main(["watch", "digits", "--json"]) == 4
