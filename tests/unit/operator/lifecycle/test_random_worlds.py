@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,12 @@ from ddpm_operator.observed import Fault, FaultKind, Pod
 from tests.unit.operator.lifecycle.world import World
 
 TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
+FULL = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
+FOR_A_WHILE = [
+    TRANSIENT,
+    Fault(FaultKind.QUOTA, "create the RayCluster digits-1", FULL),
+    Fault(FaultKind.KUBERAY_MISSING, "create the RayCluster digits-1", "the cluster knows no RayCluster"),
+]
 NO_PREVIEW = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "timeout")
 
 # What the world does by itself, more often than it does harm.
@@ -33,7 +40,15 @@ HARM: list[Callable[[World], object]] = [
     World.pod_deleted,
     World.cluster_deleted,
     lambda it: it.driver_fails("ModelNotFound"),
+    lambda it: quota(it, full=True),
+    lambda it: quota(it, full=False),
 ]
+
+
+def quota(world: World, *, full: bool) -> None:
+    """KubeRay may make no more pods, or may again."""
+    failure = FULL if full else None
+    world.clusters = {name: replace(it, replica_failure=failure) for name, it in world.clusters.items()}
 
 
 @st.composite
@@ -100,7 +115,7 @@ class Chaos:
         world.dies_at = None if dies_after is None else len(world.carried) + dies_after
         between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *HARM, lambda _: self._user()]))
         refused = self._draw.draw(st.none() | st.none() | st.integers(0, 4))
-        world.refuse = refusing(refused)
+        world.refuse = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
         world.look(self._late[0], between=(lambda: between(world)) if between else None)
         world.refuse = lambda _: None
         if dies_after is not None:
@@ -108,7 +123,7 @@ class Chaos:
             self._late = [dict(world.pods)]
 
 
-def refusing(number: int | None) -> Callable[[Action], Fault | None]:
+def refusing(number: int | None, fault: Fault) -> Callable[[Action], Fault | None]:
     """From the n-th action on, nothing but the status goes through."""
     left = iter(range(number or 0))
 
@@ -117,7 +132,7 @@ def refusing(number: int | None) -> Callable[[Action], Fault | None]:
             return None
         if next(left, None) is not None:
             return None
-        return NO_PREVIEW if isinstance(action, WritePreview) else TRANSIENT
+        return NO_PREVIEW if isinstance(action, WritePreview) else fault
 
     return refuse
 
@@ -133,6 +148,7 @@ def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
     # From here on all goes well: the world takes its course, and the operator wakes when it asked to be woken.
     if world.sampling.spec.suspend:
         world.edit(suspend=False)
+    quota(world, full=False)
     world.look()
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
