@@ -143,6 +143,7 @@ def test_samples_come_from_a_bucket_and_damaged_ones_do_not(
     run_python("make-bucket", MAKE_BUCKET, bucket)
     spec = {**SMALL, "output": {"uri": place}, "credentialsSecretRef": {"name": "s3"}}
     Sampling.apply(namespace, "digits", spec).wait_until_complete(16)
+    assert "1 shards to sample" in person.does("logs", "digits")
 
     folder = tmp_path / "there"
     person.does("fetch", "digits", folder)
