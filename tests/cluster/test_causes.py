@@ -1,0 +1,224 @@
+"""What can go wrong, done for real: the status names the cause, says where it is and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.kube import Condition, Manifest, Namespace, has_condition
+from tests.cluster.manifests import claim, pod, secret
+from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left
+
+ENDS_WITHIN = 300.0
+SEEN_WITHIN = 60.0
+# Long enough for what is shown at once to be seen before it ends a sampling.
+DEADLINE = 40
+_SIZE = {"cpu": "500m", "memory": "2Gi"}
+ONE_TRY = SMALL | {"backoffLimit": 0, "resources": {"head": _SIZE, "worker": _SIZE, "maxWorkers": 0}}
+STORED = {"output": {"uri": "pvc://results/digits"}}
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+# By name: what is asked for, the reason, where it is, what to do.
+NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
+    "no-image": (
+        {"image": "example.com/No/Image:1"},
+        "ImagePullFailed",
+        "cannot get its image",
+        "spec.image",
+    ),
+    "no-secret": (
+        {"credentialsSecretRef": {"name": "nowhere"}},
+        "ReferenceNotFound",
+        'secret "nowhere" not found',
+        "Create the secret",
+    ),
+    "no-model-claim": (
+        {"model": {"uri": "pvc://nowhere/unet.safetensors"}},
+        "ReferenceNotFound",
+        'persistentvolumeclaim "nowhere" not found',
+        "Create the secret, claim",
+    ),
+    "no-output-claim": (
+        {"output": {"uri": "pvc://nowhere/digits"}},
+        "ReferenceNotFound",
+        "spec.output.uri names the claim nowhere, which is not there",
+        "Create the secret, claim",
+    ),
+    "an-account": (
+        {"podOverrides": {"serviceAccountName": "nobody"}},
+        "InvalidSpec",
+        "spec.podOverrides.serviceAccountName says nobody, which the administrator",
+        "ask the administrator",
+    ),
+}
+# What may yet pass: it is said at once, and ends the sampling when its time is up.
+WAIT: dict[str, tuple[Manifest, str, str, str]] = {
+    "no-node": (
+        {"podOverrides": {"nodeSelector": {"no": "node"}}},
+        "Unschedulable",
+        "fits no node",
+        "podOverrides",
+    ),
+    "no-registry": (
+        {"image": "127.0.0.1:9/no/image:1"},
+        "ImagePullFailed",
+        "cannot get its image",
+        "imagePullSecrets",
+    ),
+}
+# What the driver finds out.
+DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
+    "no-model": (
+        STORED | {"model": {"uri": "pvc://results/none.safetensors"}},
+        "ModelNotFound",
+        "none.safetensors is not there",
+        "spec.model.uri",
+    ),
+    "wrong-model": (
+        STORED | {"model": {"uri": "builtin://mnist", "sha256": "0" * 64}},
+        "ModelRejected",
+        "sha256",
+        "pin the new sum",
+    ),
+    "another-seed": (
+        STORED | {"seed": 1},
+        "OutputConflict",
+        "holds the samples of another job: seed: 1, there 0",
+        "another spec.output.uri",
+    ),
+    "no-bucket": (
+        {"output": {"uri": "s3://no-such-bucket-anywhere/digits"}, "credentialsSecretRef": {"name": "s3"}},
+        "StorageFailed",
+        "there is no such bucket",
+        "Create it",
+    ),
+    "no-scheme": (
+        STORED | {"model": {"uri": "gs://models/unet.safetensors"}},
+        "InvalidSpec",
+        "gs:// is not supported yet",
+        "s3://",
+    ),
+}
+
+
+def failed(namespace: Namespace, name: str) -> dict[str, Any]:
+    """The status of a sampling, once it has failed and nothing is left of it."""
+
+    def ended(seen: Manifest) -> bool:
+        return has_condition("Failed")(seen) and has_condition("CleanedUp")(seen)
+
+    seen = namespace.wait(API, KIND, name, ended, ENDS_WITHIN, f"{name} to fail")
+    status: dict[str, Any] = seen["status"]
+    return status
+
+
+def ready_says(reason: str) -> Condition:
+    def says(seen: Manifest) -> bool:
+        conditions = seen.get("status", {}).get("conditions", [])
+        return any(it["type"] == "ClusterReady" and it["reason"] == reason for it in conditions)
+
+    return says
+
+
+def told(status: dict[str, Any], reason: str, where: str, what_to_do: str) -> None:
+    """The failure names all three, in the status and in the condition."""
+    failure = status["failure"]
+    assert (failure["reason"], status["phase"], status.get("attempt", 1)) == (reason, "Failed", 1), failure
+    assert where in failure["message"]
+    assert what_to_do in failure["hint"]
+    [condition] = [it for it in status["conditions"] if it["type"] == "Failed"]
+    assert condition["reason"] == reason
+    assert condition["message"] == f"{failure['message']} {failure['hint']}"
+    assert len(failure.get("logTail", "").encode()) <= 2048
+
+
+def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(namespace: Namespace) -> None:
+    for name, (wrong, *_) in {**NEVER_BEGIN, **WAIT}.items():
+        deadline = {"startupDeadlineSeconds": DEADLINE if name in WAIT else 600}
+        Sampling.apply(namespace, name, ONE_TRY | deadline | wrong)
+    for name, (_, reason, *_) in WAIT.items():
+        seen = Sampling(namespace, name).wait(ready_says(reason), f"{name} to say {reason}", SEEN_WITHIN)
+        assert seen["status"]["phase"] == "Starting"
+    for name, (_, *expected) in NEVER_BEGIN.items():
+        told(failed(namespace, name), *expected)
+    for name, (_, *expected) in WAIT.items():
+        status = failed(namespace, name)
+        told(status, *expected)
+        assert f"has not begun to sample within {DEADLINE}s" in status["failure"]["message"]
+    nothing_is_left(namespace)
+
+
+def test_pods_that_admission_refuses_end_it_at_once(namespace: Namespace) -> None:
+    limits = [{"type": "Container", "max": {"memory": "1Gi"}}]
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": limits}}
+    )
+    Sampling.apply(namespace, "large", ONE_TRY)
+    told(failed(namespace, "large"), "PodRejected", "maximum memory usage per Container is 1Gi", "LimitRange")
+    nothing_is_left(namespace)
+
+
+def test_a_quota_that_is_too_small_ends_it_and_one_that_is_full_is_waited_for(
+    namespace: Namespace, worker_image: str
+) -> None:
+    hard = {"requests.memory": "3Gi", "count/pods": "1"}
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}},
+        pod("other", worker_image, ["sleep", "infinity"]),
+    )
+    namespace.wait(
+        "v1",
+        "ResourceQuota",
+        "team",
+        lambda it: it.get("status", {}).get("used", {}).get("count/pods") == "1",
+        SEEN_WITHIN,
+        "the quota to be full",
+    )
+    large = {"resources": {"head": {"cpu": "1", "memory": "4Gi"}, "maxWorkers": 0}}
+    Sampling.apply(namespace, "large", ONE_TRY | large)
+    fitting = Sampling.apply(namespace, "fitting", ONE_TRY | {"startupDeadlineSeconds": DEADLINE})
+    too_much = "more than all that the quota has: requests.memory 4Gi of 3Gi"
+    told(failed(namespace, "large"), "QuotaExceeded", too_much, "lower")
+
+    status = fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for the quota")["status"]
+    assert status["phase"] == "Queued"
+    namespace.cluster.core.delete_namespaced_pod("other", namespace.name, grace_period_seconds=0)
+    assert fitting.wait_until_complete(16)["status"]["attempt"] == 1
+
+
+def test_what_the_driver_finds_wrong_is_the_samplings_failure(
+    namespace: Namespace, s3_environment: dict[str, str]
+) -> None:
+    namespace.apply(claim("results"), secret("s3", s3_environment))
+    Sampling.apply(namespace, "first", ONE_TRY | STORED).wait_until_complete(16)
+    for name, (wrong, *_) in DRIVERS.items():
+        Sampling.apply(namespace, name, ONE_TRY | wrong)
+    for name, (_, reason, where, what_to_do) in DRIVERS.items():
+        status = failed(namespace, name)
+        told(status, reason, where, what_to_do)
+        assert "--" not in status["failure"]["hint"]
+    nothing_is_left(namespace)
+
+
+def test_a_batch_that_needs_more_memory_than_there_is_is_out_of_memory(namespace: Namespace) -> None:
+    size = {"cpu": "1", "memory": "1536Mi"}
+    spec = ONE_TRY | {"batchSize": 32_768, "resources": {"head": size, "worker": size, "maxWorkers": 0}}
+    Sampling.apply(namespace, "large", spec)
+    told(failed(namespace, "large"), "OutOfMemory", "memory", "memory")
+
+
+def test_a_worker_that_dies_is_replaced_within_the_attempt(namespace: Namespace) -> None:
+    size = {"cpu": "1", "memory": "2Gi"}
+    resources = {"device": "cpu", "head": _SIZE, "worker": size, "maxWorkers": 1}
+    spec = SMALL | {"samples": 256, "sampler": {"name": "ddpm", "steps": 200}, "resources": resources}
+    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling.wait(lambda it: it.get("status", {}).get("progress", {}).get("done", 0) > 0, "a shard to be stored")
+    [worker] = namespace.list("v1", "Pod", "ray.io/node-type=worker")
+    namespace.cluster.core.delete_namespaced_pod(
+        worker["metadata"]["name"], namespace.name, grace_period_seconds=0
+    )
+    status = sampling.wait_until_complete(256)["status"]
+    assert (status["attempt"], status.get("failedAttempts", 0)) == (1, 0)
+    nothing_is_left(namespace)
