@@ -1,0 +1,197 @@
+"""What stops a sampling for a while, and that it goes on: suspended, taken back by a queue, late, without KubeRay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition, phase
+from tests.cluster.operator_release import Operator
+from tests.cluster.results import DIGESTS, local_samples, run_python
+from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left
+
+PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
+SEEN_WITHIN = 60.0
+SAMPLER = ("--sampler", "ddpm", "--steps", "200")
+# Some ten seconds of work, in shards of two.
+A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+SHARDS = (
+    "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
+)
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def done(seen: Manifest) -> int:
+    return int(seen.get("status", {}).get("progress", {}).get("done", 0))
+
+
+def attempts(seen: Manifest) -> tuple[int, int]:
+    """The number of the last one, and how many failed."""
+    return seen["status"]["attempt"], seen["status"]["failedAttempts"]
+
+
+def time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def message(seen: Manifest, kind: str) -> str:
+    return next(it["message"] for it in seen["status"]["conditions"] if it["type"] == kind)
+
+
+def suspend_cluster(sampling: Sampling, suspended: bool) -> None:
+    """Plays Kueue."""
+    name = sampling.wait(lambda it: bool(it.get("status", {}).get("cluster")), "a cluster")["status"]["cluster"][
+        "name"
+    ]
+    clusters = sampling.namespace.cluster.resource("ray.io/v1", "RayCluster")
+    where = {"name": name, "namespace": sampling.namespace.name}
+    sampling.namespace.wait("ray.io/v1", "RayCluster", name, bool, SEEN_WITHIN, "the RayCluster")
+    clusters.patch(**where, body={"spec": {"suspend": suspended}}, content_type="application/merge-patch+json")
+
+
+def ddpm(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kubeconfig = namespace.cluster.kubeconfig
+    environment = {**os.environ, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+    return subprocess.run(
+        [PLUGIN, *arguments, "-n", namespace.name], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_takes_the_cluster(
+    namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", A_WHILE | {"queueName": "gpus"})
+    sampling.wait(lambda it: done(it) > 0, "the first shard")
+    Sampling.apply(namespace, "digits", A_WHILE | {"queueName": "gpus", "suspend": True})
+    suspended = sampling.wait(
+        lambda it: has_condition("Suspended")(it) and has_condition("CleanedUp")(it), "digits to be suspended"
+    )
+    assert phase(suspended) == "Suspended"
+    assert 0 < done(suspended) < 128
+    nothing_is_left(namespace)
+    before = run_python(namespace, worker_image, SHARDS, claim="digits-output")
+    assert before
+    operator.kill()
+
+    Sampling.apply(namespace, "digits", A_WHILE | {"queueName": "gpus", "suspend": False})
+    sampling.wait(has_condition("Running"), "digits to be running again")
+    suspend_cluster(sampling, True)
+    queued = sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued")
+    assert message(queued, "ClusterReady") == "The RayCluster waits for the queue gpus."
+    assert "eta" not in queued["status"]["progress"]
+    namespace.wait_for_none("v1", "Pod", SEEN_WITHIN, "ray.io/node-type")
+    operator.kill()
+    suspend_cluster(sampling, False)
+
+    seen = sampling.wait_until_complete(128)
+    assert attempts(seen) == (2, 0)
+    nothing_is_left(namespace)
+    assert set(before) <= set(run_python(namespace, worker_image, SHARDS, claim="digits-output"))
+    samples, manifest = run_python(
+        namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
+    )
+    assert samples == local_samples(128, tmp_path, *SAMPLER)
+    assert manifest == seen["status"]["output"]["manifestSha256"]
+
+
+def test_the_deadline_of_the_start_counts_from_the_admission(namespace: Namespace) -> None:
+    large = {"cpu": "1000", "memory": "1Gi"}
+    never = {"resources": {"head": large, "worker": large, "maxWorkers": 0}, "startupDeadlineSeconds": 10}
+    sampling = Sampling.apply(namespace, "digits", SMALL | never | {"queueName": "gpus"})
+    suspend_cluster(sampling, True)
+    queued = sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued")
+    assert "startTime" not in queued["status"]["cluster"]
+    namespace.wait_for_none("v1", "Pod", SEEN_WITHIN)
+    suspend_cluster(sampling, False)
+    starting = sampling.wait(lambda it: phase(it) == "Starting", "digits to be admitted")
+    admitted = time(starting["status"]["cluster"]["startTime"])
+
+    failed = namespace.wait(API, KIND, "digits", has_condition("Failed"), SEEN_WITHIN, "digits to fail")
+    failure = failed["status"]["failure"]
+    assert failure["reason"] == "Unschedulable"
+    assert failure["message"].endswith("within 10s of its admission.")
+    assert timedelta(0) <= time(failure["time"]) - admitted - timedelta(seconds=10) < timedelta(seconds=10)
+    nothing_is_left(namespace)
+
+
+def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "digits", A_WHILE | {"activeDeadlineSeconds": 2})
+    running = sampling.wait_for("Running")
+    refused = ddpm(namespace, "retry", "digits")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: digits has not failed: it is Running.")
+    failed = namespace.wait(API, KIND, "digits", has_condition("Failed"), SEEN_WITHIN, "digits to fail")
+    status = failed["status"]
+    assert (status["failure"]["reason"], status["failure"]["message"]) == (
+        "DeadlineExceeded",
+        "It has run for 2s, as long as it may.",
+    )
+    began = next(it for it in running["status"]["conditions"] if it["type"] == "Running")["lastTransitionTime"]
+    assert timedelta(seconds=2) <= time(status["completionTime"]) - time(began) < timedelta(seconds=10)
+    assert done(failed) < 128
+
+    Sampling.apply(namespace, "digits", A_WHILE | {"activeDeadlineSeconds": 600})
+    resumed = ddpm(namespace, "retry", "digits")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.startswith(f"digits goes on with {done(failed)} of 128 samples; ")
+    complete = namespace.wait(
+        API,
+        KIND,
+        "digits",
+        lambda it: has_condition("Complete")(it) and has_condition("CleanedUp")(it),
+        180,
+        "the end",
+    )
+    assert attempts(complete) == (2, 1)
+    nothing_is_left(namespace)
+
+
+@contextmanager
+def without_kuberay(cluster: Cluster) -> Iterator[None]:
+    """KubeRay is away for the time of the block."""
+    deployments = cluster.resource("apps/v1", "Deployment")
+    everywhere = deployments.get(field_selector="metadata.name=kuberay-operator").to_dict()["items"]
+    (kuberay,) = everywhere
+    where = {"name": kuberay["metadata"]["name"], "namespace": kuberay["metadata"]["namespace"]}
+    home = Namespace(cluster, where["namespace"])
+    selector = ",".join(f"{name}={value}" for name, value in kuberay["spec"]["selector"]["matchLabels"].items())
+
+    def scale(replicas: int) -> None:
+        deployments.patch(
+            **where, body={"spec": {"replicas": replicas}}, content_type="application/merge-patch+json"
+        )
+
+    scale(0)
+    try:
+        home.wait_for_none("v1", "Pod", SEEN_WITHIN, selector)
+        yield
+    finally:
+        scale(kuberay["spec"]["replicas"])
+        home.wait(
+            "apps/v1",
+            "Deployment",
+            where["name"],
+            lambda it: bool(it.get("status", {}).get("readyReplicas")),
+            SEEN_WITHIN,
+            "KubeRay to be back",
+        )
+
+
+@pytest.mark.alone
+def test_a_sampling_that_starts_while_kuberay_is_away_waits_for_it(namespace: Namespace) -> None:
+    with without_kuberay(namespace.cluster):
+        sampling = Sampling.apply(namespace, "digits", SMALL)
+        seen = sampling.wait(
+            lambda it: phase(it) == "Starting" and bool(it["status"]["cluster"].get("dashboard")), "a RayCluster"
+        )
+        assert message(seen, "ClusterReady") == "KubeRay has yet to create the head pod."
+    assert attempts(sampling.wait_until_complete(16)) == (1, 0)
+    nothing_is_left(namespace)
