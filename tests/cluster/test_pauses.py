@@ -1,4 +1,4 @@
-"""What stops a sampling for a while, and that it goes on: suspended, taken back by a queue, late, without KubeRay."""
+"""What stops a sampling for a while, and that it goes on: suspended, taken back by a queue, late, no KubeRay."""
 
 from __future__ import annotations
 
