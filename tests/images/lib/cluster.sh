@@ -36,7 +36,7 @@ use_cluster() {
 node_images() { "${ctr[@]}" --namespace k8s.io images "$@"; }
 
 # node_has IMAGE: can a pod start with it?
-node_has() { node_images ls --quiet "name==docker.io/library/$1" | grep -q .; }
+node_has() { [ -n "$(node_images ls --quiet "name==docker.io/library/$1")" ]; }
 
 # node_takes IMAGE: what the node lacks of the pushed image.
 node_takes() {
