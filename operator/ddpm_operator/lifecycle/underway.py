@@ -40,7 +40,9 @@ def underway(observed: Observed, draft: Draft) -> Step:
         draft = pause(draft, spec, "Queued", "The RayCluster was suspended, and goes on.")
     if waits_for_former_pods(observed, draft):
         why = "The RayCluster goes on as soon as its pods from before it was suspended are gone."
-        return Step(_queued(draft, spec, "Queued", why), look=draft.now + _SOON)
+        # A half-made cluster's head was never taken away, and cannot start before it has its Secret.
+        lacking = _lacking(observed, draft, cluster)
+        return Step(_queued(draft, spec, "Queued", why), after=lacking, look=draft.now + _SOON)
     full = _full_quota(observed, draft, cluster)
     if full:
         step = Step(_queued(draft, spec, full.reason, full.message))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,6 +170,23 @@ def test_a_suspension_that_nobody_saw_is_none_the_less_no_failure() -> None:
     world.kuberay()
     world.look()
     assert world.status.failure is None
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
+
+
+@pytest.mark.parametrize("died_after", [1, 2, 3])
+def test_a_half_made_cluster_that_was_suspended_for_a_moment_gets_what_it_lacks(died_after: int) -> None:
+    world = World.of(samples=640, backoffLimit=0)
+    world.look()
+    world.kuberay()
+    world.dies_at = len(world.carried) + died_after
+    world.look()
+    world.wait(1)
+    world.queue_takes()
+    world.look()
+    world.queue_gives()
+    world.dies_at = None
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
     assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
