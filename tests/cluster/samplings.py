@@ -20,6 +20,9 @@ SMALL: dict[str, Any] = {
     "resources": {"head": _POD, "worker": _POD, "maxWorkers": 0},
     "output": {"claim": {"size": "1Gi", "retentionPolicy": "Delete"}},
 }
+# A small share of a CPU, for what hardly samples and shall not wait for its turn on a small machine.
+_PART = {"cpu": "300m", "memory": "2Gi"}
+LIGHT: dict[str, Any] = SMALL | {"resources": {"head": _PART, "worker": _PART, "maxWorkers": 0}}
 # Minutes of work: long enough to be met while it runs.
 LONG: dict[str, Any] = SMALL | {"samples": 4096, "sampler": {"name": "ddpm"}}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.kube import Condition, Manifest, Namespace, has_condition
 from tests.cluster.manifests import claim, pod, secret
+from tests.cluster.results import DIGESTS, local_samples, run_python
 from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left
 
 ENDS_WITHIN = 300.0
@@ -17,6 +20,29 @@ DEADLINE = 40
 _SIZE = {"cpu": "500m", "memory": "2Gi"}
 ONE_TRY = SMALL | {"backoffLimit": 0, "resources": {"head": _SIZE, "worker": _SIZE, "maxWorkers": 0}}
 STORED = {"output": {"uri": "pvc://results/digits"}}
+# Work for half a minute, in shards of a second or two.
+A_WHILE = {"samples": 192, "sampler": {"name": "ddpm", "steps": 200}}
+HEAD = "ray.io/node-type=head"
+# The driver is the child of the process that watches over it.
+KILL_THE_DRIVER = """
+import os, pathlib
+def read(process, name):
+    try:
+        return pathlib.Path("/proc", process, name).read_text()
+    except OSError:
+        return ""
+programs = {it: read(it, "cmdline").split(chr(0))[1:2] for it in os.listdir("/proc") if it.isdigit()}
+drivers = [it for it, program in programs.items() if program and program[0].endswith("/ddpm-sample")]
+[driver] = [it for it in drivers if read(it, "stat").rpartition(")")[2].split()[1] in drivers]
+os.kill(int(driver), 9)
+"""
+# How many shards the first and the last attempt had to draw, as their drivers' logs have it.
+SHARDS_IN_LOGS = """
+import pathlib, re
+logs = sorted(pathlib.Path("/out/logs").iterdir())
+for log in (logs[0], logs[-1]):
+    print(re.search("([0-9]+) shards to sample", log.read_text())[1])
+"""
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -200,6 +226,55 @@ def test_what_the_driver_finds_wrong_is_the_samplings_failure(
         told(status, reason, where, what_to_do)
         assert "--" not in status["failure"]["hint"]
     nothing_is_left(namespace)
+
+
+def done(least: int, attempt: int) -> Condition:
+    """So many samples are stored, and this attempt draws more."""
+
+    def so_far(seen: Manifest) -> bool:
+        status = seen.get("status", {})
+        progress = status.get("progress", {}).get("done", 0)
+        return bool(status.get("attempt") == attempt and status["phase"] == "Running" and progress >= least)
+
+    return so_far
+
+
+def failed_with(reason: str) -> Condition:
+    def has(seen: Manifest) -> bool:
+        status = seen["status"]
+        return bool(status["phase"] == "Pending" and status.get("failure", {}).get("reason") == reason)
+
+    return has
+
+
+def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_head(
+    namespace: Namespace, worker_image: str, tmp_path: Path
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE | {"backoffLimit": 2})
+    sampling.wait(done(64, attempt=1), "a third to be stored")
+    [head] = namespace.list("v1", "Pod", HEAD)
+    in_head = namespace.cluster.kubectl("-n", namespace.name, "exec", head["metadata"]["name"], "-c", "ray-head")
+    subprocess.run([*in_head, "--", "python", "-c", KILL_THE_DRIVER], check=True)
+    killed = sampling.wait(failed_with("DriverFailed"), "the driver's end to be seen")["status"]
+    assert "The driver was ended by SIGKILL" in killed["failure"]["message"]
+    assert "shards to sample" in killed["failure"]["logTail"]
+
+    second = sampling.wait(done(96, attempt=2), "half of it to be stored", ENDS_WITHIN)["status"]
+    assert second["progress"]["done"] >= killed["progress"]["done"] >= 64
+    assert not namespace.list("v1", "Pod", "ddpm-ray.io/attempt=1")
+    [head] = namespace.list("v1", "Pod", HEAD)
+    namespace.cluster.core.delete_namespaced_pod(head["metadata"]["name"], namespace.name, grace_period_seconds=0)
+    lost = sampling.wait(failed_with("HeadLost"), "the head's end to be seen")["status"]
+    assert "The head pod" in lost["failure"]["message"]
+
+    status = sampling.wait_for("Complete", ENDS_WITHIN)["status"]
+    assert (status["attempt"], status["failedAttempts"], "failure" in status) == (3, 2, False)
+    assert status["progress"]["done"] == 192
+    nothing_is_left(namespace)
+    [samples] = run_python(namespace, worker_image, DIGESTS, "/out/samples.npy", claim="digits-output")
+    assert samples == local_samples(192, tmp_path, "--sampler", "ddpm", "--steps", "200")
+    first, last = run_python(namespace, worker_image, SHARDS_IN_LOGS, claim="digits-output")
+    assert (int(first), int(last) <= 3) == (6, True)
 
 
 def test_a_batch_that_needs_more_memory_than_there_is_is_out_of_memory(namespace: Namespace) -> None:

@@ -37,7 +37,12 @@ VALUES: dict[str, dict[str, Any]] = {
     "namespaces": {"watchNamespaces": ["NAMESPACE"]},
     "other namespaces": {"watchNamespaces": ["default", "kube-system"]},
     "limits": {
-        "allowed": {"images": ["registry.example.com/ddpm/"], "serviceAccounts": ["sampler"], "uriSchemes": ["s3"]}
+        "allowed": {
+            "images": ["registry.example.com/ddpm/"],
+            "serviceAccounts": ["sampler"],
+            "uriSchemes": ["s3"],
+        },
+        "atOnce": {"all": 1000000, "perNamespace": 2},
     },
     "no network policy": {"networkPolicy": {"enabled": False}},
     "another API server": {"networkPolicy": {"apiServerPorts": [7443]}},

@@ -16,7 +16,7 @@ from tests.cluster.editor import editor_of
 from tests.cluster.kube import Cluster, Namespace, phase
 from tests.cluster.manifests import claim, pod, ray_cluster, secret
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import LIGHT, Sampling, nothing_is_left
 
 WITHIN = 120.0
 LISTENER = """
@@ -67,7 +67,7 @@ def test_what_names_another_namespace_is_refused_at_once(
     namespace: Namespace, victim: Namespace, fields: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ApiException) as refused:
-        Sampling.apply(namespace, "thief", _of(SMALL | fields, victim.name))
+        Sampling.apply(namespace, "thief", _of(LIGHT | fields, victim.name))
     assert says in str(refused.value.body)
 
 
@@ -87,7 +87,7 @@ def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespac
         "credentials": {"credentialsSecretRef": {"name": "s3"}},
     }
     thieves = {
-        name: Sampling.apply(namespace, name, SMALL | {"backoffLimit": 0} | fields)
+        name: Sampling.apply(namespace, name, LIGHT | {"backoffLimit": 0} | fields)
         for name, fields in asked.items()
     }
     for name, thief in thieves.items():
@@ -100,7 +100,7 @@ def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespac
 
 def test_an_account_that_nobody_has_allowed_starts_nothing(namespace: Namespace) -> None:
     fields = {"podOverrides": {"serviceAccountName": "default"}}
-    failure = Sampling.apply(namespace, "thief", SMALL | fields).wait_for("Failed", WITHIN)["status"]["failure"]
+    failure = Sampling.apply(namespace, "thief", LIGHT | fields).wait_for("Failed", WITHIN)["status"]["failure"]
     assert failure["reason"] == "InvalidSpec"
     assert "spec.podOverrides.serviceAccountName says default" in failure["message"]
     assert not namespace.list("ray.io/v1", "RayCluster")
@@ -110,7 +110,7 @@ def test_pods_that_pretend_to_be_a_neighbours_are_never_asked(
     namespace: Namespace, victim: Namespace, worker_image: str
 ) -> None:
     """Whoever may make pods of any labels in one namespace gets no token of another's sampling."""
-    theirs = Sampling.apply(victim, "digits", SMALL | {"suspend": True})
+    theirs = Sampling.apply(victim, "digits", LIGHT | {"suspend": True})
     uid = theirs.wait_for("Suspended")["metadata"]["uid"]
     known = Metadata(name="digits", namespace=victim.name, uid=uid)
     of_head = labels(known, 1) | {"ray.io/cluster": cluster_name(known, 1), "ray.io/node-type": "head"}
@@ -123,7 +123,7 @@ def test_pods_that_pretend_to_be_a_neighbours_are_never_asked(
     namespace.apply(false_cluster, impostor)
     namespace.wait("v1", "Pod", "impostor", lambda it: phase(it) == "Running", WITHIN, "the impostor to run")
 
-    Sampling.apply(victim, "digits", SMALL)
+    Sampling.apply(victim, "digits", LIGHT)
     status = theirs.wait_until_complete(16)["status"]
     assert status["attempt"] == 1
     assert "somebody came" not in namespace.logs("impostor")

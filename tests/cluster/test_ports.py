@@ -17,10 +17,10 @@ from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.manifests import pod, secret
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.ray_api import RayApi
-from tests.cluster.samplings import LONG, Sampling
+from tests.cluster.samplings import LIGHT, LONG, Sampling
 from tests.policies import End, reaches
 
-_POD = {"cpu": "500m", "memory": "2Gi"}
+_POD = {"cpu": "300m", "memory": "2Gi"}
 WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
 INTRUDER = (Path(__file__).parent / "intruder.py").read_text()
 WITHIN = 180.0
@@ -185,21 +185,7 @@ def test_where_policies_are_enforced_only_the_operator_and_the_clusters_own_pods
 
 def test_no_secret_stands_where_somebody_may_read_it(running: Running, operator: Operator) -> None:
     namespace = running.namespace
-    texts: dict[str, str] = {}
-    for place in (namespace, operator.namespace):
-        for one in place.list("v1", "Pod"):
-            containers = [*one["spec"].get("initContainers", ()), *one["spec"]["containers"]]
-            for container in containers:
-                name = f"log of {one['metadata']['name']} {container['name']}"
-                texts[name] = place.logs(one["metadata"]["name"], container["name"])
-    kinds = [
-        *(("v1", kind) for kind in ("Pod", "Service", "ConfigMap", "Event", "PersistentVolumeClaim")),
-        ("ray.io/v1", "RayCluster"),
-        ("ddpm-ray.io/v1alpha1", "DDPMSampling"),
-        ("networking.k8s.io/v1", "NetworkPolicy"),
-    ]
-    for api, kind in kinds:
-        texts[kind] = yaml.safe_dump(namespace.list(api, kind))
+    texts = readable(namespace, operator)
     cluster = running.pods["head"]["metadata"]["labels"]["ray.io/cluster"]
     with namespace.port_forward(f"service/{cluster}-head-svc", ":8265") as ports:
         ray = RayApi(ports[8265], running.tokens["auth_token"])
@@ -210,3 +196,35 @@ def test_no_secret_stands_where_somebody_may_read_it(running: Running, operator:
 
     assert [name for name, text in texts.items() if any(it in text for it in running.planted)] == []
     assert all("ddpm" in texts[name] for name in ("/api/jobs/", "Event", "DDPMSampling", "Ray's logs of the head"))
+
+
+def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operator: Operator) -> None:
+    marker = f"planted-{secrets.token_hex(12)}"
+    values = {
+        "AWS_ENDPOINT_URL": f"http://me:{marker}@127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": marker,
+        "AWS_SESSION_TOKEN": marker,
+    }
+    namespace.apply(secret("s3", values))
+    place = {"output": {"uri": "s3://bucket/digits"}, "credentialsSecretRef": {"name": "s3"}, "backoffLimit": 0}
+    failed = Sampling.apply(namespace, "digits", LIGHT | place).wait_for("Failed", WITHIN)
+    assert failed["status"]["failure"]["reason"] == "StorageFailed"
+    assert [name for name, text in readable(namespace, operator).items() if marker in text] == []
+
+
+def readable(namespace: Namespace, operator: Operator) -> dict[str, str]:
+    """All that is there for readers of a namespace, and the operator's log, by what it is."""
+    texts: dict[str, str] = {}
+    for place in (namespace, operator.namespace):
+        for one in place.list("v1", "Pod"):
+            for container in [*one["spec"].get("initContainers", ()), *one["spec"]["containers"]]:
+                name = f"log of {one['metadata']['name']} {container['name']}"
+                texts[name] = place.logs(one["metadata"]["name"], container["name"])
+    kinds = [
+        *(("v1", kind) for kind in ("Pod", "Service", "ConfigMap", "Event", "PersistentVolumeClaim")),
+        ("ray.io/v1", "RayCluster"),
+        ("ddpm-ray.io/v1alpha1", "DDPMSampling"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+    ]
+    return texts | {kind: yaml.safe_dump(namespace.list(api, kind)) for api, kind in kinds}

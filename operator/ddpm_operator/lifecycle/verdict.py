@@ -88,9 +88,7 @@ def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
             return Died(_failed(f"The Ray job {last.id} was stopped by somebody"), last.log)
         case "FAILED":
             error = last_error(last.message) or last_error(last.log)
-            return Died(
-                error or _failed(f"The driver ended without a word: {last.message or 'no message'}"), last.log
-            )
+            return Died(error or _without_a_word(last.message or "no message"), last.log)
 
 
 def _in_order(jobs: tuple[Job, ...], cluster: str) -> list[Job]:
@@ -100,6 +98,14 @@ def _in_order(jobs: tuple[Job, ...], cluster: str) -> list[Job]:
     while (job := by_id.get(job_id(cluster, len(found) + 1))) is not None:
         found.append(job)
     return found
+
+
+def _without_a_word(message: str) -> Broken:
+    # Ray's watch over memory may end the job itself and not a worker; then Ray alone can tell.
+    if "low on memory" in message:
+        words = " ".join(message.split()).partition(" OOM kill reason")[0]
+        return Broken(reason="OutOfMemory", exit_code=4, message=f"Ray ended the driver: {words[:500]}")
+    return _failed(f"The driver ended without a word: {message}")
 
 
 def _failed(message: str) -> Broken:

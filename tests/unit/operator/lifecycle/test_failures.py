@@ -289,6 +289,20 @@ def test_a_driver_that_failed_without_a_word_is_known_by_the_end_of_its_log() ->
     assert len(failure.log_tail.encode()) <= 2048
 
 
+def test_a_job_that_ray_ended_for_want_of_memory_is_out_of_memory() -> None:
+    world = running(backoffLimit=0)
+    said = (
+        "Unexpected error occurred: 2 worker(s) were killed due to the node running low on memory. Memory on the\n"
+    )
+    only_job(world, state="FAILED", message=f"{said}node was 1.50GB used / 1.50GB limit\nOOM kill reason: usage")
+    world.look()
+    failure = world.status.failure
+    assert failure
+    assert failure.reason == FailureReason.OUT_OF_MEMORY
+    assert "running low on memory" in failure.message
+    assert failure.message.endswith("1.50GB used / 1.50GB limit.")
+
+
 def test_a_job_that_somebody_stopped_is_tried_again() -> None:
     world = running()
     only_job(world, state="STOPPED")
