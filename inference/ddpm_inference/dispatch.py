@@ -295,7 +295,8 @@ class Dispatch:
     def _cause_of(self, error: RayError, member: Member) -> DdpmError:
         """What went wrong on a worker; its node may know that it was for its memory."""
         cause = cause_of(error)
-        if not isinstance(cause, WorkerLost) or member.home is None:
+        # Without its head, Ray would keep the question to the node for a minute, and then end this process.
+        if not isinstance(cause, WorkerLost) or member.home is None or not self.cluster.answers():
             return cause
         kills = _oom_kills_on(member.home.node)
         if kills is None or kills <= member.home.oom_kills:

@@ -277,13 +277,6 @@ def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_
     assert (int(first), int(last) <= 3) == (6, True)
 
 
-def test_a_batch_that_needs_more_memory_than_there_is_is_out_of_memory(namespace: Namespace) -> None:
-    size = {"cpu": "1", "memory": "1536Mi"}
-    spec = ONE_TRY | {"batchSize": 32_768, "resources": {"head": size, "worker": size, "maxWorkers": 0}}
-    Sampling.apply(namespace, "large", spec)
-    told(failed(namespace, "large"), "OutOfMemory", "memory", "memory")
-
-
 def test_a_worker_that_dies_is_replaced_within_the_attempt(namespace: Namespace) -> None:
     size = {"cpu": "1", "memory": "2Gi"}
     resources = {"device": "cpu", "head": _SIZE, "worker": size, "maxWorkers": 1}
