@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.faults import Refused
-from ddpm_operator.client.standing import holds, sentence
+from ddpm_operator.client.standing import condition, sentence
 from ddpm_operator.kube_answer import Document
 
 MOST = 100
@@ -17,7 +17,9 @@ def one_more_attempt(sampling: DDPMSampling) -> Document:
         Refused: if it has not failed, or can have no higher backoffLimit.
     """
     metadata, spec, status = sampling.metadata, sampling.spec, sampling.status
-    if status is None or not holds(sampling, ConditionType.FAILED):
+    # Also if the operator has not seen the newest spec yet: a spec is mended first, and tried again at once.
+    failed = condition(sampling, ConditionType.FAILED)
+    if status is None or failed is None or failed.status != "True":
         phase = status.phase if status and status.phase else "new"
         raise Refused(
             f"{metadata.name} has not failed: it is {phase}. {sentence(sampling)}".rstrip(),

@@ -66,6 +66,14 @@ def test_the_limit_is_higher_than_when_it_failed_and_than_what_it_has_used(
     assert json.loads(capsys.readouterr().out) == {"name": "digits", "namespace": "research", "backoffLimit": new}
 
 
+def test_a_spec_that_was_mended_just_now_is_tried_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen = failed(limit=3, attempts=1)
+    unseen["metadata"]["generation"] += 1
+    assert retry(unseen, tmp_path, monkeypatch) == (0, [{"metadata": {"uid": "u"}, "spec": {"backoffLimit": 4}}])
+
+
 @pytest.mark.parametrize(
     ("state", "says"),
     [
