@@ -34,6 +34,10 @@ sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_sampl
 test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster, REQUIRE=cluster)
 	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
 
+.PHONY: test-long
+test-long: .venv/ready ## The cluster tests that take minutes, of which `make test` runs shorter ones
+	@$(BIN)/python tests/tiers.py --tier long
+
 .PHONY: lint
 lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
 	@$(BIN)/ruff format --check .

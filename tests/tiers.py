@@ -3,6 +3,7 @@
 unit     no Ray, no servers: seconds
 ray      a real local Ray, real `ray start` heads, a real S3 server (its part needs Go)
 cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else tests/node on Linux as root
+long     the same, for what takes minutes; only when asked for
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -122,21 +124,26 @@ def take_cluster_down() -> int:
     return subprocess.run(down, cwd=ROOT, check=False).returncode
 
 
-def run_cluster_tests(note: str = "") -> Result:
+def run_cluster_tests(which: str, note: str = "") -> Result:
     """Two at once, and then, one by one, those that take the operator away from all."""
-    shared = Pytest("cluster", [*TWO_AT_ONCE, "-m", "not alone"], note).run()
-    return both(shared, Pytest("cluster", ["-m", "alone"]).run())
+    shared = Pytest("cluster", [*TWO_AT_ONCE, "-m", f"not alone and {which}"], note).run()
+    return both(shared, Pytest("cluster", ["--durations=10", "-m", f"alone and {which}"]).run())
 
 
-def run_cluster_tier() -> Result:
+def run_cluster_tier(which: str = "not long") -> Result:
+    """The cluster's tests, on a cluster that is started if there is none.
+
+    Args:
+        which: of them, in pytest's words for `-m`.
+    """
     reason = why_no_cluster()
     if reason:
         return Result("cluster", "could not run", note=reason)
     if os.environ.get("KUBECONFIG"):
-        return run_cluster_tests("on the cluster of KUBECONFIG")
+        return run_cluster_tests(which, "on the cluster of KUBECONFIG")
     started, was_there = time.monotonic(), local_cluster_runs()
     if subprocess.run([ROOT / "kind-setup.sh"], cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode == 0:
-        result = run_cluster_tests()
+        result = run_cluster_tests(which)
     else:
         result = Result("cluster", "FAILED", failed=1, note="kind-setup.sh failed, see above")
     if not was_there and take_cluster_down() != 0:
@@ -150,6 +157,7 @@ RUN = {
     "unit": lambda: Pytest("unit", ["-n", "auto", "--dist=worksteal"]).run(),
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,
+    "long": partial(run_cluster_tier, "long"),
 }
 
 
@@ -175,7 +183,7 @@ def table(results: list[Result]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", choices=TIERS, help="run this tier alone")
+    parser.add_argument("--tier", choices=tuple(RUN), help="run this tier alone")
     parser.add_argument(
         "--require", choices=TIERS, action="append", default=[], help="fail if this tier cannot run"
     )
@@ -184,7 +192,7 @@ def main() -> int:
     results = []
     for tier in [args.tier] if args.tier else TIERS:
         print(f"\n== {tier} ==", flush=True)
-        results.append(RUN[tier]())
+        results.append(replace(RUN[tier](), tier=tier))
     for result in results:
         if result.state == "could not run" and result.tier in [*args.require, args.tier]:
             result.state, result.failed = "FAILED", 1
