@@ -64,6 +64,13 @@ class Cluster:
     def has_gpus(self) -> bool:
         return any(node.resources.get("GPU", 0) > 0 for node in live_nodes())
 
+    @property
+    def here(self) -> str | None:
+        """The node that this process is on; None if it is on none of them, as Ray's client."""
+        if (self.target.address or "").startswith(CLIENT):
+            return None
+        return ray.get_runtime_context().get_node_id()
+
     def room(self, share: Share) -> int:
         """How many actors of that share the nodes have room for, if nobody else is there."""
         return sum(share.fits(node.resources) for node in live_nodes())

@@ -295,16 +295,23 @@ class Dispatch:
     def _cause_of(self, error: RayError, member: Member) -> DdpmError:
         """What went wrong on a worker; its node may know that it was for its memory."""
         cause = cause_of(error)
-        # Without its head, Ray would keep the question to the node for a minute, and then end this process.
-        if not isinstance(cause, WorkerLost) or member.home is None or not self.cluster.answers():
+        if not isinstance(cause, WorkerLost) or member.home is None:
             return cause
-        kills = _oom_kills_on(member.home.node)
+        kills = self._oom_kills_on(member.home.node)
         if kills is None or kills <= member.home.oom_kills:
             return cause
         return OutOfMemory(
             "the kernel ended a worker, as its machine or pod has no more memory for it",
             hint="give a smaller --batch_size, fewer workers a machine, or machines and pods with more memory",
         )
+
+    def _oom_kills_on(self, node: str) -> int | None:
+        """See `cgroup.oom_kills`; None if the node does not answer, as one that is gone."""
+        if node == self.cluster.here:
+            # Nobody need be asked, who might find no memory to answer with.
+            return oom_kills()
+        # Without its head, Ray would keep the question for a minute, and then end this process.
+        return _ask_oom_kills(node) if self.cluster.answers() else None
 
     def _drop(self, member: Member) -> None:
         ray.kill(member.actor)
@@ -328,8 +335,7 @@ class Dispatch:
         self.view.show(self.progress)
 
 
-def _oom_kills_on(node: str) -> int | None:
-    """See `cgroup.oom_kills`; None if the node does not answer, as one that is gone."""
+def _ask_oom_kills(node: str) -> int | None:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)  # type: ignore[call-overload]  # not in its stubs
     task = ask(oom_kills).remote()

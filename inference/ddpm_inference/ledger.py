@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
-from ddpm_inference.errors import DdpmError
+from ddpm_inference.errors import DdpmError, WorkerLost
 from ddpm_inference.job import Shard
 
 ATTEMPTS = 3
@@ -35,7 +35,6 @@ class Ledger:
 
     missing: Iterable[Shard]
     failed: dict[Shard, DdpmError] = field(default_factory=dict)
-    first_cause: DdpmError | None = None
     _todo: deque[Shard] = field(default_factory=deque)
     _troubled: deque[_Troubled] = field(default_factory=deque)
     _out: dict[Shard, _Troubled | None] = field(default_factory=dict)
@@ -81,10 +80,15 @@ class Ledger:
             self._troubled.appendleft(troubled)
 
     def failure(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
-        """The shard failed on this worker. Returns whether it is given up."""
+        """The shard failed on this worker. Returns whether it is given up.
+
+        It fails for its first cause. That a worker is gone is none as long as there is another: Ray often knows
+        only at the next death what the first one was of.
+        """
         troubled = self._out.pop(shard) or _Troubled(shard, [], cause)
         troubled.tried.append(worker)
-        self.first_cause = self.first_cause or cause
+        if isinstance(troubled.cause, WorkerLost):
+            troubled.cause = cause
         if len(troubled.tried) >= ATTEMPTS:
             self.failed[shard] = troubled.cause
             return True

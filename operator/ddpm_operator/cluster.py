@@ -52,8 +52,6 @@ from ddpm_operator.templating import TemplateFault, Templates
 from ddpm_operator.tokens import Tokens, attempt_tokens
 from ddpm_operator.unreadable import MANAGER as READER
 
-_LONGEST_NOTE = 1024
-
 logger = logging.getLogger(__name__)
 
 FindHead = Callable[[str, Tokens], RayHead]
@@ -211,7 +209,7 @@ class ClusterWork:
             "action": event.reason,
             "reason": event.reason,
             "type": event.type,
-            "note": event.message[:_LONGEST_NOTE],
+            "note": event.message,
             "regarding": {
                 "apiVersion": f"{GROUP}/{VERSION}",
                 "kind": KIND,

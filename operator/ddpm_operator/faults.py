@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from ddpm_operator.kube_api import ApiError
 from ddpm_operator.lifecycle.diagnosis import OVER_QUOTA
 from ddpm_operator.observed import Fault, FaultKind
 
+# What a webhook says, and a ValidatingAdmissionPolicy, whatever status it answers with.
+_DENIED = re.compile(r"denied (the )?request")
 _NO_KUBERAY = "the cluster knows no RayCluster of ray.io/v1"
 
 
@@ -30,7 +33,11 @@ def _kind(error: ApiError, kind: str) -> FaultKind:
             return FaultKind.QUOTA
         case HTTPStatus.FORBIDDEN if "being terminated" in message:
             return FaultKind.TRANSIENT  # the namespace goes, and the sampling with it
+        case HTTPStatus.INTERNAL_SERVER_ERROR if "failed calling webhook" in message:
+            return FaultKind.WEBHOOK_AWAY
         case HTTPStatus.FORBIDDEN:
+            return FaultKind.FORBIDDEN
+        case _ if _DENIED.search(message):
             return FaultKind.FORBIDDEN
         case HTTPStatus.NOT_FOUND if ray and error.kind != "namespaces":
             return FaultKind.KUBERAY_MISSING

@@ -197,8 +197,9 @@ class FaultKind(StrEnum):
     KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
     KUBERAY_TOO_OLD = "KubeRayTooOld"  # it does not know a field of the manifest
     QUOTA = "Quota"  # 403, exceeded quota
-    FORBIDDEN = "Forbidden"  # 403 otherwise: Pod Security, a webhook, the operator's own rights
-    INVALID = "Invalid"  # 400 and 422
+    FORBIDDEN = "Forbidden"  # a policy, a webhook, Pod Security, the operator's own rights
+    INVALID = "Invalid"  # 400 and 422 otherwise
+    WEBHOOK_AWAY = "WebhookAway"  # one that has a say in it does not answer
     NOT_FOUND = "NotFound"  # something that the object refers to
     TAKEN = "Taken"  # an object of this name is there, and it is not ours
     TEMPLATE = "Template"  # TemplateFault

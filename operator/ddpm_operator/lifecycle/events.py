@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from ddpm_operator.actions import Event
 from ddpm_operator.api import ConditionType, EventReason, Phase, Status
 from ddpm_operator.lifecycle.draft import condition, holds
-from ddpm_operator.texts import clip, count
+from ddpm_operator.texts import count
 
+# Bytes of a message that the API server takes.
 LONGEST_EVENT = 1024
 
 
@@ -81,8 +82,15 @@ def _message(status: Status, kind: ConditionType) -> str:
 
 
 def _normal(reason: EventReason, message: str) -> Event:
-    return Event("Normal", reason, clip(message, LONGEST_EVENT))
+    return Event("Normal", reason, _clipped(message))
 
 
 def _warning(reason: EventReason, message: str) -> Event:
-    return Event("Warning", reason, clip(message, LONGEST_EVENT))
+    return Event("Warning", reason, _clipped(message))
+
+
+def _clipped(message: str) -> str:
+    text = message.encode()
+    if len(text) <= LONGEST_EVENT:
+        return message
+    return text[: LONGEST_EVENT - len("…".encode())].decode(errors="ignore") + "…"

@@ -15,6 +15,7 @@ _REASONS = {
     FaultKind.KUBERAY_TOO_OLD: FailureReason.KUBERAY_MISSING,
     FaultKind.QUOTA: FailureReason.QUOTA_EXCEEDED,
     FaultKind.FORBIDDEN: FailureReason.POD_REJECTED,
+    FaultKind.WEBHOOK_AWAY: FailureReason.POD_REJECTED,
     FaultKind.INVALID: FailureReason.INVALID_SPEC,
     FaultKind.NOT_FOUND: FailureReason.REFERENCE_NOT_FOUND,
     FaultKind.TAKEN: FailureReason.INTERNAL_ERROR,
@@ -25,10 +26,12 @@ _HINTS = {
     "operator's templates were changed.",
     FaultKind.FORBIDDEN: "Ask the cluster's administrator: a webhook refuses the object, or the operator lacks a "
     "right that its chart gives.",
+    FaultKind.WEBHOOK_AWAY: "Ask the cluster's administrator: a webhook that has a say in it does not answer.",
     FaultKind.TAKEN: "Another object has this name: look whose it is, and rename or delete one of the two.",
     FaultKind.TEMPLATE: "Ask the cluster's administrator to correct the template, which is part of the operator's "
     "installation; then run `kubectl ddpm retry`.",
 }
+_MAY_PASS = {FaultKind.QUOTA, FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,6 @@ def refusal(faults: Sequence[Fault]) -> Refusal | None:
         reason = _REASONS.get(fault.kind)
         if reason:
             message = sentence(f"The operator cannot {fault.doing}: {fault.message}")
-            certain = fault.kind not in (FaultKind.QUOTA, FaultKind.KUBERAY_MISSING)
+            certain = fault.kind not in _MAY_PASS
             return Refusal(Trouble(reason, message, certain), _HINTS.get(fault.kind, ""))
     return None

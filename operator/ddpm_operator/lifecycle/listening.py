@@ -26,7 +26,7 @@ LARGEST_PREVIEW = 48 * 1024
 PREVIEW_EVERY = timedelta(seconds=30)
 
 # A sampling has fields instead of flags, and is run again by `kubectl ddpm retry`.
-_OF_THE_COMMAND = re.compile(r"--\w|same (command|flags)")
+_OF_THE_COMMAND = re.compile(r"--\w|same (command|flags)|log on its node")
 _TO_RESUME = re.compile(r"; run the same command again\b[^.;]*")
 _SAMPLING = ("sampling", "writing", "complete")
 _EAGER = timedelta(seconds=0.5)

@@ -10,7 +10,7 @@ from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
 from ddpm_operator.lifecycle import clocks
 from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering, summary
 from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
-from ddpm_operator.lifecycle.draft import Draft
+from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.faults import Refusal, refusal
 from ddpm_operator.lifecycle.listening import ending, heard, listen
 from ddpm_operator.lifecycle.quota import judged
@@ -74,7 +74,7 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     deadline = clocks.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
-        return Step(fail(draft, spec, late))
+        return Step(fail(draft, spec, late, refused.hint if refused else ""))
     if refused:
         draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
     return Step(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
@@ -181,22 +181,27 @@ def _going_on(observed: Observed, draft: Draft, cluster: Cluster) -> Step:
 
 
 def _readiness(observed: Observed, draft: Draft, found: Trouble | None) -> Draft:
+    ready, reason, message = _stand(observed, draft, found)
+    return draft.say(ConditionType.CLUSTER_READY, ready, reason, message)
+
+
+def _stand(observed: Observed, draft: Draft, found: Trouble | None) -> tuple[bool, str, str]:
+    """Whether all pods are ready, a word for it, and a sentence."""
     head, plan = observed.head, draft.status.plan
     wanted = plan.workers if plan else 0
     ready = sum(pod.role == "worker" and pod.ready and not pod.deleted for pod in observed.cluster_pods)
-    holds = False
     if head and head.ready and ready >= wanted:
-        holds, reason = True, "Ready"
-        message = f"The head and {count(wanted, 'worker')} are ready." if wanted else "The head is ready."
-    elif found:
-        reason, message = str(found.reason), found.message
-    elif head is None:
-        reason, message = "Starting", "KubeRay has yet to create the head pod."
-    elif not head.ready:
-        reason, message = "Starting", f"The head pod {head.name} starts."
-    else:
-        reason, message = "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
-    return draft.say(ConditionType.CLUSTER_READY, holds, reason, message)
+        who = f"The head and {count(wanted, 'worker')} are" if wanted else "The head is"
+        return True, "Ready", f"{who} ready."
+    if found:
+        return False, str(found.reason), found.message
+    if head is None:
+        return False, "Starting", "KubeRay has yet to create the head pod."
+    if not head.scheduled:
+        return False, "Starting", f"The head pod {head.name} has no node yet."
+    if not head.ready:
+        return False, "Starting", f"The head pod {head.name} starts."
+    return False, "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
 
 
 def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
@@ -229,11 +234,20 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
     if untouched and found is None:
         message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
         return Trouble(FailureReason.KUBERAY_MISSING, message, certain=True)
-    return _too_late(spec, found, "The attempt has not begun to sample")
+    running = condition(status, ConditionType.RUNNING)
+    spoken = running.message if running and running.reason == "Starting" else ""
+    ready, _, stand = _stand(observed, draft, found)
+    return _too_late(spec, found, "The attempt has not begun to sample", spoken if ready and spoken else stand)
 
 
-def _too_late(spec: Spec, found: Trouble | None, what: str) -> Trouble:
+def _too_late(spec: Spec, found: Trouble | None, what: str, stand: str = "") -> Trouble:
+    """The deadline of the start is missed.
+
+    Args:
+        found: what kept it, if that is known.
+        stand: how far it has come, in a sentence; "" for not at all.
+    """
     words = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
     if found:
         return Trouble(found.reason, f"{found.message} {words}", certain=True)
-    return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, words, certain=True)
+    return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{words} {stand}".rstrip(), certain=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from ddpm_inference.errors import Incomplete, OutOfMemory
+from ddpm_inference.errors import Incomplete, OutOfMemory, WorkerLost
 from ddpm_inference.job import Shard, shards_of
 from ddpm_inference.ledger import ATTEMPTS, HOPELESS, Ledger, ranges
 
@@ -64,6 +64,14 @@ def test_the_first_cause_is_the_one_that_is_kept() -> None:
         book.take(ONE, {ONE})
         book.failure(A, ONE, cause)
     assert book.failed == {A: BAD}
+
+
+def test_that_a_worker_is_gone_is_no_cause_as_long_as_there_is_another() -> None:
+    book, starved = ledger(A), OutOfMemory("Ray ended a worker since its node runs out of memory")
+    for cause in (WorkerLost("it is restarted"), starved, WorkerLost("it is restarted again")):
+        book.take(ONE, {ONE})
+        book.failure(A, ONE, cause)
+    assert book.failed == {A: starved}
 
 
 def test_a_shard_that_was_lost_with_its_worker_loses_no_attempt() -> None:

@@ -11,6 +11,7 @@ from ddpm_operator.actions import CreateCluster, DeleteSampling
 from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.lifecycle.clocks import backoff
 from ddpm_operator.observed import Answer, Fault, FaultKind
+from ddpm_operator.progress_document import ProgressDocument
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
 
@@ -39,13 +40,39 @@ def until_late(world: World) -> None:
 def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another_may_do_better() -> None:
     world = World.of(startupDeadlineSeconds=120)
     held_up(world)
+    (head,) = world.pods.values()
     begun = world.now
     until_late(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
-    assert world.status.failure.message == "The attempt has not begun to sample within 2m00s of its admission."
+    assert world.status.failure.message == (
+        "The attempt has not begun to sample within 2m00s of its admission. "
+        f"The head pod {head.name} has no node yet."
+    )
     assert world.now - begun == timedelta(seconds=120)
     assert world.status.phase == Phase.PENDING
+
+
+def test_a_start_that_comes_too_late_says_how_far_it_has_come() -> None:
+    world = World.of(startupDeadlineSeconds=120)
+    world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
+    observed = world.observe()
+    (driver,) = world.drivers.values()
+    world.wait(121)
+    says = ProgressDocument(
+        version=1,
+        phase="starting",
+        done=0,
+        total=0,
+        percent=0,
+        samples_per_second=None,
+        eta_seconds=None,
+        message="the cluster has room for 0 of 2 workers",
+    )
+    decision = reconcile(replace(observed, driver=Answer(tuple(driver.jobs), says)), world.now)
+    failure = decision.actions[0].status.failure  # type: ignore[union-attr]
+    assert failure
+    assert failure.message.endswith("of its admission. The cluster has room for 0 of 2 workers.")
 
 
 def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_again() -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from ddpm_operator.actions import CreateCluster, DeleteCluster, SubmitJob
+from ddpm_operator.actions import CreateCluster, DeleteCluster, Event, SubmitJob
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.observed import Container, Job, Terminated, Waiting
 from ddpm_operator.reconcile import reconcile
@@ -391,3 +391,12 @@ def test_an_attempts_number_is_never_used_twice() -> None:
         world.run(until=lambda it: it.drivers)
     numbers = [it.attempt.number for it in world.carried if isinstance(it, CreateCluster)]
     assert numbers == sorted(set(numbers))
+
+
+def test_a_message_longer_than_an_event_may_be_is_cut_to_so_many_bytes() -> None:
+    world = running()
+    world.driver_fails(message="größer " * 300)
+    world.run(until=lambda it: it.status.failure)
+    (told,) = [it for it in world.carried if isinstance(it, Event) and it.reason == EventReason.ATTEMPT_FAILED]
+    assert 1020 < len(told.message.encode()) <= 1024
+    assert told.message.endswith("…")

@@ -73,6 +73,22 @@ def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> No
     )
 
 
+def test_a_webhook_that_is_away_is_waited_for_until_the_deadline_and_the_status_says_so() -> None:
+    world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
+    world.refuse = refusing(FaultKind.WEBHOOK_AWAY, CreateCluster, "failed calling webhook")
+    world.run(until=lambda it: it.faults)
+    world.look()
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "PodRejected"
+    assert world.status.phase == Phase.STARTING
+    world.run(until=lambda it: it.at_rest)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.POD_REJECTED
+    assert "failed calling webhook. The RayCluster could not be created" in world.status.failure.message
+    assert world.status.failure.hint == (
+        "Ask the cluster's administrator: a webhook that has a say in it does not answer."
+    )
+
+
 def test_kuberay_that_comes_in_time_does_no_harm() -> None:
     world = World.of(startupDeadlineSeconds=60)
     world.refuse = refusing(FaultKind.KUBERAY_MISSING, CreateCluster)

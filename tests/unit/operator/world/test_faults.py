@@ -13,6 +13,14 @@ NEW_QUOTA = 'secrets "a" is forbidden: status unknown for quota: no-secrets, res
 TERMINATING = (
     'secrets "a" is forbidden: unable to create new content in namespace x because it is being terminated'
 )
+POLICY = (
+    "rayclusters.ray.io \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no Ray"
+)
+WEBHOOK = 'admission webhook "policy.example.com" denied the request: no Ray here'
+NO_WEBHOOK = (
+    'Internal error occurred: failed calling webhook "policy.example.com": failed to call webhook: Post '
+    '"https://policy.default.svc:443/?timeout=10s": service "policy" not found'
+)
 TOO_OLD = (
     'RayCluster in version "v1" cannot be handled as a RayCluster: strict decoding error: unknown field "spec.a"'
 )
@@ -26,6 +34,9 @@ TOO_OLD = (
         (ApiError(429, "TooManyRequests", "later"), "RayCluster", FaultKind.TRANSIENT),
         (ApiError(500, "InternalError", "etcd"), "RayCluster", FaultKind.TRANSIENT),
         (ApiError(503, "ServiceUnavailable", "later"), "RayCluster", FaultKind.TRANSIENT),
+        (ApiError(500, "InternalError", NO_WEBHOOK), "RayCluster", FaultKind.WEBHOOK_AWAY),
+        (ApiError(422, "Invalid", POLICY), "RayCluster", FaultKind.FORBIDDEN),
+        (ApiError(400, "BadRequest", WEBHOOK), "Secret", FaultKind.FORBIDDEN),
         (ApiError(403, "Forbidden", QUOTA), "RayCluster", FaultKind.QUOTA),
         (ApiError(403, "Forbidden", NEW_QUOTA), "Secret", FaultKind.QUOTA),
         (ApiError(403, "Forbidden", TERMINATING), "Secret", FaultKind.TRANSIENT),
