@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 PROGRESS_VERSION = 1
 
-Count = Annotated[int, Field(ge=0)]
+# Beyond these a status could not hold it: figures there are int64, a rate or a duration has 16 letters.
+_LARGEST = 10**12
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
+Figure = Annotated[float, Field(ge=0, le=_LARGEST)]
 Sentence = Annotated[str, Field(max_length=65_536)]
 
 
@@ -31,8 +35,8 @@ class ChosenPlan(Document):
     """What the run has chosen once the checkpoint was read."""
 
     device: Literal["cpu", "cuda"]
-    batch_size: Annotated[int, Field(ge=1)]
-    shards: Annotated[int, Field(ge=1)]
+    batch_size: Positive
+    shards: Positive
 
 
 class Finished(Document):
@@ -46,7 +50,7 @@ class Finished(Document):
     """
 
     manifest_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    samples: Annotated[int, Field(ge=1)]
+    samples: Positive
     sampled: Count
     output: Annotated[str, Field(max_length=1024)]
     grid: Annotated[str, Field(max_length=65_536)] | None = None
@@ -61,7 +65,7 @@ class Broken(Document):
     """
 
     reason: Annotated[str, Field(max_length=64)]
-    exit_code: int
+    exit_code: Annotated[int, Field(ge=0, le=255)]
     message: Sentence
     hint: Sentence = ""
 
@@ -82,8 +86,8 @@ class ProgressDocument(Document):
     done: Count
     total: Count
     percent: Annotated[float, Field(ge=0, le=100)]
-    samples_per_second: Annotated[float, Field(ge=0)] | None
-    eta_seconds: Annotated[float, Field(ge=0)] | None
+    samples_per_second: Figure | None
+    eta_seconds: Figure | None
     message: Sentence = ""
     plan: ChosenPlan | None = None
     outcome: Finished | Broken | None = None
@@ -103,9 +107,9 @@ def last_error(log: str) -> Broken | None:
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:
-                event = json.loads(line)
+                event = from_json(line)
                 if event.get("event") == "error":
                     return Broken.model_validate(event, by_alias=True, by_name=False)
-            except (json.JSONDecodeError, ValidationError):
+            except ValueError:
                 continue
     return None

@@ -76,6 +76,27 @@ def test_the_commands_last_line_tells_why_it_failed(capsys: pytest.CaptureFixtur
     assert "nothing.safetensors" in error.message
 
 
-@pytest.mark.parametrize("log", ["", "{", '{"event": "error"}', '{"event": "progress"}', "[1]", '{"a": 1}\nend'])
+@pytest.mark.parametrize("field", ["done", "total", "samplesPerSecond", "etaSeconds"])
+@pytest.mark.parametrize("figure", ["1e300", "Infinity", "NaN", "9" * 400, "1000000000001"])
+def test_a_figure_that_no_status_can_hold_is_refused(field: str, figure: str) -> None:
+    said = json.loads(answer(Board())) | {field: 0}
+    assert read_progress(json.dumps(said)).total == 0
+    with pytest.raises(ValidationError):
+        read_progress(json.dumps(said).replace(f'"{field}": 0', f'"{field}": {figure}'))
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        '{"a":' * 4000,
+        f'{{"event": "error", "exitCode": {"1" * 5000}}}',
+        "",
+        "{",
+        '{"event": "error"}',
+        '{"event": "progress"}',
+        "[1]",
+        '{"a": 1}\nend',
+    ],
+)
 def test_a_log_without_such_a_line_tells_nothing(log: str) -> None:
     assert last_error(log) is None
