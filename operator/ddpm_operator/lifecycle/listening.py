@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from datetime import timedelta
 
@@ -144,7 +143,7 @@ def _png(result: Finished) -> bytes | None:
     """The preview of the end; None if there is none that fits into a ConfigMap."""
     try:
         png = base64.b64decode(result.grid or "", validate=True)
-    except binascii.Error:
+    except ValueError:  # no base64, or not even ASCII
         return None
     return png if 0 < len(png) <= LARGEST_PREVIEW else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -22,7 +23,8 @@ from ddpm_operator.actions import (
 )
 from ddpm_operator.api import ConditionType, EventReason, Phase, Status
 from ddpm_operator.api.status import Result
-from ddpm_operator.observed import Fault, FaultKind
+from ddpm_operator.observed import Answer, Fault, FaultKind
+from ddpm_operator.progress_document import Finished
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import IMAGE_ID, World, sha
 
@@ -267,3 +269,16 @@ def test_a_preview_that_could_not_be_copied_is_tried_again_half_a_minute_later()
     assert [(later - first).total_seconds() // 10 for first, later in pairwise(tried)] == [3]
     assert world.status.output
     assert world.status.output.grid is None
+
+
+@pytest.mark.parametrize("grid", ["é", "no base64!", ""])
+def test_a_preview_that_is_no_picture_does_not_keep_a_sampling_from_its_end(world: World, grid: str) -> None:
+    world.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
+    observed = world.observe()
+    assert isinstance(observed.driver, Answer)
+    assert observed.driver.progress
+    outcome = Finished(manifest_sha256=sha(100), samples=100, sampled=100, output="/output", grid=grid)
+    told = replace(observed.driver, progress=observed.driver.progress.model_copy(update={"outcome": outcome}))
+    actions = reconcile(replace(observed, driver=told), world.now).actions
+    assert [it.status.phase for it in actions if isinstance(it, WriteStatus)] == [Phase.SUCCEEDED]
+    assert not [it for it in actions if isinstance(it, WritePreview)]
