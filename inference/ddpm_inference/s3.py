@@ -13,7 +13,9 @@ from typing import Any
 
 import s3fs
 from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientPayloadError, ClientResponse, ClientSession
+from botocore.exceptions import HTTPClientError, IncompleteReadError
+from fsspec.asyn import sync
 
 CLOSED = tuple(
     map(
@@ -32,6 +34,11 @@ CLOSED = tuple(
 )
 """This machine's own links, and the metadata services of AWS, Google, Azure, Alibaba and their like."""
 
+BROKEN_OFF = (ClientPayloadError, HTTPClientError, IncompleteReadError)
+"""What an answer raises that has begun, and does not come to its end."""
+
+_AT_A_TIME = 1 << 20
+
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 
@@ -45,6 +52,31 @@ def connection() -> s3fs.S3FileSystem:
         use_listings_cache=False,
         config_kwargs={"connector_args": {"socket_factory": open_socket}, "http_session_cls": _Straight},
     )
+
+
+def read_at_most(uri: str, most: int) -> bytes:
+    """The first `most` bytes of an object, or all of it. s3fs's own reads take whatever a server sends.
+
+    Raises:
+        OSError, ValueError, ClientError, BotoCoreError, aiohttp.ClientError: as s3fs's own reads do.
+    """
+    s3 = connection()
+
+    async def read() -> bytes:
+        bucket, key, _ = s3.split_path(uri)
+        answer = await s3._call_s3("get_object", Bucket=bucket, Key=key)
+        found = bytearray()
+        async with answer["Body"] as body:
+            while len(found) < most and (some := await body.read(min(_AT_A_TIME, most - len(found)))):
+                found += some
+        return bytes(found)
+
+    for _ in range(s3.retries - 1):
+        try:
+            return bytes(sync(s3.loop, read))
+        except BROKEN_OFF:
+            continue
+    return bytes(sync(s3.loop, read))
 
 
 def is_closed(address: str) -> bool:

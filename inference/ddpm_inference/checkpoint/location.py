@@ -14,6 +14,8 @@ SIZE_LIMIT = 4 << 30
 SCHEMES = "a path, file://, builtin:// or s3://"
 LATER = ("gs", "https", "http")
 
+_WRONG_SIZE = "if it is being written, try again when it is there; otherwise do not trust this server"
+
 SHIPPED = ("mnist",)
 PACKAGE = Path(__file__).resolve().parents[1]
 BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
@@ -78,12 +80,14 @@ def _read_s3(uri: str) -> bytes:
     from aiohttp import ClientError as ConnectionFailed
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from ddpm_inference.s3 import connection
+    from ddpm_inference.s3 import connection, read_at_most
 
     try:
-        bucket = connection()
-        _refuse_larger(bucket.info(uri)["size"], uri)
-        data: bytes = bucket.cat_file(uri)
+        size = connection().info(uri)["size"]
+        _refuse_larger(size, uri)
+        data = read_at_most(uri, size + 1)
+        if len(data) != size:
+            raise ModelRejected(f"{uri} is not of the {size:,} bytes that its server says", hint=_WRONG_SIZE)
         return data
     except FileNotFoundError as error:
         raise ModelNotFound(f"{uri} is not there: no such bucket or object", hint="check --model_path") from error

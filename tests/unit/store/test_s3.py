@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -12,7 +12,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from ddpm_inference.checkpoint import fetch
-from ddpm_inference.errors import DdpmError, ModelNotFound, StorageFailed
+from ddpm_inference.errors import DdpmError, ModelNotFound, ModelRejected, StorageFailed
 from ddpm_inference.s3 import is_closed
 from ddpm_inference.store.uri import place_of
 from tests.s3 import Reconnect, reconnect
@@ -82,6 +82,74 @@ def test_a_server_that_sends_elsewhere_is_not_followed(use: pytest.MonkeyPatch, 
             place_of("s3://bucket/digits").write("job.json", b"{}")
         assert server.asked
         assert elsewhere.asked == []
+
+
+class Liar:
+    """A server that says one size and sends another; `sent` is in bytes."""
+
+    def __init__(self, says: int, sends: int) -> None:
+        self.says, self.sends, self.sent = says, sends, 0
+        self.asked: list[str] = []
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append(request.command)
+        request.send_response(200)
+        request.send_header("Content-Length", str(self.says if request.command == "HEAD" else self.sends))
+        request.end_headers()
+        block = bytes(1 << 20)
+        with suppress(ConnectionError):
+            while request.command == "GET" and self.sent < self.sends:
+                self.sent += request.wfile.write(block[: self.sends - self.sent])
+
+
+@contextmanager
+def lying(says: int, sends: int) -> Iterator[tuple[Liar, str]]:
+    liar = Liar(says, sends)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            liar.answer(self)
+
+        do_HEAD = do_GET  # noqa: N815 - http.server's own name
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield liar, f"http://127.0.0.1:{http.server_address[1]}"
+        finally:
+            http.shutdown()
+
+
+def test_no_more_is_taken_of_a_checkpoint_than_its_server_has_said(use: pytest.MonkeyPatch) -> None:
+    with lying(says=1000, sends=8 << 30) as (liar, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ModelRejected, match="is not of the 1,000 bytes that its server says"):
+            fetch("s3://bucket/model.safetensors")
+    assert liar.sent < 64 << 20, "more than the network's own buffers hold was taken"
+
+
+def test_a_checkpoint_that_is_said_to_be_huge_is_not_asked_for(use: pytest.MonkeyPatch) -> None:
+    with lying(says=1 << 50, sends=1) as (liar, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ModelRejected, match="a checkpoint may have"):
+            fetch("s3://bucket/model.safetensors")
+    assert set(liar.asked) == {"HEAD"}
+
+
+def test_a_checkpoint_that_is_shorter_than_it_is_said_to_be_is_refused(use: pytest.MonkeyPatch) -> None:
+    with lying(says=1000, sends=10) as (_, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ModelRejected, match="is not of the 1,000 bytes"):
+            fetch("s3://bucket/model.safetensors")
+
+
+def test_a_checkpoint_of_several_reads_comes_whole(use: pytest.MonkeyPatch) -> None:
+    with lying(says=5_000_000, sends=5_000_000) as (_, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        assert fetch("s3://bucket/model.safetensors") == bytes(5_000_000)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]"])
