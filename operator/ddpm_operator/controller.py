@@ -27,6 +27,7 @@ from ddpm_operator.facts import Key, PersistentVolumeClaim
 from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.line import Line
+from ddpm_operator.metrics import Metrics, Result
 from ddpm_operator.naming import claim_name
 from ddpm_operator.observed import Answer, Cluster, Fault, Observed, OutputClaim, Pod, Silent, WorkerImage
 from ddpm_operator.progress_document import ProgressDocument
@@ -73,11 +74,13 @@ class Controller:
     Args:
         clusters, pods: as the watches have told of them.
         image: for pods of samplings that name none.
+        metrics: where it is counted what happens.
         limits: what samplings may name, and how many may be at work.
         now: the time, with its zone, by which deadlines are told.
 
     Attributes:
         line: of those that wait for others to end.
+        metrics: as they were given.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Controller:
         clusters: Seen[Cluster],
         pods: Seen[Pod],
         image: WorkerImage,
+        metrics: Metrics,
         limits: Limits = UNLIMITED,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -95,6 +99,7 @@ class Controller:
         self._clusters = clusters
         self._pods = pods
         self._image = image
+        self.metrics = metrics
         self._limits = limits
         self._now = now
         self.line = Line(limits, clusters.owners)
@@ -113,20 +118,26 @@ class Controller:
         """
         memory = self._memories.setdefault(key, _Memory())
         try:
-            return await self._look(key, memory)
+            after = await self._look(key, memory)
         except ApiError as error:
+            self.metrics.looked(Result.UNREACHABLE)
             logger.warning("%s: cannot be looked at: %s", key, error)
             return _later(memory)
         except Refused as error:
+            self.metrics.looked(Result.REFUSED)
             logger.warning("%s: %s", key, error)
             memory.faults = (error.fault,)
             return _later(memory)
         except Overtaken:
+            self.metrics.looked(Result.OVERTAKEN)
             return OVERTAKEN_AGAIN
         except Unreadable as error:
+            self.metrics.looked(Result.UNREADABLE)
             logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
             self.line.gone(key)
             return await self._object_to(key, error, memory)
+        self.metrics.looked(Result.DONE)
+        return after
 
     async def _look(self, key: Key, memory: _Memory) -> float | None:
         memory.sampling = memory.sampling or await self._read(key)
@@ -154,7 +165,8 @@ class Controller:
 
     async def _carry_out(self, key: Key, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
         for action in decision.actions:
-            said = sentence(action, sampling.status)
+            before = sampling.status
+            said = sentence(action, before)
             try:
                 memory.sampling = sampling = await self._work.carry_out(sampling, action)
             except NotYet:
@@ -165,6 +177,7 @@ class Controller:
                 continue
             if isinstance(action, WriteStatus):
                 self.line.read(sampling)
+                self.metrics.wrote(before, action.status)
             _remember(memory, action, self._now())
             if said:
                 logger.info("%s: %s", key, said)
@@ -187,6 +200,7 @@ class Controller:
                 await self._work.delete_cluster(key.namespace, cluster.name, cluster.uid)
                 logger.info("%s: gone, and so is its cluster %s", key, cluster.name)
         self.line.gone(key)
+        self.metrics.census.gone(key)
         del self._memories[key]
 
     async def _read(self, key: Key) -> DDPMSampling | None:

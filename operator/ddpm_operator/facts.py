@@ -9,6 +9,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from ddpm_operator.api import KEPT, ConditionType, Phase
 from ddpm_operator.naming import ATTEMPT, SAMPLING, SAMPLING_UID
 from ddpm_operator.observed import Cluster, Container, OutputClaim, Pod, Running, Terminated, Waiting
 
@@ -16,6 +17,7 @@ _CLUSTER_OF_POD = "ray.io/cluster"
 _ROLE_OF_POD = "ray.io/node-type"
 # KubeRay finishes what it has begun: a cluster that is let in again has no pods before it has lost those it had.
 _NO_PODS = ("RayClusterSuspending", "RayClusterSuspended")
+_PHASES = {phase.value: phase for phase in Phase}
 _ROLES: dict[str, Literal["head", "worker"]] = {"head": "head", "worker": "worker"}
 
 Fact = TypeVar("Fact", Cluster, Pod)
@@ -102,6 +104,33 @@ class _Conditions(_Part):
     def holds(self, kind: str) -> bool:
         found = self.get(kind)
         return found is not None and found.status == "True"
+
+
+class _SamplingStatus(_Conditions):
+    phase: str = ""
+
+
+class Sampling(_Part):
+    """A DDPMSampling as far as it is counted: of whatever version its CRD is."""
+
+    metadata: ObjectMeta
+    status: _SamplingStatus = _SamplingStatus()
+
+    @property
+    def key(self) -> Key:
+        """The sampling itself."""
+        return Key(self.metadata.namespace, self.metadata.name, self.metadata.uid)
+
+    @property
+    def phase(self) -> Phase:
+        """One that is not known is Pending, as one that was not looked at yet."""
+        return _PHASES.get(self.status.phase, Phase.PENDING)
+
+    @property
+    def keeps_cluster(self) -> bool:
+        """It has ended, and its RayCluster is kept for a look into the failure."""
+        cleaned_up = self.status.get(ConditionType.CLEANED_UP)
+        return cleaned_up is not None and cleaned_up.reason == KEPT
 
 
 class _ClusterSpec(_Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -14,6 +14,8 @@ from ddpm_operator.kube_answer import APPLY, JSON, Document, Method, Refusal, he
 
 _LONGEST = aiohttp.ClientTimeout(total=20)
 _CONTINUE_AT = 500
+
+Counted = Callable[[Method, int], object]
 
 
 class ApiError(Exception):
@@ -39,10 +41,12 @@ class KubeApi:
 
     Args:
         client: connected as `connected` does it.
+        counted: is told of every request, and of the status of HTTP that came of it; 0 if there was no answer.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, counted: Counted = lambda method, status: None) -> None:
         self._client = client
+        self._counted = counted
 
     async def get(self, path: str) -> Document:
         """Reads one object.
@@ -108,9 +112,12 @@ class KubeApi:
             response = await self._client.call_api(*request, _request_timeout=_LONGEST)
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
+            self._counted(method, 0)
             raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST.total} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
+            self._counted(method, 0)
             raise ApiError(0, "Unreachable", str(error)) from error
+        self._counted(method, response.status)
         answer = read(response.status, text)
         if isinstance(answer, Refusal):
             raise ApiError(*answer)
@@ -118,7 +125,7 @@ class KubeApi:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[KubeApi]:
+async def connected(counted: Counted) -> AsyncIterator[KubeApi]:
     """The API server of the pod's ServiceAccount; outside a pod, the one that kubectl talks to."""
     configuration = Configuration()
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
@@ -126,4 +133,4 @@ async def connected() -> AsyncIterator[KubeApi]:
     else:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     async with ApiClient(configuration) as client:
-        yield KubeApi(client)
+        yield KubeApi(client, counted)

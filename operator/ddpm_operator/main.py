@@ -10,12 +10,14 @@ import sys
 import time
 
 import kopf
+import prometheus_client
 
 from ddpm_operator.api import GROUP, PLURAL, VERSION
 from ddpm_operator.cluster import ClusterWork
 from ddpm_operator.controller import Controller
-from ddpm_operator.facts import Key, ObjectMeta, RayCluster, RayPod
+from ddpm_operator.facts import Key, RayCluster, RayPod, Sampling
 from ddpm_operator.kube_api import ApiError, connected
+from ddpm_operator.metrics import Metrics
 from ddpm_operator.observed import Cluster, Pod
 from ddpm_operator.operator_key import KeyUnusable, operator_key
 from ddpm_operator.ray_jobs import RayHead, new_session
@@ -67,12 +69,14 @@ def watches(
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def sampling(body: kopf.Body, type: str | None, **_: object) -> None:
-        meta = ObjectMeta.model_validate(dict(body.metadata))
-        key = Key(meta.namespace, meta.name, meta.uid)
-        if type != "DELETED":
+        seen = Sampling.model_validate(dict(body))
+        if type == "DELETED":
+            controller.metrics.census.gone(seen.key)
+        else:
+            controller.metrics.census.saw(seen)
             controller.line.heard(dict(body))
-        if not controller.has_written(key, str(meta.resource_version)):
-            queue.ask(key, SETTLE)
+        if not controller.has_written(seen.key, str(seen.metadata.resource_version)):
+            queue.ask(seen.key, SETTLE)
 
     @kopf.on.event("ray.io", "v1", "rayclusters", registry=registry)
     async def cluster(body: kopf.Body, type: str | None, **_: object) -> None:
@@ -99,7 +103,8 @@ def watches(
 async def look(controller: Controller, queue: WorkQueue, key: Key) -> float | None:
     """One look, after which it may be the turn of others."""
     try:
-        return await controller.look(key)
+        with controller.metrics.look():
+            return await controller.look(key)
     finally:
         for other in controller.line.called():
             queue.ask(other)
@@ -113,10 +118,15 @@ async def run(settings: Settings) -> None:
         KeyUnusable: if the operator's key is broken.
         StandsStill: if there is nothing that it may watch.
     """
-    async with connected() as api, new_session() as session:
+    clusters: Seen[Cluster] = Seen()
+    pods: Seen[Pod] = Seen()
+    metrics = Metrics(clusters.owners)
+    async with (
+        connected(metrics.requested) as api,
+        new_session() as session,
+        metrics.served(settings.metrics_host),
+    ):
         key = await operator_key(api, settings.pods.namespace, settings.key_secret)
-        clusters: Seen[Cluster] = Seen()
-        pods: Seen[Pod] = Seen()
         work = ClusterWork(
             api=api,
             clusters=clusters,
@@ -126,8 +136,8 @@ async def run(settings: Settings) -> None:
             find_head=functools.partial(RayHead.of_pod, session),
         )
         clock = SteadyClock(time.time, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
-        controller = Controller(api, work, clusters, pods, settings.worker, settings.limits, clock.now)
-        queue = WorkQueue(lambda key: look(controller, queue, key), LOOKS_AT_ONCE)
+        controller = Controller(api, work, clusters, pods, settings.worker, metrics, settings.limits, clock.now)
+        queue = WorkQueue(lambda key: look(controller, queue, key), LOOKS_AT_ONCE, metrics.waited)
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.
         for found in await resync.once():
@@ -164,6 +174,8 @@ def main() -> int:
     # They would say of every event that it was told, and of every probe that it was answered.
     for name in ("kopf", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # When each series began: as many lines again, which nothing here needs.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(run(Settings.from_environment(os.environ)))
     except (SettingsFault, KeyUnusable, ApiError, StandsStill) as error:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ddpm_operator.actions import Action, Decision, DeleteCluster, DeleteSampling, WriteStatus
-from ddpm_operator.api import ConditionType, DDPMSampling, FailureReason, Phase, Spec, Status
+from ddpm_operator.api import KEPT, ConditionType, DDPMSampling, FailureReason, Phase, Spec, Status
 from ddpm_operator.api.status import Result
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.lifecycle import clocks
@@ -213,7 +213,7 @@ def _cleaned_up(observed: Observed, step: Step) -> Step:
     if used:
         reason, message = "InUse", f"The RayCluster {used} is in use."
     elif keeping and until:
-        reason, look = "Kept", until
+        reason, look = KEPT, until
         message = f"The RayCluster {keeping[0].name} is kept until {until:%H:%M:%S} UTC, to look into the failure."
     elif observed.clusters or observed.pods:
         reason, message, look = "Deleting", "What is left of the cluster goes away.", draft.now + _NET

@@ -26,6 +26,7 @@ class Settings:
         worker: for samplings that name no image.
         namespaces: those that are watched; empty for all.
         limits: what samplings may name, and how many may be at work.
+        metrics_host: the address at which they are served: the pod's own only, or all.
         templates: a folder with an administrator's replacements, if there are any.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     worker: WorkerImage
     namespaces: tuple[str, ...]
     limits: Limits
+    metrics_host: str
     templates: Path | None
 
     @classmethod
@@ -56,6 +58,7 @@ class Settings:
                 at_once=_number(environment, "AT_ONCE"),
                 at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),
             ),
+            metrics_host=_text(environment, "METRICS_HOST"),
             templates=Path(templates) if templates else None,
         )
 

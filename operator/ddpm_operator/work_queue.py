@@ -22,10 +22,12 @@ class WorkQueue:
         look: looks at one sampling and returns after how many seconds to do so again; None: when asked. If it
             raises, that is an error of the operator: it is logged, and tried again ever later.
         at_once: looks at the same time, at most.
+        waited: is told of every look how many seconds it was due before it found a place.
     """
 
-    def __init__(self, look: Look, at_once: int) -> None:
+    def __init__(self, look: Look, at_once: int, waited: Callable[[float], object] = lambda seconds: None) -> None:
         self._look = look
+        self._waited = waited
         self._free = asyncio.Semaphore(at_once)
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._tasks: dict[Key, asyncio.Task[float | None]] = {}
@@ -72,6 +74,7 @@ class WorkQueue:
 
     async def _one_look(self, key: Key) -> float | None:
         async with self._free:
+            self._waited(asyncio.get_running_loop().time() - self._started[key])
             return await self._look(key)
 
     def _end(self, key: Key, task: asyncio.Task[float | None]) -> None:

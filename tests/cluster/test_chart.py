@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
+from ddpm_operator.api import ConditionType, FailureReason
+from ddpm_operator.metrics import PORT, Metrics, Result
 from tests.cluster.kube import Cluster, Manifest, Namespace
-from tests.cluster.operator_release import NAMESPACE, RELEASE, Operator
+from tests.cluster.operator_release import CRD, NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
+from tests.policies import End, reaches
 
 pytestmark = pytest.mark.xdist_group("chart")
 
@@ -69,8 +75,40 @@ VALUES: dict[str, dict[str, Any]] = {
         "podAnnotations": {"note": 'with "quotes", and: colons'},
         "podLabels": {"team": "research"},
     },
+    "metrics": {"metrics": {"enabled": True, "from": []}},
+    "alerts": {
+        "metrics": {
+            "enabled": True,
+            "serviceMonitor": {"enabled": True, "interval": "1m", "labels": {"release": "prometheus"}},
+            "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        }
+    },
     "other resources": {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "2", "memory": "1Gi"}}},
 }
+
+
+# The Prometheus operator's CRDs, and what Go says of the module that they are in.
+PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+PROMETHEUS_SUM = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
+
+
+@pytest.fixture(scope="module")
+def prometheus(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cluster that knows ServiceMonitors and PrometheusRules. Where it does anyway, they are left alone."""
+    download = ["go", "mod", "download", "-json", PROMETHEUS]
+    said = subprocess.run(download, cwd=tmp_path_factory.mktemp("go"), stdout=subprocess.PIPE, check=True).stdout
+    module = json.loads(said)
+    assert module["Sum"] == PROMETHEUS_SUM
+    folder = Path(module["Dir"]) / "example" / "prometheus-operator-crd"
+    known = operator.kubectl_says("get", "crd", "-o", "name")
+    lacking = [it for it in ("servicemonitors", "prometheusrules") if f"/{it}.monitoring.coreos.com" not in known]
+    files = [f"--filename={folder / f'monitoring.coreos.com_{it}.yaml'}" for it in lacking]
+    if files:
+        operator.kubectl_says("apply", "--server-side", *files)
+        operator.kubectl_says("wait", "--for=condition=Established", "--timeout=60s", *files)
+    yield
+    if files:
+        operator.kubectl_says("delete", *files)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +130,7 @@ def test_the_chart_is_in_order(operator: Operator) -> None:
     assert "0 chart(s) failed" in operator.helm_says("lint", "--strict", str(operator.chart))
 
 
+@pytest.mark.usefixtures("prometheus")
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 def test_the_api_server_takes_all_that_the_chart_makes(
     operator: Operator, shared: Namespace, values: dict[str, Any], tmp_path: Path
@@ -110,6 +149,62 @@ def test_the_api_server_takes_all_that_the_chart_makes(
     said = operator.kubectl_says(*apply, given=yaml.safe_dump_all(documents))
     assert said.count("serverside-applied (server dry run)") == len(documents), said
     assert "Warning" not in said
+
+
+def test_the_alerts_are_read_by_prometheus_and_ask_for_what_the_operator_tells(
+    operator: Operator, shared: Namespace, tmp_path: Path
+) -> None:
+    documents = rendered(operator, shared, VALUES["alerts"], tmp_path)
+    (rule,) = [one for one in documents if one["kind"] == "PrometheusRule"]
+    (service,) = [one for one in documents if one["kind"] == "Service"]
+    alerts = {one["alert"]: one["expr"] for group in rule["spec"]["groups"] for one in group["rules"]}
+    assert len(alerts) >= 4
+    told = {sample.name for family in Metrics(set).registry.collect() for sample in family.samples}
+    words = {*FailureReason, *Result, ConditionType.COMPLETE}
+    for expression in alerts.values():
+        promql_parser.parse(expression)
+        assert set(re.findall(r"\bddpm_\w+", expression)) <= told
+        named = re.findall(r'(?:reason|result)[!=]~"([^"]*)"', expression)
+        assert {word for one in named for word in one.split("|")} <= words
+        job, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
+        assert expression.count(f'job="{job}", namespace="{namespace}"') == expression.count("{")
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"), [("metrics", {"monitoring", "elsewhere"}), ("alerts", {"monitoring"}), ("nothing", set())]
+)
+def test_who_may_read_the_metrics_is_whom_the_values_name(
+    operator: Operator, shared: Namespace, name: str, reached: set[str], tmp_path: Path
+) -> None:
+    documents = rendered(operator, shared, VALUES[name], tmp_path)
+    (policy,) = [one for one in documents if one["kind"] == "NetworkPolicy"]
+    (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    of_operator = End("10.0.0.1", shared.name, labels)
+    ends = {it: End("10.0.0.2", it, {}, {"kubernetes.io/metadata.name": it}) for it in ("monitoring", "elsewhere")}
+    assert {it for it, end in ends.items() if reaches([policy], end, of_operator, PORT)} == reached
+    assert not any(reaches([policy], end, of_operator, 8080) for end in ends.values())
+    (host,) = [
+        it["value"]
+        for it in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        if it["name"] == "METRICS_HOST"
+    ]
+    assert host == ("0.0.0.0" if reached else "127.0.0.1")  # noqa: S104 - it is what is asked for
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.enabled needs metrics.enabled"),
+        (
+            "metrics.enabled=true,metrics.prometheusRule.enabled=true",
+            "metrics.prometheusRule.enabled needs metrics.serviceMonitor.enabled",
+        ),
+    ],
+)
+def test_what_prometheus_could_not_use_is_refused(operator: Operator, values: str, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        operator.helm_says("template", RELEASE, str(operator.chart), "--set", values, "--kube-version", "1.30.0")
 
 
 @pytest.mark.parametrize("values", [VALUES["namespaces"], VALUES["other namespaces"]], ids=["its own", "others"])
@@ -146,6 +241,7 @@ def test_an_operator_of_some_namespaces_has_rights_there_only(
         ("allowed.image={worker}", "image"),
         ("networkPolicy.apiServerPorts={}", "apiServerPorts"),
         ("replica=1", "replica"),
+        ("metrics.serviceMonitor.interval=often", "interval"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, says: str) -> None:
@@ -173,6 +269,13 @@ def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Pa
     notes.write_text(notes.read_text().replace("ray.io/v1/RayCluster", "ray.io/v99/RayCluster"))
     without = operator.helm_says("upgrade", RELEASE, str(chart), *place)
     assert "KubeRay IS NOT INSTALLED HERE: until it is, in version 1.6 or newer" in without
+
+    shutil.copy(operator.chart / "templates" / "NOTES.txt", notes)
+    # As if its CRD were of before tokens: this one knows of none.
+    notes.write_text(notes.read_text().replace('"rayclusters.ray.io"', f'"{CRD}"'))
+    too_old = operator.helm_says("upgrade", RELEASE, str(chart), *place)
+    assert "KubeRay IS TOO OLD HERE: it knows no tokens" in too_old
+    assert "until 1.6 or newer is installed, CRDs included" in too_old
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:

@@ -20,6 +20,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{ include "ddpm-ray.name" . }}-templates
 {{- end }}
 
+{{- define "ddpm-ray.metrics" -}}
+{{ include "ddpm-ray.name" . }}-metrics
+{{- end }}
+
 {{- define "ddpm-ray.key" -}}
 {{ include "ddpm-ray.name" . }}-key
 {{- end }}

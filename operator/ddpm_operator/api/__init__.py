@@ -4,13 +4,14 @@ The CRD is generated from these types (`python -m ddpm_operator.crd`), so that t
 shared by the operator and its clients.
 """
 
-from ddpm_operator.api.reasons import ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.api.reasons import KEPT, ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.api.resource import GROUP, KIND, PLURAL, VERSION, DDPMSampling, Metadata
 from ddpm_operator.api.spec import Claim, Spec
 from ddpm_operator.api.status import Condition, Failure, Plan, Progress, Status
 
 __all__ = [
     "GROUP",
+    "KEPT",
     "KIND",
     "PLURAL",
     "VERSION",

@@ -178,8 +178,10 @@ class LocalReference(Model):
 
 FOREIGN_KEYS = KeysAvoid(
     "keys of ray.io, ddpm-ray.io, kueue.x-k8s.io and app.kubernetes.io belong to the operator, "
-    "and a pod's AppArmor and seccomp annotations are not for users",
+    "and a pod's AppArmor, seccomp and Multus annotations are not for users",
     r"(?:ray\.io|(?:[^/]*\.)?ddpm-ray\.io|kueue\.x-k8s\.io|app\.kubernetes\.io"
+    # By these Multus gives a pod further networks, which no NetworkPolicy of Kubernetes knows of.
+    r"|k8s\.v1\.cni\.cncf\.io|v1\.multus-cni\.io"
     r"|(?:container\.)?(?:apparmor\.security\.beta|seccomp\.security\.alpha)\.kubernetes\.io)/.*",
 )
 

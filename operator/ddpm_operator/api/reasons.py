@@ -30,6 +30,10 @@ class ConditionType(StrEnum):
     QUALITY_PASSED = "QualityPassed"
 
 
+# The reason of CleanedUp while a failure's RayCluster is kept for a look at it.
+KEPT = "Kept"
+
+
 class FailureReason(StrEnum):
     """Why a sampling failed; each with what to do about it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ddpm_operator.api import Spec
+from ddpm_operator.metrics import PORT as METRICS_PORT
 from ddpm_operator.naming import MANAGED_BY, MANAGER
 from ddpm_operator.ray_jobs import JOBS_PORT
 from ddpm_operator.render import PROGRESS_PORT
@@ -62,8 +63,15 @@ def test_the_templates_that_can_be_replaced_are_those_there_are() -> None:
 
 def test_the_operator_may_reach_the_ports_it_asks_at() -> None:
     policy = template("networkpolicy.yaml")
-    assert re.findall(r"port: (\d+), protocol: TCP", policy) == ["53", str(JOBS_PORT), str(PROGRESS_PORT)]
+    ingress, _, egress = policy.partition("egress:")
+    assert re.findall(r"port: (\d+), protocol: TCP", egress) == ["53", str(JOBS_PORT), str(PROGRESS_PORT)]
+    assert re.findall(r"port: (\d+), protocol: TCP", ingress) == [str(METRICS_PORT)]
     assert f"{MANAGED_BY}: {MANAGER}" in policy
+
+
+def test_prometheus_asks_at_the_port_where_the_metrics_are() -> None:
+    assert f"{{name: metrics, containerPort: {METRICS_PORT}}}" in template("deployment.yaml")
+    assert f"port: {METRICS_PORT}, targetPort: metrics" in template("metrics.yaml")
 
 
 def test_the_chart_makes_a_sampling_that_the_operators_types_take() -> None:

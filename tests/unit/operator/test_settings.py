@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "ALLOWED_URI_SCHEMES": '["builtin", "s3"]',
     "AT_ONCE": "4",
     "AT_ONCE_PER_NAMESPACE": "0",
+    "METRICS_HOST": "127.0.0.1",
     "TEMPLATES": "/etc/templates",
 }
 
@@ -40,6 +41,7 @@ def test_the_charts_variables_are_read() -> None:
             at_once=4,
             at_once_per_namespace=None,
         ),
+        metrics_host="127.0.0.1",
         templates=Path("/etc/templates"),
     )
 

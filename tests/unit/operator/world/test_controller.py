@@ -18,6 +18,7 @@ from ddpm_operator.controller import Controller
 from ddpm_operator.facts import Key, RayCluster, RayPod
 from ddpm_operator.kube_api import KubeApi
 from ddpm_operator.limits import UNLIMITED, Limits
+from ddpm_operator.metrics import Metrics
 from ddpm_operator.observed import Cluster, Pod, WorkerImage
 from ddpm_operator.ray_jobs import RayHead, new_session
 from ddpm_operator.render import OperatorPods
@@ -83,7 +84,9 @@ class Operator:
         pods = OperatorPods("ddpm-ray", {"app": "operator"})
         work = ClusterWork(api, self.clusters, templates, bytes(32), pods, find_head)
         image = WorkerImage("worker:1", "2.60.0")
-        self.controller = Controller(api, work, self.clusters, self.pods, image, limits)
+        self.controller = Controller(
+            api, work, self.clusters, self.pods, image, Metrics(self.clusters.owners), limits
+        )
 
     def hears(self) -> None:
         """Its watches have caught up."""
