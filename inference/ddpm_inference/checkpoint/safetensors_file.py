@@ -83,7 +83,8 @@ def decode(data: bytes) -> tuple[Weights, Metadata | None]:
 
 
 def _metadata(header: bytes) -> Metadata | None:
-    text = json.loads(header).get("__metadata__", {}).get(METADATA_KEY)
+    entries = json.loads(header).get("__metadata__") or {}  # null is as good as none
+    text = entries.get(METADATA_KEY)
     if text is None:
         return None
     try:

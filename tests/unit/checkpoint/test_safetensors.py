@@ -112,6 +112,15 @@ def test_a_schedule_that_the_checkpoint_does_not_say_is_noted(
     assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: not said"]
 
 
+def test_metadata_that_is_null_is_none(weights: Weights) -> None:
+    file = encode(weights, None)
+    length = int.from_bytes(file[:8], "little")
+    header = {"__metadata__": None} | json.loads(file[8 : 8 + length])
+    checkpoint = load(by_hand(header, file[8 + length :]), ModelRequest(uri="x", img_size=8))
+    assert checkpoint.weights.keys() == weights.keys()
+    assert checkpoint.trained is None
+
+
 def test_without_metadata_the_architecture_is_read_off_the_weights(weights: Weights) -> None:
     checkpoint = load(encode(weights, None), ModelRequest(uri="x", img_size=8))
     assert checkpoint.spec == ModelSpec(
