@@ -16,17 +16,17 @@ debian_base() {
   fi
   [ -n "$mirror" ] ||
     refuse "apt names no Debian mirror for '$suite'" "This way is for Debian. Elsewhere name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
-  key=$(echo "$suite $packages $(uname -m) $(declare -f strip_base)" | sha256sum)
+  key=$(echo "$suite $packages $(uname -m) $(declare -f mend_base strip_base)" | sha256sum)
   name=localhost/ddpm-ray-base:$suite-${key:0:12}
   pod image exists "$name" || step "made the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
   echo "$name"
 }
 
-# apt_mirror SUITE: the Debian mirror that apt has this suite from.
+# apt_mirror SUITE [ARCHIVE]: the Debian mirror that apt has this suite of the archive, debian or debian-security, from.
 apt_mirror() {
   # shellcheck disable=SC2016 # apt's own variables
   { apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null || true; } |
-    awk -v suite="$1" '$2 == suite && $1 ~ "/debian/?$" {print $1; exit}'
+    awk -v suite="$1" -v end="/${2:-debian}/?$" '$2 == suite && $1 ~ end {print $1; exit}'
 }
 
 make_base() {
@@ -35,12 +35,29 @@ make_base() {
   mkdir -p "$root" "$debs"
   debootstrap --variant=minbase --cache-dir="$debs" --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2 && return 1; }
+  mend_base "$root" "$suite" "$mirror"
   strip_base "$root"
   tar -C "$root" -c . | pod import --quiet - "$name" >/dev/null
   rm -rf "$root"
 }
 
-# What no pod reads; and the mirror's address, which is this machine's own affair.
+# mend_base ROOT SUITE MIRROR: what was mended in Debian since the suite's last point release.
+mend_base() {
+  local root=$1 suite=$2 mirror=$3 security
+  security=$(apt_mirror "$suite-security" debian-security)
+  [ -n "$security" ] || say "apt knows no $suite-security here: the base lacks Debian's latest security updates"
+  printf 'deb %s %s main\n' "$mirror" "$suite" "$mirror" "$suite-updates" ${security:+"$security" "$suite-security"} \
+    >"$root/etc/apt/sources.list"
+  cp /etc/resolv.conf /etc/hosts "$root/etc/"
+  {
+    chroot "$root" apt-get update -q
+    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get upgrade -qy
+  } >>"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2 && return 1; }
+  rm "$root/etc/resolv.conf" "$root/etc/hosts"
+}
+
+# What no pod reads, but not the licences; and the mirror's address, which is this machine's own affair.
 strip_base() {
-  rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,man,locale,info}/* "$1"/etc/apt/sources.list
+  rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{man,locale,info}/* "$1"/etc/apt/sources.list
+  find "$1/usr/share/doc" ! -type d ! -name copyright -delete
 }
