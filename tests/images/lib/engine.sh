@@ -38,11 +38,27 @@ run_build() {
     DOCKER_BUILDKIT=1 docker build "$@"
     return
   fi
-  # podman lowers its own process limit to pid_max; a container's may not be higher.
+  pod_limits
+  pod build --network host "${limits[@]}" "$@"
+}
+
+# pod_limits: sets `limits` to what this process may pass on. podman lowers its own process limit to pid_max; a
+# container's may not be higher.
+pod_limits() {
   local files processes pids
   files=$(ulimit -Hn) processes=$(ulimit -Hu) pids=$(</proc/sys/kernel/pid_max)
   [ "$processes" != unlimited ] && [ "$processes" -lt "$pids" ] || processes=$pids
-  pod build --network host --ulimit "nofile=$files:$files" --ulimit "nproc=$processes:$processes" "$@"
+  limits=(--ulimit "nofile=$files:$files" --ulimit "nproc=$processes:$processes")
+}
+
+# engine_run IMAGE COMMAND…: in a container without network, with this standard input.
+engine_run() {
+  if [ "$engine" = docker ]; then
+    docker run --rm --interactive --network none "$@"
+  else
+    pod_limits
+    pod run --rm --interactive --network none "${limits[@]}" "$@"
+  fi
 }
 
 engine_has() {
