@@ -29,7 +29,7 @@ class NotLocked(Exception):
 
 
 def locked(lock: str) -> dict[str, dict[str, list[str]]]:
-    """name -> version, of which Pythons may have their own -> the hashes of all files that may be installed for it."""
+    """name -> version, of which each Python may have its own -> the hashes of the files that may be installed."""
     found = list(PINNED.finditer(lock))
     ends = [*(match.start() for match in found[1:]), len(lock)]
     pins: dict[str, dict[str, list[str]]] = {}
@@ -113,7 +113,7 @@ def objections(document: str) -> str | None:
     from cyclonedx.validation.json import JsonStrictValidator
 
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(document)
-    return None if error is None else str(error)
+    return None if error is None else str(error).partition("\n")[0]
 
 
 def main(arguments: list[str]) -> int:
