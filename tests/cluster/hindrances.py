@@ -1,0 +1,52 @@
+"""What stands in a sampling's way for a time: a Deployment that is scaled to nothing, a pod that cannot go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.cluster.kube import Cluster, Manifest, Namespace
+
+SEEN_WITHIN = 60.0
+_MERGE = "application/merge-patch+json"
+_FINALIZER = "ddpm-ray.io/held-by-a-test"
+
+
+@contextmanager
+def without(cluster: Cluster, deployment: str) -> Iterator[Manifest]:
+    """The one Deployment of this name, wherever it is, has no pods for the time of the block, which gets it."""
+    deployments = cluster.resource("apps/v1", "Deployment")
+    (found,) = deployments.get(field_selector=f"metadata.name={deployment}").to_dict()["items"]
+    home = Namespace(cluster, found["metadata"]["namespace"])
+    labels = found["spec"]["selector"]["matchLabels"]
+
+    def scale(replicas: int) -> None:
+        body = {"spec": {"replicas": replicas}}
+        deployments.patch(name=deployment, namespace=home.name, body=body, content_type=_MERGE)
+
+    def ready(seen: Manifest) -> bool:
+        return bool(seen.get("status", {}).get("readyReplicas"))
+
+    scale(0)
+    try:
+        home.wait_for_none("v1", "Pod", SEEN_WITHIN, ",".join(f"{name}={value}" for name, value in labels.items()))
+        yield found
+    finally:
+        scale(found["spec"]["replicas"])
+        home.wait("apps/v1", "Deployment", deployment, ready, SEEN_WITHIN, f"{deployment} to be back")
+
+
+@contextmanager
+def held(namespace: Namespace, pod: str) -> Iterator[None]:
+    """A pod that is deleted within the block stays until its end."""
+    pods = namespace.cluster.resource("v1", "Pod")
+
+    def finalizers(names: list[str]) -> None:
+        body = {"metadata": {"finalizers": names}}
+        pods.patch(name=pod, namespace=namespace.name, body=body, content_type=_MERGE)
+
+    finalizers([_FINALIZER])
+    try:
+        yield
+    finally:
+        finalizers([])
