@@ -96,14 +96,15 @@ def test_two_at_once_one_of_them_to_s3(
     assert run_python(namespace, worker_image, DIGESTS, uri, env_from="s3") == [local_samples(16, tmp_path)]
 
 
-def test_samples_may_grow_while_it_runs_and_when_it_is_done(
-    namespace: Namespace, worker_image: str, tmp_path: Path
+def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_when_it_is_done(
+    namespace: Namespace, operator: Operator, worker_image: str
 ) -> None:
     spec = SMALL | {"samples": 96, "sampler": {"name": "ddpm", "steps": 200}}
     sampling = Sampling.apply(namespace, "digits", spec)
     sampling.wait_for("Running")
     Sampling.apply(namespace, "digits", spec | {"samples": 128})
-    sampling.wait_until_complete(128)
+    operator.kill()
+    assert sampling.wait_until_complete(128)["status"]["attempt"] == 1
     Sampling.apply(namespace, "digits", spec | {"samples": 160})
     status = sampling.wait_until_complete(160)["status"]
     assert status["progress"]["done"] == 160
@@ -122,26 +123,17 @@ def test_a_sampling_that_is_deleted_leaves_nothing(namespace: Namespace, conditi
     namespace.wait_for_none("v1", "PersistentVolumeClaim", 60)
 
 
-def test_a_finished_sampling_is_deleted_when_its_time_is_up(namespace: Namespace) -> None:
+def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_had_its_time(
+    namespace: Namespace, operator: Operator
+) -> None:
     sampling = Sampling.apply(namespace, "digits", SMALL | {"output": KEPT_CLAIM, "ttlSecondsAfterFinished": 5})
-    sampling.wait_for("Complete")
+    sampling.wait_for("Accepted")
+    operator.kill()
+    status = sampling.wait_for("Complete")["status"]
+    assert (status["attempt"], status["progress"]["done"]) == (1, 16)
     sampling.wait_until_gone()
     nothing_is_left(namespace)
     assert namespace.get("v1", "PersistentVolumeClaim", "digits-output")["status"]["phase"] == "Bound"
-
-
-@pytest.mark.parametrize("condition", ["Accepted", "Running"])
-def test_an_operator_that_is_killed_goes_on_where_it_was(
-    namespace: Namespace, operator: Operator, condition: str
-) -> None:
-    sampling = Sampling.apply(
-        namespace, "digits", SMALL | {"samples": 64, "sampler": {"name": "ddpm", "steps": 200}}
-    )
-    sampling.wait_for(condition)
-    operator.kill()
-    status = sampling.wait_until_complete(64)["status"]
-    assert status["attempt"] == 1
-    nothing_is_left(namespace)
 
 
 def test_a_namespace_that_is_deleted_while_it_samples_goes(namespace: Namespace) -> None:

@@ -47,7 +47,7 @@ def by_role(pods: list[Manifest]) -> dict[str, list[Manifest]]:
     return roles
 
 
-def test_workers_without_the_claim_hand_their_shards_to_the_head_and_the_samples_are_the_local_ones(
+def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
     bucket = f"ddpm-test-{secrets.token_hex(4)}"
@@ -62,13 +62,18 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_the_samples
         "credentialsSecretRef": {"name": "s3"},
     }
     sampling = Sampling.apply(namespace, "digits", spec)
-    sampling.wait_for("Running")
+    sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
     pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
     assert [len(pods["head"]), len(pods["worker"])] == [1, 2]
     assert [claims(pod) for pod in (*pods["head"], *pods["worker"])] == [["digits-output"], [], []]
+    for worker in pods["worker"]:
+        namespace.cluster.core.delete_namespaced_pod(
+            worker["metadata"]["name"], namespace.name, grace_period_seconds=0
+        )
 
     status = sampling.wait_until_complete(96)["status"]
     assert (status["plan"]["workers"], status["plan"]["shards"]) == (2, 3)
+    assert (status["attempt"], status.get("failedAttempts", 0)) == (1, 0)
     nothing_is_left(namespace)
     found = run_python(
         namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
