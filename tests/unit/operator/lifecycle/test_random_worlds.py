@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ddpm_operator.actions import Action, WritePreview, WriteStatus
 from ddpm_operator.api import ConditionType, EventReason
-from ddpm_operator.observed import Fault, FaultKind, Pod
+from ddpm_operator.observed import Cluster, Fault, FaultKind, Pod
 from tests.unit.operator.lifecycle.world import World
 
 TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
@@ -68,7 +68,8 @@ class Chaos:
     def __init__(self, draw: st.DataObject, spec: dict[str, object]) -> None:
         self._draw = draw
         self.world = World.of(**spec)
-        self._late: list[dict[str, Pod]] = [{}]
+        self._late_pods: list[dict[str, Pod]] = [{}]
+        self._late_clusters: list[dict[str, Cluster]] = [{}]
 
     def go(self, steps: int) -> None:
         for _ in range(steps):
@@ -80,7 +81,8 @@ class Chaos:
             case "well":
                 for _ in range(self._draw.draw(st.integers(1, 15))):
                     world.step()
-                self._late.clear()  # the operator has seen all there is
+                self._late_pods.clear()  # the operator has seen all there is
+                self._late_clusters.clear()
             case "course":
                 self._move(COURSE)
             case "harm":
@@ -91,7 +93,8 @@ class Chaos:
                 self._user()
             case "look":
                 self._look()
-        self._late.append(dict(world.pods))
+        self._late_pods.append(dict(world.pods))
+        self._late_clusters.append(dict(world.clusters))
 
     def _move(self, moves: list[Callable[[World], object]]) -> None:
         self._draw.draw(st.sampled_from(moves))(self.world)
@@ -107,20 +110,22 @@ class Chaos:
                 self.world.edit(backoffLimit=min(100, spec.backoff_limit + 1))
 
     def _look(self) -> None:
-        # A cache is late, but never goes back behind what it has shown.
-        shown = self._draw.draw(st.integers(0, len(self._late) - 1))
-        self._late = self._late[shown:]
+        # A cache is late, each as late as it likes, but never goes back behind what it has shown.
+        self._late_pods = self._late_pods[self._draw.draw(st.integers(0, len(self._late_pods) - 1)) :]
+        self._late_clusters = self._late_clusters[self._draw.draw(st.integers(0, len(self._late_clusters) - 1)) :]
         world = self.world
         dies_after = self._draw.draw(st.none() | st.none() | st.integers(0, 6))
         world.dies_at = None if dies_after is None else len(world.carried) + dies_after
         between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *HARM, lambda _: self._user()]))
         refused = self._draw.draw(st.none() | st.none() | st.integers(0, 4))
         world.refuse = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
-        world.look(self._late[0], between=(lambda: between(world)) if between else None)
+        doubled = self._draw.draw(st.sampled_from([False, False, False, True]))
+        meanwhile = (lambda: between(world)) if between else None
+        world.look(self._late_pods[0], self._late_clusters[0], meanwhile, doubled)
         world.refuse = lambda _: None
         if dies_after is not None:
             world.dies_at = None
-            self._late = [dict(world.pods)]
+            self._late_pods, self._late_clusters = [dict(world.pods)], [dict(world.clusters)]
 
 
 def refusing(number: int | None, fault: Fault) -> Callable[[Action], Fault | None]:

@@ -17,6 +17,7 @@ from ddpm_operator.actions import (
     CreateCluster,
     CreateNetworkPolicy,
     CreateSecret,
+    Decision,
     DeleteCluster,
     DeleteSampling,
     EnsureClaim,
@@ -27,6 +28,7 @@ from ddpm_operator.actions import (
 )
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
 from ddpm_operator.facts import Key
+from ddpm_operator.lifecycle.clocks import STUCK_POD
 from ddpm_operator.line import Line
 from ddpm_operator.observed import (
     Answer,
@@ -90,6 +92,8 @@ class World:
         dies_at: the operator is killed, once, before it carries out one more than so many actions.
         answers_early: heads answer before the kubelet says that they are ready.
         due: when the operator looks again.
+        unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
+        shown: the pods of the present look.
     """
 
     sampling: DDPMSampling
@@ -117,6 +121,8 @@ class World:
     due: datetime | None = START
     made: int = 0
     gone: bool = False
+    unseen: set[str] = field(default_factory=set)
+    shown: dict[str, Pod] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
@@ -181,17 +187,17 @@ class World:
     def reasons(self) -> list[EventReason]:
         return [event.reason for event in self.told]
 
-    def observe(self, pods: dict[str, Pod] | None = None) -> Observed:
+    def observe(self, pods: dict[str, Pod] | None = None, clusters: dict[str, Cluster] | None = None) -> Observed:
         """One look.
 
         Args:
-            pods: as a cache that is late has them; else as they are.
+            pods, clusters: as caches that are late have them; else as they are.
         """
-        seen = self.pods if pods is None else pods
+        self.shown = seen = self.pods if pods is None else pods
         observed = Observed(
             sampling=self.sampling,
             image=IMAGE,
-            clusters=tuple(self.clusters.values()),
+            clusters=tuple(self._late(clusters or {})),
             pods=tuple(seen.values()),
             claim=self.claim,
             preview_tried=self.preview_tried,
@@ -201,6 +207,17 @@ class World:
         )
         head = observed.head_to_ask
         return replace(observed, driver=self._ask(head)) if head else observed
+
+    def _late(self, clusters: dict[str, Cluster]) -> list[Cluster]:
+        """What a late cache shows, with all that the operator did to clusters itself: that it knows."""
+        left = [it for name, it in clusters.items() if name not in self.clusters and it.uid not in self.unseen]
+        there = []
+        for name, real in self.clusters.items():
+            it = clusters.get(name, real)
+            known = it if it.uid == real.uid and it.uid not in self.unseen else real
+            own = {"has_secret": real.has_secret, "has_network_policy": real.has_network_policy}
+            there.append(replace(known, **own))
+        return [*left, *there]
 
     def _ask(self, head: Pod) -> Silent | Answer | None:
         real = self.pods.get(head.uid)
@@ -243,24 +260,36 @@ class World:
 
     # --- what the operator does ---
 
-    def look(self, pods: dict[str, Pod] | None = None, between: Callable[[], object] | None = None) -> None:
+    def look(
+        self,
+        pods: dict[str, Pod] | None = None,
+        clusters: dict[str, Cluster] | None = None,
+        between: Callable[[], object] | None = None,
+        doubled: bool = False,
+    ) -> None:
         """One look of the operator, and what it does about it.
 
         Args:
-            pods: see `observe`.
+            pods, clusters: see `observe`.
             between: something that happens after the look and before the first action.
+            doubled: another operator has read the same, and does the same after it.
         """
         if self.gone:
             return
         if self.line:
             self.line.read(self.sampling)
-        decision = reconcile(self.observe(pods), self.now)
+        decision = reconcile(self.observe(pods, clusters), self.now)
         if self.line:
             self.line.decided(self.key, decision)
         self.faults = ()
         self.due = None if decision.look_again is None else self.now + decision.look_again
         if between:
             between()
+        self._act(decision)
+        if doubled and not self.gone:
+            self._act(decision)
+
+    def _act(self, decision: Decision) -> None:
         for action in decision.actions:
             if len(self.carried) == self.dies_at:
                 self._die()
@@ -279,6 +308,9 @@ class World:
                 return
             self.carried.append(action)
             assert len(self.clusters) <= 1, f"two clusters at once: {list(self.clusters)}"
+
+    def _stuck(self, pod: Pod) -> bool:
+        return pod.deleted is not None and self.now - pod.deleted >= STUCK_POD
 
     def _die(self) -> None:
         """What the operator kept in its memory alone is lost; it starts again at once."""
@@ -306,6 +338,9 @@ class World:
             case CreateCluster(attempt):
                 if attempt.name not in self.clusters:
                     assert not self.clusters, f"{attempt.name} is made while {list(self.clusters)} is there"
+                    former = [it for it in self.shown.values() if it.attempt != attempt.number]
+                    old = [it.name for it in former if not self._stuck(it)]
+                    assert not old, f"{attempt.name} is made while {old} are there"
                     self.made += 1
                     self.clusters[attempt.name] = Cluster(
                         attempt.name, f"cluster-{self.made}", attempt.number, self.now
@@ -326,6 +361,7 @@ class World:
                 self.previews.append(png)
                 self.preview, self.preview_tried, self.preview_written = True, self.now, True
             case DeleteCluster(name, uid):
+                self.unseen.add(uid)
                 if name in self.clusters and self.clusters[name].uid == uid:
                     self.remove_cluster(name)
             case DeleteSampling(version):
