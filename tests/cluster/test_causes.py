@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.kube import Condition, Manifest, Namespace, has_condition
-from tests.cluster.manifests import claim, pod, secret
+from ddpm_operator.api import DDPMSampling
+from ddpm_operator.naming import cluster_name
+from tests.cluster.failures import ENDS_WITHIN, failed, ready_says, told
+from tests.cluster.kube import Condition, Manifest, Namespace, phase
+from tests.cluster.manifests import claim, pod, ray_cluster, secret
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
 
-ENDS_WITHIN = 300.0
 SEEN_WITHIN = 60.0
 # Long enough for what is shown at once to be seen before it ends a sampling.
 DEADLINE = 40
@@ -35,6 +36,20 @@ programs = {it: read(it, "cmdline").split(chr(0))[1:2] for it in os.listdir("/pr
 drivers = [it for it, program in programs.items() if program and program[0].endswith("/ddpm-sample")]
 [driver] = [it for it in drivers if read(it, "stat").rpartition(")")[2].split()[1] in drivers]
 os.kill(int(driver), 9)
+"""
+# Half a minute of work in one piece, so that each worker is met.
+A_SHARD = {"samples": 32, "sampler": {"name": "ddpm", "steps": 1000}}
+# As long as the pod is there.
+KILL_EVERY_WORKER = """
+import os, pathlib, signal, time
+while True:
+    time.sleep(0.05)
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if pathlib.Path("/proc", process, "cmdline").read_text().startswith("ray::Worker"):
+                os.kill(int(process), signal.SIGKILL)
+        except OSError:
+            pass
 """
 # How many shards the first and the last attempt had to draw, as their drivers' logs have it.
 SHARDS_IN_LOGS = """
@@ -129,39 +144,8 @@ DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
 }
 
 
-def failed(namespace: Namespace, name: str) -> dict[str, Any]:
-    """The status of a sampling, once it has failed and nothing is left of it."""
-
-    def ended(seen: Manifest) -> bool:
-        return has_condition("Failed")(seen) and has_condition("CleanedUp")(seen)
-
-    seen = namespace.wait(API, KIND, name, ended, ENDS_WITHIN, f"{name} to fail")
-    status: dict[str, Any] = seen["status"]
-    return status
-
-
-def ready_says(reason: str) -> Condition:
-    def says(seen: Manifest) -> bool:
-        conditions = seen.get("status", {}).get("conditions", [])
-        return any(it["type"] == "ClusterReady" and it["reason"] == reason for it in conditions)
-
-    return says
-
-
-def told(status: dict[str, Any], reason: str, where: str, what_to_do: str) -> None:
-    """The failure names all three, in the status and in the condition."""
-    failure = status["failure"]
-    assert (failure["reason"], status["phase"], status.get("attempt", 1)) == (reason, "Failed", 1), failure
-    assert where in failure["message"]
-    assert what_to_do in failure["hint"]
-    [condition] = [it for it in status["conditions"] if it["type"] == "Failed"]
-    assert condition["reason"] == reason
-    assert condition["message"] == f"{failure['message']} {failure['hint']}"
-    assert len(failure.get("logTail", "").encode()) <= 2048
-
-
 def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(namespace: Namespace) -> None:
-    for name, (wrong, *_) in {**NEVER_BEGIN, **WAIT}.items():
+    for name, (wrong, *_) in (NEVER_BEGIN | WAIT).items():
         deadline = {"startupDeadlineSeconds": DEADLINE if name in WAIT else 600}
         Sampling.apply(namespace, name, ONE_TRY | deadline | wrong)
     for name, (_, reason, *_) in WAIT.items():
@@ -176,13 +160,18 @@ def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(name
     nothing_is_left(namespace)
 
 
-def test_pods_that_admission_refuses_end_it_at_once(namespace: Namespace) -> None:
-    limits = [{"type": "Container", "max": {"memory": "1Gi"}}]
-    namespace.apply(
-        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": limits}}
-    )
-    Sampling.apply(namespace, "large", ONE_TRY)
-    told(failed(namespace, "large"), "PodRejected", "maximum memory usage per Container is 1Gi", "LimitRange")
+def test_a_name_that_another_object_has_is_never_taken_from_it(namespace: Namespace, worker_image: str) -> None:
+    later = Sampling.apply(namespace, "digits", ONE_TRY | {"suspend": True})
+    seen = later.wait_for("Suspended")
+    name = cluster_name(DDPMSampling.from_document(seen).metadata, 1)
+    foreign = ray_cluster(name, worker_image)
+    foreign["spec"]["suspend"] = True
+    namespace.apply(foreign)
+    Sampling.apply(namespace, "digits", ONE_TRY | {"suspend": False})
+    where = f"a RayCluster of the name {name} is there, and it is not this sampling's"
+    told(failed(namespace, "digits"), "InternalError", where, "look whose it is")
+    assert "deletionTimestamp" not in namespace.get("ray.io/v1", "RayCluster", name)["metadata"]
+    namespace.cluster.resource("ray.io/v1", "RayCluster").delete(name=name, namespace=namespace.name)
     nothing_is_left(namespace)
 
 
@@ -275,6 +264,52 @@ def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_
     assert samples == local_samples(192, tmp_path, "--sampler", "ddpm", "--steps", "200")
     first, last = run_python(namespace, worker_image, SHARDS_IN_LOGS, claim="digits-output")
     assert (int(first), int(last) <= 3) == (6, True)
+
+
+def test_a_batch_that_needs_more_memory_than_there_is_is_out_of_memory(namespace: Namespace) -> None:
+    size = {"cpu": "1", "memory": "1536Mi"}
+    spec = ONE_TRY | {"batchSize": 32_768, "resources": {"head": size, "worker": size, "maxWorkers": 0}}
+    Sampling.apply(namespace, "large", spec)
+    told(failed(namespace, "large"), "OutOfMemory", "memory", "memory")
+    nothing_is_left(namespace)
+
+
+@pytest.mark.long
+def test_a_worker_that_the_kernel_ends_for_its_memory_is_told_from_others(
+    namespace: Namespace, worker_image: str
+) -> None:
+    command = [
+        "ddpm-sample",
+        "--json",
+        "--ray_address",
+        "None",
+        "--model_path",
+        "builtin://mnist",
+        "--n_samples",
+        "16",
+    ]
+    large = pod("large", worker_image, [*command, "--batch_size", "32768", "--out_dir", "/tmp/out"])
+    [container] = large["spec"]["containers"]
+    container["resources"]["limits"]["memory"] = "1536Mi"
+    # Without Ray's own watch over memory, which is mostly quicker.
+    container["env"] = [{"name": "RAY_memory_monitor_refresh_ms", "value": "0"}, {"name": "HOME", "value": "/tmp"}]
+    namespace.apply(large)
+    ended = namespace.wait("v1", "Pod", "large", lambda it: phase(it) == "Failed", ENDS_WITHIN, "large to end")
+    [status] = ended["status"]["containerStatuses"]
+    # On cgroup v2 the kernel ends the whole container, and the kubelet tells of it.
+    if status["state"]["terminated"]["reason"] != "OOMKilled":
+        assert '"reason": "OutOfMemory"' in namespace.logs("large")
+
+
+def test_workers_that_die_again_and_again_are_given_up(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_SHARD)
+    sampling.wait(ready_says("Ready"), "a head")
+    [head] = namespace.list("v1", "Pod", HEAD)
+    in_head = namespace.cluster.kubectl("-n", namespace.name, "exec", head["metadata"]["name"], "-c", "ray-head")
+    with subprocess.Popen([*in_head, "--", "python", "-c", KILL_EVERY_WORKER]):
+        status = failed(namespace, "digits")
+    told(status, "WorkerLost", "worker died: ", "`kubectl ddpm retry` goes on with what is missing")
+    nothing_is_left(namespace)
 
 
 def test_a_worker_that_dies_is_replaced_within_the_attempt(namespace: Namespace) -> None:
