@@ -72,6 +72,31 @@ bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.
 bench-cluster: .venv/ready ## Measure the operator against KubeRay's RayJob, on the cluster of `make cluster-up`
 	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py
 
+HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/test_hostile_documents.py tests/cluster/test_hostile_input.py
+.PHONY: hostile
+hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the cluster of `make cluster-up`
+	@HOSTILE_SAMPLINGS=10000 $(BIN)/python -m pytest -n 2 $(HOSTILE)
+
+SECURITY := $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/security.txt
+FOR ?= 60
+.PHONY: fuzz
+fuzz: .venv/ready ## Fuzz the readers of foreign bytes, guided by coverage (FOR=60 seconds each)
+	@$(SECURITY)
+	@$(BIN)/python -m tests.fuzz $(FOR)
+
+.PHONY: sbom
+sbom: build/worker.cdx.json build/operator.cdx.json ## Bills of materials of both images into build/, checked
+	@$(BIN)/python -m tests.images.sbom --check $^
+build/%.cdx.json: .venv/ready
+	@$(SECURITY)
+	@mkdir -p build
+	@$(BIN)/python -m tests.images.sbom $* >$@
+
+.PHONY: audit
+audit: .venv/ready ## Known vulnerabilities in all that is locked; asks PyPI
+	@$(SECURITY)
+	@failed=0; for lock in requirements/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || failed=1; done; exit $$failed
+
 .PHONY: clean
 clean: ## Remove .venv, caches and out/
-	rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
