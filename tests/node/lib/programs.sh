@@ -63,6 +63,7 @@ linker_flags() {
 keep_files() {
   case $1 in
   kuberay) keep_folder "$2" github.com/ray-project/kuberay/ray-operator config ;; # its CRDs, rights and Deployment
+  kueue) keep_folder "$2" sigs.k8s.io/kueue config ;;                             # the same, and its webhooks
   kwok) keep_folder "$2" sigs.k8s.io/kwok kustomize/stage ;;                      # what becomes of a fake node or pod
   esac
 }

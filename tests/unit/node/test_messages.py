@@ -44,7 +44,7 @@ def test_an_unknown_group_of_programs_is_answered_with_the_known_ones(run: Run) 
     assert_refused(run("build", "s4"), "'s4'", "coredns helm kuberay kubernetes")
 
 
-@pytest.mark.parametrize("script", ["kubeconfig", "s3", "kuberay"])
+@pytest.mark.parametrize("script", ["kubeconfig", "s3", "kuberay", "kueue"])
 def test_without_a_node_the_way_to_one_is_named(run: Run, script: str) -> None:
     assert_refused(run(script), "no node is up", "tests/node/up")
 
