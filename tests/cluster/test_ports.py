@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ddpm_operator.metrics import PORT as METRICS
 from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.manifests import pod, secret
+from tests.cluster.metrics import metrics_text
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.ray_api import RayApi
 from tests.cluster.samplings import LIGHT, LONG, Sampling
@@ -24,6 +26,7 @@ _POD = {"cpu": "300m", "memory": "2Gi"}
 WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
 INTRUDER = (Path(__file__).parent / "intruder.py").read_text()
 WITHIN = 180.0
+NAME = "kubernetes.io/metadata.name"
 KNOWN = {"head": {6379, 8080, 8265, 8500, 10001, 52365}, "worker": {8080, 52365}}
 
 # All that Ray 2.60 answers without a token: a page that asks for one, whether it is well, and figures.
@@ -178,7 +181,8 @@ def test_where_policies_are_enforced_only_the_operator_and_the_clusters_own_pods
     assert open_ports(ends["worker"], "head") == set(running.ports["head"])
     assert open_ports(ends["head"], "worker") == set(running.ports["worker"])
 
-    assert not any(reaches(policies, end, of_operator, 8080) for end in (*ends.values(), neighbour, outside))
+    strangers = (*ends.values(), neighbour, outside, End("10.9.9.9", "monitoring", {}, {NAME: "monitoring"}))
+    assert not any(reaches(policies, it, of_operator, port) for it in strangers for port in (8080, METRICS))
     assert not reaches(policies, of_operator, metadata_service, 80)
     assert not reaches(policies, of_operator, neighbour, 80)
 
@@ -195,7 +199,8 @@ def test_no_secret_stands_where_somebody_may_read_it(running: Running, operator:
         texts[f"Ray's logs of the {role}"] = operator.kubectl_says(*where, "cat /tmp/ray/session_*/logs/*.*")
 
     assert [name for name, text in texts.items() if any(it in text for it in running.planted)] == []
-    assert all("ddpm" in texts[name] for name in ("/api/jobs/", "Event", "DDPMSampling", "Ray's logs of the head"))
+    told = ("/api/jobs/", "Event", "DDPMSampling", "Ray's logs of the head", "/metrics")
+    assert all("ddpm" in texts[name] for name in told)
 
 
 def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operator: Operator) -> None:
@@ -214,8 +219,8 @@ def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operato
 
 
 def readable(namespace: Namespace, operator: Operator) -> dict[str, str]:
-    """All that is there for readers of a namespace, and the operator's log, by what it is."""
-    texts: dict[str, str] = {}
+    """All that is there for readers of a namespace, the operator's log and metrics, by what it is."""
+    texts = {"/metrics": metrics_text(operator)}
     for place in (namespace, operator.namespace):
         for one in place.list("v1", "Pod"):
             for container in [*one["spec"].get("initContainers", ()), *one["spec"]["containers"]]:
