@@ -33,6 +33,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another cluster, tests of the one of tests/node are no part of the run."""
+    given = os.environ.get("KUBECONFIG")
+    if given and Path(given) != nodes_kubeconfig():
+        others = [item for item in items if item.get_closest_marker("node")]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+
+
 def _say(*command: str | Path) -> str:
     """What a script of the project prints; its progress stays visible."""
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
