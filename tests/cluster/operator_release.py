@@ -23,7 +23,7 @@ class Operator:
     """A release of the chart with the images of the tree.
 
     Attributes:
-        values: further ones, as `helm --set` takes them.
+        values, files: further ones, as helm's `--set` and `--set-file` take them.
     """
 
     cluster: Cluster
@@ -34,6 +34,7 @@ class Operator:
     release: str = RELEASE
     place: str = NAMESPACE
     values: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def account(self) -> str:
@@ -48,6 +49,8 @@ class Operator:
         values = ["--set-string", f"image.name={self.image},worker.image={self.worker_image}"]
         for value in self.values:
             values += ["--set", value]
+        for file in self.files:
+            values += ["--set-file", file]
         places = ["--namespace", self.place, "--create-namespace", "--take-ownership"]
         self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values)
 
@@ -71,6 +74,14 @@ class Operator:
 
     def pods(self) -> list[str]:
         return [pod["metadata"]["name"] for pod in self.namespace.list("v1", "Pod", SELECTOR)]
+
+    def restarts(self) -> dict[str, int]:
+        """How often the container of each pod has been started again."""
+        pods = self.namespace.list("v1", "Pod", SELECTOR)
+        return {
+            pod["metadata"]["name"]: sum(it["restartCount"] for it in pod["status"].get("containerStatuses", ()))
+            for pod in pods
+        }
 
     def rights(self, namespace: str) -> dict[tuple[str, str], str]:
         """What its account may do in a namespace: (resource, names) -> verbs, sorted.

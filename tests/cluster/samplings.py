@@ -68,6 +68,9 @@ class Sampling:
 
         return self.wait(ended, f"{self.name} to be complete with {samples} samples")
 
+    def now(self) -> Manifest:
+        return self.namespace.get(API, KIND, self.name)
+
     def delete(self) -> None:
         self.namespace.cluster.resource(API, KIND).delete(name=self.name, namespace=self.namespace.name)
 
@@ -76,6 +79,33 @@ class Sampling:
             return not seen
 
         self.namespace.wait(API, KIND, self.name, gone, GONE_WITHIN, f"{self.name} to be gone")
+
+
+def cluster_of(sampling: Sampling) -> str:
+    """The name of its RayCluster, once it has one."""
+    seen = sampling.wait(lambda it: bool(it.get("status", {}).get("cluster")), "a cluster")
+    name: str = seen["status"]["cluster"]["name"]
+    return name
+
+
+def head_of(sampling: Sampling) -> Manifest:
+    """The metadata of its head pod, also of one that goes."""
+    heads = [it["metadata"] for it in sampling.namespace.list("v1", "Pod", "ray.io/node-type=head")]
+    (head,) = [it for it in heads if it["name"].startswith(f"{sampling.name}-")]
+    found: Manifest = head
+    return found
+
+
+def suspend_cluster(sampling: Sampling, suspended: bool) -> None:
+    """Plays Kueue."""
+    name, namespace = cluster_of(sampling), sampling.namespace
+    namespace.wait("ray.io/v1", "RayCluster", name, bool, GONE_WITHIN, "the RayCluster")
+    namespace.cluster.resource("ray.io/v1", "RayCluster").patch(
+        name=name,
+        namespace=namespace.name,
+        body={"spec": {"suspend": suspended}},
+        content_type="application/merge-patch+json",
+    )
 
 
 def nothing_is_left(namespace: Namespace) -> None:

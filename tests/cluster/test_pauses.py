@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition, phase
+from tests.cluster.hindrances import SEEN_WITHIN, without
+from tests.cluster.kube import Manifest, Namespace, has_condition, phase
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left, suspend_cluster
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
-SEEN_WITHIN = 60.0
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
 # Some ten seconds of work, in shards of two.
 A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
@@ -44,17 +42,6 @@ def time(text: str) -> datetime:
 
 def message(seen: Manifest, kind: str) -> str:
     return next(it["message"] for it in seen["status"]["conditions"] if it["type"] == kind)
-
-
-def suspend_cluster(sampling: Sampling, suspended: bool) -> None:
-    """Plays Kueue."""
-    name = sampling.wait(lambda it: bool(it.get("status", {}).get("cluster")), "a cluster")["status"]["cluster"][
-        "name"
-    ]
-    clusters = sampling.namespace.cluster.resource("ray.io/v1", "RayCluster")
-    where = {"name": name, "namespace": sampling.namespace.name}
-    sampling.namespace.wait("ray.io/v1", "RayCluster", name, bool, SEEN_WITHIN, "the RayCluster")
-    clusters.patch(**where, body={"spec": {"suspend": suspended}}, content_type="application/merge-patch+json")
 
 
 def ddpm(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -154,40 +141,9 @@ def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namesp
     nothing_is_left(namespace)
 
 
-@contextmanager
-def without_kuberay(cluster: Cluster) -> Iterator[None]:
-    """KubeRay is away for the time of the block."""
-    deployments = cluster.resource("apps/v1", "Deployment")
-    everywhere = deployments.get(field_selector="metadata.name=kuberay-operator").to_dict()["items"]
-    (kuberay,) = everywhere
-    where = {"name": kuberay["metadata"]["name"], "namespace": kuberay["metadata"]["namespace"]}
-    home = Namespace(cluster, where["namespace"])
-    selector = ",".join(f"{name}={value}" for name, value in kuberay["spec"]["selector"]["matchLabels"].items())
-
-    def scale(replicas: int) -> None:
-        deployments.patch(
-            **where, body={"spec": {"replicas": replicas}}, content_type="application/merge-patch+json"
-        )
-
-    scale(0)
-    try:
-        home.wait_for_none("v1", "Pod", SEEN_WITHIN, selector)
-        yield
-    finally:
-        scale(kuberay["spec"]["replicas"])
-        home.wait(
-            "apps/v1",
-            "Deployment",
-            where["name"],
-            lambda it: bool(it.get("status", {}).get("readyReplicas")),
-            SEEN_WITHIN,
-            "KubeRay to be back",
-        )
-
-
 @pytest.mark.alone
 def test_a_sampling_that_starts_while_kuberay_is_away_waits_for_it(namespace: Namespace) -> None:
-    with without_kuberay(namespace.cluster):
+    with without(namespace.cluster, "kuberay-operator"):
         sampling = Sampling.apply(namespace, "digits", SMALL)
         seen = sampling.wait(
             lambda it: phase(it) == "Starting" and bool(it["status"]["cluster"].get("dashboard")), "a RayCluster"
