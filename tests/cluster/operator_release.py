@@ -23,7 +23,7 @@ class Operator:
     """A release of the chart with the images of the tree.
 
     Attributes:
-        values, files: further ones, as helm's `--set` and `--set-file` take them.
+        values: further ones, as `helm --set` takes them.
     """
 
     cluster: Cluster
@@ -34,7 +34,6 @@ class Operator:
     release: str = RELEASE
     place: str = NAMESPACE
     values: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
 
     @property
     def account(self) -> str:
@@ -49,8 +48,6 @@ class Operator:
         values = ["--set-string", f"image.name={self.image},worker.image={self.worker_image}"]
         for value in self.values:
             values += ["--set", value]
-        for file in self.files:
-            values += ["--set-file", file]
         places = ["--namespace", self.place, "--create-namespace", "--take-ownership"]
         self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values)
 
