@@ -15,7 +15,7 @@ start() {
 start_daemons() {
   start etcd etcd --data-dir /var/lib/etcd --unsafe-no-fsync \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-  start kube-apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
+  start kube-apiserver back_after_away kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
     --bind-address="$node_ip" --advertise-address="$node_ip" --service-cluster-ip-range="$services" \
     --tls-cert-file="$(crt kube-apiserver)" --tls-private-key-file="$(key kube-apiserver)" --client-ca-file="$(crt ca)" \
     --kubelet-client-certificate="$(crt admin)" --kubelet-client-key="$(key admin)" --kubelet-certificate-authority="$(crt ca)" \
@@ -42,10 +42,21 @@ start_daemons() {
     local-path-provisioner start --kubeconfig="$(identity admin)" --service-account-name=default
 }
 
-config=/run/node pki=/var/lib/kubernetes
+config=/run/node pki=/var/lib/kubernetes away=/run/node/api-away
 crt() { echo "$pki/$1.crt"; }
 key() { echo "$pki/$1.key"; }
 identity() { echo "$pki/$1.kubeconfig"; }
+
+# back_after_away COMMAND…: again if `api-away` has ended it, once that lets it; its file says so. Any other end is one.
+back_after_away() {
+  local status
+  while :; do
+    status=0
+    "$@" || status=$?
+    [ -e "$away" ] || return "$status"
+    while [ -e "$away" ]; do sleep 0.1; done
+  done
+}
 
 # after SECONDS CONDITION… -- COMMAND…
 after() {

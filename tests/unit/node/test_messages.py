@@ -34,6 +34,8 @@ def assert_refused(said: Said, *words: str) -> None:
         ("gpus", ["1", "2"]),
         ("fake-nodes", ["few"]),
         ("program-image", ["s3"]),
+        ("api-away", []),
+        ("api-away", ["0"]),
     ],
 )
 def test_wrong_arguments_are_answered_with_the_usage(run: Run, script: str, arguments: list[str]) -> None:
