@@ -1,0 +1,47 @@
+"""The API server crashes and is away for half a minute, while samplings begin, are at work, and go."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import NODE
+from tests.cluster.hindrances import held
+from tests.cluster.kube import Namespace, has_condition
+from tests.cluster.operator_release import Operator
+from tests.cluster.results import DIGESTS, local_samples, run_python
+from tests.cluster.samplings import LIGHT, SMALL, Sampling, head_of, nothing_is_left
+
+AWAY = "30"
+SAMPLER = ("--sampler", "ddpm", "--steps", "200")
+A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+
+pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.node]
+
+
+def test_an_api_server_that_is_away_for_half_a_minute_changes_nothing(
+    namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
+) -> None:
+    ended = Sampling.apply(namespace, "ended", LIGHT)
+    ended.wait_for("ClusterReady")
+    with held(namespace, head_of(ended)["name"]):
+        running = Sampling.apply(namespace, "running", A_WHILE)
+        ended.wait_for("Complete")
+        running.wait_for("Running")
+        starting = Sampling.apply(namespace, "starting", LIGHT)
+        starting.wait(lambda it: bool(it.get("status", {}).get("cluster")), "a cluster")
+        restarts = operator.restarts()
+        subprocess.run([NODE / "api-away", AWAY], check=True)
+        assert not has_condition("CleanedUp")(ended.now())
+
+    seen = [it.wait_until_complete(samples) for it, samples in ((ended, 16), (running, 128), (starting, 16))]
+    assert [(it["status"]["attempt"], it["status"]["failedAttempts"]) for it in seen] == [(1, 0)] * 3
+    nothing_is_left(namespace)
+    assert operator.restarts() == restarts
+    samples, manifest = run_python(
+        namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="running-output"
+    )
+    assert samples == local_samples(128, tmp_path, *SAMPLER)
+    assert manifest == seen[1]["status"]["output"]["manifestSha256"]
