@@ -20,6 +20,9 @@ SEEN_WITHIN = 60.0
 DEADLINE = 40
 _SIZE = {"cpu": "500m", "memory": "2Gi"}
 ONE_TRY = SMALL | {"backoffLimit": 0, "resources": {"head": _SIZE, "worker": _SIZE, "maxWorkers": 0}}
+# For pods that never run: they fit beside whatever else does.
+_LITTLE = {"cpu": "100m", "memory": "1Gi"}
+NEVER_RUNS = ONE_TRY | {"resources": {"head": _LITTLE, "worker": _LITTLE, "maxWorkers": 0}}
 STORED = {"output": {"uri": "pvc://results/digits"}}
 # Work for half a minute, in shards of a second or two.
 A_WHILE = {"samples": 192, "sampler": {"name": "ddpm", "steps": 200}}
@@ -109,6 +112,15 @@ WAIT: dict[str, tuple[Manifest, str, str, str]] = {
         "imagePullSecrets",
     ),
 }
+# What nobody says anything of: how far it has come is told when its time is up.
+SILENT: dict[str, tuple[Manifest, str, str, str]] = {
+    "no-scheduler": (
+        {"podOverrides": {"schedulerName": "nobody"}},
+        "StartupDeadlineExceeded",
+        "has no node yet",
+        "startupDeadlineSeconds",
+    ),
+}
 # What the driver finds out.
 DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
     "no-model": (
@@ -145,15 +157,16 @@ DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
 
 
 def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(namespace: Namespace) -> None:
-    for name, (wrong, *_) in (NEVER_BEGIN | WAIT).items():
-        deadline = {"startupDeadlineSeconds": DEADLINE if name in WAIT else 600}
-        Sampling.apply(namespace, name, ONE_TRY | deadline | wrong)
+    late = WAIT | SILENT
+    for name, (wrong, *_) in (NEVER_BEGIN | late).items():
+        deadline = {"startupDeadlineSeconds": DEADLINE if name in late else 600}
+        Sampling.apply(namespace, name, NEVER_RUNS | deadline | wrong)
     for name, (_, reason, *_) in WAIT.items():
         seen = Sampling(namespace, name).wait(ready_says(reason), f"{name} to say {reason}", SEEN_WITHIN)
         assert seen["status"]["phase"] == "Starting"
     for name, (_, *expected) in NEVER_BEGIN.items():
         told(failed(namespace, name), *expected)
-    for name, (_, *expected) in WAIT.items():
+    for name, (_, *expected) in late.items():
         status = failed(namespace, name)
         told(status, *expected)
         assert f"has not begun to sample within {DEADLINE}s" in status["failure"]["message"]
@@ -309,19 +322,4 @@ def test_workers_that_die_again_and_again_are_given_up(namespace: Namespace) -> 
     with subprocess.Popen([*in_head, "--", "python", "-c", KILL_EVERY_WORKER]):
         status = failed(namespace, "digits")
     told(status, "WorkerLost", "worker died: ", "`kubectl ddpm retry` goes on with what is missing")
-    nothing_is_left(namespace)
-
-
-def test_a_worker_that_dies_is_replaced_within_the_attempt(namespace: Namespace) -> None:
-    size = {"cpu": "1", "memory": "2Gi"}
-    resources = {"device": "cpu", "head": _SIZE, "worker": size, "maxWorkers": 1}
-    spec = SMALL | {"samples": 256, "sampler": {"name": "ddpm", "steps": 200}, "resources": resources}
-    sampling = Sampling.apply(namespace, "digits", spec)
-    sampling.wait(lambda it: it.get("status", {}).get("progress", {}).get("done", 0) > 0, "a shard to be stored")
-    [worker] = namespace.list("v1", "Pod", "ray.io/node-type=worker")
-    namespace.cluster.core.delete_namespaced_pod(
-        worker["metadata"]["name"], namespace.name, grace_period_seconds=0
-    )
-    status = sampling.wait_until_complete(256)["status"]
-    assert (status["attempt"], status.get("failedAttempts", 0)) == (1, 0)
     nothing_is_left(namespace)

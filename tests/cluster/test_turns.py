@@ -24,6 +24,7 @@ def message(seen: Manifest, kind: str) -> str:
     return next(it["message"] for it in seen["status"]["conditions"] if it["type"] == kind)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
     namespace: Namespace, operator: Operator

@@ -34,6 +34,8 @@ own_network() {
   wait_for 60 ip link show eth0 # the wire to this machine, which up lays
   ip address add "$node_ip/30" dev eth0
   ip link set eth0 up
+  # To whom kube-proxy's rules take it is decided after the way there: the API server asks webhooks by service address.
+  ip route add "$services" via "$host_ip"
   echo 1 >/proc/sys/net/ipv4/ip_forward
 }
 
