@@ -137,12 +137,20 @@ class _ClusterSpec(_Part):
     suspend: bool | None = None
 
 
+class _ClusterMeta(ObjectMeta):
+    generation: int = 0
+
+
+class _ClusterStatus(_Conditions):
+    observed_generation: int | None = None
+
+
 class RayCluster(_Part):
     """As KubeRay keeps it."""
 
-    metadata: ObjectMeta
+    metadata: _ClusterMeta
     spec: _ClusterSpec = _ClusterSpec()
-    status: _Conditions = _Conditions()
+    status: _ClusterStatus = _ClusterStatus()
 
     def sight(self) -> Sight[Cluster] | None:
         """None if it belongs to no sampling."""
@@ -158,8 +166,7 @@ class RayCluster(_Part):
             deleted=meta.deletion_timestamp,
             suspended=bool(self.spec.suspend) or any(map(self.status.holds, _NO_PODS)),
             resumed=suspension.last_transition_time if suspension and suspension.status == "False" else None,
-            head_ready=self.status.holds("HeadPodReady"),
-            provisioned=self.status.holds("RayClusterProvisioned"),
+            heeded=self.status.observed_generation == meta.generation,
             replica_failure=failure.message if failure and failure.status == "True" else None,
         )
         return Sight(key, meta.uid, meta.resource_version, fact)

@@ -40,7 +40,7 @@ class Cluster:
         created, deleted: its creationTimestamp and deletionTimestamp.
         suspended: by spec.suspend, as Kueue sets it, or not quite back from that.
         resumed: when KubeRay last ended a suspension, or else began with the cluster.
-        head_ready, provisioned: KubeRay's conditions HeadPodReady and RayClusterProvisioned.
+        heeded: KubeRay has acted on the spec as it is now, which its observedGeneration tells.
         replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
         has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
             may not read secrets, does not know it: one more create finds them.
@@ -53,8 +53,7 @@ class Cluster:
     deleted: datetime | None = None
     suspended: bool = False
     resumed: datetime | None = None
-    head_ready: bool = False
-    provisioned: bool = False
+    heeded: bool = False
     replica_failure: str | None = None
     has_secret: bool = False
     has_network_policy: bool = False

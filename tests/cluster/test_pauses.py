@@ -14,7 +14,7 @@ from tests.cluster.hindrances import SEEN_WITHIN, without
 from tests.cluster.kube import Manifest, Namespace, has_condition, phase
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import API, KIND, SMALL, Sampling, nothing_is_left, suspend_cluster
+from tests.cluster.samplings import API, KIND, SMALL, Sampling, cluster_of, nothing_is_left, suspend_cluster
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
@@ -89,10 +89,27 @@ def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_t
     assert manifest == seen["status"]["output"]["manifestSha256"]
 
 
+def let_kuberay_see_the_head(sampling: Sampling) -> None:
+    """KubeRay makes no other head for up to five minutes if one goes before KubeRay has seen that it was made.
+
+    Its own note of that lies in controllers/ray/expectations/scale_expectations.go. A spec that says in words what
+    it meant before makes KubeRay look once more.
+    """
+    namespace, name = sampling.namespace, cluster_of(sampling)
+    namespace.wait_for_all("v1", "Pod", bool, SEEN_WITHIN, "the head", "ray.io/node-type=head")
+    suspend_cluster(sampling, False)
+    namespace.wait("ray.io/v1", "RayCluster", name, has_observed_itself, SEEN_WITHIN, "KubeRay to look")
+
+
+def has_observed_itself(seen: Manifest) -> bool:
+    return bool(seen.get("status", {}).get("observedGeneration") == seen["metadata"]["generation"])
+
+
 def test_the_deadline_of_the_start_counts_from_the_admission(namespace: Namespace) -> None:
     large = {"cpu": "1000", "memory": "1Gi"}
     never = {"resources": {"head": large, "worker": large, "maxWorkers": 0}, "startupDeadlineSeconds": 20}
     sampling = Sampling.apply(namespace, "digits", SMALL | never | {"queueName": "gpus"})
+    let_kuberay_see_the_head(sampling)
     suspend_cluster(sampling, True)
     queued = sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued")
     assert "startTime" not in queued["status"]["cluster"]

@@ -230,8 +230,7 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
     deadline = clocks.startup_deadline(spec, status)
     if deadline is None or draft.now < deadline:
         return None
-    untouched = not (cluster.head_ready or cluster.provisioned or cluster.replica_failure or observed.cluster_pods)
-    if untouched and found is None:
+    if found is None and not cluster.heeded and not observed.cluster_pods:
         message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
         return Trouble(FailureReason.KUBERAY_MISSING, message, certain=True)
     running = condition(status, ConditionType.RUNNING)

@@ -100,6 +100,17 @@ def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -
     assert world.status.phase == Phase.FAILED
 
 
+def test_kuberay_that_has_seen_a_cluster_and_is_slow_to_make_its_pods_is_not_missing() -> None:
+    world = World.of(startupDeadlineSeconds=120, backoffLimit=0)
+    world.look()
+    (name,) = world.clusters
+    world.clusters[name] = replace(world.clusters[name], heeded=True)
+    until_late(world)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
+    assert world.status.failure.message.endswith("KubeRay has yet to create the head pod.")
+
+
 def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_deadline() -> None:
     world = World.of(startupDeadlineSeconds=30)
     world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))

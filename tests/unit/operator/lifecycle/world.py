@@ -92,6 +92,7 @@ class World:
         dies_at: the operator is killed, once, before it carries out one more than so many actions.
         answers_early: heads answer before the kubelet says that they are ready.
         due: when the operator looks again.
+        provisioned: names of clusters that had all their pods: KubeRay makes no other head for them.
         unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
         shown: the pods of the present look.
     """
@@ -121,6 +122,7 @@ class World:
     due: datetime | None = START
     made: int = 0
     gone: bool = False
+    provisioned: set[str] = field(default_factory=set)
     unseen: set[str] = field(default_factory=set)
     shown: dict[str, Pod] = field(default_factory=dict)
 
@@ -438,6 +440,7 @@ class World:
             return False
         del self.clusters[name]
         self.drivers.pop(name, None)
+        self.provisioned.discard(name)
         for pod in list(self.pods.values()):
             if pod.cluster == name:
                 self.pods[pod.uid] = replace(pod, deleted=pod.deleted or self.now, ready=False)
@@ -456,7 +459,7 @@ class World:
             there = [pod for pod in self.pods.values() if pod.cluster == cluster.name]
             if (
                 cluster.deleted
-                or cluster.provisioned
+                or cluster.name in self.provisioned
                 or cluster.suspended
                 or any(pod.role == "head" for pod in there)
             ):
@@ -474,7 +477,7 @@ class World:
             self.change(pod.uid, deleted=self.now, ready=False)
         if pods:
             self.drivers[cluster.name] = Driver()
-            self.clusters[cluster.name] = replace(cluster, provisioned=False, head_ready=False)
+            self.provisioned.discard(cluster.name)
         return bool(pods)
 
     def queue_takes(self) -> bool:
@@ -526,7 +529,7 @@ class World:
             if pod.phase == "Running" and not pod.ready:
                 self.change(pod.uid, ready=True)
                 if cluster and pod.role == "head":
-                    self.clusters[cluster.name] = replace(cluster, provisioned=True, head_ready=True)
+                    self.provisioned.add(cluster.name)
                 return True
         return False
 

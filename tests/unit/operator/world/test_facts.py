@@ -64,12 +64,17 @@ def test_a_cluster_that_kuberay_has_not_looked_at_yet() -> None:
 
 def test_a_cluster_with_all_its_pods() -> None:
     found = cluster(condition("HeadPodReady", "True"), condition("RayClusterProvisioned", "True"))
-    assert (found.head_ready, found.provisioned, found.suspended, found.replica_failure) == (
-        True,
-        True,
-        False,
-        None,
-    )
+    assert (found.suspended, found.replica_failure) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("observed", "heeded"), [({}, False), ({"observedGeneration": 1}, False), ({"observedGeneration": 2}, True)]
+)
+def test_kuberay_has_acted_on_the_spec_that_it_has_observed(observed: dict[str, int], heeded: bool) -> None:
+    document = {"metadata": metadata("digits-1a2b3c4d-2", generation=2), "status": observed}
+    sight = RayCluster.model_validate(document).sight()
+    assert sight
+    assert sight.fact.heeded == heeded
 
 
 def test_a_cluster_whose_pods_may_not_be_made_says_why() -> None:

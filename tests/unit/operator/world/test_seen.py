@@ -18,7 +18,7 @@ BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def sight(version: int, *, of: Key = DIGITS, uid: str = "a", ready: bool = False) -> Sight[Cluster]:
-    return Sight(of, uid, version, Cluster(f"cluster-{uid}", uid, 1, BEGAN, head_ready=ready))
+    return Sight(of, uid, version, Cluster(f"cluster-{uid}", uid, 1, BEGAN, heeded=ready))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_late_sight_of_the_past_is_no_news(seen: Seen[Cluster]) -> None:
     assert seen.saw(sight(5, ready=True))
     assert not seen.saw(sight(4))
     assert not seen.saw(sight(5))
-    assert seen.of(DIGITS)[0].head_ready
+    assert seen.of(DIGITS)[0].heeded
 
 
 def test_what_the_operator_has_deleted_is_gone_at_once_and_does_not_come_back(seen: Seen[Cluster]) -> None:
