@@ -69,7 +69,7 @@ class NodeAffinity(Model):
 
 
 class LabelSelectorRequirement(Model):
-    """A condition on one label of a pod or namespace."""
+    """A condition on one label of a pod."""
 
     key: QualifiedName = Field(description="The label's key.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How values are compared.")
@@ -90,15 +90,15 @@ class LabelSelector(Model):
 
 
 class PodAffinityTerm(Model):
-    """Pods, and the part of the cluster within which they count as near."""
+    """Pods of the sampling's own namespace, and the part of the cluster within which they count as near.
+
+    Kubernetes knows terms over other namespaces, too. The scheduler keeps a required antiAffinity both ways, so by
+    one of those a sampling would shut the pods of its neighbours out of a node, or a zone.
+    """
 
     topology_key: QualifiedName = Field(description="The nodes' label whose equal values mean near.")
-    label_selector: LabelSelector | None = Field(default=None, description="Which pods are meant.")
-    namespaces: Annotated[tuple[ObjectName, ...], Field(max_length=16)] | None = Field(
-        default=None, description="Namespaces of those pods; absent: this one."
-    )
-    namespace_selector: LabelSelector | None = Field(
-        default=None, description="Namespaces of those pods, by their labels."
+    label_selector: LabelSelector | None = Field(
+        default=None, description="Which pods of the sampling's own namespace are meant."
     )
 
 

@@ -20,8 +20,8 @@ from ddpm_operator.templating import Manifest, Templates
 from ddpm_operator.tokens import Tokens
 
 OPERATOR = OperatorPods("ddpm-ray", {"app": "operator"})
-# Where a namespace is not a reference: near whose pods to be placed, and who may come in.
-NOT_REFERENCES = ("podAffinity", "podAntiAffinity", "namespaceSelector")
+# Where a namespace is not a reference but a question: who may come in, which the operator alone writes.
+WHO_MAY_COME_IN = ("ingress", "egress")
 REFERENCES = ("secretName", "claimName", "serviceAccountName", "secretRef", "secretKeyRef", "imagePullSecrets")
 
 
@@ -41,14 +41,14 @@ def made_for(sampling: DDPMSampling, metadata: Metadata) -> list[Manifest]:
 
 
 def fields(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as JSON has them
-    """Every field of a document at any depth but those below what is no reference."""
+    """Every field of a document at any depth, but of who may come in."""
     if isinstance(value, list):
         for item in value:
             yield from fields(item)
     elif isinstance(value, dict):
         for key, below in value.items():
             yield key, below
-            if key not in NOT_REFERENCES:
+            if key not in WHO_MAY_COME_IN:
                 yield from fields(below)
 
 
@@ -65,7 +65,7 @@ def test_everything_is_in_the_samplings_namespace(accepted: list[DDPMSampling], 
         for manifest in made_for(sampling, metadata):
             (where,) = [value for key, value in fields(manifest) if key == "namespace"]
             assert where == metadata.namespace
-            assert "namespaces" not in [key for key, _ in fields(manifest)]
+            assert not {"namespaces", "namespaceSelector"} & {key for key, _ in fields(manifest)}
 
 
 def test_every_reference_is_a_plain_name(accepted: list[DDPMSampling], metadata: Metadata) -> None:
