@@ -158,7 +158,7 @@ class Controller:
         await self._carry_out(key, memory, memory.sampling, decision)
         memory.faults, memory.failures = (), 0
         if decision.look_again is None and not observed.clusters:
-            del self._memories[key]
+            self._forget(key)
         if any(isinstance(action, CreateCluster) for action in decision.actions):
             return 0.0  # the watch tells nothing new of it, and it waits for its Secret
         return decision.look_again.total_seconds() if decision.look_again is not None else None
@@ -201,6 +201,10 @@ class Controller:
                 logger.info("%s: gone, and so is its cluster %s", key, cluster.name)
         self.line.gone(key)
         self.metrics.census.gone(key)
+        self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._pods.forget(key)
         del self._memories[key]
 
     async def _read(self, key: Key) -> DDPMSampling | None:
@@ -224,6 +228,7 @@ class Controller:
             image=self._image,
             clusters=clusters,
             pods=self._pods.of(key),
+            departed=self._pods.departed(key),
             preview_tried=memory.preview_tried,
             preview_written=memory.preview_written,
             faults=memory.faults,

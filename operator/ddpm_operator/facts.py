@@ -94,6 +94,10 @@ class _Condition(_Part):
     message: str = ""
     last_transition_time: datetime | None = None
 
+    @property
+    def sentence(self) -> str:
+        return ": ".join(part for part in (self.reason, self.message) if part)
+
 
 class _Conditions(_Part):
     conditions: Annotated[tuple[_Condition, ...], _NULL_IS_EMPTY] = ()
@@ -246,7 +250,7 @@ class RayPod(_Part):
         role = _ROLES.get(meta.label(_ROLE_OF_POD))
         if key is None or role is None:
             return None
-        scheduled = status.get("PodScheduled")
+        scheduled, disruption = status.get("PodScheduled"), status.get("DisruptionTarget")
         fact = Pod(
             name=meta.name,
             uid=meta.uid,
@@ -259,6 +263,7 @@ class RayPod(_Part):
             ip=status.pod_ip,
             reason=status.reason,
             message=status.message,
+            disruption=disruption.sentence if disruption and disruption.status == "True" else "",
             scheduled=scheduled.last_transition_time if scheduled and scheduled.status == "True" else None,
             unschedulable=scheduled.message if scheduled and scheduled.reason == "Unschedulable" else None,
             containers=tuple(one.fact() for one in (*status.init_container_statuses, *status.container_statuses)),

@@ -87,7 +87,11 @@ def watches(
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(body: kopf.Body, type: str | None, **_: object) -> None:
         sight = RayPod.model_validate(dict(body)).sight()
-        if sight and (pods.gone(sight.uid) if type == "DELETED" else pods.saw(sight)):
+        if sight is None:
+            return
+        # KubeRay deletes a head that has failed at once: what it died of is known from its end alone.
+        last = sight if sight.fact.role == "head" else None
+        if pods.gone(sight.uid, last) if type == "DELETED" else pods.saw(sight):
             queue.ask(sight.of, SETTLE)
 
     @kopf.on.probe(registry=registry, id="longest_look")

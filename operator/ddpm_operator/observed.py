@@ -76,7 +76,11 @@ class Running:
 
 @dataclass(frozen=True)
 class Terminated:
-    """A container that has ended; OOMKilled is a reason."""
+    """A container that has ended; OOMKilled is a reason.
+
+    Attributes:
+        message: why it could not be started, or the end of its log.
+    """
 
     reason: str
     exit_code: int
@@ -112,6 +116,8 @@ class Pod:
         deleted: its deletionTimestamp.
         ip: "" while it has none.
         reason, message: of the pod itself, such as Evicted.
+        disruption: why others have ended it, such as for a pod of more priority or a node that is emptied: reason
+            and message of the condition DisruptionTarget.
         unschedulable: message of the condition PodScheduled while its reason is Unschedulable.
         containers: init containers first.
     """
@@ -128,6 +134,7 @@ class Pod:
     ip: str = ""
     reason: str = ""
     message: str = ""
+    disruption: str = ""
     unschedulable: str | None = None
     containers: tuple[Container, ...] = ()
 
@@ -228,6 +235,7 @@ class Observed:
         sampling: with its former status.
         image: what pods run if the sampling does not say.
         clusters, pods: of all attempts, those that are going away included.
+        departed: the last head pod that is gone, as it was in the end, if this operator has heard of that.
         claim: the output's; None if it is not there, or the output is no claim.
         driver: None if the head was not asked.
         preview_tried: when this operator last tried to write the preview; None if it does not remember.
@@ -241,6 +249,7 @@ class Observed:
     image: WorkerImage
     clusters: tuple[Cluster, ...] = ()
     pods: tuple[Pod, ...] = ()
+    departed: Pod | None = None
     claim: OutputClaim | None = None
     driver: Silent | Answer | None = None
     preview_tried: datetime | None = None

@@ -19,6 +19,7 @@ class Seen(Generic[Fact]):
         self._by_uid: dict[str, Sight[Fact]] = {}
         self._by_owner: dict[Key, set[str]] = {}
         self._deleted: set[str] = set()
+        self._departed: dict[Key, Fact] = {}
 
     def of(self, key: Key) -> tuple[Fact, ...]:
         """Those of one sampling, the oldest sight of them first."""
@@ -41,10 +42,24 @@ class Seen(Generic[Fact]):
         self._by_owner.setdefault(sight.of, set()).add(sight.uid)
         return True
 
-    def gone(self, uid: str) -> Key | None:
-        """The watch has told the end of an object; returns whose it was, if it was known still."""
+    def gone(self, uid: str, last: Sight[Fact] | None = None) -> Key | None:
+        """The watch has told the end of an object; returns whose it was, if it was known still.
+
+        Args:
+            last: the object as it was then, if that is to be remembered.
+        """
         self._deleted.discard(uid)
+        if last:
+            self._departed[last.of] = last.fact
         return self._remove(uid)
+
+    def departed(self, key: Key) -> Fact | None:
+        """The last one of a sampling that is gone and was to be remembered."""
+        return self._departed.get(key)
+
+    def forget(self, key: Key) -> None:
+        """Nobody will ask any more what of a sampling is gone."""
+        self._departed.pop(key, None)
 
     def deleted(self, uid: str) -> None:
         """The operator has deleted it; sights from before that may still come, until the watch tells its end."""

@@ -10,9 +10,10 @@ from datetime import datetime
 from ddpm_operator.api import FailureReason
 from ddpm_operator.lifecycle.clocks import GRACE
 from ddpm_operator.observed import Cluster, Container, Pod, Terminated, Waiting
-from ddpm_operator.texts import sentence
+from ddpm_operator.texts import clip, sentence
 
 OUT_OF_MEMORY = "OOMKilled"
+_LONGEST_LAST_WORDS = 500
 
 # The second is said of a quota that has just been created.
 OVER_QUOTA = re.compile(r"(?i)exceeded quota|status unknown for quota")
@@ -43,7 +44,7 @@ def head_end(cluster: str, heads: Sequence[Pod], uid: str, memory: str) -> Troub
 
     Args:
         cluster: name of the attempt's.
-        heads: its head pods.
+        heads: its head pods, and after those one that is gone, as it was in the end.
         uid: of the one that the attempt began with.
         memory: its limit.
     """
@@ -52,7 +53,7 @@ def head_end(cluster: str, heads: Sequence[Pod], uid: str, memory: str) -> Troub
         message = f"The head pod of the RayCluster {cluster} is gone."
         return Trouble(FailureReason.HEAD_LOST, message, certain=True)
     ends = [end for container in head.containers if (end := _end(container))]
-    if any(end.reason == OUT_OF_MEMORY for end in ends):
+    if not head.disruption and any(end.reason == OUT_OF_MEMORY for end in ends):
         message = f"The head pod {head.name} needed more memory than its limit of {memory}."
         return Trouble(FailureReason.OUT_OF_MEMORY, message, certain=True)
     if head.over or head.deleted or ends or any(container.restarts for container in head.containers):
@@ -92,12 +93,19 @@ def _end(container: Container) -> Terminated | None:
 
 
 def _last_words(head: Pod, ends: Sequence[Terminated]) -> str:
-    why = f"{head.reason}: {head.message}" if head.reason else ""
+    why = f"{head.reason}: {head.message}" if head.reason else head.disruption
     if not why and ends:
-        why = f"{ends[-1].reason or 'its container ended'}, exit code {ends[-1].exit_code}"
+        why = _how(ends[-1])
     if not why and head.deleted:
         why = "it was deleted"
     return sentence(f"The head pod {head.name} is lost: {why or 'it has ended'}")
+
+
+def _how(end: Terminated) -> str:
+    why = f"{end.reason or 'its container ended'}, exit code {end.exit_code}"
+    # Where it is the end of the log, its last line tells the most.
+    last = end.message.strip().rpartition("\n")[2]
+    return f"{why}: {clip(last, _LONGEST_LAST_WORDS)}" if last else why
 
 
 def _refusals(cluster: Cluster, patient: bool) -> Iterator[Trouble]:

@@ -153,7 +153,8 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
         return ended
     uid = status.cluster.head_uid if status.cluster else None
     memory = head_size(spec, status.plan).memory if status.plan else spec.resources.head.memory
-    lost = head_end(cluster.name, heads(observed), uid, memory) if uid else None
+    known = (*heads(observed), *((observed.departed,) if observed.departed else ()))
+    lost = head_end(cluster.name, known, uid, memory) if uid else None
     if lost:
         return Step(fail(draft, spec, lost))
     if ended:

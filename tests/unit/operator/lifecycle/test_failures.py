@@ -50,6 +50,75 @@ HEADS: dict[str, tuple[Trouble, str, str]] = {
 }
 
 
+def ended(**fields: object) -> Trouble:
+    """The head has failed, and KubeRay has deleted it, before the operator looks."""
+
+    def trouble(world: World) -> None:
+        (head,) = world.pods.values()
+        world.change(head.uid, phase="Failed", ready=False, **fields)
+        assert world.kuberay()
+
+    return trouble
+
+
+def container(reason: str, code: int, message: str = "") -> tuple[Container, ...]:
+    return (Container("ray-head", Terminated(reason, code, message)),)
+
+
+NO_RAY = "/bin/bash: line 1: ulimit: no\n/bin/bash: line 1: ray: command not found\n"
+DELETED_AT_ONCE: dict[str, tuple[Trouble, str, str]] = {
+    "for its memory": (
+        ended(containers=container("OOMKilled", 137)),
+        "OutOfMemory",
+        "needed more memory than its limit of 4Gi.",
+    ),
+    "by the kubelet": (
+        ended(reason="Evicted", message="The node was low on resource: ephemeral-storage."),
+        "HeadLost",
+        "is lost: Evicted: The node was low on resource: ephemeral-storage.",
+    ),
+    "for another pod": (
+        ended(containers=container("OOMKilled", 143), disruption="PreemptionByScheduler: it was preempted"),
+        "HeadLost",
+        "is lost: PreemptionByScheduler: it was preempted.",
+    ),
+    "as it could not be started": (
+        ended(containers=container("StartError", 128, 'exec: "/bin/bash": no such file or directory')),
+        "HeadLost",
+        'is lost: StartError, exit code 128: exec: "/bin/bash": no such file or directory.',
+    ),
+    "by itself": (
+        ended(containers=container("Error", 127, NO_RAY)),
+        "HeadLost",
+        "is lost: Error, exit code 127: /bin/bash: line 1: ray: command not found.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DELETED_AT_ONCE)
+def test_what_a_head_died_of_is_told_though_it_is_deleted_before_anybody_looks(what: str) -> None:
+    trouble, reason, message = DELETED_AT_ONCE[what]
+    world = running()
+    trouble(world)
+    assert not world.pods
+    world.look()
+    assert world.status.failure
+    assert (world.status.failure.reason, world.status.failure.message.endswith(message)) == (reason, True), (
+        world.status.failure.message
+    )
+
+
+def test_the_end_of_a_head_of_before_is_none_of_the_present_ones() -> None:
+    world = running()
+    world.head_dies("OOMKilled", 137)
+    world.kuberay()
+    world.run(until=lambda it: it.status.attempt == 2 and it.holds(ConditionType.RUNNING))
+    world.pods.clear()
+    world.look()
+    assert world.status.failure
+    assert world.status.failure.message.endswith("-2 is gone.")
+
+
 @pytest.mark.parametrize("what", HEADS)
 def test_a_head_that_is_lost_ends_the_attempt_and_the_next_one_finishes(what: str) -> None:
     trouble, reason, message = HEADS[what]

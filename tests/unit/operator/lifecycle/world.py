@@ -93,6 +93,7 @@ class World:
         answers_early: heads answer before the kubelet says that they are ready.
         due: when the operator looks again.
         provisioned: names of clusters that had all their pods: KubeRay makes no other head for them.
+        departed: the last head that is gone, as the operator has heard of its end.
         unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
         shown: the pods of the present look.
     """
@@ -123,6 +124,7 @@ class World:
     made: int = 0
     gone: bool = False
     provisioned: set[str] = field(default_factory=set)
+    departed: Pod | None = None
     unseen: set[str] = field(default_factory=set)
     shown: dict[str, Pod] = field(default_factory=dict)
 
@@ -201,6 +203,7 @@ class World:
             image=IMAGE,
             clusters=tuple(self._late(clusters or {})),
             pods=tuple(seen.values()),
+            departed=self.departed,
             claim=self.claim,
             preview_tried=self.preview_tried,
             preview_written=self.preview_written,
@@ -318,7 +321,7 @@ class World:
         """What the operator kept in its memory alone is lost; it starts again at once."""
         self.dies_at = None
         self.faults, self.due, self.silent_since = (), self.now, None
-        self.preview_tried, self.preview_written, self.last_words = None, False, {}
+        self.preview_tried, self.preview_written, self.last_words, self.departed = None, False, {}, None
         self.clusters = {
             name: replace(it, has_secret=False, has_network_policy=False) for name, it in self.clusters.items()
         }
@@ -452,7 +455,14 @@ class World:
         self.due = self.now
 
     def kuberay(self) -> bool:
-        """KubeRay makes the pods that a cluster lacks, unless its head has been ready before."""
+        """KubeRay makes the pods that a cluster lacks, unless its head has been ready before.
+
+        One that has failed it deletes at once.
+        """
+        failed = next((pod for pod in self.pods.values() if pod.over and pod.cluster in self.clusters), None)
+        if failed:
+            self.pod_gone(failed)
+            return True
         for cluster in self.clusters.values():
             if cluster.suspended and self._empty(cluster):
                 return True
@@ -518,8 +528,7 @@ class World:
         """A pod that waits starts; one that is asked to end is gone."""
         for pod in self.pods.values():
             if pod.deleted:
-                del self.pods[pod.uid]
-                self.due = self.now
+                self.pod_gone(pod)
                 return True
             cluster = self.clusters.get(pod.cluster)
             if pod.phase == "Pending" and cluster and cluster.has_secret:
@@ -532,6 +541,12 @@ class World:
                     self.provisioned.add(cluster.name)
                 return True
         return False
+
+    def pod_gone(self, pod: Pod) -> None:
+        """The API server has it no more, and its watch tells of that."""
+        del self.pods[pod.uid]
+        self.departed = pod if pod.role == "head" else self.departed
+        self.due = self.now
 
     def driver(self) -> bool:
         """The driver takes its next step."""

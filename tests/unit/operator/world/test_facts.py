@@ -123,6 +123,14 @@ def test_a_pod_that_fits_no_node_says_so() -> None:
     assert (found.unschedulable, found.scheduled) == ("0/1 nodes are available", None)
 
 
+def test_a_pod_that_others_have_ended_says_why() -> None:
+    preempted = {"reason": "PreemptionByScheduler", "message": "preempting to accommodate a pod"}
+    found = pod(phase="Failed", conditions=[condition("DisruptionTarget", "True", **preempted)])
+    assert found.disruption == "PreemptionByScheduler: preempting to accommodate a pod"
+    spared = pod(phase="Running", conditions=[condition("DisruptionTarget", "False", **preempted)])
+    assert spared.disruption == ""
+
+
 def test_a_pod_that_runs() -> None:
     found = pod(
         phase="Running",

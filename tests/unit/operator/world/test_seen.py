@@ -60,6 +60,18 @@ def test_the_end_that_a_watch_tells_is_told_to_its_sampling(seen: Seen[Cluster])
     assert names(seen) == []
 
 
+def test_what_is_gone_is_remembered_as_it_was_in_the_end_until_it_is_forgotten(seen: Seen[Cluster]) -> None:
+    seen.saw(sight(1))
+    seen.gone("a", sight(2, ready=True))
+    assert names(seen) == []
+    departed = seen.departed(DIGITS)
+    assert departed
+    assert departed.heeded
+    assert seen.departed(OTHER) is None
+    seen.forget(DIGITS)
+    assert seen.departed(DIGITS) is None
+
+
 def test_a_list_finds_what_the_watch_has_missed(seen: Seen[Cluster]) -> None:
     seen.saw(sight(1))
     seen.saw(sight(1, of=OTHER, uid="b"))
