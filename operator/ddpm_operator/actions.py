@@ -41,7 +41,13 @@ class Event:
 
 @dataclass(frozen=True)
 class EnsureClaim:
-    """Creates the output's claim, or finds it there."""
+    """Creates the output's claim, or finds it there.
+
+    Attributes:
+        attempt: the one that it is created for.
+    """
+
+    attempt: Attempt
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import MANAGER, claim_name, preview_name
 from ddpm_operator.observed import Cluster, Fault, FaultKind
 from ddpm_operator.ray_jobs import HeadSilent, RayHead
+from ddpm_operator.rehearsal import rehearse
 from ddpm_operator.render import (
     Attempt,
     OperatorPods,
@@ -126,8 +127,8 @@ class ClusterWork:
                 return await self._write_status(sampling, action)
             case Event():
                 await self._tell(metadata, action)
-            case EnsureClaim():
-                await self._ensure_claim(sampling)
+            case EnsureClaim(attempt):
+                await self._ensure_claim(attempt)
             case CreateCluster(attempt):
                 await self._create_cluster(attempt)
             case CreateNetworkPolicy(attempt, cluster_uid):
@@ -224,11 +225,12 @@ class ClusterWork:
         except ApiError as error:
             logger.warning("%s/%s: no event %s: %s", sampling.namespace, sampling.name, event.reason, error)
 
-    async def _ensure_claim(self, sampling: DDPMSampling) -> None:
-        metadata = sampling.metadata
+    async def _ensure_claim(self, attempt: Attempt) -> None:
+        metadata = attempt.sampling
         name = claim_name(metadata)
         doing = f"create the claim {name}"
-        manifest = _rendered(doing, lambda: output_claim(self._templates, metadata, sampling.spec))
+        self._rehearse(doing, attempt)
+        manifest = _rendered(doing, lambda: output_claim(self._templates, metadata, attempt.spec))
         if manifest is None:
             return
         if await self._create(paths.claims(metadata.namespace), manifest, doing):
@@ -242,6 +244,7 @@ class ClusterWork:
 
     async def _create_cluster(self, attempt: Attempt) -> None:
         namespace, doing = attempt.sampling.namespace, f"create the RayCluster {attempt.name}"
+        self._rehearse(doing, attempt)
         manifest = _rendered(doing, lambda: ray_cluster(self._templates, attempt))
         path = paths.clusters(namespace)
         document = await self._create(path, manifest, doing) or await self._get(path, attempt.name, doing)
@@ -301,6 +304,10 @@ class ClusterWork:
                 raise Overtaken(error.message) from error
             if error.status != HTTPStatus.NOT_FOUND:
                 raise Refused(fault_of(error, "delete the finished sampling", KIND)) from error
+
+    def _rehearse(self, doing: str, attempt: Attempt) -> None:
+        """Before the first thing of an attempt is made, all that it will need can be rendered."""
+        _rendered(doing, lambda: rehearse(self._templates, attempt, self._operator))
 
     async def _create(self, path: str, manifest: Document, doing: str) -> Document | None:
         """The object that was made; None if there is one of its name."""

@@ -21,11 +21,12 @@ from ddpm_operator.metrics import Metrics
 from ddpm_operator.observed import Cluster, Pod
 from ddpm_operator.operator_key import KeyUnusable, operator_key
 from ddpm_operator.ray_jobs import RayHead, new_session
+from ddpm_operator.rehearsal import rehearse_all
 from ddpm_operator.resync import SELECTOR, Resync
 from ddpm_operator.seen import Seen
 from ddpm_operator.settings import Settings, SettingsFault
 from ddpm_operator.steady_clock import SteadyClock
-from ddpm_operator.templating import Templates
+from ddpm_operator.templating import TemplateFault, Templates
 from ddpm_operator.work_queue import WorkQueue
 
 LOOKS_AT_ONCE = 32
@@ -121,7 +122,10 @@ async def run(settings: Settings) -> None:
         ApiError: if the API server cannot be reached, or does not let the operator start.
         KeyUnusable: if the operator's key is broken.
         StandsStill: if there is nothing that it may watch.
+        TemplateFault: if a template in force cannot be used.
     """
+    templates = Templates(settings.templates)
+    rehearse_all(templates, settings.worker, settings.pods)
     clusters: Seen[Cluster] = Seen()
     pods: Seen[Pod] = Seen()
     metrics = Metrics(clusters.owners)
@@ -134,7 +138,7 @@ async def run(settings: Settings) -> None:
         work = ClusterWork(
             api=api,
             clusters=clusters,
-            templates=Templates(settings.templates),
+            templates=templates,
             key=key,
             operator=settings.pods,
             find_head=functools.partial(RayHead.of_pod, session),
@@ -182,7 +186,7 @@ def main() -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(run(Settings.from_environment(os.environ)))
-    except (SettingsFault, KeyUnusable, ApiError, StandsStill) as error:
+    except (SettingsFault, TemplateFault, KeyUnusable, ApiError, StandsStill) as error:
         logger.error("the operator cannot start: %s", error)
         return 1
     return 0

@@ -36,6 +36,11 @@ PROGRESS_PORT = 8500
 PREVIEW_FILE = "grid.png"
 
 _RAY = "ray.io/v1"
+# Of every pod that runs what users bring; which seccomp profile it is, an administrator may choose.
+_CLOSED: Manifest = {
+    "automountServiceAccountToken": False,
+    "securityContext": {"runAsNonRoot": True, "seccompProfile": {}},
+}
 _KEEPS_A_DEAD_HEAD_DEAD = {"ray.io/disable-provisioned-head-restart": "true"}
 
 
@@ -102,14 +107,15 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
         "progress_port": PROGRESS_PORT,
         "progress_token": {"name": attempt.name, "key": PROGRESS_TOKEN_KEY},
     }
-    closed: Manifest = {"automountServiceAccountToken": False}
+    workers: list[JsonValue] = [{"template": {"spec": _CLOSED}}]
     must: Manifest = {
         "apiVersion": _RAY,
         "kind": "RayCluster",
         "metadata": metadata,
         "spec": {
             "authOptions": auth,
-            "headGroupSpec": {"template": {"spec": {**closed, "restartPolicy": "Never"}}},
+            "headGroupSpec": {"template": {"spec": {**_CLOSED, "restartPolicy": "Never"}}},
+            **({"workerGroupSpecs": workers} if plan.workers else {}),
         },
     }
     return templates.render("raycluster.yaml.j2", values, must)
@@ -145,7 +151,15 @@ def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, ope
         "cloud_identity": spec.credentials_secret_ref is None
         and any(place.startswith(("s3://", "gs://")) for place in places),
     }
-    must: Manifest = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata}
+    must: Manifest = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {
+            "podSelector": {"matchLabels": {"ray.io/cluster": attempt.name}},
+            "policyTypes": ["Ingress", "Egress"],
+        },
+    }
     return templates.render("networkpolicy.yaml.j2", values, must)
 
 

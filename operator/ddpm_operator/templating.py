@@ -163,4 +163,9 @@ def _missing(must: JsonValue, found: JsonValue, path: str) -> str:
             return path
         gaps = (_missing(value, found.get(key), f"{path}.{key}" if path else key) for key, value in must.items())
         return next(filter(None, gaps), "")
+    if isinstance(must, list) and isinstance(found, list) and len(must) == len(found):
+        gaps = (
+            _missing(value, it, f"{path}[{at}]") for at, (value, it) in enumerate(zip(must, found, strict=True))
+        )
+        return next(filter(None, gaps), "")
     return "" if must == found else path

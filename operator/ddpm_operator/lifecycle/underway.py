@@ -56,7 +56,7 @@ def create(observed: Observed, draft: Draft) -> tuple[Action, ...]:
     """What brings an attempt's cluster about."""
     attempt = rendering(observed, draft)
     own_claim = observed.sampling.spec.output.uri is None and observed.claim is None
-    return (*((EnsureClaim(),) if own_claim else ()), CreateCluster(attempt))
+    return (*((EnsureClaim(attempt),) if own_claim else ()), CreateCluster(attempt))
 
 
 def _without_cluster(observed: Observed, draft: Draft) -> Step:

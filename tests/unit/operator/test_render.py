@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ddpm_operator.api import Claim, DDPMSampling, Metadata, Spec
 from ddpm_operator.api.pod_overrides import LocalReference, PodOverrides
+from ddpm_operator.rehearsal import rehearse
 from ddpm_operator.render import (
     Attempt,
     OperatorPods,
@@ -263,6 +264,29 @@ def test_a_replaced_template_cannot_drop_what_keeps_a_cluster_safe(
         (tmp_path / name).write_text("".join(line for line in lines if not line.strip().startswith(f"{field}: ")))
     with pytest.raises(TemplateFault, match="is not what the operator relies on"):
         ray_cluster(Templates(tmp_path), attempt_at(metadata, make_spec()))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("pod.yaml.j2", "spec.automountServiceAccountToken"),
+        ("pod.yaml.j2", "spec.securityContext.runAsNonRoot"),
+        ("pod.yaml.j2", "spec.securityContext.seccompProfile"),
+        ("networkpolicy.yaml.j2", "spec.podSelector"),
+        ("networkpolicy.yaml.j2", "spec.policyTypes"),
+    ],
+)
+def test_a_replaced_template_cannot_drop_it_of_workers_or_of_the_policy_either(
+    tmp_path: Path, metadata: Metadata, make_spec: MakeSpec, name: str, path: str
+) -> None:
+    of_workers, field = name == "pod.yaml.j2", path.rpartition(".")[2]
+    dropped = f"{{{{ ('{field}' if is_head else 'dropped') | tojson }}}}:" if of_workers else "dropped:"
+    (tmp_path / name).write_text((ROOT / "templates" / name).read_text().replace(f"{field}:", dropped, 1))
+    templates, attempt = Templates(tmp_path), attempt_at(metadata, make_spec(**BIG))
+    with pytest.raises(TemplateFault) as caught:
+        rehearse(templates, attempt, OPERATOR)
+    where = f"spec.workerGroupSpecs[0].template.{path}" if of_workers else path
+    assert str(caught.value).endswith(f"{where} is not what the operator relies on")
 
 
 # Values that no API server would let through, for the templates must hold by themselves.

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
@@ -96,19 +95,21 @@ class Operator:
         self.pods.listed([it for it in pods if it], self.pods.uids())
 
 
-def put_sampling(server: ApiServer, name: str) -> Key:
+def put_sampling(server: ApiServer, name: str, spec: dict[str, Any] = SPEC) -> Key:
     document = {
         "apiVersion": "ddpm-ray.io/v1alpha1",
         "kind": "DDPMSampling",
         "metadata": {"name": name},
-        "spec": SPEC,
+        "spec": spec,
     }
     return Key("research", name, server.put(f"{SAMPLINGS}/{name}", document)["metadata"]["uid"])
 
 
-async def live(server: ApiServer, failure: Failure, driver: Driver, templates: Templates) -> int:
+async def live(
+    server: ApiServer, failure: Failure, driver: Driver, templates: Templates, spec: dict[str, Any] = SPEC
+) -> int:
     """Looks until the sampling is done and cleaned up; returns how many requests that took."""
-    key = put_sampling(server, "digits")
+    key = put_sampling(server, "digits", spec)
     dashboard, progress = Door(driver.dashboard), Door(driver.progress)
     async with (
         server.open() as api,
@@ -188,26 +189,3 @@ def test_an_api_server_that_is_away_for_a_while_changes_nothing_whenever_it_goes
         server, driver, _ = life(None, "refused", range(first, first + 8), away_with)
         assert_all_is_well(server, driver)
         assert len(driver.jobs) == 1
-
-
-@pytest.mark.parametrize(
-    ("template", "says"),
-    [
-        (
-            "kind: RayCluster\nmetadata: {{ metadata }}\n",
-            "raycluster.yaml.j2, line 2: every value is written through",
-        ),
-        ("kind: RayCluster\nmetadata: {{ nobody | tojson }}\n", "'nobody' is undefined"),
-        ("kind: RayCluster\nmetadata: {{ metadata | tojson }}\n", "apiVersion is not what the operator relies on"),
-    ],
-)
-def test_an_administrators_broken_template_is_reported_and_nothing_of_it_applied(
-    tmp_path: Path, template: str, says: str
-) -> None:
-    (tmp_path / "raycluster.yaml.j2").write_text(template)
-    server = ApiServer()
-    asyncio.run(live(server, "refused", Driver(), Templates(tmp_path)))
-    status = server.objects[f"{SAMPLINGS}/digits"]["status"]
-    assert status["phase"] == "Failed"
-    assert says in status["failure"]["message"]
-    assert {path.split("/")[-2] for path in server.objects} <= {"ddpmsamplings", "events"}
