@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ddpm_operator.api import Spec
+from ddpm_operator.api.pod_overrides import PodOverrides
 from ddpm_operator.image_reference import repository
 
 ANY = "*"
@@ -31,6 +33,9 @@ class Limits:
         images: a repository, with any tag or digest; one tag or digest of it; or, with a slash at its end, all
             repositories below a name. The operator's own worker image needs no place here.
         service_accounts: names, in the sampling's own namespace. Pods without one get the namespace's default.
+        priority_classes: names. Pods without one get the cluster's default.
+        runtime_classes: names. Pods without one get the nodes' default.
+        gpu_resource_names: of spec.resources.gpuResourceName where there are GPUs.
         uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
         at_once: samplings at work at the same time, at least 1.
         at_once_per_namespace: those of one namespace, at least 1.
@@ -38,27 +43,43 @@ class Limits:
 
     images: tuple[str, ...] = (ANY,)
     service_accounts: tuple[str, ...] = (ANY,)
+    priority_classes: tuple[str, ...] = (ANY,)
+    runtime_classes: tuple[str, ...] = (ANY,)
+    gpu_resource_names: tuple[str, ...] = (ANY,)
     uri_schemes: tuple[str, ...] = (ANY,)
     at_once: int | None = None
     at_once_per_namespace: int | None = None
 
     def objection(self, spec: Spec) -> Objection | None:
         """The first thing in a spec that is not allowed; None if all is."""
+        return next(self._objections(spec), None)
+
+    def _objections(self, spec: Spec) -> Iterator[Objection]:
         image = spec.image
         if image and not any(_matches(image, allowed) for allowed in self.images):
-            return _objection("spec.image", image, "images", self.images)
-        account = spec.pod_overrides.service_account_name if spec.pod_overrides else None
-        if account and not {account, ANY} & set(self.service_accounts):
-            field = "spec.podOverrides.serviceAccountName"
-            return _objection(field, account, "serviceAccounts", self.service_accounts)
+            yield _objection("spec.image", image, "images", self.images)
+        pods = spec.pod_overrides or PodOverrides()
+        for field, name, value, allowed in (
+            ("serviceAccountName", pods.service_account_name, "serviceAccounts", self.service_accounts),
+            ("priorityClassName", pods.priority_class_name, "priorityClasses", self.priority_classes),
+            ("runtimeClassName", pods.runtime_class_name, "runtimeClasses", self.runtime_classes),
+        ):
+            if name and not _is_among(name, allowed):
+                yield _objection(f"spec.podOverrides.{field}", name, value, allowed)
+        gpu = spec.resources.gpu_resource_name
+        if spec.resources.gpus and not _is_among(gpu, self.gpu_resource_names):
+            yield _objection("spec.resources.gpuResourceName", gpu, "gpuResourceNames", self.gpu_resource_names)
         for field, uri in (("spec.model.uri", spec.model.uri), ("spec.output.uri", spec.output.uri)):
             scheme = (uri or "").partition("://")[0]
-            if scheme and not {scheme, ANY} & set(self.uri_schemes):
-                return _objection(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
-        return None
+            if scheme and not _is_among(scheme, self.uri_schemes):
+                yield _objection(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
 
 
 UNLIMITED = Limits()
+
+
+def _is_among(name: str, allowed: tuple[str, ...]) -> bool:
+    return not {name, ANY}.isdisjoint(allowed)
 
 
 def _matches(image: str, allowed: str) -> bool:

@@ -54,6 +54,9 @@ class Settings:
             limits=Limits(
                 images=_names(environment, "ALLOWED_IMAGES"),
                 service_accounts=_names(environment, "ALLOWED_SERVICE_ACCOUNTS"),
+                priority_classes=_names(environment, "ALLOWED_PRIORITY_CLASSES"),
+                runtime_classes=_names(environment, "ALLOWED_RUNTIME_CLASSES"),
+                gpu_resource_names=_names(environment, "ALLOWED_GPU_RESOURCE_NAMES"),
                 uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
                 at_once=_number(environment, "AT_ONCE"),
                 at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),

@@ -96,6 +96,18 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
         "spec.podOverrides.serviceAccountName says nobody, which the administrator",
         "ask the administrator",
     ),
+    "a-priority": (
+        {"podOverrides": {"priorityClassName": "system-node-critical"}},
+        "InvalidSpec",
+        "spec.podOverrides.priorityClassName says system-node-critical, which the administrator",
+        "allowed.priorityClasses",
+    ),
+    "a-device": (
+        {"resources": {"gpus": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}},
+        "InvalidSpec",
+        "spec.resources.gpuResourceName says devices.kubevirt.io/kvm, which the administrator",
+        "allowed.gpuResourceNames",
+    ),
 }
 # What may yet pass: it is said at once, and ends the sampling when its time is up.
 WAIT: dict[str, tuple[Manifest, str, str, str]] = {

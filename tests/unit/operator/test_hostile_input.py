@@ -31,7 +31,13 @@ from tests.hostile import ANYTHING, MANY, specs
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 IMAGE = WorkerImage("worker:1", "2.60.0")
-DEFAULTS = Limits(service_accounts=(), uri_schemes=("builtin", "pvc", "s3", "gs", "https"))
+DEFAULTS = Limits(
+    service_accounts=(),
+    priority_classes=(),
+    runtime_classes=(),
+    gpu_resource_names=("nvidia.com/gpu", "amd.com/gpu"),
+    uri_schemes=("builtin", "pvc", "s3", "gs", "https"),
+)
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
 MANY_TIMES = settings(
     max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +15,15 @@ from ddpm_operator.observed import Observed, WorkerImage
 from ddpm_operator.reconcile import reconcile
 
 MakeSpec = Callable[..., Spec]
+
+NOTHING = Limits(
+    images=(),
+    service_accounts=(),
+    priority_classes=(),
+    runtime_classes=(),
+    gpu_resource_names=(),
+    uri_schemes=("builtin",),
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,21 @@ def test_an_image_is_allowed_by_its_repository_its_tag_or_the_folder_it_is_in(
             "spec.podOverrides.serviceAccountName says admin",
         ),
         (
+            Limits(priority_classes=("batch",)),
+            {"podOverrides": {"priorityClassName": "system-node-critical"}},
+            "spec.podOverrides.priorityClassName says system-node-critical",
+        ),
+        (
+            Limits(runtime_classes=("gvisor",)),
+            {"podOverrides": {"runtimeClassName": "host"}},
+            "spec.podOverrides.runtimeClassName says host",
+        ),
+        (
+            Limits(gpu_resource_names=("nvidia.com/gpu",)),
+            {"resources": {"gpus": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}},
+            "spec.resources.gpuResourceName says devices.kubevirt.io/kvm",
+        ),
+        (
             Limits(uri_schemes=("builtin",)),
             {"model": {"uri": "https://host/m.pt"}},
             "spec.model.uri says https://",
@@ -78,7 +103,30 @@ def test_what_is_not_allowed_is_named_with_its_field(
 
 def test_a_sampling_that_names_nothing_gets_what_the_operator_has() -> None:
     spec = Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 1})
-    assert Limits(images=(), service_accounts=(), uri_schemes=("builtin",)).objection(spec) is None
+    assert NOTHING.objection(spec) is None
+
+
+def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
+    limits = replace(
+        NOTHING,
+        service_accounts=("sampler",),
+        priority_classes=("low", "batch"),
+        runtime_classes=("gvisor",),
+        gpu_resource_names=("nvidia.com/mig-1g.5gb",),
+    )
+    spec = make_spec(
+        resources={"gpus": 1, "gpuResourceName": "nvidia.com/mig-1g.5gb"},
+        podOverrides={
+            "serviceAccountName": "sampler",
+            "priorityClassName": "batch",
+            "runtimeClassName": "gvisor",
+        },
+    )
+    assert limits.objection(spec) is None
+
+
+def test_the_name_of_a_gpu_matters_only_where_there_is_one(make_spec: MakeSpec) -> None:
+    assert NOTHING.objection(make_spec(resources={"gpuResourceName": "nvidia.com/gpu"})) is None
 
 
 def test_a_sampling_beyond_the_limits_fails_with_a_hint_and_gets_no_cluster() -> None:
