@@ -115,6 +115,12 @@ def worker_size(spec: Spec, chosen: Plan) -> PodSize:
     return PodSize(worker.cpu, worker.cpu, worker.memory, chosen.gpus_per_worker, slots)
 
 
+def is_small(spec: Spec, samples: int) -> bool:
+    """Whether so many samples are about done before workers that are begun for them would be there."""
+    _, img_size = _shape(spec) or _ASSUMED_SHAPE
+    return samples * _steps(spec) * img_size**2 <= SMALL_JOB * _REFERENCE_PIXELS
+
+
 def claim_size(spec: Spec) -> str:
     """The size of the output's claim where none is asked for: 8 bytes a pixel, twice, at least 1Gi.
 
@@ -163,7 +169,7 @@ def _on_cpus(spec: Spec, batch_size: int | None, shards: int, known: int | None,
     elif shards == 1:
         workers = 0
         why.append("One shard is one task: the head samples alone, and no worker need be waited for.")
-    elif evaluations * img_size**2 <= SMALL_JOB * _REFERENCE_PIXELS:
+    elif is_small(spec, spec.samples):
         workers = 0
         why.append(
             f"{evaluations:,} network evaluations of {img_size}x{img_size} pixels are about done before workers "

@@ -13,6 +13,7 @@ from ddpm_operator.lifecycle import clocks
 from ddpm_operator.lifecycle.attempts import end, fail, output_uri, rendering
 from ddpm_operator.lifecycle.diagnosis import Trouble, trouble, worker_out_of_memory
 from ddpm_operator.lifecycle.draft import Draft
+from ddpm_operator.lifecycle.growth import outgrown, told
 from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress, renewed
 from ddpm_operator.lifecycle.step import Step
 from ddpm_operator.lifecycle.verdict import Ask, Died, Done, Underway, Verdict, verdict
@@ -44,6 +45,9 @@ def ending(observed: Observed, draft: Draft) -> Step | None:
     match _word(observed, draft):
         case Done(result):
             return _complete(observed, draft, result)
+        case Ask() if outgrown(spec, draft.status):
+            ended = end(draft, spec, "Grown", "More samples are asked for than this cluster was made for.")
+            return Step(ended.put(phase=Phase.PENDING))
         case Died(error, log):
             return Step(fail(draft, spec, _cause(observed, draft, error), _hint(error), log))
     return None
@@ -62,7 +66,8 @@ def heard(observed: Observed, draft: Draft) -> Draft:
     if status.progress:
         draft = draft.put(progress=renewed(status.progress, document, spec.samples, draft.now))
     if status.plan and document.plan:
-        draft = draft.put(plan=status.plan.model_copy(update=document.plan.model_dump()))
+        # Of the samples that it was asked for; by now it may be more of them.
+        draft = told(spec, draft.put(plan=status.plan.model_copy(update=document.plan.model_dump())))
     words = sentence(redact(document.message)) if document.message else f"The driver is {document.phase}."
     if document.phase in _SAMPLING or draft.holds(ConditionType.RUNNING):
         return _running(draft, words)

@@ -8,10 +8,11 @@ from datetime import timedelta
 from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
 from ddpm_operator.lifecycle import clocks
-from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering, summary
+from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering
 from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.faults import Refusal, refusal
+from ddpm_operator.lifecycle.growth import told
 from ddpm_operator.lifecycle.listening import ending, heard, listen
 from ddpm_operator.lifecycle.quota import judged
 from ddpm_operator.lifecycle.step import Step, earliest
@@ -27,9 +28,8 @@ _NET = timedelta(seconds=10)
 
 def underway(observed: Observed, draft: Draft) -> Step:
     """The next step of an attempt that has begun and not ended."""
-    spec, cluster, status = observed.sampling.spec, observed.cluster, draft.status
-    if status.plan:
-        draft = draft.say(ConditionType.ACCEPTED, True, "Planned", summary(spec, status.plan))
+    spec, cluster = observed.sampling.spec, observed.cluster
+    draft = told(spec, draft)
     if cluster is None:
         return _without_cluster(observed, draft)
     draft = _seen(draft, cluster, observed.sampling.metadata.namespace)

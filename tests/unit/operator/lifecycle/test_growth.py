@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
 from ddpm_operator.actions import CreateCluster, SubmitJob
-from ddpm_operator.api import ConditionType, EventReason, Phase
+from ddpm_operator.api import ConditionType, EventReason, Phase, Plan
 from tests.unit.operator.lifecycle.world import World, sha
 
 
@@ -97,3 +102,93 @@ def test_growth_between_the_end_and_its_writing_down_is_not_lost() -> None:
     assert not world.ended
     world.run(until=lambda it: it.at_rest)
     assert world.stored == 200
+
+
+WORKERS = {"samples": 16, "resources": {"maxWorkers": 2}}
+GPUS = {"samples": 16, "resources": {"gpus": 4}}
+
+
+def made(world: World) -> list[Plan]:
+    return [it.attempt.plan for it in world.carried if isinstance(it, CreateCluster)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "before", "after"), [(WORKERS, (0, 0), (2, 0)), (GPUS, (1, 1), (4, 4))], ids=["workers", "GPUs"]
+)
+@pytest.mark.parametrize(
+    "when",
+    [
+        lambda it: it.clusters,
+        lambda it: it.drivers and next(iter(it.drivers.values())).jobs,
+        lambda it: it.holds(ConditionType.RUNNING),
+        lambda it: it.drivers and next(iter(it.drivers.values())).outcome,
+    ],
+    ids=["before its job", "before it runs", "running", "about done"],
+)
+def test_far_more_samples_than_a_cluster_was_made_for_get_another_which_is_no_failure(
+    spec: dict[str, Any],
+    before: tuple[int, int],
+    after: tuple[int, int],
+    when: Callable[[World], object],
+) -> None:
+    world = World.of(**spec)
+    world.run(until=when)
+    world.edit(samples=20_000)
+    world.run(until=lambda it: it.at_rest)
+    assert [(it.workers, it.gpus) for it in made(world)] == [before, after]
+    status = world.status
+    assert (status.phase, status.attempt, status.failed_attempts) == (Phase.SUCCEEDED, 2, 0)
+    assert status.plan
+    assert (status.plan.workers, status.plan.gpus, status.plan.batch_size) == (*after, 64)
+    assert status.plan.why[0].startswith("20,000 samples in batches of")
+    assert world.stored == 20_000
+    assert EventReason.ATTEMPT_FAILED not in world.reasons
+
+
+def test_the_samples_that_a_smaller_cluster_has_begun_are_done_before_it_goes() -> None:
+    world = World.of(**WORKERS)
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.edit(samples=20_000)
+    world.look()
+    assert world.condition(ConditionType.ACCEPTED).message == (
+        "20,000 samples of builtin://mnist on cpu, by 2 workers. "
+        "They begin when attempt 1 has drawn what it began with."
+    )
+    world.run(until=lambda it: not it.clusters)
+    assert world.stored == 16
+    assert world.condition(ConditionType.RUNNING).reason == "Grown"
+
+
+def test_a_few_more_samples_stay_in_the_same_cluster_and_the_plan_tells_of_them() -> None:
+    world = World.of(**WORKERS | {"sampler": {"steps": 50}})
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.edit(samples=300)
+    world.look()
+    assert world.status.plan
+    assert world.status.plan.shards == 5
+    assert world.status.plan.why[0].startswith("300 samples in batches of 64")
+    world.run(until=lambda it: it.at_rest)
+    assert len(made(world)) == 1
+    assert world.condition(ConditionType.ACCEPTED).message.startswith("300 samples")
+    assert world.status.plan.shards == 5
+
+
+def test_a_cluster_that_has_all_it_may_have_draws_any_number_more() -> None:
+    world = World.of()
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.edit(samples=20_000)
+    world.run(until=lambda it: it.at_rest)
+    assert len(made(world)) == 1
+    assert world.status.plan
+    assert world.status.plan.why[:2] == (
+        "20,000 samples in batches of 64 (as in the first attempt) are 313 shards.",
+        "maxWorkers is 0: the head samples alone.",
+    )
+
+
+def test_more_workers_without_more_samples_wait_for_the_next_attempt() -> None:
+    world = World.of(**{"samples": 20_000, "resources": {"maxWorkers": 1}})
+    world.run(until=lambda it: it.clusters)
+    world.edit(resources={"maxWorkers": 4})
+    world.run(until=lambda it: it.at_rest)
+    assert [it.workers for it in made(world)] == [1]
