@@ -107,7 +107,7 @@ class ClusterWork:
 
     def head(self, sampling: Metadata, attempt: int, ip: str) -> RayHead:
         """The head of an attempt, to be asked."""
-        return self._find_head(ip, attempt_tokens(self._key, sampling.uid, attempt))
+        return self._find_head(ip, self._tokens(sampling, attempt))
 
     async def carry_out(self, sampling: DDPMSampling, action: Action) -> DDPMSampling:
         """Carries out one action.
@@ -245,7 +245,8 @@ class ClusterWork:
     async def _create_cluster(self, attempt: Attempt) -> None:
         namespace, doing = attempt.sampling.namespace, f"create the RayCluster {attempt.name}"
         self._rehearse(doing, attempt)
-        manifest = _rendered(doing, lambda: ray_cluster(self._templates, attempt))
+        secret = self._tokens(attempt.sampling, attempt.number).secret_name(attempt.name)
+        manifest = _rendered(doing, lambda: ray_cluster(self._templates, attempt, secret))
         path = paths.clusters(namespace)
         document = await self._create(path, manifest, doing) or await self._get(path, attempt.name, doing)
         sight = RayCluster.model_validate(document).sight()
@@ -260,10 +261,13 @@ class ClusterWork:
         await self._create(paths.network_policies(attempt.sampling.namespace), manifest, doing)
 
     async def _create_secret(self, attempt: Attempt, cluster_uid: str) -> None:
-        doing = f"create the Secret {attempt.name}"
-        tokens = attempt_tokens(self._key, attempt.sampling.uid, attempt.number)
+        doing = f"create the Secret of {attempt.name}"
+        tokens = self._tokens(attempt.sampling, attempt.number)
         manifest = _rendered(doing, lambda: token_secret(self._templates, attempt, cluster_uid, tokens))
         await self._create(paths.secrets(attempt.sampling.namespace), manifest, doing)
+
+    def _tokens(self, sampling: Metadata, attempt: int) -> Tokens:
+        return attempt_tokens(self._key, sampling.uid, attempt)
 
     async def _submit(self, action: SubmitJob) -> None:
         attempt = action.attempt

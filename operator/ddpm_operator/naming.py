@@ -24,12 +24,11 @@ def slug(name: str) -> str:
 
 
 def cluster_name(sampling: Metadata, attempt: int) -> str:
-    """The name of an attempt's RayCluster, Secret and NetworkPolicy: ``<slug>-<8 of the uid's hash>-<attempt>``.
+    """The name of an attempt's RayCluster and NetworkPolicy: ``<slug>-<8 of the uid's hash>-<attempt>``.
 
     At most 50 characters: KubeRay cuts longer names, from the end for pods and from the front for services.
     """
-    digest = hashlib.sha256(sampling.uid.encode()).hexdigest()[:8]
-    return f"{slug(sampling.name)}-{digest}-{attempt}"
+    return f"{_own(sampling)}-{attempt}"
 
 
 def claim_name(sampling: Metadata) -> str:
@@ -38,8 +37,17 @@ def claim_name(sampling: Metadata) -> str:
 
 
 def preview_name(sampling: Metadata) -> str:
-    """The ConfigMap with the preview, grid.png."""
-    return f"{sampling.name}-preview"
+    """The ConfigMap with the preview, grid.png: ``<slug>-<8 of the uid's hash>-preview``.
+
+    It is applied without a look at what is there, and goes with the sampling: no name that somebody else may have
+    chosen.
+    """
+    return f"{_own(sampling)}-preview"
+
+
+def _own(sampling: Metadata) -> str:
+    digest = hashlib.sha256(sampling.uid.encode()).hexdigest()[:8]
+    return f"{slug(sampling.name)}-{digest}"
 
 
 def job_id(cluster: str, run: int) -> str:

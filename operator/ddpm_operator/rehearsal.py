@@ -19,7 +19,7 @@ from ddpm_operator.tokens import Tokens
 
 # A UID and tokens have a fixed form, so that any of them stand for all.
 _UID = "00000000-0000-0000-0000-000000000000"
-_TOKENS = Tokens(ray="token", progress="token")
+_TOKENS = Tokens(ray="token", progress="token", suffix="suffix")
 
 # Together they come by every value that a template is given, there and not there.
 _SAMPLINGS: tuple[dict[str, JsonValue], ...] = (
@@ -48,7 +48,7 @@ def rehearse(templates: Templates, attempt: Attempt, operator: OperatorPods) -> 
         TemplateFault: see `Templates.render`.
     """
     output_claim(templates, attempt.sampling, attempt.spec)
-    ray_cluster(templates, attempt)
+    ray_cluster(templates, attempt, _TOKENS.secret_name(attempt.name))
     network_policy(templates, attempt, _UID, operator)
     token_secret(templates, attempt, _UID, _TOKENS)
 

@@ -72,7 +72,7 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The RayCluster's, its Secret's and its NetworkPolicy's name."""
+        """The RayCluster's and its NetworkPolicy's name."""
         return cluster_name(self.sampling, self.number)
 
     @property
@@ -80,8 +80,11 @@ class Attempt:
         return labels(self.sampling, self.number)
 
 
-def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
+def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest:
     """The attempt's RayCluster. Until its Secret is there, no pod of it starts.
+
+    Args:
+        secret: name of the Secret with the attempt's tokens.
 
     Raises:
         TemplateFault: see `Templates.render`.
@@ -93,7 +96,7 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
         "labels": {**attempt.labels, **queue},
         "annotations": {**_KEEPS_A_DEAD_HEAD_DEAD},
     }
-    auth: Manifest = {"mode": "token", "secretName": attempt.name}
+    auth: Manifest = {"mode": "token", "secretName": secret}
     head = head_size(spec, plan)
     values = {
         "metadata": metadata,
@@ -105,7 +108,7 @@ def ray_cluster(templates: Templates, attempt: Attempt) -> Manifest:
         "image": attempt.image,
         "credentials": spec.credentials_secret_ref.name if spec.credentials_secret_ref else None,
         "progress_port": PROGRESS_PORT,
-        "progress_token": {"name": attempt.name, "key": PROGRESS_TOKEN_KEY},
+        "progress_token": {"name": secret, "key": PROGRESS_TOKEN_KEY},
     }
     workers: list[JsonValue] = [{"template": {"spec": _CLOSED}}]
     must: Manifest = {
@@ -128,6 +131,7 @@ def token_secret(templates: Templates, attempt: Attempt, cluster_uid: str, token
         TemplateFault: see `Templates.render`.
     """
     metadata = _identity(attempt, [_owned_by_cluster(attempt, cluster_uid)])
+    metadata["name"] = tokens.secret_name(attempt.name)
     data: Manifest = {TOKEN_KEY: tokens.ray, PROGRESS_TOKEN_KEY: tokens.progress}
     must: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
     return templates.render("secret.yaml.j2", {"metadata": metadata, "data": data}, must)

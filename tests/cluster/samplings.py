@@ -88,6 +88,12 @@ def cluster_of(sampling: Sampling) -> str:
     return name
 
 
+def token_secret_of(namespace: Namespace, cluster: str) -> str:
+    """The name of the Secret with a RayCluster's tokens, which cannot be guessed."""
+    name: str = namespace.get("ray.io/v1", "RayCluster", cluster)["spec"]["authOptions"]["secretName"]
+    return name
+
+
 def head_of(sampling: Sampling) -> Manifest:
     """The metadata of its head pod, also of one that goes."""
     heads = [it["metadata"] for it in sampling.namespace.list("v1", "Pod", "ray.io/node-type=head")]

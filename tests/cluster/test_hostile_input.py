@@ -80,7 +80,7 @@ def fate_of(namespace: Namespace, spec: dict[str, Any]) -> str:
     for attempt in created:
         tokens = attempt_tokens(b"k" * 32, UID, attempt.number)
         made = [
-            ray_cluster(TEMPLATES, attempt),
+            ray_cluster(TEMPLATES, attempt, tokens.secret_name(attempt.name)),
             network_policy(TEMPLATES, attempt, UID, OPERATOR),
             token_secret(TEMPLATES, attempt, UID, tokens),
             output_claim(TEMPLATES, attempt.sampling, attempt.spec),

@@ -16,7 +16,7 @@ from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_python
-from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import GONE_WITHIN, LONG, OF_THE_OPERATOR, SMALL, Sampling, nothing_is_left
 
 KEPT_CLAIM = {"claim": {"size": "1Gi"}}
 
@@ -69,11 +69,27 @@ def test_a_sampling_becomes_images_on_a_claim_and_its_cluster_goes(
     )
     assert samples == local_samples(16, tmp_path)
     assert manifest == status["output"]["manifestSha256"]
-    picture = base64.b64decode(namespace.get("v1", "ConfigMap", "digits-preview")["binaryData"]["grid.png"])
+    preview = namespace.get("v1", "ConfigMap", status["output"]["grid"])
+    picture = base64.b64decode(preview["binaryData"]["grid.png"])
     assert picture.startswith(b"\x89PNG")
     assert len(picture) <= 48 * 1024
     told = [reason for reason in reasons_of_events(namespace, "digits") if reason != "Started"]
     assert told == ["Accepted", "ClusterCreated", "Completed", "ClusterDeleted"]
+
+
+def test_a_config_map_of_somebody_elses_is_left_alone_whatever_its_name(namespace: Namespace) -> None:
+    namespace.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "digits-preview"}})
+    foreign = namespace.get("v1", "ConfigMap", "digits-preview")["metadata"]
+    sampling = Sampling.apply(namespace, "digits", SMALL)
+    preview = sampling.wait_until_complete(16)["status"]["output"]["grid"]
+    (owner,) = namespace.get("v1", "ConfigMap", preview)["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("DDPMSampling", "digits")
+    sampling.delete()
+    sampling.wait_until_gone()
+    namespace.wait_for_none("v1", "ConfigMap", GONE_WITHIN, OF_THE_OPERATOR)
+    found = namespace.get("v1", "ConfigMap", "digits-preview")["metadata"]
+    assert (found["uid"], found["resourceVersion"]) == (foreign["uid"], foreign["resourceVersion"])
+    assert "ownerReferences" not in found
 
 
 def test_two_at_once_one_of_them_to_s3(

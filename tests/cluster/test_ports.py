@@ -19,7 +19,7 @@ from tests.cluster.manifests import pod, secret
 from tests.cluster.metrics import metrics_text
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.ray_api import RayApi
-from tests.cluster.samplings import LIGHT, LONG, Sampling
+from tests.cluster.samplings import LIGHT, LONG, Sampling, token_secret_of
 from tests.policies import End, reaches
 
 _POD = {"cpu": "300m", "memory": "2Gi"}
@@ -90,7 +90,9 @@ def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
         pods = {it["metadata"]["labels"]["ray.io/node-type"]: it for it in namespace.list("v1", "Pod")}
         assert pods.keys() == {"head", "worker"}
         ports = {role: listening(operator, pod) for role, pod in pods.items()}
-        tokens = texts_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
+        tokens = texts_of(
+            namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
+        )
         key = texts_of(operator.namespace, f"{operator.release}-operator-key")
         yield Running(namespace, pods, ports, tokens, (marker, *tokens.values(), *key.values()))
         sampling.delete()

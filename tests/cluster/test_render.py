@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("render")
 ROOT = Path(__file__).parents[2]
 TEMPLATES = Templates()
 OPERATOR = OperatorPods("ddpm-system", {"app.kubernetes.io/name": "ddpm-operator"})
-TOKENS = Tokens(ray="a-token-of-the-test", progress="another-token")
+TOKENS = Tokens(ray="a-token-of-the-test", progress="another-token", suffix="suffix")
 UID = "0e2f7b1c-9c4e-4a57-8d7e-5b1f6c2d3e4f"
 NAMED_ELSEWHERE = ("serviceAccountName", "priorityClassName", "runtimeClassName")
 
@@ -66,7 +66,7 @@ def shared(cluster: Cluster) -> Iterator[Namespace]:
 def test_the_api_server_knows_every_field_and_keeps_it(shared: Namespace, sampling: DDPMSampling) -> None:
     attempt = attempt_of(sampling, shared)
     made = [
-        ray_cluster(TEMPLATES, attempt),
+        ray_cluster(TEMPLATES, attempt, TOKENS.secret_name(attempt.name)),
         network_policy(TEMPLATES, attempt, UID, OPERATOR),
         token_secret(TEMPLATES, attempt, UID, TOKENS),
     ]
@@ -79,7 +79,7 @@ def test_the_api_server_knows_every_field_and_keeps_it(shared: Namespace, sampli
 
 @pytest.mark.parametrize("sampling", samplings(), ids=lambda sampling: sampling.metadata.name)
 def test_a_restricted_namespace_takes_every_pod(shared: Namespace, sampling: DDPMSampling) -> None:
-    cluster: Any = ray_cluster(TEMPLATES, attempt_of(sampling, shared))
+    cluster: Any = ray_cluster(TEMPLATES, attempt_of(sampling, shared), "secret")
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     for group in groups:
         spec = {key: value for key, value in group["template"]["spec"].items() if key not in NAMED_ELSEWHERE}
@@ -89,7 +89,7 @@ def test_a_restricted_namespace_takes_every_pod(shared: Namespace, sampling: DDP
 
 
 def test_a_field_that_kuberay_does_not_know_is_an_error(shared: Namespace) -> None:
-    cluster: Any = ray_cluster(TEMPLATES, attempt_of(samplings()[0], shared))
+    cluster: Any = ray_cluster(TEMPLATES, attempt_of(samplings()[0], shared), "secret")
     cluster["spec"]["authOptions"]["yetToCome"] = True
     with pytest.raises(ApiException) as caught:
         try_to_create(shared, cluster)

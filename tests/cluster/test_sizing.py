@@ -14,7 +14,7 @@ from tests.cluster.manifests import secret
 from tests.cluster.nodes import HOSTNAME, TAINT, fake_gpus, nodes_without_kubelets
 from tests.cluster.ray_api import RayApi
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, nothing_is_left, token_secret_of
 
 GPU = "nvidia.com/gpu"
 PLACED_WITHIN = 60.0
@@ -115,7 +115,8 @@ def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_see
         assert asked == ["2", "2"]
         assert GPU not in pods["head"][0]["spec"]["containers"][0]["resources"]["requests"]
         cluster = pods["head"][0]["metadata"]["labels"]["ray.io/cluster"]
-        token = base64.b64decode(namespace.get("v1", "Secret", cluster)["data"]["auth_token"]).decode()
+        data = namespace.get("v1", "Secret", token_secret_of(namespace, cluster))["data"]
+        token = base64.b64decode(data["auth_token"]).decode()
         with namespace.port_forward(f"service/{cluster}-head-svc", ":8265") as ports:
             assert RayApi(ports[8265], token).gpus() == [0, 2, 2]
 

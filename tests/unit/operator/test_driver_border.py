@@ -86,7 +86,7 @@ def test_the_driver_serves_where_and_to_whom_the_operator_looks(accepted: list[D
         ray_version="2.60.0",
         shared_output=False,
     )
-    [head] = ray_cluster(templates, attempt)["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    [head] = ray_cluster(templates, attempt, "secret")["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
     secret = token_secret(templates, attempt, "cluster-uid", tokens)
     environment = {
         variable["name"]: variable["value"]

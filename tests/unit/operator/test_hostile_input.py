@@ -89,7 +89,7 @@ def fate_of(spec: dict[str, Any]) -> str:
     created = [it.attempt for it in decision.actions if isinstance(it, CreateCluster)]
     for attempt in created:
         made: list[Any] = [
-            ray_cluster(TEMPLATES, attempt),
+            ray_cluster(TEMPLATES, attempt, "secret"),
             network_policy(TEMPLATES, attempt, "uid", OPERATOR),
             output_claim(TEMPLATES, attempt.sampling, attempt.spec),
         ]
@@ -149,7 +149,7 @@ def test_what_is_rendered_is_one_document_of_plain_yaml(spec: dict[str, Any]) ->
         return
     decision = reconcile(Observed(sampling, IMAGE, limits=DEFAULTS), NOW)
     for attempt in (it.attempt for it in decision.actions if isinstance(it, CreateCluster)):
-        cluster: Any = ray_cluster(TEMPLATES, attempt)
+        cluster: Any = ray_cluster(TEMPLATES, attempt, "secret")
         assert yaml.safe_load(yaml.safe_dump(cluster)) == cluster
         for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
             pod = group["template"]["spec"]

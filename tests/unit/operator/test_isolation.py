@@ -32,9 +32,9 @@ def made_for(sampling: DDPMSampling, metadata: Metadata) -> list[Manifest]:
     attempt = Attempt(metadata, 1, sampling.spec, plan(sampling.spec), "worker:1", "2.60.0", shared_output=shared)
     claim = output_claim(templates, metadata, sampling.spec)
     return [
-        ray_cluster(templates, attempt),
+        ray_cluster(templates, attempt, "secret"),
         network_policy(templates, attempt, "cluster-uid", OPERATOR),
-        token_secret(templates, attempt, "cluster-uid", Tokens("ray", "progress")),
+        token_secret(templates, attempt, "cluster-uid", Tokens("ray", "progress", "suffix")),
         preview(metadata, b"png"),
         *([claim] if claim else []),
     ]

@@ -52,14 +52,15 @@ def attempt_at(sampling: Metadata, spec: Spec, **changes: Any) -> Attempt:  # no
     return Attempt(**fields | changes)
 
 
-TOKENS = Tokens(ray="ray's token", progress="the driver's token")
+TOKENS = Tokens(ray="ray's token", progress="the driver's token", suffix="suffix")
+SECRET = "secret"
 
 
 def manifests(attempt: Attempt, tokens: Tokens = TOKENS) -> list[Manifest]:
     """Everything that is made for an attempt, in the order in which it is."""
     claim = output_claim(TEMPLATES, attempt.sampling, attempt.spec)
     made = [
-        ray_cluster(TEMPLATES, attempt),
+        ray_cluster(TEMPLATES, attempt, tokens.secret_name(attempt.name)),
         network_policy(TEMPLATES, attempt, "cluster-uid", OPERATOR),
         token_secret(TEMPLATES, attempt, "cluster-uid", tokens),
     ]
@@ -118,14 +119,14 @@ BIG = {"samples": 100_000}
 
 
 def test_a_claim_of_one_pod_is_mounted_by_the_head_alone(metadata: Metadata, make_spec: MakeSpec) -> None:
-    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG), shared_output=False)))
+    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG), shared_output=False), SECRET))
     assert mounts(made["head"]) == {"/output": ("digits-output", False)}
     assert mounts(made["workers"]) == {}
 
 
 def test_a_claim_of_many_pods_is_mounted_by_all(metadata: Metadata, make_spec: MakeSpec) -> None:
     spec = make_spec(**BIG, output={"uri": "pvc://work/a"})
-    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec, shared_output=True)))
+    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec, shared_output=True), SECRET))
     assert mounts(made["head"]) == mounts(made["workers"]) == {"/output": ("work", False)}
 
 
@@ -133,34 +134,42 @@ def test_the_drivers_token_comes_from_the_attempts_secret_and_to_the_head_alone(
     metadata: Metadata, make_spec: MakeSpec
 ) -> None:
     attempt = attempt_at(metadata, make_spec(**BIG))
-    made = pods(ray_cluster(TEMPLATES, attempt))
-    secret = token_secret(TEMPLATES, attempt, "cluster-uid", TOKENS)
-    reference = {"name": attempt.name, "key": "progress_token"}
+    cluster: Any = ray_cluster(TEMPLATES, attempt, SECRET)
+    made = pods(cluster)
+    reference = {"name": SECRET, "key": "progress_token"}
     token = {"name": "DDPM_PROGRESS_TOKEN", "valueFrom": {"secretKeyRef": reference}}
     assert token in made["head"]["containers"][0]["env"]
     assert {"name": "DDPM_PROGRESS_PORT", "value": "8500"} in made["head"]["containers"][0]["env"]
     assert not any("PROGRESS" in variable["name"] for variable in made["workers"]["containers"][0]["env"])
-    assert secret["metadata"]["name"] == attempt.name
+    assert cluster["spec"]["authOptions"] == {"mode": "token", "secretName": SECRET}
+
+
+def test_the_attempts_secret_has_its_tokens_and_the_name_that_goes_with_them(
+    metadata: Metadata, make_spec: MakeSpec
+) -> None:
+    attempt = attempt_at(metadata, make_spec())
+    secret = token_secret(TEMPLATES, attempt, "cluster-uid", TOKENS)
+    assert secret["metadata"]["name"] == f"{attempt.name}-suffix"
     assert secret["stringData"] == {"auth_token": TOKENS.ray, "progress_token": TOKENS.progress}
 
 
 def test_a_checkpoint_on_a_claim_is_read_by_the_head_alone(metadata: Metadata, make_spec: MakeSpec) -> None:
     spec = make_spec(**BIG, model={"uri": "pvc://models/a.safetensors"}, output={"uri": "s3://bucket/a"})
-    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec)))
+    made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec), SECRET))
     assert mounts(made["head"]) == {"/model": ("models", True)}
     assert mounts(made["workers"]) == {}
 
 
 def test_one_claim_for_checkpoint_and_samples_is_one_volume(metadata: Metadata, make_spec: MakeSpec) -> None:
     spec = make_spec(model={"uri": "pvc://work/a.safetensors"}, output={"uri": "pvc://work/a"})
-    head = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec)))["head"]
+    head = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec), SECRET))["head"]
     assert mounts(head) == {"/output": ("work", False), "/model": ("work", True)}
     assert sum("persistentVolumeClaim" in volume for volume in head["volumes"]) == 1
 
 
 def test_gpus_are_asked_for_by_workers_only(metadata: Metadata, make_spec: MakeSpec) -> None:
     resources = {"gpus": 4, "maxWorkers": 2, "gpuResourceName": "amd.com/gpu"}
-    cluster: Any = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG, resources=resources)))
+    cluster: Any = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(**BIG, resources=resources)), SECRET)
     made, spec = pods(cluster), cluster["spec"]
     assert made["workers"]["containers"][0]["resources"]["limits"]["amd.com/gpu"] == "2"
     assert "amd.com/gpu" not in made["head"]["containers"][0]["resources"]["limits"]
@@ -172,7 +181,7 @@ def test_a_head_that_works_alone_has_slots_and_one_with_workers_has_none(
     metadata: Metadata, make_spec: MakeSpec
 ) -> None:
     def slots(spec: Spec) -> str:
-        cluster: Any = ray_cluster(TEMPLATES, attempt_at(metadata, spec))
+        cluster: Any = ray_cluster(TEMPLATES, attempt_at(metadata, spec), SECRET)
         return str(cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"])
 
     assert slots(make_spec(samples=1)) == "2"
@@ -181,7 +190,7 @@ def test_a_head_that_works_alone_has_slots_and_one_with_workers_has_none(
 
 def test_every_pod_passes_the_restricted_level(accepted: list[DDPMSampling]) -> None:
     for sampling in accepted:
-        for pod in pods(ray_cluster(TEMPLATES, attempt_at(sampling.metadata, sampling.spec))).values():
+        for pod in pods(ray_cluster(TEMPLATES, attempt_at(sampling.metadata, sampling.spec), SECRET)).values():
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["securityContext"]["runAsUser"] > 0
             assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -263,7 +272,7 @@ def test_a_replaced_template_cannot_drop_what_keeps_a_cluster_safe(
         lines = (ROOT / "templates" / name).read_text().splitlines(keepends=True)
         (tmp_path / name).write_text("".join(line for line in lines if not line.strip().startswith(f"{field}: ")))
     with pytest.raises(TemplateFault, match="is not what the operator relies on"):
-        ray_cluster(Templates(tmp_path), attempt_at(metadata, make_spec()))
+        ray_cluster(Templates(tmp_path), attempt_at(metadata, make_spec()), SECRET)
 
 
 @pytest.mark.parametrize(
@@ -339,12 +348,12 @@ def replaced(value: Any, old: str, new: str) -> Any:  # noqa: ANN401
 
 
 PLACEHOLDER = "PLACEHOLDER"
-PLAIN = manifests(with_text(PLACEHOLDER), Tokens(PLACEHOLDER, PLACEHOLDER))
+PLAIN = manifests(with_text(PLACEHOLDER), Tokens(PLACEHOLDER, PLACEHOLDER, "suffix"))
 
 
 def shape_is_kept(text: str) -> bool:
     expected: list[Manifest] = replaced(PLAIN, PLACEHOLDER, text)
-    return manifests(with_text(text), Tokens(text, text)) == expected
+    return manifests(with_text(text), Tokens(text, text, "suffix")) == expected
 
 
 def test_the_placeholder_reaches_every_manifest() -> None:
@@ -382,8 +391,8 @@ def test_a_megabyte_does_not_change_the_shape_of_a_manifest(metadata: Metadata, 
     text = "x: {{ y }}\n'" * 90_000
     assert len(text) > 1_000_000
     attempt = attempt_at(metadata, make_spec())
-    cluster = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(), image=text))
-    assert cluster == replaced(ray_cluster(TEMPLATES, attempt), IMAGE, text)
+    cluster = ray_cluster(TEMPLATES, attempt_at(metadata, make_spec(), image=text), SECRET)
+    assert cluster == replaced(ray_cluster(TEMPLATES, attempt, SECRET), IMAGE, text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ddpm_operator.tokens import attempt_tokens
 
 KEY = bytes(range(32))
@@ -18,8 +20,15 @@ def test_no_token_opens_another_door() -> None:
         for uid in ("uid", "uid|1")
         for attempt in (1, 2, 11)
     ]
-    tokens = [token for one in asked for token in (one.ray, one.progress)]
+    tokens = [token for one in asked for token in (one.ray, one.progress, one.suffix)]
     assert len(set(tokens)) == len(tokens)
+
+
+def test_the_name_of_the_secret_is_known_only_to_who_has_the_key() -> None:
+    names = {attempt_tokens(key, "uid", 2).secret_name("digits-1a2b3c4d-2") for key in (KEY, KEY[::-1])}
+    assert len(names) == 2
+    for name in names:
+        assert re.fullmatch(r"digits-1a2b3c4d-2-[0-9a-f]{16}", name)
 
 
 def test_a_token_is_text_that_a_header_can_carry() -> None:

@@ -54,7 +54,9 @@ def test_it_goes_from_starting_through_running_to_succeeded(done: World) -> None
 
 def test_at_the_end_the_status_says_where_the_samples_are_and_what_it_took(done: World) -> None:
     status = done.status
-    assert status.output == Result(uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-preview")
+    assert status.output == Result(
+        uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-c3f8ec0a-preview"
+    )
     assert status.progress
     assert (status.progress.done, status.progress.total, status.progress.percent) == (100, 100, 100)
     assert status.image == IMAGE_ID

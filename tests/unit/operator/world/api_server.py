@@ -137,7 +137,8 @@ def kubelet_moves(server: ApiServer) -> None:
         metadata = cluster["metadata"]
         name = metadata["name"]
         at = f"{PODS}/{name}-head"
-        if at in server.objects or f"/api/v1/namespaces/research/secrets/{name}" not in server.objects:
+        secret = cluster["spec"]["authOptions"]["secretName"]
+        if at in server.objects or f"/api/v1/namespaces/research/secrets/{secret}" not in server.objects:
             continue
         labels = metadata["labels"] | {"ray.io/cluster": name, "ray.io/node-type": "head"}
         owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": name, "uid": metadata["uid"]}

@@ -13,7 +13,7 @@ from aiohttp import web
 from ddpm_operator.ray_jobs import RayHead, new_session
 from ddpm_operator.tokens import Tokens
 
-TOKENS = Tokens(ray="ray's", progress="driver's")
+TOKENS = Tokens(ray="ray's", progress="driver's", suffix="suffix")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")
