@@ -31,7 +31,8 @@ class Limits:
 
     Attributes:
         images: a repository, with any tag or digest; one tag or digest of it; or, with a slash at its end, all
-            repositories below a name. The operator's own worker image needs no place here.
+            repositories below a name.
+        default_image: what samplings run that name none; who names just that gets it, too.
         service_accounts: names, in the sampling's own namespace. Pods without one get the namespace's default.
         priority_classes: names. Pods without one get the cluster's default.
         runtime_classes: names. Pods without one get the nodes' default.
@@ -42,6 +43,7 @@ class Limits:
     """
 
     images: tuple[str, ...] = (ANY,)
+    default_image: str = ""
     service_accounts: tuple[str, ...] = (ANY,)
     priority_classes: tuple[str, ...] = (ANY,)
     runtime_classes: tuple[str, ...] = (ANY,)
@@ -56,7 +58,7 @@ class Limits:
 
     def _objections(self, spec: Spec) -> Iterator[Objection]:
         image = spec.image
-        if image and not any(_matches(image, allowed) for allowed in self.images):
+        if image and image != self.default_image and not any(_matches(image, allowed) for allowed in self.images):
             yield _objection("spec.image", image, "images", self.images)
         pods = spec.pod_overrides or PodOverrides()
         for field, name, value, allowed in (

@@ -46,13 +46,15 @@ class Settings:
             SettingsFault: with the variable's name.
         """
         templates = environment.get("TEMPLATES")
+        worker = WorkerImage(_text(environment, "WORKER_IMAGE"), _text(environment, "RAY_VERSION"))
         return cls(
             pods=OperatorPods(_text(environment, "OPERATOR_NAMESPACE"), _labels(environment, "OPERATOR_LABELS")),
             key_secret=_text(environment, "OPERATOR_KEY_SECRET"),
-            worker=WorkerImage(_text(environment, "WORKER_IMAGE"), _text(environment, "RAY_VERSION")),
+            worker=worker,
             namespaces=_names(environment, "WATCH_NAMESPACES"),
             limits=Limits(
                 images=_names(environment, "ALLOWED_IMAGES"),
+                default_image=worker.reference,
                 service_accounts=_names(environment, "ALLOWED_SERVICE_ACCOUNTS"),
                 priority_classes=_names(environment, "ALLOWED_PRIORITY_CLASSES"),
                 runtime_classes=_names(environment, "ALLOWED_RUNTIME_CLASSES"),

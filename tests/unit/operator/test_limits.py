@@ -54,6 +54,12 @@ def test_an_image_is_allowed_by_its_repository_its_tag_or_the_folder_it_is_in(
     assert (Limits(images=(allowed,)).objection(make_spec(image=image)) is None) is may
 
 
+def test_the_default_image_may_be_named_whatever_else_is_allowed(make_spec: MakeSpec) -> None:
+    limits = Limits(images=("registry.example.com/",), default_image="ddpm-ray-worker:dev")
+    assert limits.objection(make_spec(image="ddpm-ray-worker:dev")) is None
+    assert limits.objection(make_spec(image="ddpm-ray-worker:other"))
+
+
 @pytest.mark.parametrize(
     ("limits", "fields", "says"),
     [

@@ -39,6 +39,7 @@ def test_the_charts_variables_are_read() -> None:
         namespaces=("research",),
         limits=Limits(
             images=("*",),
+            default_image="worker:1",
             service_accounts=(),
             priority_classes=("batch",),
             runtime_classes=("gvisor",),
