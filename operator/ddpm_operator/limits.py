@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,11 @@ from ddpm_operator.api.pod_overrides import PodOverrides
 from ddpm_operator.image_reference import repository
 
 ANY = "*"
+PLAIN_WORDS = "plain words"
+
+# Programs name the keys that they obey by a domain, or with dots. This one's has neither: by it a pod gets one of
+# Azure's identities.
+_NO_PLAIN_WORD = "aadpodidbinding"
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Limits:
         priority_classes: names. Pods without one get the cluster's default.
         runtime_classes: names. Pods without one get the nodes' default.
         gpu_resource_names: of spec.resources.gpuResourceName where there are GPUs.
+        pod_labels, pod_annotations: a key; a domain with its slash, for every key of it; or `PLAIN_WORDS`, for
+            keys without a dot or a slash.
         uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
         at_once: samplings at work at the same time, at least 1.
         at_once_per_namespace: those of one namespace, at least 1.
@@ -48,6 +56,8 @@ class Limits:
     priority_classes: tuple[str, ...] = (ANY,)
     runtime_classes: tuple[str, ...] = (ANY,)
     gpu_resource_names: tuple[str, ...] = (ANY,)
+    pod_labels: tuple[str, ...] = (ANY,)
+    pod_annotations: tuple[str, ...] = (ANY,)
     uri_schemes: tuple[str, ...] = (ANY,)
     at_once: int | None = None
     at_once_per_namespace: int | None = None
@@ -68,6 +78,13 @@ class Limits:
         ):
             if name and not _is_among(name, allowed):
                 yield _objection(f"spec.podOverrides.{field}", name, value, allowed)
+        for field, said, value, keys in (
+            ("labels", pods.labels, "podLabels", self.pod_labels),
+            ("annotations", pods.annotations, "podAnnotations", self.pod_annotations),
+        ):
+            for key in said or ():
+                if not any(_is_key(key, allowed) for allowed in keys):
+                    yield _objection(f"spec.podOverrides.{field}", key, value, keys)
         gpu = spec.resources.gpu_resource_name
         if spec.resources.gpus and not _is_among(gpu, self.gpu_resource_names):
             yield _objection("spec.resources.gpuResourceName", gpu, "gpuResourceNames", self.gpu_resource_names)
@@ -82,6 +99,12 @@ UNLIMITED = Limits()
 
 def _is_among(name: str, allowed: tuple[str, ...]) -> bool:
     return not {name, ANY}.isdisjoint(allowed)
+
+
+def _is_key(key: str, allowed: str) -> bool:
+    if allowed == PLAIN_WORDS:
+        return re.fullmatch(r"[-\w]+", key, re.ASCII) is not None and key != _NO_PLAIN_WORD
+    return allowed in (ANY, key) or (allowed.endswith("/") and key.startswith(allowed))
 
 
 def _matches(image: str, allowed: str) -> bool:

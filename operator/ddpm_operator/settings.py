@@ -59,6 +59,8 @@ class Settings:
                 priority_classes=_names(environment, "ALLOWED_PRIORITY_CLASSES"),
                 runtime_classes=_names(environment, "ALLOWED_RUNTIME_CLASSES"),
                 gpu_resource_names=_names(environment, "ALLOWED_GPU_RESOURCE_NAMES"),
+                pod_labels=_names(environment, "ALLOWED_POD_LABELS"),
+                pod_annotations=_names(environment, "ALLOWED_POD_ANNOTATIONS"),
                 uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
                 at_once=_number(environment, "AT_ONCE"),
                 at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),

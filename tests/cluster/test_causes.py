@@ -102,6 +102,12 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
         "spec.podOverrides.priorityClassName says system-node-critical, which the administrator",
         "allowed.priorityClasses",
     ),
+    "an-annotation": (
+        {"podOverrides": {"annotations": {"cni.projectcalico.org/ipAddrsNoIpam": '["10.0.0.7"]'}}},
+        "InvalidSpec",
+        "spec.podOverrides.annotations says cni.projectcalico.org/ipAddrsNoIpam, which the administrator",
+        "allowed.podAnnotations",
+    ),
     "a-device": (
         {"resources": {"gpus": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}},
         "InvalidSpec",

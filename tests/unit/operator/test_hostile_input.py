@@ -36,6 +36,8 @@ DEFAULTS = Limits(
     priority_classes=(),
     runtime_classes=(),
     gpu_resource_names=("nvidia.com/gpu", "amd.com/gpu"),
+    pod_labels=("plain words",),
+    pod_annotations=("plain words",),
     uri_schemes=("builtin", "pvc", "s3", "gs", "https"),
 )
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})

@@ -7,21 +7,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 
 from ddpm_operator.actions import CreateCluster
 from ddpm_operator.api import ConditionType, DDPMSampling, FailureReason, Spec
 from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.observed import Observed, WorkerImage
 from ddpm_operator.reconcile import reconcile
+from tests.chart_readme import CHART
 
 MakeSpec = Callable[..., Spec]
 
+_VALUES = yaml.safe_load((CHART / "values.yaml").read_text())["allowed"]
+CHARTS = Limits(pod_labels=tuple(_VALUES["podLabels"]), pod_annotations=tuple(_VALUES["podAnnotations"]))
 NOTHING = Limits(
     images=(),
     service_accounts=(),
     priority_classes=(),
     runtime_classes=(),
     gpu_resource_names=(),
+    pod_labels=(),
+    pod_annotations=(),
     uri_schemes=("builtin",),
 )
 
@@ -85,6 +91,16 @@ def test_the_default_image_may_be_named_whatever_else_is_allowed(make_spec: Make
             "spec.resources.gpuResourceName says devices.kubevirt.io/kvm",
         ),
         (
+            Limits(pod_labels=("plain words", "example.com/")),
+            {"podOverrides": {"labels": {"team": "vision", "azure.workload.identity/use": "true"}}},
+            "spec.podOverrides.labels says azure.workload.identity/use",
+        ),
+        (
+            Limits(pod_annotations=("plain words", "example.com/")),
+            {"podOverrides": {"annotations": {"example.com/note": "x", "k8s.ovn.org/pod-networks": "{}"}}},
+            "spec.podOverrides.annotations says k8s.ovn.org/pod-networks",
+        ),
+        (
             Limits(uri_schemes=("builtin",)),
             {"model": {"uri": "https://host/m.pt"}},
             "spec.model.uri says https://",
@@ -129,6 +145,57 @@ def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
         },
     )
     assert limits.objection(spec) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "key", "may"),
+    [
+        ("*", "k8s.ovn.org/pod-networks", True),
+        ("plain words", "team", True),
+        ("plain words", "cost-centre_2", True),
+        ("plain words", "example.com/team", False),
+        ("plain words", "io.kubernetes.cri-o.Devices", False),
+        ("plain words", "aadpodidbinding", False),
+        ("aadpodidbinding", "aadpodidbinding", True),
+        ("example.com/", "example.com/team", True),
+        ("example.com/", "www.example.com/team", False),
+        ("example.com/", "example.com", False),
+        ("example.com/team", "example.com/team", True),
+        ("example.com/team", "example.com/team-2", False),
+    ],
+)
+def test_a_key_is_allowed_by_itself_its_domain_or_as_a_plain_word(
+    make_spec: MakeSpec, allowed: str, key: str, may: bool
+) -> None:
+    assert (Limits(pod_labels=(allowed,)).objection(make_spec(podOverrides={"labels": {key: "a"}})) is None) is may
+    spec = make_spec(podOverrides={"annotations": {key: "a"}})
+    assert (Limits(pod_annotations=(allowed,)).objection(spec) is None) is may
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "cni.projectcalico.org/ipAddrsNoIpam",
+        "k8s.ovn.org/pod-networks",
+        "io.cilium.proxy-visibility",
+        "io.kubernetes.cri-o.Devices",
+        "io.katacontainers.config.hypervisor.path",
+        "sidecar.istio.io/proxyImage",
+        "iam.amazonaws.com/role",
+        "azure.workload.identity/use",
+        "aadpodidbinding",
+    ],
+)
+def test_what_a_network_a_runtime_or_a_cloud_obeys_is_no_key_of_a_users(make_spec: MakeSpec, key: str) -> None:
+    """With the values that the chart comes with."""
+    assert (
+        CHARTS.objection(make_spec(podOverrides={"labels": {"team": "a"}, "annotations": {"note": "a"}})) is None
+    )
+    for field, value in (("labels", "podLabels"), ("annotations", "podAnnotations")):
+        objection = CHARTS.objection(make_spec(podOverrides={field: {key: "a"}}))
+        assert objection
+        assert key in objection.message
+        assert f"allowed.{value}" in objection.hint
 
 
 def test_the_name_of_a_gpu_matters_only_where_there_is_one(make_spec: MakeSpec) -> None:
