@@ -20,11 +20,12 @@ from ddpm_operator.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.api import DDPMSampling
+from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.cluster import ClusterWork, NoPreview, NotYet, Overtaken, Refused
 from ddpm_operator.facts import Key, PersistentVolumeClaim
 from ddpm_operator.kube_api import ApiError, KubeApi
+from ddpm_operator.lifecycle.draft import holds
 from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.line import Line
 from ddpm_operator.metrics import Metrics, Result
@@ -264,7 +265,7 @@ class Controller:
         try:
             answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask()
         except HeadSilent as error:
-            if not head.ready:
+            if not head.ready and not holds(observed.sampling.status, ConditionType.RUNNING):
                 memory.silent = None  # it starts; the deadline of the start is its limit
                 return None
             since = memory.silent.since if memory.silent else self._now()

@@ -173,7 +173,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Silent:
-    """A head that is ready was asked and did not answer.
+    """A head that is ready was asked and did not answer, or one that has been at work.
+
+    The latter need not be ready: of a node that is gone nobody may take the pod away.
 
     Attributes:
         since: the first of the questions in a row without an answer, as far as this operator remembers.

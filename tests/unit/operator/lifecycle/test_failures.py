@@ -405,6 +405,20 @@ def test_a_head_that_answers_nobody_for_five_minutes_is_lost() -> None:
     assert world.status.failure.message == "The head has not answered for 5m00s: connection refused."
 
 
+def test_a_head_on_a_node_that_is_gone_is_lost_though_nobody_takes_the_pod_away() -> None:
+    world = running(backoffLimit=0)
+    (head,) = world.pods.values()
+    world.change(head.uid, ready=False)
+    world.look()
+    for _ in range(60):
+        assert world.status.failure is None
+        world.wait(5)
+        world.look()
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.HEAD_LOST
+    assert world.status.failure.message == "The head has not answered for 5m00s: connection refused."
+
+
 def test_a_failed_attempts_cluster_is_kept_as_long_as_asked_for_and_then_goes() -> None:
     world = running(backoffLimit=0, keepClusterSeconds=120)
     fails(world)

@@ -227,7 +227,7 @@ class World:
     def _ask(self, head: Pod) -> Silent | Answer | None:
         real = self.pods.get(head.uid)
         if real is None or not (real.ready or self.answers_early):
-            if not head.ready:
+            if not head.ready and not self.holds(ConditionType.RUNNING):
                 self.silent_since = None
                 return None
             self.silent_since = self.silent_since or self.now

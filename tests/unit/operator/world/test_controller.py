@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import aiohttp
@@ -76,6 +77,7 @@ class Operator:
         find_head: Callable[[str, Tokens], RayHead],
         templates: Templates,
         limits: Limits = UNLIMITED,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.clusters: Seen[Cluster] = Seen()
         self.pods: Seen[Pod] = Seen()
@@ -84,7 +86,7 @@ class Operator:
         work = ClusterWork(api, self.clusters, templates, bytes(32), pods, find_head)
         image = WorkerImage("worker:1", "2.60.0")
         self.controller = Controller(
-            api, work, self.clusters, self.pods, image, Metrics(self.clusters.owners), limits
+            api, work, self.clusters, self.pods, image, Metrics(self.clusters.owners), limits, now
         )
 
     def hears(self) -> None:
