@@ -47,9 +47,8 @@ def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
     """
     spec, status = sampling.spec, draft.status
     number = (status.attempt or 0) + 1
-    # Kueue admits a cluster some time after it was created; without it, admission is now.
-    admitted = None if spec.queue_name else draft.now
-    cluster = ClusterStatus(name=cluster_name(sampling.metadata, number), start_time=admitted)
+    # A queue takes the cluster when it is there: until then the deadline runs, or nothing would ever end it.
+    cluster = ClusterStatus(name=cluster_name(sampling.metadata, number), start_time=draft.now)
     draft = draft.put(
         phase=Phase.STARTING,
         attempt=number,
@@ -58,7 +57,7 @@ def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
         failure=None,
         # Before the first attempt it was only what would have been taken then.
         image=status.image if status.attempt else None,
-        start_time=status.start_time or admitted,
+        start_time=status.start_time or (None if spec.queue_name else draft.now),
     )
     draft = draft.say(ConditionType.ACCEPTED, True, "Planned", summary(spec, chosen))
     return draft.say(ConditionType.CLUSTER_READY, False, "Creating", f"The RayCluster {cluster.name} is created.")

@@ -70,7 +70,7 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     if refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
         queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
         return Step(queued, after=create(observed, draft), look=draft.now + _NET)
-    draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED and not spec.queue_name else draft
+    draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED else draft
     deadline = clocks.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
@@ -115,16 +115,17 @@ def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action
 
 def _admitted(observed: Observed, draft: Draft) -> Draft:
     known, status = draft.status.cluster, draft.status
-    if known is None or known.start_time:
+    if known is None:
+        return draft
+    # Before the queue has had its say, nobody is admitted.
+    if observed.cluster or not observed.sampling.spec.queue_name:
+        draft = draft.put(start_time=status.start_time or draft.now)
+    if known.start_time:
         return draft
     # A head from before, as far as it is there still, is the one that goes on.
     former = former_head(observed, draft)
     admitted = {"start_time": draft.now, "head_uid": former.uid if former and not former.deleted else None}
-    return draft.put(
-        phase=Phase.STARTING,
-        cluster=known.model_copy(update=admitted),
-        start_time=status.start_time or draft.now,
-    )
+    return draft.put(phase=Phase.STARTING, cluster=known.model_copy(update=admitted))
 
 
 def _with_head(observed: Observed, draft: Draft) -> Draft:
@@ -210,8 +211,18 @@ def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | No
     found = trouble(cluster, observed.cluster_pods, admitted, draft.now)
     if found:
         return judged(found, observed.sampling.spec, draft.status.plan)
+    if _unheeded(observed, draft, cluster):
+        message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
+        return Trouble(FailureReason.KUBERAY_MISSING, message, certain=False)
     refused = _refusal(observed, draft)
     return refused.trouble if refused else None
+
+
+def _unheeded(observed: Observed, draft: Draft, cluster: Cluster) -> bool:
+    """KubeRay has had the time to act on a cluster, and has not done so."""
+    admitted = draft.status.cluster.start_time if draft.status.cluster else None
+    begun = max(cluster.created, admitted or cluster.created)
+    return not cluster.heeded and not observed.cluster_pods and draft.now >= begun + clocks.GRACE
 
 
 def _refusal(observed: Observed, draft: Draft) -> Refusal | None:
@@ -231,9 +242,6 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
     deadline = clocks.startup_deadline(spec, status)
     if deadline is None or draft.now < deadline:
         return None
-    if found is None and not cluster.heeded and not observed.cluster_pods:
-        message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
-        return Trouble(FailureReason.KUBERAY_MISSING, message, certain=True)
     running = condition(status, ConditionType.RUNNING)
     spoken = running.message if running and running.reason == "Starting" else ""
     ready, _, stand = _stand(observed, draft, found)

@@ -94,10 +94,36 @@ def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_a
 def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -> None:
     world = World.of(startupDeadlineSeconds=120)
     world.look()
+    (cluster,) = world.clusters.values()
+    words = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
+    while world.condition(ConditionType.CLUSTER_READY).reason != "KubeRayMissing":
+        assert world.now - cluster.created < timedelta(seconds=20)
+        world.wait(1)
+        world.look()
+    assert world.now - cluster.created >= timedelta(seconds=15)
+    assert world.condition(ConditionType.CLUSTER_READY).message == words
+    assert world.status.phase == Phase.STARTING
     until_late(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.KUBERAY_MISSING
+    assert world.status.failure.message == (
+        f"{words} The attempt has not begun to sample within 2m00s of its admission."
+    )
     assert world.status.phase == Phase.FAILED
+
+
+def test_kuberay_has_its_time_anew_when_a_queue_lets_the_cluster_in() -> None:
+    world = World.of(queueName="gpus")
+    world.look()
+    world.queue_takes()
+    world.look()
+    world.wait(3600)
+    world.queue_gives()
+    world.look()
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "Starting"
+    world.wait(15)
+    world.look()
+    assert world.condition(ConditionType.CLUSTER_READY).reason == "KubeRayMissing"
 
 
 def test_kuberay_that_has_seen_a_cluster_and_is_slow_to_make_its_pods_is_not_missing() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ddpm_operator.actions import CreateCluster, SubmitJob
 from ddpm_operator.api import ConditionType, EventReason, Phase
-from ddpm_operator.observed import Pod
+from ddpm_operator.observed import Fault, FaultKind, Pod
 from tests.unit.operator.lifecycle.world import World
 
 
@@ -49,6 +49,34 @@ def test_a_sampling_in_a_queue_is_queued_and_its_clock_stands() -> None:
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
     assert world.reasons.count(EventReason.QUEUED) == 1
+
+
+@pytest.mark.parametrize("kind", [FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY, FaultKind.TRANSIENT])
+def test_a_cluster_that_cannot_be_made_for_its_queue_is_not_waited_for_for_ever(kind: FaultKind) -> None:
+    world = World.of(queueName="gpus", startupDeadlineSeconds=60, backoffLimit=0)
+    fault = Fault(kind, "create the RayCluster digits-1", "no")
+    world.refuse = lambda it: fault if isinstance(it, CreateCluster) else None
+    begun = world.now
+    world.run(until=lambda it: it.ended)
+    assert timedelta(0) <= world.now - begun - timedelta(seconds=60) < timedelta(seconds=10)
+    assert world.status.start_time is None
+
+
+def test_a_quota_that_was_full_before_the_queue_has_its_say_is_no_admission() -> None:
+    world = World.of(queueName="gpus", startupDeadlineSeconds=60)
+    full = Fault(FaultKind.QUOTA, "create the RayCluster digits-1", "exceeded quota: team")
+    world.refuse = lambda it: full if isinstance(it, CreateCluster) else None
+    world.run(until=lambda it: it.sampling.status and it.status.phase is Phase.QUEUED)
+    world.wait(3600)
+    world.refuse = lambda _: None
+    world.look()
+    assert world.queue_takes()
+    world.look()
+    assert world.status.phase is Phase.QUEUED
+    assert world.status.start_time is None
+    world.queue_gives()
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
 
 
 def test_a_cluster_that_its_queue_takes_back_goes_on_with_the_same_job_as_the_same_attempt() -> None:
