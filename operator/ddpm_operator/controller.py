@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -39,6 +40,8 @@ from ddpm_operator.spoken import sentence
 from ddpm_operator.unreadable import Unreadable, objection, read
 
 OVERTAKEN_AGAIN = 0.2
+# Every request has a limit of its own. This one is of all together, whoever draws them out.
+LONGEST_LOOK = 60.0
 _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 60.0
 
@@ -119,7 +122,12 @@ class Controller:
         """
         memory = self._memories.setdefault(key, _Memory())
         try:
-            after = await self._look(key, memory)
+            async with asyncio.timeout(LONGEST_LOOK):
+                after = await self._look(key, memory)
+        except TimeoutError:
+            self.metrics.looked(Result.STALLED)
+            logger.warning("%s: the look was broken off after %.0f s, and is tried again", key, LONGEST_LOOK)
+            return _later(memory)
         except ApiError as error:
             self.metrics.looked(Result.UNREACHABLE)
             logger.warning("%s: cannot be looked at: %s", key, error)
@@ -263,7 +271,7 @@ class Controller:
             memory.silent = None
             return None
         try:
-            answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask()
+            answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask(cluster.name)
         except HeadSilent as error:
             if not head.ready and not holds(observed.sampling.status, ConditionType.RUNNING):
                 memory.silent = None  # it starts; the deadline of the start is its limit

@@ -30,9 +30,11 @@ from ddpm_operator.templating import TemplateFault, Templates
 from ddpm_operator.work_queue import WorkQueue
 
 LOOKS_AT_ONCE = 32
+LOOKS_AT_ONE_NAMESPACE = 8
 # A burst of events of one sampling is one look.
 SETTLE = 0.05
-LONGEST_LOOK = 300.0
+# Every look ends within a minute, see `controller.LONGEST_LOOK`; that none does is no trouble of one sampling.
+LONGEST_STANDSTILL = 300.0
 HEALTH = "http://0.0.0.0:8080/healthz"
 
 logger = logging.getLogger(__name__)
@@ -95,11 +97,11 @@ def watches(
         if pods.gone(sight.uid, last) if type == "DELETED" else pods.saw(sight):
             queue.ask(sight.of, SETTLE)
 
-    @kopf.on.probe(registry=registry, id="longest_look")
-    async def longest_look(**_: object) -> float:
-        seconds = queue.longest_look()
-        if seconds > LONGEST_LOOK:
-            raise StandsStill(f"a look at a sampling takes {seconds:.0f} s")
+    @kopf.on.probe(registry=registry, id="stands_still")
+    async def stands_still(**_: object) -> float:
+        seconds = queue.stands_still()
+        if seconds > LONGEST_STANDSTILL:
+            raise StandsStill(f"no look at a sampling has ended for {seconds:.0f} s")
         return round(seconds, 1)
 
     return registry
@@ -145,7 +147,9 @@ async def run(settings: Settings) -> None:
         )
         clock = SteadyClock(time.time, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         controller = Controller(api, work, clusters, pods, settings.worker, metrics, settings.limits, clock.now)
-        queue = WorkQueue(lambda key: look(controller, queue, key), LOOKS_AT_ONCE, metrics.waited)
+        queue = WorkQueue(
+            lambda key: look(controller, queue, key), LOOKS_AT_ONCE, LOOKS_AT_ONE_NAMESPACE, metrics.waited
+        )
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.
         for found in await resync.once():

@@ -34,6 +34,7 @@ class Result(StrEnum):
     OVERTAKEN = "overtaken"  # the resource had changed meanwhile, which is nobody's fault
     REFUSED = "refused"  # something could not be made, written or deleted
     UNREACHABLE = "unreachable"  # the API server did not let it be looked at
+    STALLED = "stalled"  # the API server or the head kept it waiting, and it was broken off
     UNREADABLE = "unreadable"  # the CRD is of another version
     CRASHED = "crashed"  # an error of the operator
 

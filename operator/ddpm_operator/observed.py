@@ -161,7 +161,7 @@ class Job:
         id: its submission id.
         samples: N of the document it was submitted with, from the job's own metadata.
         message: Ray's.
-        log: end of the driver's log, at most a few KiB; read only of a job that FAILED.
+        log: end of the driver's log, at most a few KiB; read only of the last job, once it has given up.
     """
 
     id: str
@@ -191,7 +191,7 @@ class Answer:
     """What the head answered.
 
     Attributes:
-        jobs: all of the cluster.
+        jobs: the operator's own, by their number; a user may have submitted others.
         progress: None if no driver serves it just now.
     """
 

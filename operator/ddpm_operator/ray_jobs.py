@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Annotated, Literal
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from ddpm_operator.api.model import JsonValue
-from ddpm_operator.observed import Answer, Job, JobState
+from ddpm_operator.observed import Answer, Job
 from ddpm_operator.progress_document import Broken, ProgressDocument, read_progress
+from ddpm_operator.ray_answer import KEPT_OF_LOG, SAMPLES, log_end, own_jobs, words
 from ddpm_operator.render import PROGRESS_PORT
 from ddpm_operator.tokens import Tokens
 
@@ -24,36 +24,16 @@ JOBS_PORT = 8265
 ENTRYPOINT = "ddpm-sample --json"
 LARGEST_PREVIEW = 48 * 1024
 
-_SAMPLES = "samples"
 _ASK = aiohttp.ClientTimeout(total=5, connect=2)
 # Ray's own patience with its agent, while that starts, is ten seconds.
 _SUBMIT = aiohttp.ClientTimeout(total=15, connect=2)
 _LARGEST_ANSWER = 1 << 20
-_LARGEST_LOG = 4 << 20
-_LONGEST_TAIL = 4096
+# As much as comes from a pod in the few seconds that it has.
+_LARGEST_LOG = 64 << 20
 
 
 class HeadSilent(Exception):
     """The head did not answer in time, or not in the form it should."""
-
-
-class _Details(BaseModel):
-    """Ray's JobDetails; a driver that nobody submitted is of another type and has no submission id."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    type: Literal["SUBMISSION", "DRIVER"]
-    status: JobState
-    submission_id: Annotated[str, Field(max_length=128)] | None = None
-    message: str | None = None
-    metadata: dict[str, str] | None = None
-
-
-class _Log(BaseModel):
-    logs: str
-
-
-_JOBS = TypeAdapter(list[_Details])
 
 
 class RayHead:
@@ -76,31 +56,23 @@ class RayHead:
         host = f"http://[{ip}]" if ":" in ip else f"http://{ip}"
         return cls(session, f"{host}:{JOBS_PORT}", f"{host}:{PROGRESS_PORT}", tokens)
 
-    async def ask(self) -> Answer:
-        """The cluster's jobs, then the driver's progress.
+    async def ask(self, cluster: str) -> Answer:
+        """The operator's own jobs, then the driver's progress; of a last job that has failed the end of its log.
+
+        However much a head lists, it is asked three things at most.
+
+        Args:
+            cluster: name of the attempt's RayCluster.
 
         Raises:
             HeadSilent: if the jobs cannot be listed. A driver that does not answer has no progress.
         """
-        jobs, progress = await self.jobs(), await self.progress()
-        if progress and isinstance(progress.outcome, Broken):
-            jobs = tuple([replace(one, log=one.log or await self._log(one.id)) for one in jobs])
+        jobs, progress = await self._jobs(cluster), await self._progress()
+        gave_up = progress is not None and isinstance(progress.outcome, Broken)
+        if jobs and (gave_up or jobs[-1].state == "FAILED"):
+            *former, last = jobs
+            jobs = (*former, replace(last, log=await self._log(last.id)))
         return Answer(jobs, progress)
-
-    async def jobs(self) -> tuple[Job, ...]:
-        """All jobs that were submitted to the cluster; of a failed one the end of its log as well.
-
-        Raises:
-            HeadSilent: if they cannot be listed.
-        """
-        status, body = await self._jobs_api("GET", "")
-        if status != HTTPStatus.OK:
-            raise HeadSilent(_words(status, body))
-        try:
-            listed = _JOBS.validate_json(body)
-        except ValidationError as error:
-            raise HeadSilent(f"the list of jobs is not what Ray answers: {error.errors()[0]['msg']}") from error
-        return tuple([await self._job(one, one.submission_id) for one in listed if one.submission_id])
 
     async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int) -> None:
         """Submits the driver, or finds a job of this id there.
@@ -119,19 +91,11 @@ class RayHead:
                 "entrypoint": ENTRYPOINT,
                 # It keeps its log beside the samples, under this name.
                 "runtime_env": {"env_vars": {"DDPM_JOB": json.dumps(document), "DDPM_LOG": submission_id}},
-                "metadata": {_SAMPLES: str(samples)},
+                "metadata": {SAMPLES: str(samples)},
             },
         )
         if status != HTTPStatus.OK and b"already exists" not in body:
-            raise HeadSilent(_words(status, body))
-
-    async def progress(self) -> ProgressDocument | None:
-        """What the driver says; None if there is no driver that says something it could have said."""
-        try:
-            status, body = await self._ask_driver("progress", _LARGEST_ANSWER)
-            return read_progress(body) if status == HTTPStatus.OK else None
-        except (HeadSilent, ValidationError):
-            return None
+            raise HeadSilent(words(status, body))
 
     async def grid(self) -> bytes | None:
         """A PNG of what is stored so far, at most 48 KiB; None while there is none.
@@ -142,34 +106,49 @@ class RayHead:
         status, body = await self._ask_driver("grid.png", LARGEST_PREVIEW)
         return body if status == HTTPStatus.OK and body.startswith(b"\x89PNG") else None
 
-    async def _job(self, details: _Details, submission_id: str) -> Job:
-        samples = (details.metadata or {}).get(_SAMPLES, "")
-        return Job(
-            submission_id,
-            details.status,
-            samples=int(samples) if samples.isdecimal() and len(samples) < 16 else 0,
-            message=(details.message or "")[-20_480:],
-            log=await self._log(submission_id) if details.status == "FAILED" else "",
-        )
+    async def _jobs(self, cluster: str) -> tuple[Job, ...]:
+        status, body = await self._jobs_api("GET", "")
+        if status != HTTPStatus.OK:
+            raise HeadSilent(words(status, body))
+        try:
+            return own_jobs(body, cluster)
+        except ValueError as error:
+            raise HeadSilent(f"the list of jobs is not what Ray answers: {error}") from error
+
+    async def _progress(self) -> ProgressDocument | None:
+        """None if there is no driver that says something it could have said."""
+        try:
+            status, body = await self._ask_driver("progress", _LARGEST_ANSWER)
+            return read_progress(body) if status == HTTPStatus.OK else None
+        except (HeadSilent, ValidationError):
+            return None
 
     async def _log(self, submission_id: str) -> str:
-        """The end of a job's log; "" if it cannot be had, or is too long to be fetched."""
+        """The end of a job's log; "" if it cannot be had, or is too long to be read through."""
         try:
-            status, body = await self._jobs_api("GET", f"{submission_id}/logs", most=_LARGEST_LOG)
-            return _Log.model_validate_json(body).logs[-_LONGEST_TAIL:] if status == HTTPStatus.OK else ""
-        except (HeadSilent, ValidationError):
+            status, body = await self._jobs_api(
+                "GET", f"{submission_id}/logs", most=_LARGEST_LOG, kept=KEPT_OF_LOG
+            )
+        except HeadSilent:
             return ""
+        return log_end(body) if status == HTTPStatus.OK else ""
 
     async def _jobs_api(
-        self, method: str, path: str, body: dict[str, JsonValue] | None = None, most: int = _LARGEST_ANSWER
+        self,
+        method: str,
+        path: str,
+        body: dict[str, JsonValue] | None = None,
+        most: int = _LARGEST_ANSWER,
+        kept: int = _LARGEST_ANSWER,
     ) -> tuple[int, bytes]:
-        return await self._request(method, f"{self._dashboard}/api/jobs/{path}", self._tokens.ray, body, most)
+        url = f"{self._dashboard}/api/jobs/{path}"
+        return await self._request(method, url, self._tokens.ray, body, most, kept)
 
     async def _ask_driver(self, path: str, most: int) -> tuple[int, bytes]:
-        return await self._request("GET", f"{self._driver}/{path}", self._tokens.progress, None, most)
+        return await self._request("GET", f"{self._driver}/{path}", self._tokens.progress, None, most, most)
 
     async def _request(
-        self, method: str, url: str, token: str, body: dict[str, JsonValue] | None, most: int
+        self, method: str, url: str, token: str, body: dict[str, JsonValue] | None, most: int, kept: int
     ) -> tuple[int, bytes]:
         try:
             async with self._session.request(
@@ -180,7 +159,7 @@ class RayHead:
                 timeout=_SUBMIT if body else _ASK,
                 allow_redirects=False,
             ) as response:
-                return response.status, await _read(response, most)
+                return response.status, await _read(response, most, kept)
         except TimeoutError as error:
             raise HeadSilent(f"{url} did not answer in time") from error
         except aiohttp.ClientError as error:
@@ -192,18 +171,14 @@ def new_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}, trust_env=False)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    chunks: list[bytes] = []
+async def _read(response: aiohttp.ClientResponse, most: int, kept: int) -> bytes:
+    """The last `kept` bytes of an answer that may be `most` long."""
+    end = bytearray()
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > most:
             raise HeadSilent(f"{response.url} answered with more than {most} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _words(status: int, body: bytes) -> str:
-    """An answer that is no success, short; Ray sends whole tracebacks, whose last line says what it was."""
-    lines = body.decode(errors="replace").strip().splitlines()
-    return f"Ray answered {status}: {lines[-1][:512] if lines else ''}"
+        end += chunk
+        del end[:-kept]
+    return bytes(end)

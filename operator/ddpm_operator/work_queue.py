@@ -1,9 +1,13 @@
-"""Which sampling is looked at when: one look at a time at each, a few at once in all, each when it is due."""
+"""Which sampling is looked at when: one look at a time at each, a few at once in all, each when it is due.
+
+No namespace gets all of the places, so that looks that hang in one, as its heads make them, hold up no other.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable
 
 from ddpm_operator.facts import Key
@@ -22,16 +26,23 @@ class WorkQueue:
         look: looks at one sampling and returns after how many seconds to do so again; None: when asked. If it
             raises, that is an error of the operator: it is logged, and tried again ever later.
         at_once: looks at the same time, at most.
+        of_one: of those, at most so many at samplings of one namespace.
         waited: is told of every look how many seconds it was due before it found a place.
     """
 
-    def __init__(self, look: Look, at_once: int, waited: Callable[[float], object] = lambda seconds: None) -> None:
+    def __init__(
+        self, look: Look, at_once: int, of_one: int, waited: Callable[[float], object] = lambda seconds: None
+    ) -> None:
         self._look = look
         self._waited = waited
         self._free = asyncio.Semaphore(at_once)
+        self._of_one = of_one
+        # A namespace's places are kept by its looks alone.
+        self._free_in: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._tasks: dict[Key, asyncio.Task[float | None]] = {}
         self._started: dict[Key, float] = {}
+        self._last_end = float("-inf")
         self._asked_meanwhile: set[Key] = set()
         self._errors: dict[Key, int] = {}
 
@@ -46,10 +57,14 @@ class WorkQueue:
             timer.cancel()
         self._timers[key] = loop.call_at(due, self._begin, key)
 
-    def longest_look(self) -> float:
-        """Seconds since the oldest look began, or was due and found no place, that has not ended yet."""
-        now = asyncio.get_running_loop().time()
-        return max((now - started for started in self._started.values()), default=0.0)
+    def stands_still(self) -> float:
+        """Seconds for which no look has ended, though there were some; 0.0 if there is none now.
+
+        One look that takes long is no standstill as long as others end.
+        """
+        if not self._started:
+            return 0.0
+        return asyncio.get_running_loop().time() - max(self._last_end, min(self._started.values()))
 
     async def stop(self) -> None:
         """Ends all looks, wherever they are; what they were about to do is found again by the next operator."""
@@ -73,12 +88,14 @@ class WorkQueue:
         task.add_done_callback(lambda done: self._end(key, done))
 
     async def _one_look(self, key: Key) -> float | None:
-        async with self._free:
+        free_here = self._free_in.setdefault(key.namespace, asyncio.Semaphore(self._of_one))
+        async with free_here, self._free:
             self._waited(asyncio.get_running_loop().time() - self._started[key])
             return await self._look(key)
 
     def _end(self, key: Key, task: asyncio.Task[float | None]) -> None:
         del self._tasks[key], self._started[key]
+        self._last_end = asyncio.get_running_loop().time()
         asked = key in self._asked_meanwhile
         self._asked_meanwhile.discard(key)
         if task.cancelled():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddpm_operator.naming import job_id
-from ddpm_operator.observed import Answer, Job
+from ddpm_operator.observed import Answer
 from ddpm_operator.progress_document import Broken, Finished, ProgressDocument, last_error
 
 # Drivers that succeed and whose outcome nobody gets to read: after so many it is no coincidence.
@@ -65,7 +65,7 @@ def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
         cluster: its name.
         samples: N, as it is asked for now.
     """
-    jobs = _in_order(answer.jobs, cluster)
+    jobs = answer.jobs
     outcome = answer.progress.outcome if answer.progress else None
     if isinstance(outcome, Finished) and outcome.samples >= samples:
         return Done(outcome)
@@ -89,15 +89,6 @@ def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
         case "FAILED":
             error = last_error(last.message) or last_error(last.log)
             return Died(error or _without_a_word(last.message or "no message"), last.log)
-
-
-def _in_order(jobs: tuple[Job, ...], cluster: str) -> list[Job]:
-    """The cluster's own jobs by their number; a user may have submitted others."""
-    by_id = {job.id: job for job in jobs}
-    found: list[Job] = []
-    while (job := by_id.get(job_id(cluster, len(found) + 1))) is not None:
-        found.append(job)
-    return found
 
 
 def _without_a_word(message: str) -> Broken:

@@ -380,14 +380,6 @@ def test_a_job_that_somebody_stopped_is_tried_again() -> None:
     assert world.status.attempt == 2
 
 
-def test_a_job_that_somebody_else_submitted_is_none_of_ours() -> None:
-    world = running()
-    (driver,) = world.drivers.values()
-    driver.jobs.insert(0, Job("raysubmit_x", "FAILED", 0))
-    world.look()
-    assert world.status.failure is None
-
-
 def test_a_head_that_answers_nobody_for_five_minutes_is_lost() -> None:
     world = running()
     world.silent_since = world.now

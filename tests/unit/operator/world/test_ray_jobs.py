@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import tracemalloc
 
 import pytest
 from aiohttp import web
@@ -37,9 +38,23 @@ JOBS = [
 ]
 
 
+async def ask(head: RayHead) -> Answer:
+    return await head.ask("digits-1")
+
+
+def submitted(name: str, state: str, samples: int = 100) -> dict[str, object]:
+    return {"type": "SUBMISSION", "status": state, "submission_id": name, "metadata": {"samples": str(samples)}}
+
+
+def many_failed(*names: str) -> str:
+    """As a head lists them that wants as many as possible to fit into the operator's megabyte."""
+    failed = [{"type": "SUBMISSION", "status": "FAILED", "submission_id": name} for name in names]
+    return json.dumps(failed, separators=(",", ":"))
+
+
 def test_jobs_and_progress_are_read_with_the_token_of_each_door() -> None:
     dashboard, driver = Door(says(200, json.dumps(JOBS))), Door(says(200, json.dumps(PROGRESS)))
-    answer = ask_head(RayHead.ask, dashboard, driver)
+    answer = ask_head(ask, dashboard, driver)
     assert answer.jobs == (Job("digits-1", "RUNNING", samples=100),)
     assert answer.progress is not None
     assert (answer.progress.done, answer.progress.total) == (32, 100)
@@ -54,7 +69,7 @@ def test_of_a_failed_job_the_end_of_its_log_is_read_as_well() -> None:
         found = {"logs": "begin\n" + "x" * 10_000 + "\nthe end\n"} if request.path.endswith("/logs") else [failed]
         return web.json_response(found)
 
-    (job,) = ask_head(RayHead.jobs, Door(answer))
+    (job,) = ask_head(ask, Door(answer)).jobs
     assert (job.state, job.message) == ("FAILED", "exit code 4")
     assert job.log.endswith("x\nthe end\n")
     assert len(job.log) == 4096
@@ -67,7 +82,7 @@ def test_of_a_driver_that_says_it_has_failed_the_log_is_read_while_it_is_still_t
         return web.json_response({"logs": "error: it is not there"} if request.path.endswith("/logs") else JOBS)
 
     driver = says(200, json.dumps({**PROGRESS, "phase": "failed", "outcome": outcome}))
-    answer = ask_head(RayHead.ask, Door(dashboard), Door(driver))
+    answer = ask_head(ask, Door(dashboard), Door(driver))
     assert answer.jobs == (Job("digits-1", "RUNNING", samples=100, log="error: it is not there"),)
 
 
@@ -103,7 +118,7 @@ def test_a_head_whose_agent_still_starts_has_not_taken_the_job() -> None:
 def test_a_refusal_is_told_by_its_last_line_and_not_by_its_traceback() -> None:
     door = Door(says(500, "Traceback\n  File a\n  File b\nOSError: no space left"))
     with pytest.raises(HeadSilent) as caught:
-        ask_head(RayHead.jobs, door)
+        ask_head(ask, door)
     assert str(caught.value) == "Ray answered 500: OSError: no space left"
 
 
@@ -113,7 +128,7 @@ def test_nobody_at_home_is_silence() -> None:
         async with door.open() as address:
             pass
         async with Door(nobody()).open() as driver, new_session() as session:
-            await RayHead(session, address, driver, TOKENS).jobs()
+            await ask(RayHead(session, address, driver, TOKENS))
 
     with pytest.raises(HeadSilent):
         asyncio.run(run())
@@ -131,16 +146,110 @@ def test_nobody_at_home_is_silence() -> None:
     ],
 )
 def test_a_driver_that_says_nothing_of_use_has_no_progress_and_hides_no_job(driver: Answers) -> None:
-    answer = ask_head(RayHead.ask, Door(says(200, json.dumps(JOBS))), Door(driver))
+    answer = ask_head(ask, Door(says(200, json.dumps(JOBS))), Door(driver))
     assert answer == Answer((Job("digits-1", "RUNNING", samples=100),), progress=None)
 
 
 @pytest.mark.parametrize(
-    "body", ["no JSON", "{}", '[{"type": "SUBMISSION"}]', '[{"status": "LOST"}]', "[" * 100_000]
+    "body",
+    [
+        "no JSON",
+        "{}",
+        "[" * 100_000,
+        '[{"submission_id": "digits-1"}]',
+        json.dumps([submitted("digits-1", "LOST")]),
+        json.dumps([{**submitted("digits-1", "RUNNING"), "type": "DRIVER"}]),
+    ],
 )
 def test_jobs_that_are_not_what_ray_answers_are_silence(body: str) -> None:
     with pytest.raises(HeadSilent, match="not what Ray answers"):
-        ask_head(RayHead.jobs, Door(says(200, body)))
+        ask_head(ask, Door(says(200, body)))
+
+
+def test_jobs_that_the_operator_has_not_submitted_are_none_of_its_own_whatever_they_are() -> None:
+    others = [7, {}, {"submission_id": ["a"]}, submitted("raysubmit_x", "FAILED"), submitted("digits-2", "LOST")]
+    listed = [*others, submitted("digits-1-r4", "FAILED"), submitted("digits-1-r2", "RUNNING", 200), *JOBS]
+    dashboard = Door(says(200, json.dumps(listed)))
+    assert ask_head(ask, dashboard).jobs == (
+        Job("digits-1", "RUNNING", samples=100),
+        Job("digits-1-r2", "RUNNING", samples=200),
+    )
+    assert len(dashboard.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["raysubmit_{}", "digits-1-r{}"])
+def test_however_many_jobs_a_head_says_have_failed_one_log_is_read(name: str) -> None:
+    failed = many_failed("digits-1", *(name.format(i) for i in range(101, 10_101)))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(text='{"logs": "the end"}' if request.path.endswith("/logs") else failed)
+
+    dashboard = Door(answer)
+    assert ask_head(ask, dashboard).jobs == (Job("digits-1", "FAILED", samples=0, log="the end"),)
+    assert [path for _, path, _ in dashboard.asked] == ["/api/jobs/", "/api/jobs/digits-1/logs"]
+
+
+def test_a_head_with_more_of_the_operators_own_jobs_than_there_can_be_is_silent() -> None:
+    listed = many_failed("digits-1", *(f"digits-1-r{i}" for i in range(2, 10_000)))
+    with pytest.raises(HeadSilent, match="more than 100 jobs of digits-1"):
+        ask_head(ask, Door(says(200, listed)))
+
+
+@pytest.mark.parametrize("word", ["a plain word\n", "C:\\a", '"', "\u00e9", "\U0001f600", "\x1b[0m"])
+def test_of_a_log_of_many_megabytes_the_end_is_read(word: str) -> None:
+    log = word * (1_000_000) + '\n{"event": "error"}\nthe end'
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        found = {"logs": log} if request.path.endswith("/logs") else [submitted("digits-1", "FAILED")]
+        return web.json_response(found)
+
+    (job,) = ask_head(ask, Door(answer)).jobs
+    assert job.log == log[-4096:]
+
+
+def endless_log(megabytes: int) -> Answers:
+    """A failed job with a log of so many, which cost this process nothing."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/logs"):
+            return web.json_response([submitted("digits-1", "FAILED")])
+        response, megabyte = web.StreamResponse(), b"a" * (1 << 20)
+        await response.prepare(request)
+        await response.write(b'{"logs": "')
+        for _ in range(megabytes):
+            await response.write(megabyte)
+        await response.write(b'the end"}')
+        return response
+
+    return answer
+
+
+def test_of_a_long_log_no_more_is_held_than_its_end() -> None:
+    tracemalloc.start()
+    try:
+        (job,) = ask_head(ask, Door(endless_log(48))).jobs
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert job.log == "a" * 4089 + "the end"
+    assert most < 16 << 20
+
+
+def test_a_log_without_end_is_left_and_hides_no_job() -> None:
+    assert ask_head(ask, Door(endless_log(1_000))).jobs == (Job("digits-1", "FAILED", samples=100),)
+
+
+@pytest.mark.parametrize(
+    "log", ["", "no JSON", '{"logs": 7}', "x" * 5_000_000, '{"logs": "' + "\\ud83d" * 1_000_000]
+)
+def test_a_log_that_is_not_what_ray_answers_hides_no_job(log: str) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/logs"):
+            return web.Response(text=log)
+        return web.json_response([submitted("digits-1", "FAILED")])
+
+    (job,) = ask_head(ask, Door(answer)).jobs
+    assert (job.id, job.state, job.log) == ("digits-1", "FAILED", "")
 
 
 def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
@@ -155,7 +264,7 @@ def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
             sent += 65_536
 
     with pytest.raises(HeadSilent, match="more than 1048576 bytes"):
-        ask_head(RayHead.jobs, Door(endless))
+        ask_head(ask, Door(endless))
     assert sent < 16 << 20
 
 
@@ -163,7 +272,7 @@ def test_nothing_is_unpacked() -> None:
     packed = gzip.compress(b" " * (1 << 28) + b"[]")
     assert len(packed) < 1 << 20
     with pytest.raises(HeadSilent, match="not what Ray answers"):
-        ask_head(RayHead.jobs, Door(says(200, packed, {"Content-Encoding": "gzip"})))
+        ask_head(ask, Door(says(200, packed, {"Content-Encoding": "gzip"})))
 
 
 def test_no_redirect_is_followed_and_no_token_travels_on() -> None:
@@ -173,7 +282,7 @@ def test_no_redirect_is_followed_and_no_token_travels_on() -> None:
         async with elsewhere.open() as target:
             door = Door(says(307, "", {"Location": f"{target}/api/jobs/"}))
             async with door.open() as dashboard, new_session() as session:
-                await RayHead(session, dashboard, dashboard, TOKENS).jobs()
+                await ask(RayHead(session, dashboard, dashboard, TOKENS))
 
     with pytest.raises(HeadSilent, match="307"):
         asyncio.run(run())
@@ -189,7 +298,7 @@ def test_an_answer_that_only_drips_is_not_waited_for() -> None:
             await asyncio.sleep(0.1)
 
     with pytest.raises(HeadSilent, match="in time"):
-        ask_head(RayHead.jobs, Door(drips))
+        ask_head(ask, Door(drips))
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)

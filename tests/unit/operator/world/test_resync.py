@@ -145,7 +145,7 @@ def test_what_can_be_watched_is_another_the_rounds_end(monkeypatch: pytest.Monke
 
     async def use(resync: Resync, lists: Lists) -> None:
         await resync.once()
-        rounds = asyncio.create_task(resync.for_ever(WorkQueue(nothing_to_do, 1)))
+        rounds = asyncio.create_task(resync.for_ever(WorkQueue(nothing_to_do, 1, 1)))
         lists.down = True
         for _ in range(3):
             await lists.failed.get()

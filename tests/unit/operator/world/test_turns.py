@@ -35,7 +35,7 @@ def whose(operator: Operator) -> set[Key]:
 
 
 def at_work(operator: Operator) -> WorkQueue:
-    queue = WorkQueue(lambda key: look(operator.controller, queue, key), 8)
+    queue = WorkQueue(lambda key: look(operator.controller, queue, key), 8, 8)
     return queue
 
 

@@ -46,7 +46,7 @@ class Looks:
 def test_a_sampling_that_changes_during_its_look_is_looked_at_again_and_not_twice_at_once() -> None:
     async def test() -> None:
         looks = Looks()
-        queue = WorkQueue(looks.look, at_once=8)
+        queue = WorkQueue(looks.look, at_once=8, of_one=8)
         queue.ask(A)
         assert await looks.began.get() == A
         queue.ask(A)
@@ -65,7 +65,7 @@ def test_a_sampling_that_changes_during_its_look_is_looked_at_again_and_not_twic
 def test_no_more_looks_at_once_than_allowed() -> None:
     async def test() -> None:
         looks = Looks()
-        queue = WorkQueue(looks.look, at_once=2)
+        queue = WorkQueue(looks.look, at_once=2, of_one=2)
         keys = [Key("research", str(number), str(number)) for number in range(20)]
         for key in keys:
             queue.ask(key)
@@ -83,7 +83,7 @@ def test_a_look_names_the_time_of_the_next_and_a_change_brings_it_forward() -> N
     async def test() -> None:
         looks = Looks(0.01, HOUR, None)
         looks.may_end.set()
-        queue = WorkQueue(looks.look, at_once=1)
+        queue = WorkQueue(looks.look, at_once=1, of_one=1)
         queue.ask(A)
         assert [await looks.began.get(), await looks.began.get()] == [A, A]
         queue.ask(A)
@@ -96,7 +96,7 @@ def test_a_look_names_the_time_of_the_next_and_a_change_brings_it_forward() -> N
 def test_a_later_wish_does_not_put_off_an_earlier_one() -> None:
     async def test() -> None:
         looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1)
+        queue = WorkQueue(looks.look, at_once=1, of_one=1)
         queue.ask(A, after=0.01)
         queue.ask(A, after=HOUR)
         assert await looks.began.get() == A
@@ -119,7 +119,7 @@ def test_a_look_that_breaks_is_logged_and_tried_again_and_the_others_go_on(
                 raise ZeroDivisionError("what was not foreseen")
             return None
 
-        queue = WorkQueue(look, at_once=1)
+        queue = WorkQueue(look, at_once=1, of_one=1)
         queue.ask(A)
         queue.ask(B)
         assert [await looked.get() for _ in range(3)] == [A, B, A]
@@ -130,28 +130,96 @@ def test_a_look_that_breaks_is_logged_and_tried_again_and_the_others_go_on(
     assert "what was not foreseen" in caplog.text
 
 
-def test_a_look_that_hangs_shows() -> None:
+def test_a_namespace_whose_looks_hang_holds_up_no_other() -> None:
     async def test() -> None:
         looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1)
-        assert queue.longest_look() == 0
+        queue = WorkQueue(looks.look, at_once=32, of_one=8)
+        for number in range(200):
+            queue.ask(Key("hostile", str(number), str(number)))
+        assert [(await looks.began.get()).namespace for _ in range(8)] == ["hostile"] * 8
+        queue.ask(A)
+        assert await looks.began.get() == A
+        assert looks.at_once == 9
+        await queue.stop()
+
+    run(test)
+
+
+def test_the_looks_of_a_namespace_go_on_as_places_become_free() -> None:
+    async def test() -> None:
+        looks = Looks()
+        queue = WorkQueue(looks.look, at_once=32, of_one=2)
+        keys = [Key("research", str(number), str(number)) for number in range(20)]
+        for key in keys:
+            queue.ask(key)
+        began = [await looks.began.get(), await looks.began.get()]
+        looks.may_end.set()
+        began += [await looks.began.get() for _ in keys[2:]]
+        assert sorted(began) == sorted(keys)
+        assert looks.most_at_once == 2
+        await queue.stop()
+
+    run(test)
+
+
+def test_one_look_that_hangs_is_no_standstill_as_long_as_others_end() -> None:
+    async def test() -> None:
+        looks = Looks()
+        queue = WorkQueue(look_but_not_at(A, looks), at_once=2, of_one=2)
+        assert queue.stands_still() == 0
+        queue.ask(A)
+        assert await looks.began.get() == A
+        await passes(queue)
+        hung = queue.stands_still()
+        looks.may_end.set()
+        queue.ask(B)
+        assert await looks.began.get() == B
+        while queue.stands_still() >= hung:  # noqa: ASYNC110 - nobody is told of the end
+            await asyncio.sleep(0)
+        await queue.stop()
+
+    run(test)
+
+
+def test_looks_of_which_none_ends_are_a_standstill_until_one_does() -> None:
+    async def test() -> None:
+        looks = Looks()
+        queue = WorkQueue(looks.look, at_once=1, of_one=1)
         queue.ask(A)
         queue.ask(B)
         await looks.began.get()
-        before = queue.longest_look()
-        while queue.longest_look() <= before:
-            pass
+        await passes(queue)
         looks.may_end.set()
-        while queue.longest_look():  # noqa: ASYNC110 - nobody is told of the end
+        while queue.stands_still():  # noqa: ASYNC110 - nobody is told of the end
             await asyncio.sleep(0)
+        await queue.stop()
 
     run(test)
+
+
+def look_but_not_at(hangs: Key, looks: Looks) -> Callable[[Key], Awaitable[float | None]]:
+    """Looks, of which that at one sampling never ends."""
+
+    async def look(key: Key) -> float | None:
+        if key == hangs:
+            looks.began.put_nowait(key)
+            await asyncio.Event().wait()
+        return await looks.look(key)
+
+    return look
+
+
+async def passes(queue: WorkQueue) -> None:
+    """Time passes in which no look ends."""
+    before = queue.stands_still()
+    while queue.stands_still() <= before:  # noqa: ASYNC110 - it is only the clock that moves
+        await asyncio.sleep(0)
 
 
 def test_at_the_end_no_look_is_left() -> None:
     async def test() -> None:
         looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1)
+        queue = WorkQueue(looks.look, at_once=1, of_one=1)
         queue.ask(A)
         queue.ask(B, after=HOUR)
         await looks.began.get()

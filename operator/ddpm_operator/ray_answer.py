@@ -1,0 +1,103 @@
+"""What Ray's Jobs API answers, out of bytes that nobody trusts. Pure.
+
+A head runs what users bring, and lists what it likes: only jobs that the operator has submitted are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from ddpm_operator.naming import job_id
+from ddpm_operator.observed import Job, JobState
+
+SAMPLES = "samples"
+# A driver is submitted once, and once more for every growth of its sampling.
+MOST_JOBS = 100
+# Bytes of JSON, in which a letter may take twelve: enough for all that `log_end` gives.
+KEPT_OF_LOG = 64 * 1024
+
+_LONGEST_TAIL = 4096
+_LONGEST_MESSAGE = 20_480
+# Two halves of a letter beyond 16 bits, such as \ud83d\ude00.
+_LONGEST_ESCAPE = 12
+
+
+class _Details(BaseModel):
+    """Ray's JobDetails of a job that was submitted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: Literal["SUBMISSION"]
+    status: JobState
+    submission_id: Annotated[str, Field(max_length=128)]
+    message: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def fact(self) -> Job:
+        samples = (self.metadata or {}).get(SAMPLES, "")
+        return Job(
+            self.submission_id,
+            self.status,
+            samples=int(samples) if samples.isdecimal() and len(samples) < 16 else 0,
+            message=(self.message or "")[-_LONGEST_MESSAGE:],
+        )
+
+
+class _Log(BaseModel):
+    logs: str
+
+
+_TEXT = TypeAdapter(str)
+
+
+def own_jobs(body: bytes, cluster: str) -> tuple[Job, ...]:
+    """The operator's own among the jobs that a head lists, by their number; without logs.
+
+    Args:
+        cluster: name of the RayCluster, from which the ids of its jobs follow.
+
+    Raises:
+        ValueError: if it is no such list, or has more than `MOST_JOBS` of them.
+    """
+    listed = from_json(body)
+    if not isinstance(listed, list):
+        raise ValueError("it is no list")
+    jobs = [one for one in listed if isinstance(one, dict)]
+    by_id = {name: one for one in jobs if isinstance(name := one.get("submission_id"), str)}
+    found: list[Job] = []
+    while (details := by_id.get(job_id(cluster, len(found) + 1))) is not None:
+        if len(found) == MOST_JOBS:
+            raise ValueError(f"it has more than {MOST_JOBS} jobs of {cluster}")
+        try:
+            found.append(_Details.model_validate(details).fact())
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
+    return tuple(found)
+
+
+def log_end(body: bytes) -> str:
+    """The end of a job's log, at most 4 KiB; "" if there is none.
+
+    Args:
+        body: Ray's document, or its last `KEPT_OF_LOG` bytes.
+    """
+    try:
+        return _Log.model_validate_json(body).logs[-_LONGEST_TAIL:]
+    except ValidationError:
+        inside = body.decode(errors="ignore").rstrip().removesuffix("}").rstrip()
+    # It may begin in the middle of an escape.
+    for first in range(min(_LONGEST_ESCAPE, len(inside))):
+        try:
+            return _TEXT.validate_json(f'"{inside[first:]}')[-_LONGEST_TAIL:]
+        except ValidationError:
+            continue
+    return ""
+
+
+def words(status: int, body: bytes) -> str:
+    """A refusal, short; Ray sends whole tracebacks, whose last line says what it was."""
+    lines = body.decode(errors="replace").strip().splitlines()
+    return f"Ray answered {status}: {lines[-1][:512] if lines else ''}"
