@@ -21,7 +21,7 @@ from ddpm_operator.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.api import ConditionType, EventReason, Phase, Status
+from ddpm_operator.api import ConditionType, EventReason, Phase
 from ddpm_operator.api.status import Result
 from ddpm_operator.observed import Answer, Fault, FaultKind
 from ddpm_operator.progress_document import Finished
@@ -29,11 +29,6 @@ from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import IMAGE_ID, World, sha
 
 LARGE = {"samples": 2000, "resources": {"maxWorkers": 2}}
-
-
-def without_figures(status: Status) -> tuple[object, list[str]]:
-    rest = status.model_copy(update={"progress": None, "conditions": ()})
-    return rest, [condition.reason for condition in status.conditions]
 
 
 @pytest.fixture
@@ -161,27 +156,6 @@ def test_a_sampling_that_is_being_deleted_needs_nothing(world: World) -> None:
     assert decision.look_again is None
 
 
-def test_progress_is_written_at_most_once_in_three_seconds_however_often_the_operator_looks() -> None:
-    world = World.of(**LARGE)
-    while not world.at_rest:
-        _ = world.collect_garbage() or world.kubelet() or world.kuberay() or world.driver()
-        world.wait(0.5)
-        world.look()
-    running = [status for status in world.history if status.phase == Phase.RUNNING]
-    only_figures = [
-        later.progress.last_update_time - sooner.progress.last_update_time
-        for sooner, later in pairwise(running)
-        if without_figures(sooner) == without_figures(later)
-        and sooner.progress
-        and later.progress
-        and sooner.progress.last_update_time
-        and later.progress.last_update_time
-    ]
-    assert len(only_figures) > 3
-    assert min(only_figures) >= timedelta(seconds=3)
-    assert any(it.progress and it.progress.eta and it.progress.samples_per_second == "12.3" for it in running)
-
-
 def test_the_preview_is_copied_at_most_once_in_thirty_seconds_and_written_at_the_end() -> None:
     world = World.of(samples=20_000)
     world.run(until=lambda it: it.at_rest)
@@ -193,19 +167,6 @@ def test_the_preview_is_copied_at_most_once_in_thirty_seconds_and_written_at_the
     seconds = (world.status.completion_time - begun.last_update_time).total_seconds()
     assert 2 <= len(copies) <= seconds / 30 + 1
     assert [it.png for it in world.carried if isinstance(it, WritePreview)] == [b"hello"]
-
-
-def test_a_driver_that_says_nothing_new_is_not_written_down_again() -> None:
-    world = World.of(samples=640)
-    world.run(until=lambda it: it.stored >= 128)
-    for _ in range(2):
-        world.wait(3)
-        world.look()
-    written = len(world.history)
-    for _ in range(10):
-        world.wait(3)
-        world.look()
-    assert len(world.history) == written
 
 
 def test_a_second_look_at_the_same_changes_nothing(world: World) -> None:

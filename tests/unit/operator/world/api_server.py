@@ -31,7 +31,7 @@ class ApiServer:
         fails_at: number of the request, from 0, that goes wrong.
         trouble: whether that request is refused, or carried out and its answer lost.
         away: numbers of requests that are refused with `away_with`; 0: the connection ends without an answer.
-        changed: how often each path was made or deleted.
+        changed: how often each path was made, applied (less a status) or deleted.
     """
 
     objects: dict[str, Document] = field(default_factory=dict)
@@ -114,6 +114,7 @@ class ApiServer:
                 said |= {it["type"]: it for it in status["conditions"]}
                 status = found.get("status", {}) | {"conditions": list(said.values())}
             return web.json_response(self.put(at, found | {"status": status}))
+        self.changed["applied", at] += 1
         return web.json_response(self.put(at, body))
 
     def _delete(self, path: str, body: Document) -> web.Response:
