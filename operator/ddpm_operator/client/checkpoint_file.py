@@ -11,9 +11,9 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpm_operator.client.faults import Refused
 
@@ -29,6 +29,15 @@ _AGAIN = "download or copy it again"
 Suffix = Literal["safetensors", "pt"]
 
 
+class Images(BaseModel):
+    """The images that a checkpoint is for, as far as it says so: what a plan and a claim's size are made from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    img_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    channels: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
 @dataclass(frozen=True)
 class CheckpointFile:
     """A file that can be a checkpoint.
@@ -36,12 +45,14 @@ class CheckpointFile:
     Attributes:
         suffix: what kind of file it is, whatever it is called.
         bytes: its length.
+        images: what its own metadata says of them; none without metadata.
     """
 
     path: Path
     suffix: Suffix
     bytes: int
     sha256: str
+    images: Images
 
 
 class _Tensor(BaseModel):
@@ -56,7 +67,7 @@ class _Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     version: Literal[1]
-    model: dict[str, object]
+    model: Images
 
 
 _Texts = TypeAdapter(dict[str, str])
@@ -74,7 +85,7 @@ def checkpoint_file(path: Path) -> CheckpointFile:
         if length > LARGEST:
             raise Refused(f"{path} has {length:,} bytes of at most {LARGEST:,}", "give the weights alone")
         with path.open("rb") as file:
-            suffix = _kind(path, file, length)
+            suffix, images = _kind(path, file, length)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -82,18 +93,18 @@ def checkpoint_file(path: Path) -> CheckpointFile:
             f"{path}: {error.strerror or error}",
             "--model_path is a file of this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key, …",
         ) from error
-    return CheckpointFile(path, suffix, length, sha256)
+    return CheckpointFile(path, suffix, length, sha256, images)
 
 
-def _kind(path: Path, file: BinaryIO, length: int) -> Suffix:
+def _kind(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, Images]:
     beginning = file.read(_LENGTH_BYTES + 1)
     if beginning.startswith(b"PK\x03\x04"):
         _check_zip(path, file)
-        return "pt"
+        return "pt", Images()
     if beginning[_LENGTH_BYTES:] == b"{":
         file.seek(_LENGTH_BYTES)
-        _check_header(path, file, int.from_bytes(beginning[:_LENGTH_BYTES], "little"), length)
-        return "safetensors"
+        header = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
+        return "safetensors", _check_header(path, file, header, length)
     if not length:
         raise Refused(f"{path} is empty", _AGAIN)
     if beginning.startswith(b"\x80"):
@@ -129,7 +140,7 @@ def _is_stored(archive: zipfile.ZipFile) -> bool:
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> None:
+def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> Images:
     """The tensors that a safetensors header lists fill the rest of the file; metadata of ours can be read."""
     if header > _LARGEST_HEADER:
         raise Refused(
@@ -146,13 +157,12 @@ def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> None:
     ends = _LENGTH_BYTES + header + max((tensor.data_offsets[1] for tensor in tensors), default=0)
     if ends != length:
         raise Refused(f"{path} has {length:,} bytes, and its header says {ends:,}", _AGAIN)
-    if _OURS in texts:
-        _check_metadata(path, texts[_OURS])
+    return _metadata(path, texts[_OURS]).model if _OURS in texts else Images()
 
 
-def _check_metadata(path: Path, text: str) -> None:
+def _metadata(path: Path, text: str) -> _Metadata:
     try:
-        _Metadata.model_validate_json(text)
+        return _Metadata.model_validate_json(text)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(str(part) for part in wrong["loc"])

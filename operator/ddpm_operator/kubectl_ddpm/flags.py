@@ -29,6 +29,8 @@ class Flag(NamedTuple):
 MODEL = "model_path"
 MODEL_URI = "spec.model.uri"
 MODEL_SHA256 = "spec.model.sha256"
+MODEL_IMG_SIZE = "spec.model.imgSize"
+MODEL_CHANNELS = "spec.model.channels"
 NAME = "metadata.name"
 TASKS_PER_GPU = "spec.resources.tasksPerGPU"
 
@@ -40,8 +42,8 @@ FLAGS = (
          "metadata", choices=get_args(ModelName)),
     Flag("downs", "spec.model.downs", "channels of each level", int, nargs="+"),
     Flag("time_emb_dim", "spec.model.timeEmbDim", "width of the time embedding", int),
-    Flag("img_size", "spec.model.imgSize", "height and width in pixels", int),
-    Flag("channels", "spec.model.channels", "of an image", int),
+    Flag("img_size", MODEL_IMG_SIZE, "height and width in pixels", int),
+    Flag("channels", MODEL_CHANNELS, "of an image", int),
     Flag("time_embedding", "spec.model.timeEmbedding", "step or row", choices=get_args(TimeEmbedding)),
     Flag("sampler", "spec.sampler.name", "default ddpm", choices=get_args(SamplerName)),
     Flag("steps", "spec.sampler.steps", "default: ddpm all timesteps, ddim 50, dpmpp 20", int),

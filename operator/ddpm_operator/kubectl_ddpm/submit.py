@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client import CheckpointFile, Client, Refused, Told, checkpoint_file, model_uri, nobody
 from ddpm_operator.kubectl_ddpm.bar import bar
 from ddpm_operator.kubectl_ddpm.files import read
 from ddpm_operator.kubectl_ddpm.flags import (
+    MODEL_CHANNELS,
+    MODEL_IMG_SIZE,
     MODEL_SHA256,
     MODEL_URI,
     add_flags,
@@ -71,11 +75,21 @@ def _wanted(options: argparse.Namespace) -> list[tuple[Written, CheckpointFile |
         if path is None:
             return [(sampling_of(options.name, fields), None)]
         file = checkpoint_file(Path(path))
-        model = {MODEL_URI: model_uri(options.name, file), MODEL_SHA256: file.sha256}
-        return [(sampling_of(options.name, {**fields, **model}), file)]
+        return [(sampling_of(options.name, with_checkpoint(options.name, fields, file)), file)]
     if options.name is not None or fields:
         raise FileFault([f"{options.filename} says it all: leave NAME and the other flags out"])
     return [(written, None) for written in samplings(*read(options.filename))]
+
+
+def with_checkpoint(name: str, fields: Mapping[str, JsonValue], file: CheckpointFile) -> dict[str, JsonValue]:
+    """The fields of a sampling of a file of this machine.
+
+    What the file says of its images is among them, for the plan is made before any driver has read it. A flag that
+    says otherwise stays, and the driver refuses it.
+    """
+    images = {MODEL_IMG_SIZE: file.images.img_size, MODEL_CHANNELS: file.images.channels}
+    known = {path: value for path, value in images.items() if value is not None}
+    return {**known, **fields, MODEL_URI: model_uri(name, file), MODEL_SHA256: file.sha256}
 
 
 def _check_namespace(one: Written, client: Client) -> None:

@@ -1,7 +1,7 @@
 """More samples than the attempt under way was planned for.
 
-A plan can only be too small for want of shards, so that what the attempt began with is a short piece of work, and is
-done to its end. Then the attempt ends, which is no failure, and the next attempt has the larger plan.
+A plan can only be too small for want of shards, so that what the attempt began with is a short piece of work: it
+is done to its end. Then the attempt ends, which is no failure, and the next one has the larger plan.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm_operator.client.checkpoint_file import LARGEST, checkpoint_file
+from ddpm_operator.client.checkpoint_file import LARGEST, Images, checkpoint_file
 from ddpm_operator.client.faults import Refused
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -25,6 +25,10 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
 
 def tensor(end: int) -> dict[str, object]:
     return {"dtype": "F32", "shape": [end // 4], "data_offsets": [0, end]}
+
+
+def with_metadata(model: object) -> bytes:
+    return safetensors({"__metadata__": {"ddpm_ray": json.dumps({"version": 1, "model": model})}})
 
 
 def zipped(names: list[str]) -> bytes:
@@ -43,10 +47,22 @@ def test_the_shipped_checkpoint_is_one() -> None:
     assert found.sha256 == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
 
 
+def test_what_its_metadata_says_of_images_is_kept_and_what_has_none_says_nothing(tmp_path: Path) -> None:
+    assert checkpoint_file(SHIPPED).images == Images(img_size=28, channels=1)
+    path = tmp_path / "net.safetensors"
+    for data, images in (
+        (with_metadata({"img_size": 256, "more": 1}), Images(img_size=256)),
+        (safetensors({}), Images()),
+    ):
+        path.write_bytes(data)
+        assert checkpoint_file(path).images == images
+
+
 def test_what_torch_saves_is_one_whatever_it_is_called(tmp_path: Path) -> None:
     path = tmp_path / "net.bin"
     torch.save({"a": torch.zeros(3)}, path)
-    assert checkpoint_file(path).suffix == "pt"
+    found = checkpoint_file(path)
+    assert (found.suffix, found.images) == ("pt", Images())
 
 
 def test_a_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
@@ -75,6 +91,8 @@ def test_a_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
         (safetensors({"a": tensor(4)})[:-3] + b"}}}", "has a damaged safetensors header"),
         (safetensors({"__metadata__": {"ddpm_ray": "{}"}, "a": tensor(4)}, b"1234"), "not known: version"),
         (safetensors({"__metadata__": {"ddpm_ray": '{"version": 2}'}}), "has metadata that is not known: version"),
+        (with_metadata({"img_size": "28"}), "not known: model.img_size"),
+        (with_metadata({"img_size": 1025}), "not known: model.img_size"),
         (zipped(["net/data.pkl"])[:-9], "is a .pt file that is cut short or damaged"),
         (zipped(["net/data.pkl"]).replace(b"text", b"tExt"), "does not match its checksum"),
         (zipped(["a.txt"]), "is a zip archive, but none that torch.save made"),
