@@ -35,6 +35,7 @@ from ddpm_operator.observed import Answer, Cluster, Fault, Observed, OutputClaim
 from ddpm_operator.progress_document import ProgressDocument
 from ddpm_operator.ray_jobs import HeadSilent
 from ddpm_operator.reconcile import reconcile
+from ddpm_operator.rivals import ahead
 from ddpm_operator.seen import Seen
 from ddpm_operator.spoken import sentence
 from ddpm_operator.unreadable import Unreadable, objection, read
@@ -238,6 +239,7 @@ class Controller:
             clusters=clusters,
             pods=self._pods.of(key),
             departed=self._pods.departed(key),
+            ahead=ahead(key, self._clusters, self._pods),
             preview_tried=memory.preview_tried,
             preview_written=memory.preview_written,
             faults=memory.faults,

@@ -244,6 +244,8 @@ class Observed:
         preview_written: it did so with success.
         faults: of the actions of the look before this one, none of them carried out since.
         limits: what samplings may name.
+        ahead: name of another sampling of the namespace that has a head, whose workers a full quota keeps out; of
+            all such in the namespace, this one's cluster included, that with the oldest cluster.
         held_back: why no attempt may begin now, in a sentence; None if one may.
     """
 
@@ -258,6 +260,7 @@ class Observed:
     preview_written: bool = False
     faults: tuple[Fault, ...] = ()
     limits: Limits = UNLIMITED
+    ahead: str | None = None
     held_back: str | None = None
 
     @property

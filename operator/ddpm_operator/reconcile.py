@@ -26,6 +26,7 @@ from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.events import events
 from ddpm_operator.lifecycle.listening import heard
 from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress
+from ddpm_operator.lifecycle.quota import gave_way
 from ddpm_operator.lifecycle.step import Step, earliest
 from ddpm_operator.lifecycle.underway import create, underway
 from ddpm_operator.observed import Observed
@@ -136,6 +137,8 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
     due = clocks.retry_time(status)
     if due and draft.now < due:
         return Step(_waiting(draft, spec, due))
+    if observed.ahead and gave_way(draft):
+        return Step(draft.put(phase=Phase.QUEUED), look=draft.now + _NET)
     if not _nothing_left(observed, draft.now):
         why = f"The next attempt waits until nothing is left of attempt {status.attempt or 0}."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)

@@ -86,13 +86,18 @@ def end(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
 def fail(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "", log: str = "") -> Draft:
     """The attempt's failure, and the sampling's if there is to be no other."""
     failed = (draft.status.failed_attempts or 0) + 1
-    last = trouble.reason in FINAL or failed > spec.backoff_limit
+    last = _met_again(trouble) or failed > spec.backoff_limit
     number = draft.status.attempt or 0
     draft = end(draft, spec, "AttemptFailed", f"Attempt {number} failed ({trouble.reason}).")
     draft = draft.put(failed_attempts=failed, failure=_failure(draft, spec, trouble, hint, log))
     if last:
         return _finish_failed(draft)
     return draft.put(phase=Phase.PENDING)
+
+
+def _met_again(trouble: Trouble) -> bool:
+    """Whether another attempt would meet the same. A quota that only others fill may have room by then."""
+    return trouble.reason in FINAL and (trouble.certain or trouble.reason is not FailureReason.QUOTA_EXCEEDED)
 
 
 def reject(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "") -> Draft:

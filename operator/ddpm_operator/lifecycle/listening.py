@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 from ddpm_operator.actions import CopyPreview, SubmitJob, WritePreview
@@ -15,6 +16,7 @@ from ddpm_operator.lifecycle.diagnosis import Trouble, trouble, worker_out_of_me
 from ddpm_operator.lifecycle.draft import Draft
 from ddpm_operator.lifecycle.growth import outgrown, told
 from ddpm_operator.lifecycle.progress import LEAST_BETWEEN_WRITES, progress, renewed
+from ddpm_operator.lifecycle.quota import judged
 from ddpm_operator.lifecycle.step import Step
 from ddpm_operator.lifecycle.verdict import Ask, Died, Done, Underway, Verdict, verdict
 from ddpm_operator.naming import preview_name
@@ -169,5 +171,6 @@ def _cause(observed: Observed, draft: Draft, error: Broken) -> Trouble:
     elif reason is FailureReason.UNSCHEDULABLE and observed.cluster and draft.status.cluster:
         found = trouble(observed.cluster, observed.cluster_pods, draft.status.cluster.start_time, draft.now)
         if found:
-            reason, words = found.reason, f"{words} {found.message}"
+            found = judged(found, observed.sampling.spec, draft.status.plan)
+            return replace(found, message=f"{words} {found.message}")
     return Trouble(reason, words, certain=True)

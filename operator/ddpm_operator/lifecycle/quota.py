@@ -1,15 +1,18 @@
-"""Whether a full quota could ever let a plan's pods in, from what it says of itself. Pure."""
+"""A quota that is full: whether it could ever let a plan's pods in, and what waits for it. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from ddpm_operator.api import FailureReason, Plan, Spec
+from ddpm_operator.api import ConditionType, FailureReason, Phase, Plan, Spec
 from ddpm_operator.api.quantity import binary, parse
-from ddpm_operator.lifecycle.diagnosis import Trouble
+from ddpm_operator.lifecycle.attempts import end
+from ddpm_operator.lifecycle.diagnosis import OVER_QUOTA, Trouble
+from ddpm_operator.lifecycle.draft import Draft, condition
+from ddpm_operator.observed import Answer, Cluster, Observed, Pod, Silent
 from ddpm_operator.sizing import head_size, worker_size
 
 # As in `exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2`.
@@ -31,6 +34,48 @@ def judged(found: Trouble, spec: Spec, chosen: Plan | None) -> Trouble:
         return found
     words = f"{found.message} The sampling needs more than all that the quota has: {', '.join(over)}."
     return replace(found, message=words, certain=True)
+
+
+def has_begun(observed: Observed, draft: Draft) -> bool:
+    """There is too much of an attempt for it to wait until a quota has room: a driver, or pods enough for one."""
+    pods, driver, known = observed.cluster_pods, observed.driver, draft.status.cluster
+    wanted = draft.status.plan.workers if draft.status.plan else 0
+    if draft.holds(ConditionType.RUNNING) or (isinstance(driver, Answer) and driver.jobs):
+        return True
+    if isinstance(driver, Silent) and draft.status.phase is not Phase.QUEUED:
+        return True
+    if known and known.head_uid and (observed.head is None or observed.head.uid != known.head_uid):
+        return True
+    return any(pod.role == "worker" for pod in pods) or (bool(pods) and not wanted)
+
+
+def without_head(draft: Draft) -> Draft:
+    """Nothing was asked of the head yet: while the attempt waits, another may take its place."""
+    cluster = draft.status.cluster
+    return draft.put(cluster=cluster.model_copy(update={"head_uid": None})) if cluster else draft
+
+
+def waits_for_workers(cluster: Cluster, pods: Sequence[Pod]) -> bool:
+    """A cluster has its head, and a full quota keeps all of its workers out.
+
+    Args:
+        pods: of that cluster.
+    """
+    if cluster.deleted or cluster.suspended or not OVER_QUOTA.search(cluster.replica_failure or ""):
+        return False
+    return {pod.role for pod in pods} == {"head"}
+
+
+def give_way(draft: Draft, spec: Spec, ahead: str) -> Draft:
+    """A quota may have room for two heads and no worker: the younger head goes, and no attempt is spent."""
+    why = f"The quota has room for one: it waits until the workers of {ahead}, which came first, are there."
+    return end(draft, spec, FailureReason.QUOTA_EXCEEDED, why).put(phase=Phase.QUEUED)
+
+
+def gave_way(draft: Draft) -> bool:
+    """The last attempt has given way, and another has not begun since."""
+    ready = condition(draft.status, ConditionType.CLUSTER_READY)
+    return ready is not None and ready.reason == FailureReason.QUOTA_EXCEEDED
 
 
 def demand(spec: Spec, chosen: Plan) -> dict[str, Decimal]:

@@ -14,7 +14,7 @@ from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.faults import Refusal, refusal
 from ddpm_operator.lifecycle.growth import told
 from ddpm_operator.lifecycle.listening import ending, heard, listen
-from ddpm_operator.lifecycle.quota import judged
+from ddpm_operator.lifecycle.quota import give_way, has_begun, judged, without_head
 from ddpm_operator.lifecycle.step import Step, earliest
 from ddpm_operator.lifecycle.suspension import former_head, heads, waits_for_former_pods, was_suspended
 from ddpm_operator.observed import Cluster, Observed
@@ -44,9 +44,11 @@ def underway(observed: Observed, draft: Draft) -> Step:
         lacking = _lacking(observed, draft, cluster)
         return Step(_queued(draft, spec, "Queued", why), after=lacking, look=draft.now + _SOON)
     full = _full_quota(observed, draft, cluster)
+    if full and observed.cluster_pods and observed.ahead:
+        return Step(give_way(draft, spec, observed.ahead), look=draft.now + _NET)
     if full:
-        step = Step(_queued(draft, spec, full.reason, full.message))
-        return Step(step.draft, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
+        queued = without_head(_queued(draft, spec, full.reason, full.message))
+        return Step(queued, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
     draft = heard(observed, _admitted(observed, draft))
     draft = _with_head(observed, draft)
     return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
@@ -97,9 +99,11 @@ def _queued(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
 
 
 def _full_quota(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
-    """What keeps all of the cluster's pods out, as long as others fill the quota; it holds nothing up then."""
-    begun = draft.status.cluster and draft.status.cluster.head_uid
-    if begun or observed.cluster_pods:
+    """What keeps all of the cluster's pods out, or all of its workers, as long as others fill the quota.
+
+    With any one worker the driver begins, and takes the others as they come.
+    """
+    if has_begun(observed, draft):
         return None
     found = _trouble(observed, draft, cluster)
     return found if found and found.reason is FailureReason.QUOTA_EXCEEDED and not found.certain else None
@@ -139,7 +143,10 @@ def _with_head(observed: Observed, draft: Draft) -> Draft:
     head = next((pod for pod in there if pod.uid == uid), None)
     if head is None:
         return draft
-    scheduled = known.scheduled_time or (head.scheduled.replace(microsecond=0) if head.scheduled else None)
+    scheduled = known.scheduled_time
+    if scheduled is None and head.scheduled:
+        # One that was there before the admission has waited at nobody's cost.
+        scheduled = max(head.scheduled.replace(microsecond=0), known.start_time or head.scheduled)
     draft = draft.put(cluster=known.model_copy(update={"head_uid": uid, "scheduled_time": scheduled}))
     if draft.status.image is None:
         draft = draft.put(image=digest_of(head, rendering(observed, draft).image))
@@ -257,5 +264,5 @@ def _too_late(spec: Spec, found: Trouble | None, what: str, stand: str = "") -> 
     """
     words = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
     if found:
-        return Trouble(found.reason, f"{found.message} {words}", certain=True)
+        return replace(found, message=f"{found.message} {words}")
     return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{words} {stand}".rstrip(), certain=True)

@@ -94,6 +94,7 @@ class World:
         due: when the operator looks again.
         provisioned: names of clusters that had all their pods: KubeRay makes no other head for them.
         departed: the last head that is gone, as the operator has heard of its end.
+        ahead: another sampling that waits for its workers and came first.
         unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
         shown: the pods of the present look.
     """
@@ -125,6 +126,7 @@ class World:
     gone: bool = False
     provisioned: set[str] = field(default_factory=set)
     departed: Pod | None = None
+    ahead: str | None = None
     unseen: set[str] = field(default_factory=set)
     shown: dict[str, Pod] = field(default_factory=dict)
 
@@ -204,6 +206,7 @@ class World:
             clusters=tuple(self._late(clusters or {})),
             pods=tuple(seen.values()),
             departed=self.departed,
+            ahead=self.ahead,
             claim=self.claim,
             preview_tried=self.preview_tried,
             preview_written=self.preview_written,
