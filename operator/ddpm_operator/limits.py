@@ -46,6 +46,7 @@ class Limits:
         pod_labels, pod_annotations: a key; a domain with its slash, for every key of it; or `PLAIN_WORDS`, for
             keys without a dot or a slash.
         uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
+        cloud_identity: where a bucket is named without credentials, pods may be what their node is at its cloud.
         at_once: samplings at work at the same time, at least 1.
         at_once_per_namespace: those of one namespace, at least 1.
     """
@@ -59,6 +60,7 @@ class Limits:
     pod_labels: tuple[str, ...] = (ANY,)
     pod_annotations: tuple[str, ...] = (ANY,)
     uri_schemes: tuple[str, ...] = (ANY,)
+    cloud_identity: bool = True
     at_once: int | None = None
     at_once_per_namespace: int | None = None
 

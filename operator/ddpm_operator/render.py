@@ -60,6 +60,7 @@ class Attempt:
         image: of the pods; by digest from the second attempt on.
         ray_version: of the Ray in that image.
         shared_output: the output's claim can be mounted by every pod, not by one alone.
+        cloud_identity: where a bucket is named without credentials, pods may ask their node's cloud for them.
     """
 
     sampling: Metadata
@@ -69,6 +70,7 @@ class Attempt:
     image: str
     ray_version: str
     shared_output: bool
+    cloud_identity: bool = False
 
     @property
     def name(self) -> str:
@@ -152,7 +154,8 @@ def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, ope
         "operator": {"namespace": operator.namespace, "labels": dict(operator.labels)},
         "progress_port": PROGRESS_PORT,
         "outside": any(place.startswith(("s3://", "gs://", "https://")) for place in places),
-        "cloud_identity": spec.credentials_secret_ref is None
+        "cloud_identity": attempt.cloud_identity
+        and spec.credentials_secret_ref is None
         and any(place.startswith(("s3://", "gs://")) for place in places),
     }
     must: Manifest = {

@@ -62,6 +62,7 @@ class Settings:
                 pod_labels=_names(environment, "ALLOWED_POD_LABELS"),
                 pod_annotations=_names(environment, "ALLOWED_POD_ANNOTATIONS"),
                 uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
+                cloud_identity=_flag(environment, "ALLOWED_CLOUD_IDENTITY"),
                 at_once=_number(environment, "AT_ONCE"),
                 at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),
             ),
@@ -97,6 +98,13 @@ def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
         raise SettingsFault(f"{name} has to be a list of texts, as the chart writes it")
     return tuple(names)
+
+
+def _flag(environment: Mapping[str, str], name: str) -> bool:
+    text = _text(environment, name)
+    if text not in ("true", "false"):
+        raise SettingsFault(f"{name} has to be true or false, as the chart writes it")
+    return text == "true"
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

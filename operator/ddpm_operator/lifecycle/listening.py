@@ -29,6 +29,12 @@ PREVIEW_EVERY = timedelta(seconds=30)
 
 # A sampling has fields instead of flags, and is run again by `kubectl ddpm retry`.
 _OF_THE_COMMAND = re.compile(r"--\w|same (command|flags)|log on its node")
+_WITHOUT_CREDENTIALS = re.compile(r"no credentials|locate credentials")
+_NAME_SOME = (
+    "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.credentialsSecretRef, then run "
+    "`kubectl ddpm retry`"
+)
+_NODES_ARE_CLOSED = "those of its node are closed to a sampling by the chart's value allowed.cloudIdentity"
 _TO_RESUME = re.compile(r"; run the same command again\b[^.;]*")
 _SAMPLING = ("sampling", "writing", "complete")
 _EAGER = timedelta(seconds=0.5)
@@ -51,7 +57,7 @@ def ending(observed: Observed, draft: Draft) -> Step | None:
             ended = end(draft, spec, "Grown", "More samples are asked for than this cluster was made for.")
             return Step(ended.put(phase=Phase.PENDING))
         case Died(error, log):
-            return Step(fail(draft, spec, _cause(observed, draft, error), _hint(error), log))
+            return Step(fail(draft, spec, _cause(observed, draft, error), _hint(observed, error), log))
     return None
 
 
@@ -155,8 +161,10 @@ def _png(result: Finished) -> bytes | None:
     return png if 0 < len(png) <= LARGEST_PREVIEW else None
 
 
-def _hint(error: Broken) -> str:
-    """The driver's hint; "" if it is one for who has typed its command."""
+def _hint(observed: Observed, error: Broken) -> str:
+    """The driver's hint, or what it means for a sampling; "" if it is one for who has typed its command."""
+    if observed.sampling.spec.credentials_secret_ref is None and _WITHOUT_CREDENTIALS.search(error.message):
+        return _NAME_SOME if observed.limits.cloud_identity else f"{_NAME_SOME}; {_NODES_ARE_CLOSED}"
     return "" if _OF_THE_COMMAND.search(error.hint) else error.hint
 
 

@@ -30,8 +30,12 @@ def namespaced(address: str, namespace: str, labels: dict[str, str]) -> End:
 class World:
     """A sampling's head and worker, the operator, and others."""
 
-    def __init__(self, metadata: Metadata, spec: Spec) -> None:
-        attempt = Attempt(metadata, 1, spec, plan(spec), "worker:1", "2.60.0", shared_output=False)
+    def __init__(self, metadata: Metadata, spec: Spec, *, cloud_identity: bool = False) -> None:
+        attempt = Attempt(
+            *(metadata, 1, spec, plan(spec), "worker:1", "2.60.0"),
+            shared_output=False,
+            cloud_identity=cloud_identity,
+        )
         self.policies: list[Any] = [network_policy(Templates(), attempt, "uid", OPERATOR)]
         # KubeRay gives every pod of a cluster this label.
         labels = {**attempt.labels, "ray.io/cluster": attempt.name}
@@ -85,7 +89,7 @@ def test_a_sampling_that_needs_nobody_reaches_nobody_but_the_dns(world: World) -
 
 
 @pytest.mark.parametrize("address", METADATA_SERVICES)
-def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials(
+def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials_where_that_is_allowed(
     metadata: Metadata, make_spec: MakeSpec, address: str
 ) -> None:
     for fields, open_to_it in (
@@ -94,7 +98,9 @@ def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials(
         (WITH_CREDENTIALS, False),
         (IN_A_BUCKET, True),
     ):
-        world = World(metadata, make_spec(**fields))
+        closed = World(metadata, make_spec(**fields))
+        assert not reaches(closed.policies, closed.head, End(address), 80)
+        world = World(metadata, make_spec(**fields), cloud_identity=True)
         assert reaches(world.policies, world.head, End(address), 80) is open_to_it
         assert reaches(world.policies, world.head, End("203.0.113.7"), 443) is bool(fields)
 

@@ -241,7 +241,8 @@ def test_the_queue_label_is_on_the_cluster_and_on_nothing_else(metadata: Metadat
 def test_only_a_sampling_that_names_a_place_outside_may_go_there(
     metadata: Metadata, make_spec: MakeSpec, fields: dict[str, Any], outside: bool, metadata_service: bool
 ) -> None:
-    policy: Any = network_policy(TEMPLATES, attempt_at(metadata, make_spec(**fields)), "uid", OPERATOR)
+    attempt = attempt_at(metadata, make_spec(**fields), cloud_identity=True)
+    policy: Any = network_policy(TEMPLATES, attempt, "uid", OPERATOR)
     blocks = [
         peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", ()) if "ipBlock" in peer
     ]

@@ -10,6 +10,7 @@ import pytest
 
 from ddpm_operator.actions import CreateCluster, DeleteCluster, Event, SubmitJob
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.limits import Limits
 from ddpm_operator.observed import Container, Job, Terminated, Waiting
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
@@ -325,6 +326,28 @@ def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() 
     assert (failure.reason, failure.message, failure.hint) == ("StorageFailed", "The disk is full.", "Make room.")
     assert "secret" not in failure.log_tail
     assert "loading" in failure.log_tail
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("StorageFailed", "s3://b/c cannot be listed: there are no credentials"),
+        ("ModelNotFound", "s3://b/m.pt cannot be read: Unable to locate credentials"),
+    ],
+)
+def test_who_has_named_no_credentials_is_told_where_and_whether_the_nodes_are_open(
+    reason: str, message: str
+) -> None:
+    for cloud_identity in (False, True):
+        world = running()
+        world.limits = Limits(cloud_identity=cloud_identity)
+        world.driver_fails(reason, message, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        world.look()
+        assert world.status.failure
+        hint = world.status.failure.hint
+        assert hint.startswith("Name a Secret with AWS_ACCESS_KEY_ID")
+        assert "in spec.credentialsSecretRef" in hint
+        assert ("allowed.cloudIdentity" in hint) is not cloud_identity
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from ddpm_operator.actions import (
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
 from ddpm_operator.facts import Key
 from ddpm_operator.lifecycle.clocks import STUCK_POD
+from ddpm_operator.limits import UNLIMITED, Limits
 from ddpm_operator.line import Line
 from ddpm_operator.observed import (
     Answer,
@@ -88,6 +89,7 @@ class World:
         history: every status that was written.
         told: every event.
         refuse: why an action cannot be carried out, if the test wants it so.
+        limits: what the administrator allows.
         line: of the samplings that may not all be at work at once.
         dies_at: the operator is killed, once, before it carries out one more than so many actions.
         answers_early: heads answer before the kubelet says that they are ready.
@@ -117,6 +119,7 @@ class World:
     told: list[Event] = field(default_factory=list)
     faults: tuple[Fault, ...] = ()
     refuse: Callable[[Action], Fault | None] = lambda _: None
+    limits: Limits = UNLIMITED
     line: Line | None = None
     dies_at: int | None = None
     answers_early: bool = False
@@ -211,6 +214,7 @@ class World:
             preview_tried=self.preview_tried,
             preview_written=self.preview_written,
             faults=self.faults,
+            limits=self.limits,
             held_back=self.line.held_back(self.key) if self.line else None,
         )
         head = observed.head_to_ask
