@@ -25,10 +25,16 @@ JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 @dataclass(frozen=True)
 class WorkerImage:
-    """The image of pods whose sampling names none, and the version of the Ray in it."""
+    """The image of pods whose sampling names none.
+
+    Attributes:
+        ray_version: of the Ray in it.
+        pull_policy: when a node asks the registry for an image, this one or a sampling's own.
+    """
 
     reference: str
     ray_version: str
+    pull_policy: str = "IfNotPresent"
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Attempt:
         image: of the pods; by digest from the second attempt on.
         ray_version: of the Ray in that image.
         shared_output: the output's claim can be mounted by every pod, not by one alone.
+        pull_policy: when a node asks the registry for the image: Always, IfNotPresent or Never.
         cloud_identity: where a bucket is named without credentials, pods may ask their node's cloud for them.
     """
 
@@ -70,6 +71,7 @@ class Attempt:
     image: str
     ray_version: str
     shared_output: bool
+    pull_policy: str = "IfNotPresent"
     cloud_identity: bool = False
 
     @property
@@ -108,6 +110,7 @@ def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest
         "head": _group(attempt, head, head=True),
         "worker": _group(attempt, worker_size(spec, plan), head=False),
         "image": attempt.image,
+        "pull_policy": attempt.pull_policy,
         "credentials": spec.credentials_secret_ref.name if spec.credentials_secret_ref else None,
         "progress_port": PROGRESS_PORT,
         "progress_token": {"name": secret, "key": PROGRESS_TOKEN_KEY},

@@ -46,7 +46,11 @@ class Settings:
             SettingsFault: with the variable's name.
         """
         templates = environment.get("TEMPLATES")
-        worker = WorkerImage(_text(environment, "WORKER_IMAGE"), _text(environment, "RAY_VERSION"))
+        worker = WorkerImage(
+            _text(environment, "WORKER_IMAGE"),
+            _text(environment, "RAY_VERSION"),
+            _text(environment, "WORKER_PULL_POLICY"),
+        )
         return cls(
             pods=OperatorPods(_text(environment, "OPERATOR_NAMESPACE"), _labels(environment, "OPERATOR_LABELS")),
             key_secret=_text(environment, "OPERATOR_KEY_SECRET"),

@@ -121,6 +121,7 @@ def rendering(observed: Observed, draft: Draft) -> Attempt:
         image=image_of(observed, draft),
         ray_version=observed.image.ray_version,
         shared_output=_shared_output(observed),
+        pull_policy=observed.image.pull_policy,
         cloud_identity=observed.limits.cloud_identity,
     )
 

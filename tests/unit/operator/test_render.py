@@ -153,6 +153,15 @@ def test_the_attempts_secret_has_its_tokens_and_the_name_that_goes_with_them(
     assert secret["stringData"] == {"auth_token": TOKENS.ray, "progress_token": TOKENS.progress}
 
 
+def test_whose_image_it_is_the_registry_is_asked_as_the_administrator_says(
+    metadata: Metadata, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(**BIG, image="registry.example.com/private:1")
+    for policy in ("IfNotPresent", "Always"):
+        made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec, pull_policy=policy), SECRET))
+        assert {pod["containers"][0]["imagePullPolicy"] for pod in made.values()} == {policy}
+
+
 def test_a_checkpoint_on_a_claim_is_read_by_the_head_alone(metadata: Metadata, make_spec: MakeSpec) -> None:
     spec = make_spec(**BIG, model={"uri": "pvc://models/a.safetensors"}, output={"uri": "s3://bucket/a"})
     made = pods(ray_cluster(TEMPLATES, attempt_at(metadata, spec), SECRET))

@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "OPERATOR_KEY_SECRET": "key",
     "WORKER_IMAGE": "worker:1",
     "RAY_VERSION": "2.60.0",
+    "WORKER_PULL_POLICY": "Always",
     "WATCH_NAMESPACES": '["research"]',
     "ALLOWED_IMAGES": '["*"]',
     "ALLOWED_SERVICE_ACCOUNTS": "[]",
@@ -38,7 +39,7 @@ def test_the_charts_variables_are_read() -> None:
     assert Settings.from_environment(ENVIRONMENT) == Settings(
         pods=OperatorPods("ddpm-ray", {"app": "operator"}),
         key_secret="key",
-        worker=WorkerImage("worker:1", "2.60.0"),
+        worker=WorkerImage("worker:1", "2.60.0", "Always"),
         namespaces=("research",),
         limits=Limits(
             images=("*",),
