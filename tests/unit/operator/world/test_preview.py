@@ -16,7 +16,7 @@ from tests.unit.operator.world.api_server import BEGAN, SAMPLINGS, ApiServer, ku
 from tests.unit.operator.world.heads import Door
 from tests.unit.operator.world.test_controller import Driver, Operator, heads_at, put_sampling
 
-PREVIEW = "/api/v1/namespaces/research/configmaps/digits-preview"
+CONFIG_MAPS = "/api/v1/namespaces/research/configmaps"
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST = PNG + bytes(48 * 1024 - len(PNG))
 
@@ -54,7 +54,7 @@ async def watched(server: ApiServer, driver: Painter, seconds: int) -> list[int]
             operator.hears()
             await operator.controller.look(key)
             if server.objects[f"{SAMPLINGS}/digits"]["status"]["phase"] == "Running":
-                written.append(server.changed["applied", PREVIEW])
+                written.append(sum(server.changed["applied", path] for _, path in server.changed))
             clock[0] += timedelta(seconds=1)
     return written
 
@@ -64,8 +64,8 @@ def test_the_picture_is_there_while_it_runs_and_new_twice_a_minute(grid: bytes) 
     server = ApiServer()
     written = asyncio.run(watched(server, Painter(grid=grid), 65))
     assert written == [1] * 30 + [2] * 30 + [3] * 5
-    assert server.objects[f"{SAMPLINGS}/digits"]["status"]["output"]["grid"] == "digits-preview"
-    kept = server.objects[PREVIEW]
+    (kept,) = server.below(CONFIG_MAPS)
+    assert server.objects[f"{SAMPLINGS}/digits"]["status"]["output"]["grid"] == kept["metadata"]["name"]
     assert base64.b64decode(kept["binaryData"]["grid.png"]) == grid
     assert kept["metadata"]["ownerReferences"][0]["name"] == "digits"
 
