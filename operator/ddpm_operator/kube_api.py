@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TypeVar
 
 import aiohttp
 from kubernetes.aio import config
@@ -13,9 +17,14 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from ddpm_operator.kube_answer import APPLY, JSON, Document, Method, Refusal, headers, read
 
 _LONGEST = aiohttp.ClientTimeout(total=20)
-_CONTINUE_AT = 500
+# Objects at a time. What a namespace's users put into each may be a megabyte, which only the page at hand keeps.
+PAGE = 50
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 
 Counted = Callable[[Method, int], object]
+Found = TypeVar("Found")
+
+logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -34,6 +43,32 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.kind = kind
+
+    @property
+    def away(self) -> bool:
+        """The server did not answer, or not with a word on the matter: the same request may get one later."""
+        return self.status in (0, HTTPStatus.TOO_MANY_REQUESTS) or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+async def patiently(ask: Callable[[], Awaitable[Found]], until: float) -> Found:
+    """Asks again, ever later, as long as the API server is away.
+
+    Args:
+        until: the time of the event loop after which there is no other try.
+
+    Raises:
+        ApiError: the last one.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await ask()
+        except ApiError as error:
+            if not error.away or asyncio.get_running_loop().time() + pause > until:
+                raise
+            logger.warning("the API server is away, and is asked again in %.1f s: %s", pause, error)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class KubeApi:
@@ -56,18 +91,19 @@ class KubeApi:
         """
         return await self._request("GET", path)
 
-    async def list(self, path: str, selector: str) -> list[Document]:
-        """Every object below a path that has the labels; page by page."""
-        items: list[Document] = []
-        query = {"labelSelector": selector, "limit": str(_CONTINUE_AT)}
+    async def list(self, path: str, selector: str) -> AsyncIterator[Document]:
+        """Every object below a path that has the labels; no more of them are held than a page."""
+        query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:
             page = await self._request("GET", path, query)
-            found = page.get("items")
-            items.extend(item for item in (found if isinstance(found, list) else ()) if isinstance(item, dict))
-            metadata = page.get("metadata")
+            found, metadata = page.pop("items", None), page.get("metadata")
+            for item in found if isinstance(found, list) else ():
+                if isinstance(item, dict):
+                    yield item
+            del found
             further = metadata.get("continue") if isinstance(metadata, dict) else None
             if not isinstance(further, str) or not further:
-                return items
+                return
             query = query | {"continue": further}
 
     async def create(self, path: str, manifest: Document) -> Document:

@@ -16,7 +16,7 @@ from ddpm_operator.api import GROUP, PLURAL, VERSION
 from ddpm_operator.cluster import ClusterWork
 from ddpm_operator.controller import Controller
 from ddpm_operator.facts import Key, RayCluster, RayPod, Sampling
-from ddpm_operator.kube_api import ApiError, connected
+from ddpm_operator.kube_api import PAGE, ApiError, connected, patiently
 from ddpm_operator.metrics import Metrics
 from ddpm_operator.observed import Cluster, Pod
 from ddpm_operator.operator_key import KeyUnusable, operator_key
@@ -35,6 +35,9 @@ LOOKS_AT_ONE_NAMESPACE = 8
 SETTLE = 0.05
 # Every look ends within a minute, see `controller.LONGEST_LOOK`; that none does is no trouble of one sampling.
 LONGEST_STANDSTILL = 300.0
+# The first requests are worth a wait: who ends at once is started ever more seldom. The chart's startupProbe has
+# patience for it.
+START_WITHIN = 60.0
 HEALTH = "http://0.0.0.0:8080/healthz"
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,9 @@ def watches(
         # A handler's own `labels` would filter only after every pod of the cluster had been sent here.
         settings.watching.label_selectors["ray.io", "rayclusters"] = SELECTOR
         settings.watching.label_selectors["", "pods"] = SELECTOR
+        # What users have stored is never to be in memory all at once, neither as a list nor as kopf's last events.
+        settings.watching.chunk_size = PAGE
+        settings.queueing.idle_timeout = 0.1
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660
         settings.posting.enabled = False
@@ -117,11 +123,21 @@ async def look(controller: Controller, queue: WorkQueue, key: Key) -> float | No
             queue.ask(other)
 
 
+async def hear_all(controller: Controller, resync: Resync) -> None:
+    """Tells the line of all samplings, of which some hold places in it.
+
+    Raises:
+        ApiError: if they cannot be listed.
+    """
+    async for document in resync.samplings():
+        controller.line.heard(document)
+
+
 async def run(settings: Settings) -> None:
     """Runs the operator until a signal ends it.
 
     Raises:
-        ApiError: if the API server cannot be reached, or does not let the operator start.
+        ApiError: if the API server cannot be reached for a minute, or does not let the operator start.
         KeyUnusable: if the operator's key is broken.
         StandsStill: if there is nothing that it may watch.
         TemplateFault: if a template in force cannot be used.
@@ -136,7 +152,8 @@ async def run(settings: Settings) -> None:
         new_session() as session,
         metrics.served(settings.metrics_host),
     ):
-        key = await operator_key(api, settings.pods.namespace, settings.key_secret)
+        until = asyncio.get_running_loop().time() + START_WITHIN
+        key = await patiently(lambda: operator_key(api, settings.pods.namespace, settings.key_secret), until)
         work = ClusterWork(
             api=api,
             clusters=clusters,
@@ -152,11 +169,10 @@ async def run(settings: Settings) -> None:
         )
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost.
-        for found in await resync.once():
+        for found in await patiently(resync.once, until):
             queue.ask(found)
         if controller.line.limited:
-            for document in await resync.samplings():
-                controller.line.heard(document)
+            await patiently(lambda: hear_all(controller, resync), until)
         where = resync.within
         if not where.kuberay:
             logger.warning("KubeRay is not there: until it is, in version 1.6 or newer, samplings fail")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Generic
+
+from pydantic import ValidationError
 
 from ddpm_operator import paths
-from ddpm_operator.facts import Key, RayCluster, RayPod
+from ddpm_operator.facts import Fact, Key, RayCluster, RayPod, Sight
 from ddpm_operator.kube_answer import Document
 from ddpm_operator.kube_api import ApiError, KubeApi
 from ddpm_operator.naming import MANAGED_BY, MANAGER
@@ -41,12 +44,24 @@ class Within:
 
 
 @dataclass(frozen=True)
+class _List(Generic[Fact]):
+    """What was listed of one kind.
+
+    Attributes:
+        before: what was known of it until then, less what could not be read.
+    """
+
+    sights: tuple[Sight[Fact], ...]
+    before: frozenset[str]
+
+
+@dataclass(frozen=True)
 class _Listed:
     """What is in one namespace, or in all; `clusters` is None without KubeRay."""
 
     namespace: str | None
-    clusters: list[dict[str, object]] | None
-    pods: list[dict[str, object]]
+    clusters: _List[Cluster] | None
+    pods: _List[Pod]
 
 
 class Resync:
@@ -66,6 +81,7 @@ class Resync:
         self._pods = pods
         self._namespaces = namespaces
         self._within: Within | None = None
+        self._unreadable: set[str] = set()
 
     @property
     def within(self) -> Within:
@@ -79,7 +95,7 @@ class Resync:
         return self._within
 
     async def once(self) -> set[Key]:
-        """Lists everything.
+        """Lists everything. What cannot be listed or read is neither found nor lost: it stays as it was known.
 
         Returns:
             the samplings that something is there of, or was until now.
@@ -87,11 +103,7 @@ class Resync:
         Raises:
             ApiError: if a list cannot be had.
         """
-        before_clusters, before_pods = self._clusters.uids(), self._pods.uids()
-        listed = [await self._below(namespace) for namespace in self._namespaces or (None,)]
-        known = [one for one in listed if one]
-        clusters = [RayCluster.model_validate(it).sight() for one in known for it in one.clusters or ()]
-        pods = [RayPod.model_validate(it).sight() for one in known for it in one.pods]
+        known = [one for where in self._namespaces or (None,) if (one := await self._below(where))]
         within = Within(
             kuberay=any(one.clusters is not None for one in known),
             namespaces=tuple(one.namespace for one in known if one.namespace),
@@ -100,19 +112,23 @@ class Resync:
             for namespace in sorted({*self._namespaces} - {*within.namespaces}):
                 logger.warning("the namespace %s is left alone: %s", namespace, _NO_RIGHTS)
         self._within = within
-        changed = self._clusters.listed([it for it in clusters if it], before_clusters)
-        changed |= self._pods.listed([it for it in pods if it], before_pods)
+        changed: set[Key] = set()
+        for one in known:
+            if one.clusters:
+                changed |= self._clusters.listed(one.clusters.sights, one.clusters.before)
+            changed |= self._pods.listed(one.pods.sights, one.pods.before)
         return changed | self._clusters.owners() | self._pods.owners()
 
-    async def samplings(self) -> list[Document]:
+    async def samplings(self) -> AsyncIterator[Document]:
         """Every DDPMSampling there is, for an operator that has yet to hear of them.
 
         Raises:
             ApiError: if a list cannot be had.
         """
         where = [paths.samplings(namespace) for namespace in self.within.namespaces]
-        listed = [await self._api.list(path, "") for path in where or [paths.ALL_SAMPLINGS]]
-        return [item for one in listed for item in one]
+        for path in where or [paths.ALL_SAMPLINGS]:
+            async for document in self._api.list(path, ""):
+                yield document
 
     async def for_ever(self, queue: WorkQueue) -> None:
         """Lists everything every minute, until other namespaces can be listed, or KubeRay is there all at once.
@@ -134,7 +150,9 @@ class Resync:
     async def _below(self, namespace: str | None) -> _Listed | None:
         """What is in one namespace, or in all; None of a namespace that the operator has no rights in any more."""
         try:
-            pods = await self._list(paths.pods(namespace) if namespace else paths.ALL_PODS)
+            pods = await self._list(
+                paths.pods(namespace) if namespace else paths.ALL_PODS, _pod, self._pods, namespace
+            )
             clusters = await self._clusters_below(namespace)
         except ApiError as error:
             if namespace is None or error.status != HTTPStatus.FORBIDDEN:
@@ -142,13 +160,46 @@ class Resync:
             return None
         return _Listed(namespace, clusters, pods)
 
-    async def _clusters_below(self, namespace: str | None) -> list[dict[str, object]] | None:
+    async def _clusters_below(self, namespace: str | None) -> _List[Cluster] | None:
+        path = paths.clusters(namespace) if namespace else paths.ALL_CLUSTERS
         try:
-            return await self._list(paths.clusters(namespace) if namespace else paths.ALL_CLUSTERS)
+            return await self._list(path, _cluster, self._clusters, namespace)
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
-    async def _list(self, path: str) -> list[dict[str, object]]:
-        return [dict(item) for item in await self._api.list(path, SELECTOR)]
+    async def _list(
+        self, path: str, read: Callable[[Document], Sight[Fact] | None], seen: Seen[Fact], namespace: str | None
+    ) -> _List[Fact]:
+        before = seen.known(namespace)
+        sights: list[Sight[Fact]] = []
+        unreadable: set[str] = set()
+        async for document in self._api.list(path, SELECTOR):
+            try:
+                sight = read(document)
+            except ValidationError as error:
+                unreadable.add(self._left_out(path, document, error))
+                continue
+            if sight:
+                sights.append(sight)
+        return _List(tuple(sights), before - unreadable)
+
+    def _left_out(self, path: str, document: Document, error: ValidationError) -> str:
+        """Says once of an object that it is of no form that is known; returns its uid."""
+        metadata = document.get("metadata")
+        name, uid = (metadata.get("name"), metadata.get("uid")) if isinstance(metadata, dict) else (None, None)
+        if str(uid) not in self._unreadable:
+            self._unreadable.add(str(uid))
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            logger.error("%s: %s is left out, as it cannot be read: %s: %s", path, name, where, fault["msg"])
+        return str(uid)
+
+
+def _cluster(document: Document) -> Sight[Cluster] | None:
+    return RayCluster.model_validate(document).sight()
+
+
+def _pod(document: Document) -> Sight[Pod] | None:
+    return RayPod.model_validate(document).sight()

@@ -18,7 +18,7 @@ class Seen(Generic[Fact]):
     def __init__(self) -> None:
         self._by_uid: dict[str, Sight[Fact]] = {}
         self._by_owner: dict[Key, set[str]] = {}
-        self._deleted: set[str] = set()
+        self._deleted: dict[str, Key] = {}
         self._departed: dict[Key, Fact] = {}
 
     def of(self, key: Key) -> tuple[Fact, ...]:
@@ -29,9 +29,10 @@ class Seen(Generic[Fact]):
         """Every sampling that something was seen of."""
         return set(self._by_owner)
 
-    def uids(self) -> frozenset[str]:
-        """All that is there."""
-        return frozenset(self._by_uid)
+    def known(self, namespace: str | None = None) -> frozenset[str]:
+        """The uids of what is there, or was deleted, in a namespace or in all: a list tells their end."""
+        owners = {uid: sight.of for uid, sight in self._by_uid.items()} | self._deleted
+        return frozenset(uid for uid, key in owners.items() if namespace in (None, key.namespace))
 
     def saw(self, sight: Sight[Fact]) -> bool:
         """Takes down a sight; returns whether it was news."""
@@ -48,7 +49,7 @@ class Seen(Generic[Fact]):
         Args:
             last: the object as it was then, if that is to be remembered.
         """
-        self._deleted.discard(uid)
+        self._deleted.pop(uid, None)
         if last:
             self._departed[last.of] = last.fact
         return self._remove(uid)
@@ -62,23 +63,26 @@ class Seen(Generic[Fact]):
         self._departed.pop(key, None)
 
     def deleted(self, uid: str) -> None:
-        """The operator has deleted it; sights from before that may still come, until the watch tells its end."""
-        if self._remove(uid):
-            self._deleted.add(uid)
+        """The operator has deleted it, and it is gone; sights from before may come until the watch tells so."""
+        key = self._remove(uid)
+        if key:
+            self._deleted[uid] = key
 
     def listed(self, sights: Iterable[Sight[Fact]], before: frozenset[str]) -> set[Key]:
-        """Takes down a list of all there is, for the case that a watch has missed something.
+        """Takes down a list of all there is in a namespace, or in all, for what a watch has missed.
 
         Args:
-            before: `uids` as they were before the list was asked for.
+            before: as `known` told of the same before the list was asked for; less what the list says nothing of.
 
         Returns:
             whose objects came or went with it.
         """
         found = {sight.uid: sight for sight in sights}
         changed = {sight.of for sight in found.values() if self.saw(sight)}
-        lost = {self._remove(uid) for uid in before - found.keys()}
-        self._deleted &= found.keys()
+        missing = before - found.keys()
+        lost = {self._remove(uid) for uid in missing}
+        for uid in missing:
+            self._deleted.pop(uid, None)
         return changed | {key for key in lost if key}
 
     def _remove(self, uid: str) -> Key | None:

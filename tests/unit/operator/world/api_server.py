@@ -20,6 +20,7 @@ Trouble = Literal["refused", "lost"]
 SAMPLINGS = "/apis/ddpm-ray.io/v1alpha1/namespaces/research/ddpmsamplings"
 CLUSTERS = "/apis/ray.io/v1/namespaces/research/rayclusters"
 PODS = "/api/v1/namespaces/research/pods"
+LISTED = {"ddpmsamplings", "rayclusters", "pods"}
 BEGAN = "2026-11-23T16:00:00Z"
 
 
@@ -81,6 +82,8 @@ class ApiServer:
                 request.transport.close()
             return _refusal(self.away_with or 500, "Away")
         body = json.loads(await request.text() or "{}")
+        if request.method == "GET" and request.path.rpartition("/")[2] in LISTED:
+            return self._list(request)
         answer = {"GET": self._get, "POST": self._create, "PATCH": self._apply, "DELETE": self._delete}[
             request.method
         ](request.path, body)
@@ -91,6 +94,24 @@ class ApiServer:
     def _get(self, path: str, _: Document) -> web.Response:
         found = self.objects.get(path)
         return web.json_response(found) if found else _refusal(404, "NotFound")
+
+    def _list(self, request: web.BaseRequest) -> web.Response:
+        """Objects of a namespace or of all, by their labels, page by page. A token is the number of the next."""
+        before, _, plural = request.path.rpartition("/")
+        where = before if "/namespaces/" in before else f"{before}/namespaces"
+        name, _, value = request.query.get("labelSelector", "").partition("=")
+        found = [
+            it
+            for at, it in self.objects.items()
+            if at.startswith(f"{where}/")
+            and at.split("/")[-2] == plural
+            and (not name or it["metadata"].get("labels", {}).get(name) == value)
+        ]
+        first = int(request.query.get("continue", 0))
+        end = first + int(request.query.get("limit", len(found) + 1))
+        further = {"continue": str(end)} if end < len(found) else {}
+        metadata = {"resourceVersion": str(self._version), **further}
+        return web.json_response({"kind": "List", "metadata": metadata, "items": found[first:end]})
 
     def _create(self, path: str, body: Document) -> web.Response:
         at = f"{path}/{body['metadata']['name']}"
@@ -124,8 +145,11 @@ class ApiServer:
         uid = found["metadata"]["uid"]
         if body["preconditions"]["uid"] != uid:
             return _refusal(409, "Conflict")
-        del self.objects[path]
         self.changed["deleted", path] += 1
+        if found["metadata"].get("finalizers"):
+            going = found["metadata"] | {"deletionTimestamp": BEGAN}
+            return web.json_response(self.put(path, found | {"metadata": going}))
+        del self.objects[path]
         for at, other in list(self.objects.items()):
             if uid in [owner["uid"] for owner in other["metadata"].get("ownerReferences", ())]:
                 del self.objects[at]

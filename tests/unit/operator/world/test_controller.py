@@ -92,9 +92,9 @@ class Operator:
     def hears(self) -> None:
         """Its watches have caught up."""
         clusters = [RayCluster.model_validate(it).sight() for it in self._server.below(CLUSTERS)]
-        self.clusters.listed([it for it in clusters if it], self.clusters.uids())
+        self.clusters.listed([it for it in clusters if it], self.clusters.known())
         pods = [RayPod.model_validate(it).sight() for it in self._server.below(PODS)]
-        self.pods.listed([it for it in pods if it], self.pods.uids())
+        self.pods.listed([it for it in pods if it], self.pods.known())
 
 
 def put_sampling(server: ApiServer, name: str, spec: dict[str, Any] = SPEC) -> Key:

@@ -10,7 +10,7 @@ import pytest
 from ddpm_operator.actions import DeleteCluster, DeleteSampling
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.cluster import ClusterWork, Overtaken, Refused
-from ddpm_operator.facts import RayCluster
+from ddpm_operator.facts import Key, RayCluster
 from ddpm_operator.observed import Cluster
 from ddpm_operator.ray_jobs import RayHead
 from ddpm_operator.render import OperatorPods
@@ -26,6 +26,7 @@ SAMPLING = {
     "metadata": {"name": "digits", "namespace": "research", "uid": "mine", "resourceVersion": "7"},
     "spec": SPEC,
 }
+KEY = Key("research", "digits", "mine")
 OF_IT = {"ddpm-ray.io/sampling": "digits", "ddpm-ray.io/sampling-uid": "mine", "ddpm-ray.io/attempt": "1"}
 
 
@@ -35,7 +36,9 @@ def no_head(_: str, __: Tokens) -> RayHead:
 
 def cluster_in(server: ApiServer) -> RayCluster:
     return RayCluster.model_validate(
-        server.put(f"{CLUSTERS}/digits-1", {"metadata": {"name": "digits-1", "labels": OF_IT}})
+        server.put(
+            f"{CLUSTERS}/digits-1", {"kind": "RayCluster", "metadata": {"name": "digits-1", "labels": OF_IT}}
+        )
     )
 
 
@@ -64,7 +67,7 @@ def test_a_cluster_that_is_gone_already_is_deleted(there: str) -> None:
     if there != "nothing":
         cluster_in(server)
     work_on(server, seen, lambda work: work.delete_cluster("research", "digits-1", uid))
-    assert not seen.uids()
+    assert not seen.owners()
     assert len(server.below(CLUSTERS)) == (there != "nothing")
 
 
@@ -73,7 +76,7 @@ def test_a_cluster_whose_deletion_is_refused_is_there_still() -> None:
     seen, uid = sighted(server)
     with pytest.raises(Refused, match="cannot delete the RayCluster digits-1"):
         work_on(server, seen, lambda work: work.delete_cluster("research", "digits-1", uid))
-    assert seen.uids() == {uid}
+    assert [it.uid for it in seen.of(KEY)] == [uid]
 
 
 def test_an_action_to_delete_what_is_gone_is_carried_out() -> None:

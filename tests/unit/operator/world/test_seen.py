@@ -75,13 +75,13 @@ def test_what_is_gone_is_remembered_as_it_was_in_the_end_until_it_is_forgotten(s
 def test_a_list_finds_what_the_watch_has_missed(seen: Seen[Cluster]) -> None:
     seen.saw(sight(1))
     seen.saw(sight(1, of=OTHER, uid="b"))
-    changed = seen.listed([sight(1), sight(3, of=OTHER, uid="c")], before=seen.uids())
+    changed = seen.listed([sight(1), sight(3, of=OTHER, uid="c")], before=seen.known())
     assert changed == {OTHER}
     assert (names(seen), names(seen, OTHER)) == (["cluster-a"], ["cluster-c"])
 
 
 def test_what_was_made_while_the_list_was_on_its_way_stays(seen: Seen[Cluster]) -> None:
-    before = seen.uids()
+    before = seen.known()
     seen.saw(sight(7))
     assert seen.listed([], before) == set()
     assert names(seen) == ["cluster-a"]
@@ -89,10 +89,27 @@ def test_what_was_made_while_the_list_was_on_its_way_stays(seen: Seen[Cluster]) 
 
 def test_what_was_deleted_while_the_list_was_on_its_way_stays_away(seen: Seen[Cluster]) -> None:
     seen.saw(sight(1))
-    before = seen.uids()
+    before = seen.known()
     seen.deleted("a")
     assert seen.listed([sight(1)], before) == set()
     assert names(seen) == []
+
+
+def test_a_list_of_one_namespace_says_nothing_of_others(seen: Seen[Cluster]) -> None:
+    elsewhere = Key("elsewhere", "digits", "uid-3")
+    seen.saw(sight(1))
+    seen.saw(sight(1, of=elsewhere, uid="b"))
+    assert seen.listed([], seen.known("elsewhere")) == {elsewhere}
+    assert (names(seen), names(seen, elsewhere)) == (["cluster-a"], [])
+
+
+def test_what_was_deleted_stays_away_until_a_list_of_its_own_namespace_lacks_it(seen: Seen[Cluster]) -> None:
+    seen.saw(sight(1))
+    seen.deleted("a")
+    seen.listed([], seen.known("elsewhere"))
+    assert not seen.saw(sight(2))
+    seen.listed([], seen.known("research"))
+    assert seen.known() == frozenset()
 
 
 STEPS = st.lists(
@@ -111,7 +128,7 @@ def test_after_its_deletion_nothing_but_its_end_is_heard_of_an_object(steps: lis
     doing: dict[str, Callable[[int], object]] = {
         "saw": lambda version: seen.saw(sight(version)),
         "deleted": lambda _: seen.deleted("a"),
-        "listed": lambda version: seen.listed([sight(version)], seen.uids()),
+        "listed": lambda version: seen.listed([sight(version)], seen.known()),
     }
     known, deleted = False, False
     for what, version in steps:
