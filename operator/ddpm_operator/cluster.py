@@ -150,18 +150,24 @@ class ClusterWork:
         return sampling
 
     async def delete_cluster(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a RayCluster of this very uid; what it owns follows.
+        """Deletes a RayCluster of this very uid; what it owns follows. A finalizer may hold it there.
 
         Raises:
             Refused: if it could not be deleted.
         """
         try:
-            await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
+            answer = await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
         except ApiError as error:
             # 409 is another cluster of the same name.
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise Refused(fault_of(error, f"delete the RayCluster {name}", "RayCluster")) from error
-        self._clusters.deleted(uid)
+            answer = {}
+        # The API server answers with the object as long as it is there, and with a Status when it is gone.
+        held = RayCluster.model_validate(answer).sight() if answer.get("kind") == "RayCluster" else None
+        if held:
+            self._clusters.saw(held)
+        else:
+            self._clusters.deleted(uid)
 
     async def object_to(self, key: Key, objection: Document) -> None:
         """Says of a sampling that the operator cannot read it; see `ddpm_operator.unreadable`.

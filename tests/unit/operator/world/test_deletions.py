@@ -71,6 +71,17 @@ def test_a_cluster_that_is_gone_already_is_deleted(there: str) -> None:
     assert len(server.below(CLUSTERS)) == (there != "nothing")
 
 
+def test_a_cluster_that_a_finalizer_holds_is_there_until_it_is_gone() -> None:
+    server = ApiServer()
+    seen, uid = sighted(server)
+    server.objects[f"{CLUSTERS}/digits-1"]["metadata"]["finalizers"] = ["example.com/held"]
+    work_on(server, seen, lambda work: work.delete_cluster("research", "digits-1", uid))
+    (held,) = seen.of(KEY)
+    assert held.deleted
+    assert seen.gone(uid) == KEY
+    assert not seen.owners()
+
+
 def test_a_cluster_whose_deletion_is_refused_is_there_still() -> None:
     server = ApiServer(fails_at=0)
     seen, uid = sighted(server)
