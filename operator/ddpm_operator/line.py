@@ -51,13 +51,15 @@ def standing(sampling: DDPMSampling) -> Standing:
     cluster = status.cluster if status else None
     times = [time for time in (cluster and cluster.start_time, status and status.start_time) if time]
     cleaned = condition(status, ConditionType.CLEANED_UP)
+    # Its status is not written any more: only what is there of it tells.
+    going = metadata.deletion_timestamp is not None
     queued = status is not None and status.phase is Phase.QUEUED and cluster is None
     return Standing(
         version=int(metadata.resource_version),
         created=metadata.creation_timestamp or _LONG_AGO,
         begun=max(times, default=None),
-        holds=cluster is not None or (cleaned is not None and cleaned.status == "False"),
-        waits=queued and not sampling.spec.suspend and metadata.deletion_timestamp is None,
+        holds=not going and (cluster is not None or (cleaned is not None and cleaned.status == "False")),
+        waits=queued and not sampling.spec.suspend and not going,
     )
 
 
@@ -94,13 +96,15 @@ class Line:
 
     Args:
         limits: with no number in them, nobody ever waits and nothing is kept.
-        at_work: whoever has a RayCluster, though the resource itself may be gone.
+        at_work: whoever has a RayCluster, though the resource itself may be gone; or never was, as its labels are
+            anybody's to write.
     """
 
     def __init__(self, limits: Limits, at_work: Callable[[], Collection[Key]]) -> None:
         self._limits = limits
         self._at_work = at_work
         self._known: dict[Key, Standing] = {}
+        self._departed: set[Key] = set()
         self._let_in: set[Key] = set()
         self._called: set[Key] = set()
 
@@ -129,7 +133,8 @@ class Line:
 
     def gone(self, key: Key) -> None:
         """A sampling is there no more."""
-        self._known.pop(key, None)
+        if self._known.pop(key, None):
+            self._departed.add(key)
         self._let_in.discard(key)
 
     def held_back(self, key: Key) -> str | None:
@@ -161,7 +166,10 @@ class Line:
         return new
 
     def _holding(self) -> set[Key]:
-        return {key for key, it in self._known.items() if it.holds} | self._let_in | {*self._at_work()}
+        at_work = {*self._at_work()}
+        self._departed &= at_work
+        holding = {key for key, it in self._known.items() if it.holds} | self._let_in
+        return holding | self._departed | (at_work & self._known.keys())
 
     def _next(self, asking: Key | None = None) -> tuple[Key, ...]:
         holding = self._holding()

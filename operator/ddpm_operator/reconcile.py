@@ -1,6 +1,7 @@
 """From what is seen of a sampling to what is done next. Pure: the time is handed in.
 
-A sampling is in one of these states, each told from the status alone:
+Of a sampling that is being deleted only the clusters are left to be ended. Any other is in one of these states,
+each told from the status alone:
 
 - ended: it has a completionTime. It runs again only when more samples are asked for, or backoffLimit is raised;
 - suspended: spec.suspend;
@@ -47,8 +48,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
         now: with a time zone.
     """
     if observed.sampling.metadata.deletion_timestamp:
-        # What it owns goes with it.
-        return Decision()
+        # What it owns goes with it; but somebody's finalizer may keep it for ever, and its cluster is not to wait.
+        return Decision(tuple(DeleteCluster(it.name, it.uid) for it in observed.clusters if not it.deleted))
     step = _cleaned_up(observed, _step(observed, _begun(observed.sampling, now.replace(microsecond=0))))
     return _decision(observed.sampling, _in_time(step, observed.sampling.spec), now)
 

@@ -147,13 +147,24 @@ def test_a_finished_sampling_costs_nothing(done: World) -> None:
     assert decision.look_again is None
 
 
-def test_a_sampling_that_is_being_deleted_needs_nothing(world: World) -> None:
+def test_the_cluster_of_a_sampling_that_is_being_deleted_goes_though_a_finalizer_keeps_the_sampling(
+    world: World,
+) -> None:
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
-    metadata = world.sampling.metadata.model_copy(update={"deletion_timestamp": world.now})
-    world.sampling = world.sampling.model_copy(update={"metadata": metadata})
-    decision = reconcile(world.observe(), world.now)
-    assert decision.actions == ()
-    assert decision.look_again is None
+    before, written = len(world.carried), len(world.history)
+    world.asked_to_go()
+    world.look()
+    (deletion,) = world.carried[before:]
+    assert isinstance(deletion, DeleteCluster)
+    assert world.clusters[deletion.name].deleted
+    for _ in range(5):
+        world.collect_garbage()
+        world.kubelet()
+        world.look()
+    assert not world.clusters
+    assert len(world.carried) == before + 1
+    assert len(world.history) == written
+    assert world.due is None
 
 
 def test_the_preview_is_copied_at_most_once_in_thirty_seconds_and_written_at_the_end() -> None:

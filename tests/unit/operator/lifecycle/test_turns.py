@@ -236,6 +236,33 @@ def test_what_is_left_of_a_deleted_sampling_holds_its_place() -> None:
     assert here.line.called() == (second.key,)
 
 
+def test_a_sampling_that_a_finalizer_keeps_gives_its_place_away_with_its_cluster() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.look()
+    first.asked_to_go()
+    first.look()
+    second.look()
+    assert second.status.phase == Phase.QUEUED
+    first.collect_garbage()
+    assert here.line.called() == (second.key,)
+    second.look()
+    assert second.status.phase == Phase.STARTING
+
+
+def test_clusters_with_labels_of_samplings_that_never_were_take_no_place() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    forger = here.add("b", "b1")
+    forger.look()
+    here.worlds.remove(forger)
+    here.restart()
+    here.worlds.append(forger)
+    first, second = here.worlds[:2]
+    first.look()
+    second.look()
+    assert [first.status.phase, second.status.phase] == [Phase.STARTING, Phase.QUEUED]
+
+
 LIMITS = st.builds(Limits, at_once=st.integers(1, 3)) | st.builds(Limits, at_once_per_namespace=st.integers(1, 2))
 
 

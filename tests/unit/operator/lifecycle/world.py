@@ -157,8 +157,14 @@ class World:
         spec = self.sampling.spec.from_document(self.sampling.spec.to_document() | fields)
         self._store(generation=self.sampling.metadata.generation + 1, spec=spec)
 
+    def asked_to_go(self) -> None:
+        """Deletes the resource, which somebody's finalizer keeps."""
+        metadata = self.sampling.metadata.model_copy(update={"deletion_timestamp": self.now})
+        self.due = self.now
+        self._store(metadata=metadata)
+
     def _store(self, **fields: Any) -> None:  # noqa: ANN401 - of the resource
-        metadata = self.sampling.metadata
+        metadata = fields.pop("metadata", self.sampling.metadata)
         changed = {"resource_version": str(int(metadata.resource_version) + 1)}
         if "generation" in fields:
             changed["generation"] = fields.pop("generation")
