@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # The image below all others where no registry can be pulled from: a Debian made by debootstrap from apt's own mirror.
 
-# debian_base PACKAGES: makes the base once and prints its name, which is keyed by what it is made of.
+# debian_base PACKAGES: makes the base once and prints its name, which is keyed by what it is made of. Whoever comes
+# meanwhile waits: two at once would write into one folder.
 debian_base() {
-  local packages=$1 suite mirror key name
+  local packages=$1 suite mirror key name lock
   command -v debootstrap >/dev/null ||
     refuse "no debootstrap, which makes the base image without a registry" \
       "Install it (apt-get install debootstrap), or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
@@ -18,7 +19,11 @@ debian_base() {
     refuse "apt names no Debian mirror for '$suite'" "This way is for Debian. Elsewhere name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
   key=$(echo "$suite $packages $(uname -m) $(declare -f mend_base strip_base)" | sha256sum)
   name=localhost/ddpm-ray-base:$suite-${key:0:12}
+  mkdir -p "$cache_dir/podman"
+  exec {lock}>"$cache_dir/podman/base.lock"
+  flock "$lock"
   pod image exists "$name" || step "made the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
+  exec {lock}>&-
   echo "$name"
 }
 
@@ -29,16 +34,18 @@ apt_mirror() {
     awk -v suite="$1" -v end="/${2:-debian}/?$" '$2 == suite && $1 ~ end {print $1; exit}'
 }
 
+# debootstrap mounts /proc below the root. In a mount namespace of its own that is never left behind, so that whatever
+# ended it, nothing but files is removed.
 make_base() {
   local packages=$1 suite=$2 mirror=$3 name=$4 root=$cache_dir/podman/base debs=$cache_dir/podman/debs
-  rm -rf "$root"
+  rm -rf --one-file-system "$root"
   mkdir -p "$root" "$debs"
-  debootstrap --variant=minbase --cache-dir="$debs" --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
+  unshare --mount debootstrap --variant=minbase --cache-dir="$debs" --include="$packages" "$suite" "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail -n 20 "$root.log" >&2 && return 1; }
   mend_base "$root" "$suite" "$mirror"
   strip_base "$root"
   tar -C "$root" -c . | pod import --quiet - "$name" >/dev/null
-  rm -rf "$root"
+  rm -rf --one-file-system "$root"
 }
 
 # mend_base ROOT SUITE MIRROR: what was mended in Debian since the suite's last point release.
