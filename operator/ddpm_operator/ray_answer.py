@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from ddpm_operator.naming import job_id
 from ddpm_operator.observed import Job, JobState
+from ddpm_operator.texts import printable
 
 SAMPLES = "samples"
 # A driver is submitted once, and once more for every growth of its sampling.
@@ -99,5 +100,5 @@ def log_end(body: bytes) -> str:
 
 def words(status: int, body: bytes) -> str:
     """A refusal, short; Ray sends whole tracebacks, whose last line says what it was."""
-    lines = body.decode(errors="replace").strip().splitlines()
+    lines = printable(body.decode(errors="replace")).strip().splitlines()
     return f"Ray answered {status}: {lines[-1][:512] if lines else ''}"

@@ -19,15 +19,30 @@ _SECRETS = (
 )  # fmt: skip
 
 
+# What a terminal obeys: sequences that set colours and the like, other characters that cannot be seen, and those that
+# turn the direction of what follows.
+_ORDERS = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Takes out what would make a terminal do something; line breaks and tabs stay."""
+    return _ORDERS.sub("", text)
+
+
 def redact(text: str) -> str:
-    """Takes out what looks like a credential: statuses and events are read by more people than secrets are."""
+    """Takes out what looks like a credential, and what is not `printable`.
+
+    Statuses and events are read by more people than secrets are, and most often on a terminal.
+    """
+    text = printable(text)
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
 def clip(text: str, longest: int) -> str:
-    """The beginning of a text, and a sign that there was more."""
+    """The beginning of a text as far as it is `printable`, and a sign that there was more."""
+    text = printable(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

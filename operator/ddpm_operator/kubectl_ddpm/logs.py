@@ -12,6 +12,7 @@ from ddpm_operator.client.client import Client
 from ddpm_operator.client.faults import ClientFault
 from ddpm_operator.client.standing import has_ended, sentence
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+from ddpm_operator.texts import printable
 
 
 def add_to(commands: Commands) -> None:
@@ -21,7 +22,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _logs(options: argparse.Namespace) -> int:
-    """Shows the driver's log while its cluster is there; afterwards what was kept of it."""
+    """Shows the driver's log while its cluster is there; afterwards what was kept of it.
+
+    A file or pipe gets it as it is. A terminal would obey what a driver writes, so it gets only what can be seen.
+    """
     client = client_of(options)
     sampling = client.get(options.name)
     ended = has_ended(sampling)
@@ -29,7 +33,7 @@ def _logs(options: argparse.Namespace) -> int:
         if options.json:
             print_json({"line": line})
         else:
-            print(line, flush=options.follow)
+            print(printable(line) if sys.stdout.isatty() else line, flush=options.follow)
     return 0
 
 

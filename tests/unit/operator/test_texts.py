@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.texts import LOG_TAIL_BYTES, clip, count, duration, log_tail, redact, sentence
+from ddpm_operator.texts import LOG_TAIL_BYTES, clip, count, duration, log_tail, printable, redact, sentence
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,38 @@ def test_other_words_stay_as_they_are(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("\x1b[36m(worker)\x1b[0m starts", "(worker) starts"),
+        ("\x1b]0;another title\x07", "]0;another title"),
+        ("\x1b[2J\x1b[1;1Hgone", "gone"),
+        ("\x9b31mred", "31mred"),
+        ("first\r\nsecond\tcolumn", "first\nsecond\tcolumn"),
+        ("abc\x08\x08\x08xyz\x7f\x00", "abcxyz"),
+        ("gnp.\u202egpj", "gnp.gpj"),
+        ("größer ≥ 3 👾", "größer ≥ 3 👾"),
+    ],
+)
+def test_a_terminal_gets_nothing_that_it_would_obey(text: str, seen: str) -> None:
+    assert printable(text) == seen
+    assert redact(text) == seen
+    assert clip(text, 99) == seen
+    assert log_tail(text) == seen
+
+
+def test_a_credential_is_found_between_the_characters_that_nobody_sees() -> None:
+    assert redact("pass\x00word=\x1b[1mhunter2") == "password=[redacted]"
+
+
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA"])
+@pytest.mark.parametrize(
+    "word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"]
+)
 def test_a_text_made_to_be_searched_for_ever_is_searched_at_once(word: str) -> None:
     """Where a pattern may look at every letter once for each of them, a megabyte takes twenty minutes."""
     text = word * ((1 << 20) // len(word))
-    assert redact(text)[:1000] == text[:1000]
+    assert redact(text)[:1000] == printable(text)[:1000]
 
 
 @given(st.text())

@@ -163,6 +163,17 @@ def test_logs_after_the_end_are_what_the_status_keeps(tell: Tell, capsys: Captur
     assert said.err == "no driver of digits has run; this is what the status keeps\n"
 
 
+@pytest.mark.parametrize("terminal", [True, False], ids=["a terminal", "a file"])
+def test_a_terminal_gets_of_a_log_what_can_be_seen_and_a_file_all(
+    tell: Tell, capsys: Capture, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    end = sampling(2, "Failed", 40, failure={**FAILURE, "logTail": "\x1b[31mstep 5\x1b[0m\x07"})
+    with tell([end]):
+        assert main(["logs", "digits"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == ("step 5" if terminal else "\x1b[31mstep 5\x1b[0m\x07")
+
+
 def shown(what: RenderableType, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as captured:

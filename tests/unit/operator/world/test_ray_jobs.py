@@ -116,7 +116,7 @@ def test_a_head_whose_agent_still_starts_has_not_taken_the_job() -> None:
 
 
 def test_a_refusal_is_told_by_its_last_line_and_not_by_its_traceback() -> None:
-    door = Door(says(500, "Traceback\n  File a\n  File b\nOSError: no space left"))
+    door = Door(says(500, "Traceback\n  File a\n  File b\nOSError: \x1b[31mno space left\x1b[0m"))
     with pytest.raises(HeadSilent) as caught:
         ask_head(ask, door)
     assert str(caught.value) == "Ray answered 500: OSError: no space left"
