@@ -25,6 +25,7 @@ CLOSED = tuple(
             "169.254.0.0/16",
             "100.100.100.200/32",
             "168.63.129.16/32",
+            "192.0.0.192/32",
             "::/128",
             "fe80::/10",
             "fd00:ec2::/32",
@@ -32,7 +33,10 @@ CLOSED = tuple(
         ),
     )
 )
-"""This machine's own links, and the metadata services of AWS, Google, Azure, Alibaba and their like."""
+"""This machine's own links, and the metadata services of AWS, Google, Azure, Alibaba, Oracle and their like."""
+
+_TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48")))
+"""IPv6 addresses whose last 32 bits are the IPv4 address that a NAT64 gateway connects to (RFC 6052, RFC 8215)."""
 
 BROKEN_OFF = (ClientPayloadError, HTTPClientError, IncompleteReadError)
 """What an answer raises that has begun, and does not come to its end."""
@@ -81,10 +85,17 @@ def read_at_most(uri: str, most: int) -> bytes:
 
 def is_closed(address: str) -> bool:
     """Whether an IP address is none that samples or checkpoints could be at."""
-    found: IPv4Address | IPv6Address | None = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        found = found.ipv4_mapped or found
-    return any(found in network for network in CLOSED)
+    found = ip_address(address.partition("%")[0])
+    leads_to = (_carried(found) if isinstance(found, IPv6Address) else None) or found
+    return any(leads_to in network for network in CLOSED)
+
+
+def _carried(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 address carries, and a gateway would connect to."""
+    if any(address in network for network in _TRANSLATED):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)
 
 
 def open_socket(info: AddressInfo) -> socket.socket:

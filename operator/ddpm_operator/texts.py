@@ -19,8 +19,8 @@ _SECRETS = (
 )  # fmt: skip
 
 
-# What a terminal obeys: sequences that set colours and the like, other characters that cannot be seen, and those that
-# turn the direction of what follows.
+# What a terminal obeys: sequences that set colours and the like, other characters that cannot be seen, and those
+# that turn the direction of what follows.
 _ORDERS = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 

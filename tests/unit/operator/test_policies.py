@@ -20,7 +20,18 @@ OPERATOR = OperatorPods("ddpm-ray", {"app.kubernetes.io/name": "ddpm-operator"})
 RAY_PORTS = (6379, 8265, 10001, 8080, 52365, 10002, 19999)
 IN_A_BUCKET = {"output": {"uri": "s3://bucket/digits"}}
 WITH_CREDENTIALS = {**IN_A_BUCKET, "credentialsSecretRef": {"name": "s3"}}
-METADATA_SERVICES = ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fe80::1", "100.100.100.200")
+METADATA_SERVICES = (
+    *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    *("fd00:ec2::254", "fd20:ce::254", "fe80::1"),
+)
+# What a gateway between IPv6 and IPv4 takes for the first five.
+TRANSLATED = (
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b::6464:64c8",
+    "64:ff9b::a83f:8110",
+    "64:ff9b::c000:c0",
+    "2002:a9fe:a9fe::1",
+)
 
 
 def namespaced(address: str, namespace: str, labels: dict[str, str]) -> End:
@@ -88,7 +99,7 @@ def test_a_sampling_that_needs_nobody_reaches_nobody_but_the_dns(world: World) -
     assert reaches(world.policies, world.head, other, 53, "UDP")
 
 
-@pytest.mark.parametrize("address", METADATA_SERVICES)
+@pytest.mark.parametrize("address", METADATA_SERVICES + TRANSLATED)
 def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials_where_that_is_allowed(
     metadata: Metadata, make_spec: MakeSpec, address: str
 ) -> None:
