@@ -46,6 +46,7 @@ class Limits:
         pod_labels, pod_annotations: a key; a domain with its slash, for every key of it; or `PLAIN_WORDS`, for
             keys without a dot or a slash.
         uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
+        key_secret: name of the Secret with the operator's own key, which no sampling may name as its credentials.
         cloud_identity: where a bucket is named without credentials, pods may be what their node is at its cloud.
         at_once: samplings at work at the same time, at least 1.
         at_once_per_namespace: those of one namespace, at least 1.
@@ -60,6 +61,7 @@ class Limits:
     pod_labels: tuple[str, ...] = (ANY,)
     pod_annotations: tuple[str, ...] = (ANY,)
     uri_schemes: tuple[str, ...] = (ANY,)
+    key_secret: str = ""
     cloud_identity: bool = True
     at_once: int | None = None
     at_once_per_namespace: int | None = None
@@ -69,6 +71,11 @@ class Limits:
         return next(self._objections(spec), None)
 
     def _objections(self, spec: Spec) -> Iterator[Objection]:
+        if spec.credentials_secret_ref and spec.credentials_secret_ref.name == self.key_secret:
+            yield Objection(
+                f"spec.credentialsSecretRef names {self.key_secret}, which is the operator's own key.",
+                "Name the Secret with your bucket's credentials; one of this very name needs another.",
+            )
         image = spec.image
         if image and image != self.default_image and not any(_matches(image, allowed) for allowed in self.images):
             yield _objection("spec.image", image, "images", self.images)

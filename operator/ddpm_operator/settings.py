@@ -46,6 +46,7 @@ class Settings:
             SettingsFault: with the variable's name.
         """
         templates = environment.get("TEMPLATES")
+        key_secret = _text(environment, "OPERATOR_KEY_SECRET")
         worker = WorkerImage(
             _text(environment, "WORKER_IMAGE"),
             _text(environment, "RAY_VERSION"),
@@ -53,7 +54,7 @@ class Settings:
         )
         return cls(
             pods=OperatorPods(_text(environment, "OPERATOR_NAMESPACE"), _labels(environment, "OPERATOR_LABELS")),
-            key_secret=_text(environment, "OPERATOR_KEY_SECRET"),
+            key_secret=key_secret,
             worker=worker,
             namespaces=_names(environment, "WATCH_NAMESPACES"),
             limits=Limits(
@@ -66,6 +67,7 @@ class Settings:
                 pod_labels=_names(environment, "ALLOWED_POD_LABELS"),
                 pod_annotations=_names(environment, "ALLOWED_POD_ANNOTATIONS"),
                 uri_schemes=_names(environment, "ALLOWED_URI_SCHEMES"),
+                key_secret=key_secret,
                 cloud_identity=_flag(environment, "ALLOWED_CLOUD_IDENTITY"),
                 at_once=_number(environment, "AT_ONCE"),
                 at_once_per_namespace=_number(environment, "AT_ONCE_PER_NAMESPACE"),

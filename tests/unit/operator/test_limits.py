@@ -76,6 +76,11 @@ def test_the_default_image_may_be_named_whatever_else_is_allowed(make_spec: Make
             "spec.podOverrides.serviceAccountName says admin",
         ),
         (
+            Limits(key_secret="ddpm-ray-operator-key"),
+            {"credentialsSecretRef": {"name": "ddpm-ray-operator-key"}},
+            "spec.credentialsSecretRef names ddpm-ray-operator-key, which is the operator's own key.",
+        ),
+        (
             Limits(priority_classes=("batch",)),
             {"podOverrides": {"priorityClassName": "system-node-critical"}},
             "spec.podOverrides.priorityClassName says system-node-critical",
@@ -119,7 +124,7 @@ def test_what_is_not_allowed_is_named_with_its_field(
     objection = limits.objection(spec)
     assert objection
     assert objection.message.startswith(says)
-    assert "allowed" in objection.hint
+    assert "allowed" in objection.hint or "needs another" in objection.hint
     assert UNLIMITED.objection(spec) is None
 
 

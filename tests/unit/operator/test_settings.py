@@ -51,6 +51,7 @@ def test_the_charts_variables_are_read() -> None:
             pod_labels=("plain words",),
             pod_annotations=("example.com/",),
             uri_schemes=("builtin", "s3"),
+            key_secret="key",
             cloud_identity=False,
             at_once=4,
             at_once_per_namespace=None,
