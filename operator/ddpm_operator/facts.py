@@ -87,6 +87,15 @@ class ObjectMeta(_Part):
         return int(number) if number.isdecimal() and len(number) < 16 else None
 
 
+class _OwnerReference(_Part):
+    kind: str
+    uid: str
+
+
+class _OwnedMeta(ObjectMeta):
+    owner_references: Annotated[tuple[_OwnerReference, ...], _NULL_IS_EMPTY] = ()
+
+
 class _Condition(_Part):
     type: str
     status: str
@@ -241,7 +250,7 @@ class _PodStatus(_Conditions):
 class RayPod(_Part):
     """A pod as the kubelet keeps it."""
 
-    metadata: ObjectMeta
+    metadata: _OwnedMeta
     status: _PodStatus = _PodStatus()
 
     def sight(self) -> Sight[Pod] | None:
@@ -255,6 +264,7 @@ class RayPod(_Part):
             name=meta.name,
             uid=meta.uid,
             cluster=meta.label(_CLUSTER_OF_POD),
+            owner=next((owner.uid for owner in meta.owner_references if owner.kind == "RayCluster"), ""),
             attempt=meta.attempt,
             role=role,
             phase=status.phase,
@@ -271,15 +281,6 @@ class RayPod(_Part):
         return Sight(key, meta.uid, meta.resource_version, fact)
 
 
-class _OwnerReference(_Part):
-    kind: str
-    uid: str
-
-
-class _ClaimMeta(ObjectMeta):
-    owner_references: Annotated[tuple[_OwnerReference, ...], _NULL_IS_EMPTY] = ()
-
-
 class _ClaimSpec(_Part):
     access_modes: Annotated[tuple[str, ...], _NULL_IS_EMPTY] = ()
 
@@ -291,7 +292,7 @@ class _ClaimStatus(_Part):
 class PersistentVolumeClaim(_Part):
     """As the API server keeps it."""
 
-    metadata: _ClaimMeta
+    metadata: _OwnedMeta
     spec: _ClaimSpec = _ClaimSpec()
     status: _ClaimStatus = _ClaimStatus()
 

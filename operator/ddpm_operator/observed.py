@@ -116,6 +116,7 @@ class Pod:
 
     Attributes:
         cluster: name of its RayCluster.
+        owner: uid of that; "" if it has no owner.
         attempt: from its label; None if there is no number in it.
         ready: its condition Ready.
         scheduled: when its condition PodScheduled turned True.
@@ -140,6 +141,7 @@ class Pod:
     ip: str = ""
     reason: str = ""
     message: str = ""
+    owner: str = ""
     disruption: str = ""
     unschedulable: str | None = None
     containers: tuple[Container, ...] = ()
@@ -295,4 +297,6 @@ class Observed:
     def cluster_pods(self) -> tuple[Pod, ...]:
         """Its pods, those that are going away included."""
         cluster = self.cluster
-        return tuple(pod for pod in self.pods if pod.cluster == cluster.name) if cluster else ()
+        if cluster is None:
+            return ()
+        return tuple(it for it in self.pods if it.cluster == cluster.name and it.owner in ("", cluster.uid))

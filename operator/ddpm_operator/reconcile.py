@@ -21,7 +21,7 @@ from ddpm_operator.api import KEPT, ConditionType, DDPMSampling, FailureReason, 
 from ddpm_operator.api.status import Result
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.lifecycle import clocks
-from ddpm_operator.lifecycle.attempts import begin, end, image_of, output_uri, reject, summary
+from ddpm_operator.lifecycle.attempts import begin, end, image_of, nothing_left, output_uri, reject, summary
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.events import events
@@ -140,7 +140,7 @@ def _between_attempts(observed: Observed, draft: Draft) -> Step:
         return Step(_waiting(draft, spec, due))
     if observed.ahead and gave_way(draft):
         return Step(draft.put(phase=Phase.QUEUED), look=draft.now + _NET)
-    if not _nothing_left(observed, draft.now):
+    if not nothing_left(observed, draft.now):
         why = f"The next attempt waits until nothing is left of attempt {status.attempt or 0}."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
         return Step(draft, look=draft.now + _NET)
@@ -170,11 +170,6 @@ def _waiting(draft: Draft, spec: Spec, due: datetime) -> Draft:
     left = max(1, spec.backoff_limit + 1 - (status.failed_attempts or 0))
     why = f"Attempt {following} begins at {due:%H:%M:%S} UTC; {count(left, 'attempt')} left."
     return draft.say(ConditionType.CLUSTER_READY, False, "WaitingToRetry", why)
-
-
-def _nothing_left(observed: Observed, now: datetime) -> bool:
-    stuck = now - clocks.STUCK_POD
-    return not observed.clusters and all(pod.deleted and pod.deleted <= stuck for pod in observed.pods)
 
 
 def _missing_claim(observed: Observed) -> Trouble | None:

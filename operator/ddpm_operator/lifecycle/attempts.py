@@ -6,12 +6,14 @@ part of the attempt any more, only something to be cleaned up.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from ddpm_operator.api import ConditionType, DDPMSampling, Failure, FailureReason, Phase, Plan, Spec
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.api.status import Cluster as ClusterStatus
 from ddpm_operator.api.status import Cost
 from ddpm_operator.image_reference import repository
-from ddpm_operator.lifecycle.clocks import running_seconds
+from ddpm_operator.lifecycle.clocks import STUCK_POD, running_seconds
 from ddpm_operator.lifecycle.diagnosis import Trouble
 from ddpm_operator.lifecycle.draft import Draft
 from ddpm_operator.lifecycle.progress import stopped
@@ -106,6 +108,12 @@ def reject(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "") -> Draft:
     draft = draft.put(failure=_failure(draft, spec, trouble, hint, ""))
     draft = draft.say(ConditionType.ACCEPTED, False, trouble.reason, trouble.message)
     return _finish_failed(draft)
+
+
+def nothing_left(observed: Observed, now: datetime) -> bool:
+    """Whether no cluster and no pod is there that another attempt could come into conflict with."""
+    stuck = now - STUCK_POD
+    return not observed.clusters and all(pod.deleted and pod.deleted <= stuck for pod in observed.pods)
 
 
 def rendering(observed: Observed, draft: Draft) -> Attempt:

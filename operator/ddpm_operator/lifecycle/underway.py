@@ -8,7 +8,7 @@ from datetime import timedelta
 from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
 from ddpm_operator.lifecycle import clocks
-from ddpm_operator.lifecycle.attempts import digest_of, fail, pause, reject, rendering
+from ddpm_operator.lifecycle.attempts import digest_of, fail, nothing_left, pause, reject, rendering
 from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
 from ddpm_operator.lifecycle.faults import Refusal, refusal
@@ -69,7 +69,9 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     refused = _refusal(observed, draft)
     if refused and refused.trouble.certain:
         return Step(reject(draft, spec, refused.trouble, refused.hint))
-    if refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
+    # One that somebody deleted before it was seen: a create would find it, as long as it goes.
+    cleared = nothing_left(observed, draft.now)
+    if cleared and refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
         queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
         return Step(queued, after=create(observed, draft), look=draft.now + _NET)
     draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED else draft
@@ -77,6 +79,10 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     if deadline and draft.now >= deadline:
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
         return Step(fail(draft, spec, late, refused.hint if refused else ""))
+    if not cleared:
+        why = "The RayCluster is made again as soon as nothing is left of one that somebody deleted."
+        draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
+        return Step(draft, look=earliest(draft.now + _NET, deadline))
     if refused:
         draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
     return Step(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))

@@ -356,8 +356,7 @@ class World:
             case CreateCluster(attempt):
                 if attempt.name not in self.clusters:
                     assert not self.clusters, f"{attempt.name} is made while {list(self.clusters)} is there"
-                    former = [it for it in self.shown.values() if it.attempt != attempt.number]
-                    old = [it.name for it in former if not self._stuck(it)]
+                    old = [it.name for it in self.shown.values() if not self._stuck(it)]
                     assert not old, f"{attempt.name} is made while {old} are there"
                     self.made += 1
                     self.clusters[attempt.name] = Cluster(
@@ -533,6 +532,7 @@ class World:
             cluster.attempt,
             role,
             "Pending",
+            owner=cluster.uid,
             containers=(waiting,),
         )
         self.due = self.now

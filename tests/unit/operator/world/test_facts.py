@@ -117,6 +117,14 @@ def test_a_pod_that_nobody_has_looked_at_yet() -> None:
     assert pod() == Pod("head", "uid-of-head", "digits-1a2b3c4d-2", 2, "head", "Pending")
 
 
+def test_a_pod_knows_the_raycluster_that_owns_it() -> None:
+    owners = [{"kind": "RayCluster", "name": "digits-1", "uid": "uid-of-cluster", "controller": True}]
+    document = {"metadata": metadata("head", LABELS | OF_HEAD, ownerReferences=owners)}
+    sight = RayPod.model_validate(document).sight()
+    assert sight
+    assert sight.fact.owner == "uid-of-cluster"
+
+
 def test_a_pod_that_fits_no_node_says_so() -> None:
     scheduled = condition("PodScheduled", "False", reason="Unschedulable", message="0/1 nodes are available")
     found = pod(phase="Pending", conditions=[scheduled])
