@@ -56,8 +56,31 @@ def ray_head(folder: Path, python: Path, *options: str, token: str | None = None
     """Starts a head in a working folder and an environment of its own; ends it and all that belongs to it."""
     gcs, client = free_port(), free_port()
     temporary = folder / "ray"
+    environment = _environment(folder, token)
+    start = ["--head", "--include-dashboard=false", f"--temp-dir={temporary}"]
+    ports = [f"--port={gcs}", f"--ray-client-server-port={client}"]
+    with _started(folder / "head.log", python, environment, *start, *ports, *options, mark=temporary) as process:
+        note = temporary / "ray_current_cluster"
+        wait_until(
+            lambda: note.exists() and _listens(gcs) and _listens(client), STARTS_WITHIN, lambda: alive(process)
+        )
+        exported = {"RAY_AUTH_TOKEN": token} if token else {}
+        yield Head(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", folder, exported, python, process)
+
+
+@contextmanager
+def ray_node(head: Head, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts one more node of a head that wants no token, and waits until it has joined; ends it and its own."""
+    log = head.folder / "node.log"
+    environment = _environment(head.folder, None)
+    with _started(log, head.python, environment, f"--address={head.gcs}", *options, mark=head.folder) as process:
+        wait_until(lambda: "Ray runtime started" in log.read_text(), STARTS_WITHIN, lambda: alive(process))
+        yield process
+
+
+def _environment(folder: Path, token: str | None) -> dict[str, str]:
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
-    environment = {
+    return {
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
@@ -65,24 +88,24 @@ def ray_head(folder: Path, python: Path, *options: str, token: str | None = None
         "AWS_EC2_METADATA_DISABLED": "true",
         **auth,
     }
-    start = ["start", "--head", "--block", "--include-dashboard=false", f"--temp-dir={temporary}"]
-    ports = [f"--port={gcs}", f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0"]
-    with (folder / "head.log").open("wb") as log:
+
+
+@contextmanager
+def _started(
+    log: Path, python: Path, environment: Mapping[str, str], *options: str, mark: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`ray start`; in the end all that belongs to it and has `mark` among its arguments is killed."""
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            [python, "-m", "ray.scripts.scripts", *start, *ports, *options],
+            [python, "-m", "ray.scripts.scripts", "start", "--block", "--dashboard-agent-listen-port=0", *options],
             env=environment,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
+            cwd=log.parent,
+            stdout=file,
+            stderr=file,
             start_new_session=True,
         )
     try:
-        note = temporary / "ray_current_cluster"
-        wait_until(
-            lambda: note.exists() and _listens(gcs) and _listens(client), STARTS_WITHIN, lambda: alive(process)
-        )
-        exported = {"RAY_AUTH_TOKEN": token} if token else {}
-        yield Head(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", folder, exported, python, process)
+        yield process
     finally:
         belonging = {process.pid, *descendants(process.pid)}
         process.terminate()
@@ -90,7 +113,7 @@ def ray_head(folder: Path, python: Path, *options: str, token: str | None = None
             process.wait(ENDS_WITHIN)
         finally:
             for pid in belonging & set(_parents()):
-                if str(temporary) in _arguments(pid):
+                if str(mark) in _arguments(pid):
                     os.kill(pid, signal.SIGKILL)
 
 

@@ -98,6 +98,7 @@ class Dispatch:
     _next_growth: float = 0.0
     _next_look: float = 0.0
     _none_since: float | None = None
+    _no_room_since: float | None = None
     _unanswered_since: float | None = None
 
     def __post_init__(self, checkpoint: Checkpoint) -> None:
@@ -108,6 +109,7 @@ class Dispatch:
 
         Raises:
             ResourcesUnavailable: if none has its resources within `startup_timeout`.
+            WorkerLost: if they had them, and for as long there is no node any more that has.
             DdpmError: what each of them found to speak against it.
         """
         room, wanted = self.cluster.room(self.share), min(self.resources.workers or shards, shards)
@@ -124,7 +126,8 @@ class Dispatch:
         """Samples the shards; returns the book of it, with those that were given up.
 
         Raises:
-            WorkerLost: if workers die again and again and none finishes anything, or none is left.
+            WorkerLost: if workers die again and again and none finishes anything, or for `startup_timeout` there
+                is no node for them.
             StorageFailed: if results cannot be stored.
         """
         self.ledger = Ledger(missing)
@@ -161,8 +164,10 @@ class Dispatch:
             self._refuse_lost_cluster(now)
             return
         self._unanswered_since = None
-        room = self.resources.workers or max(1, self.cluster.room(self.share))
-        for _ in range(len(self._members) + len(self._unfit), min(room, shards)):
+        room = self.cluster.room(self.share)
+        self._refuse_lost_nodes(room, now)
+        most = self.resources.workers or max(1, room)
+        for _ in range(len(self._members) + len(self._unfit), min(most, shards)):
             actor = self.spawn()
             self._made += 1
             self._members.append(Member(self._made, actor, actor.place.remote()))
@@ -176,6 +181,22 @@ class Dispatch:
             raise WorkerLost(
                 f"{self.cluster.words} does not answer any more",
                 hint="see what became of its head node, then run the same command again",
+            )
+
+    def _refuse_lost_nodes(self, room: int, now: float) -> None:
+        """Ray keeps an actor whose node is gone, and what it was given, until there is a place for it again: no
+        answer ever says that there is none."""
+        if room or not any(member.placing is None for member in self._members):
+            self._no_room_since = None
+            return
+        if self._no_room_since is None:
+            self._no_room_since = now
+            self.view.say("no node has room for a worker any more; the run goes on when one comes")
+        if now > self._no_room_since + self.resources.startup_timeout:
+            raise WorkerLost(
+                f"no node has had room for a worker for {self.resources.startup_timeout:g} s, since the last one "
+                f"was lost; each needs {self.share.words}",
+                hint="see what became of the nodes, then run the same command again",
             )
 
     def _hand_out(self) -> None:

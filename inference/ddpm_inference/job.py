@@ -201,7 +201,8 @@ class ResourceRequest(Document):
         workers: at most this many actors; absent: as many as fit.
         num_gpus_per_task: GPUs an actor holds on device cuda; 0.25 puts four on one GPU.
         num_cpus_per_task: CPUs an actor holds, and its threads.
-        startup_timeout: seconds until the first worker must be there.
+        startup_timeout: seconds until the first worker must be there, and until one must be there again if
+            all nodes that had room for one are lost.
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = None

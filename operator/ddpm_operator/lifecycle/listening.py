@@ -37,6 +37,7 @@ _NAME_SOME = (
 _NODES_ARE_CLOSED = "those of its node are closed to a sampling by the chart's value allowed.cloudIdentity"
 _TO_RESUME = re.compile(r"; run the same command again\b[^.;]*")
 _SAMPLING = ("sampling", "writing", "complete")
+_WITHOUT_WORKERS = (FailureReason.WORKER_LOST, FailureReason.UNSCHEDULABLE)
 _EAGER = timedelta(seconds=0.5)
 _ATTENTIVE = timedelta(seconds=1)
 
@@ -172,13 +173,14 @@ def _cause(observed: Observed, draft: Draft, error: Broken) -> Trouble:
     """What the driver died of, in the closed list's word; its pods may know better."""
     words = sentence(_TO_RESUME.sub("", error.message))
     reason = next((it for it in FailureReason if it == error.reason), FailureReason.DRIVER_FAILED)
-    if reason is FailureReason.WORKER_LOST:
-        starved = worker_out_of_memory(observed.cluster_pods)
-        if starved:
-            reason, words = FailureReason.OUT_OF_MEMORY, f"{words} The worker pod {starved} ran out of memory."
-    elif reason is FailureReason.UNSCHEDULABLE and observed.cluster and draft.status.cluster:
+    starved = worker_out_of_memory(observed.cluster_pods) if reason is FailureReason.WORKER_LOST else None
+    if starved:
+        reason, words = FailureReason.OUT_OF_MEMORY, f"{words} The worker pod {starved} ran out of memory."
+    elif reason in _WITHOUT_WORKERS and observed.cluster and draft.status.cluster:
         found = trouble(observed.cluster, observed.cluster_pods, draft.status.cluster.start_time, draft.now)
         if found:
             found = judged(found, observed.sampling.spec, draft.status.plan)
-            return replace(found, message=f"{words} {found.message}")
+            words = f"{words} {found.message}"
+            if reason is FailureReason.UNSCHEDULABLE:
+                return replace(found, message=words)
     return Trouble(reason, words, certain=True)

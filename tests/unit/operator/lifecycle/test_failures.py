@@ -258,6 +258,21 @@ def test_a_driver_that_got_no_workers_fails_for_what_their_pods_wait_for() -> No
     )
 
 
+def test_a_driver_whose_workers_are_gone_says_what_their_successors_wait_for() -> None:
+    world = World.of(samples=2000, resources={"maxWorkers": 1}, backoffLimit=0)
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    (cluster,) = world.clusters.values()
+    full = 'pods "digits-worker" is forbidden: exceeded quota: few, requested: count/pods=1'
+    world.clusters[cluster.name] = replace(cluster, replica_failure=full)
+    world.driver_fails("WorkerLost", "no node has had room for a worker for 600 s; each needs 1 CPU")
+    world.look()
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.WORKER_LOST
+    assert world.status.failure.message == (
+        f"No node has had room for a worker for 600 s; each needs 1 CPU. KubeRay cannot create the pods: {full}."
+    )
+
+
 def test_pods_that_will_never_start_end_the_attempt_at_once() -> None:
     world = World.of()
     world.look()

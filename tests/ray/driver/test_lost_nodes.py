@@ -1,0 +1,46 @@
+"""Nodes that are gone for good: the run does not wait for them for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.rays import alive, descendants, end_of, ray_head, ray_node, start_command, wait_until
+
+WAITS_FOR = 30
+
+
+def test_a_run_whose_nodes_are_gone_for_good_ends_with_what_is_stored(
+    tmp_path_factory: pytest.TempPathFactory, foreign_python: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = (
+        "--sampler",
+        "ddim",
+        "--steps",
+        "500",
+        "--n_samples",
+        "3200",
+        "--startup_timeout",
+        WAITS_FOR,
+        "--json",
+    )
+    shards = tmp_path / "out" / "shards"
+    with (
+        ray_head(tmp_path_factory.mktemp("bare"), foreign_python, "--num-cpus=0") as head,
+        ray_node(head, "--num-cpus=2") as node,
+    ):
+        process = start_command("--model_path", checkpoint, *flags, "--ray_address", head.gcs, cwd=tmp_path)
+        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, meanwhile=lambda: alive(process))
+        for pid in (node.pid, *descendants(node.pid)):
+            os.kill(pid, signal.SIGKILL)
+        ended = end_of(process)
+    assert ended.code == 4
+    kept = len(list(shards.glob("*.npz")))
+    assert f"error: no node has had room for a worker for {WAITS_FOR} s" in ended.err
+    assert "each needs 1 CPU" in ended.err
+    assert f"{32 * kept} of 3200 samples are kept" in ended.err
+    assert "no node has room for a worker any more" in ended.out
+    assert "Traceback" not in ended.err
