@@ -51,7 +51,7 @@ class StoreContract:
         assert manifest is not None
         assert (manifest.n_samples, manifest.shape, manifest.fingerprint) == (20, (1, 4, 4), OURS.fingerprint)
         for record in manifest.shards:
-            data = store.place.read(f"shards/{record.name}")
+            data = store.place.read(f"shards/{record.name}", 2**20)
             assert data is not None
             assert (len(data), hashlib.sha256(data).hexdigest()) == (record.bytes, record.sha256)
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
@@ -60,7 +60,7 @@ class StoreContract:
         with pytest.raises(StorageFailed, match=r"manifest\.json is gone"):
             store.manifest_sha256()
         said = store.write_manifest(run(store, OURS, 20))
-        data = store.place.read("manifest.json")
+        data = store.place.read("manifest.json", 2**20)
         assert data is not None
         assert hashlib.sha256(data).hexdigest() == store.manifest_sha256() == said
 
@@ -78,7 +78,7 @@ class StoreContract:
         write_shards(other, OURS, list(shards_of(20, 8))[::-1])
         run(other, OURS, 20)
         for name in all_files(one):
-            assert one.place.read(name) == other.place.read(name)
+            assert one.place.read(name, 2**20) == other.place.read(name, 2**20)
 
     def test_the_job_that_lives_here_may_come_again(self, store: Store) -> None:
         store.claim(OURS, overwrite=False)
@@ -87,12 +87,12 @@ class StoreContract:
 
     def test_another_job_is_refused_with_the_difference_and_the_ways_out(self, store: Store) -> None:
         run(store, OURS, 20)
-        before = {name: store.place.read(name) for name in all_files(store)}
+        before = {name: store.place.read(name, 2**20) for name in all_files(store)}
         with pytest.raises(OutputConflict, match="seed: 1, there 0") as refusal:
             store.claim(OTHERS, overwrite=False)
         assert store.uri in refusal.value.message
         assert all(way in refusal.value.hint for way in ("same flags", "another output place", "--overwrite"))
-        assert {name: store.place.read(name) for name in all_files(store)} == before
+        assert {name: store.place.read(name, 2**20) for name in all_files(store)} == before
 
     def test_a_job_json_that_cannot_be_read_is_refused(self, store: Store) -> None:
         store.place.write("job.json", b'{"version": 99}')
@@ -113,15 +113,15 @@ class StoreContract:
         store.place.write("notes.txt", b"keep")
         store.place.write("shards/mine.npz", b"keep")
         run(store, OURS, 20)
-        assert store.place.read("notes.txt") == b"keep"
-        assert store.place.read("shards/mine.npz") == b"keep"
+        assert store.place.read("notes.txt", 2**20) == b"keep"
+        assert store.place.read("shards/mine.npz", 2**20) == b"keep"
 
     @pytest.mark.parametrize("name", ["samples.npy", "grid.png", "manifest.json", FIRST_FILE])
     def test_results_that_no_job_json_vouches_for_are_not_written_over(self, store: Store, name: str) -> None:
         store.place.write(name, b"whose?")
         with pytest.raises(OutputConflict, match=name):
             store.claim(OURS, overwrite=False)
-        assert store.place.read(name) == b"whose?"
+        assert store.place.read(name, 2**20) == b"whose?"
         assert store.read_identity() is None
 
     def test_a_shard_written_again_stays_as_it_was_first(self, store: Store) -> None:
@@ -132,12 +132,18 @@ class StoreContract:
         np.testing.assert_array_equal(store.read_shard(first), samples_of(FIRST, OURS))
 
     @pytest.mark.parametrize(
-        "harm", [lambda data: data[:-1], lambda data: b"", lambda data: data[:500] + b"\0" * 9]
+        "harm",
+        [
+            lambda data: data[:-1],
+            lambda data: b"",
+            lambda data: data[:500] + b"\0" * 9,
+            lambda data: data + bytes(2**16),
+        ],
     )
     def test_a_damaged_shard_does_not_count_and_is_replaced(self, store: Store, harm: Harm) -> None:
         store.claim(OURS, overwrite=False)
         [record] = write_shards(store, OURS, [FIRST])
-        data = store.place.read(FIRST_FILE)
+        data = store.place.read(FIRST_FILE, 2**20)
         assert data is not None
         store.place.write(FIRST_FILE, harm(data))
         records, warnings = store.scan(OURS)
@@ -146,6 +152,36 @@ class StoreContract:
         assert FIRST_FILE in warnings[0]
         assert write_shards(store, OURS, [FIRST]) == [record]
         assert store.scan(OURS) == ([record], [])
+
+    def test_no_more_of_a_file_is_read_than_shows_that_it_is_too_long(self, store: Store) -> None:
+        store.place.write("long", b"a" * 5000)
+        assert store.place.read("long", 5000) == b"a" * 5000
+        assert store.place.read("long", 4999) == b"a" * 5000
+        assert store.place.read("long", 100) == b"a" * 101
+        assert list(store.place.read_each(["long", "none"], 100)) == [b"a" * 101, None]
+
+    def test_documents_longer_than_this_program_writes_them_do_not_count(self, store: Store) -> None:
+        manifest = run(store, OURS, 20)
+        for name in ("manifest.json", "job.json"):
+            sound = store.place.read(name, 2**20)
+            assert sound is not None
+            store.place.write(name, sound + b" " * (2**20 + 2**12))
+        assert store.read_manifest() is None
+        assert store.finished(OURS, 20) is None
+        with pytest.raises(OutputConflict, match=r"job\.json is not valid: it is longer than the 1,048,576 bytes"):
+            store.read_identity()
+        store.place.write("job.json", OURS.model_dump_json().encode())
+        assert run(store, OURS, 20) == manifest
+
+    def test_a_manifest_of_shards_larger_than_the_jobs_can_be_is_not_believed(self, store: Store) -> None:
+        manifest = run(store, OURS, 20)
+        data = store.place.read(FIRST_FILE, 2**20)
+        assert data is not None
+        store.place.write(FIRST_FILE, data + bytes(2**16))
+        first = manifest.shards[0].model_copy(update={"bytes": len(data) + 2**16})
+        store.write_manifest(manifest.model_copy(update={"shards": (first, *manifest.shards[1:])}))
+        assert store.finished(OURS, 20) is None
+        assert run(store, OURS, 20) == manifest
 
     def test_a_shard_of_another_job_does_not_count_and_is_replaced(self, store: Store) -> None:
         store.claim(OTHERS, overwrite=False)
@@ -208,7 +244,7 @@ class StoreContract:
     @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: b""], ids=["shortened", "removed"])
     def test_a_finished_job_with_a_missing_shard_is_not_finished(self, store: Store, harm: Harm) -> None:
         manifest = run(store, OURS, 20)
-        data = store.place.read(FIRST_FILE)
+        data = store.place.read(FIRST_FILE, 2**20)
         assert data is not None
         store.place.remove([FIRST_FILE])
         if left := harm(data):
@@ -245,7 +281,7 @@ class StoreContract:
         manifest = run(store, OURS, 20)
         expected = io.BytesIO()
         np.save(expected, expected_samples(manifest))
-        data = store.place.read("samples.npy")
+        data = store.place.read("samples.npy", 2**20)
         assert data == expected.getvalue()
         record = manifest.files["samples.npy"]
         assert (record.bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -253,14 +289,14 @@ class StoreContract:
     @pytest.mark.parametrize("rows", [19, 21])
     def test_samples_npy_with_the_wrong_number_of_rows_does_not_appear(self, store: Store, rows: int) -> None:
         manifest = run(store, OURS, 20)
-        former = store.place.read("samples.npy")
+        former = store.place.read("samples.npy", 2**20)
         shape = (rows, *manifest.shape)
         with pytest.raises(ValueError, match="rows"):
             store.write_npy("samples.npy", shape, map(store.read_shard, manifest.shards))
         with pytest.raises(ValueError, match="rows"):
             store.write_npy("new.npy", shape, map(store.read_shard, manifest.shards))
-        assert store.place.read("samples.npy") == former
-        assert store.place.read("new.npy") is None
+        assert store.place.read("samples.npy", 2**20) == former
+        assert store.place.read("new.npy", 2**20) is None
 
     def test_an_alias_keeps_its_content_when_the_file_is_written_anew(self, store: Store) -> None:
         store.write_bytes("grid.png", b"one")
@@ -268,7 +304,7 @@ class StoreContract:
         store.link_or_copy("grid.png", "ray_samples_20261123-1200_grid.png")
         store.write_bytes("grid.png", b"two")
         assert all_files(store) == {"grid.png", "ray_samples_20261123-1200_grid.png"}
-        assert store.place.read("ray_samples_20261123-1200_grid.png") == b"one"
+        assert store.place.read("ray_samples_20261123-1200_grid.png", 2**20) == b"one"
 
     def test_a_listing_is_always_fresh(self, uri: str) -> None:
         one, other = Store.open(uri), Store.open(uri)

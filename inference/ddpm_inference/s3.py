@@ -58,13 +58,12 @@ def connection() -> s3fs.S3FileSystem:
     )
 
 
-def read_at_most(uri: str, most: int) -> bytes:
+def read_at_most(s3: s3fs.S3FileSystem, uri: str, most: int) -> bytes:
     """The first `most` bytes of an object, or all of it. s3fs's own reads take whatever a server sends.
 
     Raises:
         OSError, ValueError, ClientError, BotoCoreError, aiohttp.ClientError: as s3fs's own reads do.
     """
-    s3 = connection()
 
     async def read() -> bytes:
         bucket, key, _ = s3.split_path(uri)

@@ -83,9 +83,10 @@ def _read_s3(uri: str) -> bytes:
     from ddpm_inference.s3 import connection, read_at_most
 
     try:
-        size = connection().info(uri)["size"]
+        s3 = connection()
+        size = s3.info(uri)["size"]
         _refuse_larger(size, uri)
-        data = read_at_most(uri, size + 1)
+        data = read_at_most(s3, uri, size + 1)
         if len(data) != size:
             raise ModelRejected(f"{uri} is not of the {size:,} bytes that its server says", hint=_WRONG_SIZE)
         return data

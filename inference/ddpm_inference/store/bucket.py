@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import s3fs
 from botocore.exceptions import ClientError
 
 from ddpm_inference.errors import StorageFailed
-from ddpm_inference.s3 import connection
+from ddpm_inference.s3 import connection, read_at_most
 from ddpm_inference.store.place import Writer
 from ddpm_inference.store.s3_errors import S3_ERRORS, cause_of, code_of
 
@@ -23,6 +24,8 @@ SMALLEST_PART = 16 * 2**20
 MOST_PARTS = 10_000
 KEYS_A_DELETE = 1000
 READS_AT_ONCE = 8
+MOST_PAGES = 1000
+"""Of a listing, with 1000 files each; a server could go on for ever."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +52,33 @@ class Bucket:
         found: dict[str, int] = {}
         page: dict[str, str] = {}
         with self._explained("listed", folder):
-            while True:
+            for _ in range(MOST_PAGES):
                 answer = self._s3.call_s3(
                     "list_objects_v2", Bucket=self.bucket, Prefix=start, Delimiter="/", **page
                 )
                 found |= {item["Key"].removeprefix(start): item["Size"] for item in answer.get("Contents", ())}
                 if not answer.get("IsTruncated"):
                     return {name: size for name, size in found.items() if name}
-                page = {"ContinuationToken": answer["NextContinuationToken"]}
+                page = {"ContinuationToken": answer.get("NextContinuationToken", "")}
+        raise StorageFailed(
+            f"{self.uri}/{folder} could not be listed: the server's answer has no end after {MOST_PAGES:,} pages",
+            hint="choose another output place",
+        )
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, most: int) -> bytes | None:
         with self._explained("read", name):
             try:
-                data: bytes = self._s3.cat_file(self._path(name), max_concurrency=1)
+                return read_at_most(self._s3, self._path(name), most + 1)
             except FileNotFoundError as error:
                 if code_of(error) == "NoSuchBucket":
                     raise
                 return None
-            return data
 
-    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
         names = iter(names)
         with ThreadPoolExecutor(READS_AT_ONCE) as pool:
             while batch := list(islice(names, READS_AT_ONCE)):
-                yield from pool.map(self.read, batch)
+                yield from pool.map(partial(self.read, most=most), batch)
 
     def write(self, name: str, data: bytes) -> None:
         with self._explained("written", name):

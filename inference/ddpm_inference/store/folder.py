@@ -38,16 +38,17 @@ class Folder:
         with _explained("listed", path):
             return {entry.name: entry.stat().st_size for entry in _files(path) if not _is_partial(entry.name)}
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, most: int) -> bytes | None:
         path = self.path / name
         with _explained("read", path):
             try:
-                return path.read_bytes()
+                with path.open("rb") as file:
+                    return file.read(most + 1)
             except FileNotFoundError:
                 return None
 
-    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        return (self.read(name) for name in names)
+    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
+        return (self.read(name, most) for name in names)
 
     def write(self, name: str, data: bytes) -> None:
         with self.stream(name, len(data)) as file:

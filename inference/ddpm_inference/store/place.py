@@ -27,13 +27,13 @@ class Place(Protocol):
     def sizes(self, folder: str) -> dict[str, int]:
         """Names and lengths in bytes of the files directly in a folder ("" is the top), from one fresh listing.
 
-        Nothing there is an empty answer. Temporary files are not listed.
+        Nothing there is an empty answer. Temporary files are not listed. More files than any run has are an error.
         """
 
-    def read(self, name: str) -> bytes | None:
-        """A whole file, or None if there is none."""
+    def read(self, name: str, most: int) -> bytes | None:
+        """A whole file, or None if there is none. Of one that is longer than `most` bytes come `most` + 1."""
 
-    def read_each(self, names: Iterable[str]) -> Iterator[bytes | None]:
+    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
         """Like `read` for each name, in order; a few are read ahead where that is faster."""
 
     def write(self, name: str, data: bytes) -> None:

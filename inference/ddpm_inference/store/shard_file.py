@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from ddpm_inference.job import Shard
 Samples = npt.NDArray[np.float32]
 
 DTYPE = np.dtype("<f4")
+_MOST_BESIDE_SAMPLES = 4096
 
 
 class Damaged(Exception):
@@ -35,6 +37,11 @@ class Contents(NamedTuple):
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def most_bytes(batch_size: int, image_shape: tuple[int, int, int]) -> int:
+    """No shard file of such images, (C, H, W) each, is longer."""
+    return batch_size * math.prod(image_shape) * DTYPE.itemsize + _MOST_BESIDE_SAMPLES
 
 
 def check_samples(shard: Shard, samples: Samples) -> None:

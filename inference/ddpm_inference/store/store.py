@@ -20,13 +20,17 @@ from ddpm_inference.job import Identity, Shard
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
 from ddpm_inference.store.npy_file import npy_chunks, npy_length
 from ddpm_inference.store.place import Place
-from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, sha256
+from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, most_bytes, sha256
 from ddpm_inference.store.uri import place_of
 
 IDENTITY = "job.json"
 MANIFEST = "manifest.json"
 SHARDS = "shards"
 DERIVED = ("samples.npy", "grid.png")
+
+LARGEST_IDENTITY = 2**20
+LARGEST_RECORD = 512
+"""Bytes of a shard in a manifest, at most."""
 
 
 class Scan(NamedTuple):
@@ -46,6 +50,7 @@ class Store:
     """Where the results of one job live. Holds no connection and pickles, so that workers can be given one.
 
     Every method may raise StorageFailed: full, read-only, forbidden, unreachable. What is stored stays whole.
+    What others may have stored, or a server makes up, is read to no greater length than this program writes it.
     """
 
     place: Place
@@ -75,13 +80,16 @@ class Store:
         Raises:
             OutputConflict: if there is a ``job.json`` that this program cannot have written.
         """
-        data = self.place.read(IDENTITY)
+        data = self.place.read(IDENTITY, LARGEST_IDENTITY)
         if data is None:
             return None
         try:
+            _refuse_longer(data, LARGEST_IDENTITY)
             return Identity.parse(data, f"{self.uri}/{IDENTITY}")
         except InvalidSpec as error:
             raise OutputConflict(error.message, hint=_WAYS_OUT) from error
+        except Damaged as error:
+            raise OutputConflict(f"{self.uri}/{IDENTITY} is not valid: {error}", hint=_WAYS_OUT) from error
 
     def claim(self, identity: Identity, *, overwrite: bool) -> None:
         """Makes the place this job's own: writes ``job.json``, or finds there what it would write.
@@ -110,14 +118,16 @@ class Store:
     def finished(self, identity: Identity, n_samples: int) -> Manifest | None:
         """The manifest, if it accounts for at least N samples of this identity and all its shards are there.
 
-        Looks at names and lengths only, in one listing. A job that holds more than N samples is finished too,
+        Looks at names and lengths only. A job that holds more than N samples is finished too,
         and stays as it is.
         """
         manifest = self.read_manifest()
         if manifest is None or manifest.fingerprint != identity.fingerprint or manifest.n_samples < n_samples:
             return None
         there = self.place.sizes(SHARDS)
-        return manifest if all(there.get(shard.name) == shard.bytes for shard in manifest.shards) else None
+        most = _most_of_a_shard(identity)
+        whole = all(there.get(shard.name) == shard.bytes <= most for shard in manifest.shards)
+        return manifest if whole else None
 
     def intact_files(self, manifest: Manifest) -> set[str]:
         """Names of the manifest's files (``samples.npy``, ``grid.png``) that are there in their length."""
@@ -128,11 +138,13 @@ class Store:
         """Reads and checks every stored shard, one at a time."""
         scan = Scan([], [])
         shards = sorted(self._shards(), key=lambda shard: shard.name)
-        files = self.place.read_each(_shard_path(shard) for shard in shards)
+        most = _most_of_a_shard(identity)
+        files = self.place.read_each((_shard_path(shard) for shard in shards), most)
         for shard, data in zip(shards, files, strict=True):
             if data is None:
                 continue
             try:
+                _refuse_longer(data, most)
                 samples, fingerprint = decode(data, shard)
                 if fingerprint != identity.fingerprint:
                     raise Damaged("it belongs to another job")
@@ -162,7 +174,7 @@ class Store:
         path = _shard_path(shard)
         if self.place.create(path, data):
             return _record(shard, data)
-        there = self.place.read(path)
+        there = self.place.read(path, len(data))
         try:
             if there is not None and decode(there, shard).fingerprint == fingerprint:
                 return _record(shard, there)
@@ -181,7 +193,7 @@ class Store:
             StorageFailed: if it is gone or is not the one of the record.
         """
         path = _shard_path(record)
-        data = self.place.read(path)
+        data = self.place.read(path, record.bytes)
         if data is None:
             raise StorageFailed(f"{self.uri}/{path} is gone", hint=_SAMPLE_AGAIN)
         if sha256(data) != record.sha256:
@@ -195,12 +207,14 @@ class Store:
 
     def read_manifest(self) -> Manifest | None:
         """The manifest, or None if there is none. One that is not valid counts as none: it is written anew."""
-        data = self.place.read(MANIFEST)
+        most = self._most_of_a_manifest()
+        data = self.place.read(MANIFEST, most)
         if data is None:
             return None
         try:
+            _refuse_longer(data, most)
             return Manifest.parse(data, f"{self.uri}/{MANIFEST}")
-        except InvalidSpec:
+        except (Damaged, InvalidSpec):
             return None
 
     def manifest_sha256(self) -> str:
@@ -209,7 +223,7 @@ class Store:
         Raises:
             StorageFailed: if there is none.
         """
-        data = self.place.read(MANIFEST)
+        data = self.place.read(MANIFEST, self._most_of_a_manifest())
         if data is None:
             raise StorageFailed(f"{self.uri}/{MANIFEST} is gone", hint="run the same command again to write it")
         return sha256(data)
@@ -251,6 +265,10 @@ class Store:
         """Makes a stored file appear under a second name: a hard link where there are such, else a copy."""
         self.place.copy(name, alias)
 
+    def _most_of_a_manifest(self) -> int:
+        """One that is longer names shards that are not there."""
+        return LARGEST_IDENTITY + LARGEST_RECORD * len(self._shards())
+
     def _shards(self) -> list[Shard]:
         return [shard for name in self.place.sizes(SHARDS) if (shard := Shard.from_name(name))]
 
@@ -274,6 +292,15 @@ class Store:
 
 _WAYS_OUT = "choose another output place, or give --overwrite to remove what that run left"
 _SAMPLE_AGAIN = "remove that file and run the same command again: it does only what is missing"
+
+
+def _most_of_a_shard(identity: Identity) -> int:
+    return most_bytes(identity.batch_size, identity.model.image_shape)
+
+
+def _refuse_longer(data: bytes, most: int) -> None:
+    if len(data) > most:
+        raise Damaged(f"it is longer than the {most:,} bytes that it can have")
 
 
 def _shard_path(shard: Shard) -> str:

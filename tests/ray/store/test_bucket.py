@@ -160,12 +160,12 @@ def test_a_large_file_is_uploaded_in_parts_and_is_the_same(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     batches = [np.random.default_rng(index).random((64, 1, 128, 128), dtype=np.float32) for index in range(5)]
     record = store.write_npy("samples.npy", (320, 1, 128, 128), batches)
-    data = store.place.read("samples.npy")
+    data = store.place.read("samples.npy", record.bytes)
     assert data is not None
     assert record.bytes == len(data) == 128 + 320 * 128 * 128 * 4
     np.testing.assert_array_equal(np.frombuffer(data, "<f4", offset=128), np.concatenate(batches).ravel())
     store.link_or_copy("samples.npy", "alias.npy")
-    assert store.place.read("alias.npy") == data
+    assert store.place.read("alias.npy", record.bytes) == data
 
 
 def open_uploads(bucket: str) -> list[str]:

@@ -101,7 +101,7 @@ def test_a_shard_that_cannot_be_read_is_no_picture_until_it_can(store: Store, ha
     records = stored(store, *shards_of(8, 8))
     gallery.add(store, records)
     path = f"shards/{records[0].name}"
-    whole = store.place.read(path)
+    whole = store.place.read(path, 2**20)
     assert whole is not None
     store.place.write(path, harm)
     assert gallery.png(0.0) is None

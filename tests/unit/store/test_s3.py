@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,12 +12,18 @@ import pytest
 from s3fs import S3FileSystem
 
 from ddpm_inference.checkpoint import fetch
-from ddpm_inference.errors import DdpmError, ModelNotFound, ModelRejected, StorageFailed
+from ddpm_inference.errors import DdpmError, ModelNotFound, ModelRejected, OutputConflict, StorageFailed
+from ddpm_inference.job import Shard
 from ddpm_inference.s3 import is_closed
+from ddpm_inference.store import ShardRecord, Store, bucket
 from ddpm_inference.store.uri import place_of
 from tests.s3 import Reconnect, reconnect
+from tests.storing import an_identity, write_shards
 
 __all__ = ["reconnect"]
+
+LISTING = '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>bucket</Name>'
+SHARD = "shards/000000000-000000007.npz"
 
 
 @dataclass
@@ -85,13 +91,20 @@ def test_a_server_that_sends_elsewhere_is_not_followed(use: pytest.MonkeyPatch, 
 
 
 class Liar:
-    """A server that says one size and sends another; `sent` is in bytes."""
+    """A server that says one size and sends another; `sent` is in bytes.
 
-    def __init__(self, says: int, sends: int) -> None:
+    It has `listing` for who asks for one, and says of whatever is to be created that it is there.
+    """
+
+    def __init__(self, says: int, sends: int, listing: str) -> None:
         self.says, self.sends, self.sent = says, sends, 0
+        self.listing = listing.encode()
         self.asked: list[str] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        if "list-type=2" in request.path:
+            self.list(request)
+            return
         self.asked.append(request.command)
         request.send_response(200)
         request.send_header("Content-Length", str(self.says if request.command == "HEAD" else self.sends))
@@ -101,16 +114,33 @@ class Liar:
             while request.command == "GET" and self.sent < self.sends:
                 self.sent += request.wfile.write(block[: self.sends - self.sent])
 
+    def list(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append("LIST")
+        _send(request, 200, self.listing)
+
+    def refuse(self, request: BaseHTTPRequestHandler) -> None:
+        _send(request, 412, b"<Error><Code>PreconditionFailed</Code></Error>")
+
+
+def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+    request.send_response(status)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
+
 
 @contextmanager
-def lying(says: int, sends: int) -> Iterator[tuple[Liar, str]]:
-    liar = Liar(says, sends)
+def lying(says: int, sends: int, listing: str = "") -> Iterator[tuple[Liar, str]]:
+    liar = Liar(says, sends, listing)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             liar.answer(self)
 
         do_HEAD = do_GET  # noqa: N815 - http.server's own name
+
+        def do_PUT(self) -> None:
+            liar.refuse(self)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -129,6 +159,49 @@ def test_no_more_is_taken_of_a_checkpoint_than_its_server_has_said(use: pytest.M
         with pytest.raises(ModelRejected, match="is not of the 1,000 bytes that its server says"):
             fetch("s3://bucket/model.safetensors")
     assert liar.sent < 64 << 20, "more than the network's own buffers hold was taken"
+
+
+READS: dict[str, Callable[[Store], object]] = {
+    "job.json": lambda store: store.read_identity(),
+    "manifest.json": lambda store: store.read_manifest(),
+    "a shard": lambda store: store.scan(an_identity()),
+    "a shard that is written again": lambda store: write_shards(store, an_identity(), [Shard(first=0, last=7)]),
+    "a shard on record": lambda store: store.read_shard(ShardRecord(first=0, last=7, bytes=1000, sha256="0" * 64)),
+}
+
+
+@pytest.mark.parametrize("what", READS)
+def test_no_more_is_taken_of_a_result_than_a_run_can_have_stored(use: pytest.MonkeyPatch, what: str) -> None:
+    listing = f"{LISTING}<Contents><Key>digits/{SHARD}</Key><Size>1000</Size></Contents></ListBucketResult>"
+    with lying(says=1000, sends=8 << 30, listing=listing) as (liar, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        with suppress(OutputConflict, StorageFailed):
+            READS[what](Store.open("s3://bucket/digits"))
+    assert "GET" in liar.asked
+    assert liar.sent < 64 << 20, "more than the network's own buffers hold was taken"
+
+
+def test_a_shard_that_a_server_makes_longer_does_not_count(use: pytest.MonkeyPatch) -> None:
+    listing = f"{LISTING}<Contents><Key>digits/{SHARD}</Key><Size>1000</Size></Contents></ListBucketResult>"
+    with lying(says=1000, sends=64 << 20, listing=listing) as (_, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        records, [warning] = Store.open("s3://bucket/digits").scan(an_identity())
+    assert records == []
+    assert warning == (
+        f"s3://bucket/digits/{SHARD} does not count: it is longer than the 4,608 bytes that it can have"
+    )
+
+
+def test_a_listing_that_has_no_end_is_an_error(use: pytest.MonkeyPatch) -> None:
+    use.setattr(bucket, "MOST_PAGES", 5)
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+    with lying(says=0, sends=0, listing=f"{LISTING}{more}</ListBucketResult>") as (liar, url):
+        use.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(
+            StorageFailed, match="s3://bucket/digits/shards could not be listed: the server's answer"
+        ):
+            place_of("s3://bucket/digits").sizes("shards")
+    assert liar.asked == ["LIST"] * 5
 
 
 def test_a_checkpoint_that_is_said_to_be_huge_is_not_asked_for(use: pytest.MonkeyPatch) -> None:
@@ -160,7 +233,7 @@ def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.Monke
         fetch("s3://latest/meta-data/iam/security-credentials")
     asked.append(model.value)
     with pytest.raises(StorageFailed) as output:
-        place_of("s3://latest/meta-data").read("job.json")
+        place_of("s3://latest/meta-data").read("job.json", 2**20)
     asked.append(output.value)
     for error in asked:
         assert "is an address of this machine's own or of a cloud's metadata service" in error.message
@@ -202,7 +275,11 @@ def test_no_error_tells_credentials(use: pytest.MonkeyPatch, server: str) -> Non
     use.setenv("AWS_SECRET_ACCESS_KEY", "planted-key")
     use.setenv("AWS_SESSION_TOKEN", "planted-session")
     place = place_of("s3://bucket/digits")
-    for do in (lambda: fetch("s3://bucket/m.pt"), lambda: place.read("job.json"), lambda: place.sizes("shards")):
+    for do in (
+        lambda: fetch("s3://bucket/m.pt"),
+        lambda: place.read("job.json", 2**20),
+        lambda: place.sizes("shards"),
+    ):
         with pytest.raises(DdpmError) as error:
             do()
         assert "planted" not in error.value.message + error.value.hint
