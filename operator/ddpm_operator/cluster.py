@@ -202,7 +202,8 @@ class ClusterWork:
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise Overtaken(error.message) from error
-            raise Refused(fault_of(error, "write the status", KIND)) from error
+            # Whatever it was that refused it: once it can be written again, that is over.
+            raise Refused(Fault(FaultKind.TRANSIENT, "write the status", error.message or str(error))) from error
 
     async def _tell(self, sampling: Metadata, event: Event) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -49,7 +49,7 @@ class Cluster:
         heeded: KubeRay has acted on the spec as it is now, which its observedGeneration tells.
         replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
         has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
-            may not read secrets, does not know it: one more create finds them.
+            may not read secrets, does not know it before the head runs: one more create finds them.
     """
 
     name: str

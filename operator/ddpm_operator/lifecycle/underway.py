@@ -116,7 +116,13 @@ def _full_quota(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble |
 
 
 def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action, ...]:
-    """What a cluster that is there still lacks, in the order in which it gets it."""
+    """What a cluster that is there still lacks, in the order in which it gets it.
+
+    A head that runs has both: it cannot start without its Secret, which comes last. To ask again what an operator
+    before this one has done may meet a policy, or a quota, that is new since.
+    """
+    if observed.head and observed.head.phase == "Running":
+        return ()
     attempt = rendering(observed, draft)
     policy = () if cluster.has_network_policy else (CreateNetworkPolicy(attempt, cluster.uid),)
     secret = () if cluster.has_secret else (CreateSecret(attempt, cluster.uid),)
@@ -174,7 +180,7 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
     if ended:
         return ended
     refused = _refusal(observed, draft)
-    if refused and refused.trouble.certain:
+    if refused and refused.trouble.certain and not draft.holds(ConditionType.RUNNING):
         return Step(reject(draft, spec, refused.trouble, refused.hint))
     found = _trouble(observed, draft, cluster)
     if found and found.certain and not draft.holds(ConditionType.RUNNING):

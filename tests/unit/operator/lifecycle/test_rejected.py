@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddpm_operator.actions import Action, CreateCluster, CreateSecret, EnsureClaim
+from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.observed import Fault, FaultKind, OutputClaim
 from tests.unit.operator.lifecycle.world import World
@@ -53,6 +53,34 @@ def test_a_secret_that_is_refused_ends_it_too_and_leaves_no_cluster() -> None:
     world = refused(World.of(), FaultKind.FORBIDDEN, CreateSecret)
     assert world.holds(ConditionType.FAILED)
     assert not world.clusters
+
+
+@pytest.mark.parametrize("kind", [FaultKind.FORBIDDEN, FaultKind.QUOTA, FaultKind.INVALID])
+def test_an_operator_that_starts_again_asks_for_nothing_that_a_running_head_has(kind: FaultKind) -> None:
+    world = World.of(samples=640, backoffLimit=0)
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.dies_at = len(world.carried)
+    world.run(until=lambda it: it.dies_at is None)
+    tried: list[Action] = []
+
+    def refuse(action: Action) -> Fault | None:
+        made = isinstance(action, CreateSecret | CreateNetworkPolicy)
+        tried.extend([action] if made else [])
+        return Fault(kind, "create the Secret digits-1", "exceeded quota: it is full") if made else None
+
+    world.refuse = refuse
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert (world.status.attempt, tried) == (1, [])
+
+
+def test_a_refusal_ends_nothing_that_is_at_work() -> None:
+    world = World.of(samples=640, backoffLimit=0)
+    world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    world.faults = (Fault(FaultKind.FORBIDDEN, "delete the RayCluster stray", "denied the request"),)
+    world.look()
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
 
 
 def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> None:

@@ -98,6 +98,7 @@ class World:
         departed: the last head that is gone, as the operator has heard of its end.
         ahead: another sampling that waits for its workers and came first.
         unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
+        secrets: uids of clusters whose Secret is there, whether the operator knows of it or not.
         shown: the pods of the present look.
     """
 
@@ -131,6 +132,7 @@ class World:
     departed: Pod | None = None
     ahead: str | None = None
     unseen: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
     shown: dict[str, Pod] = field(default_factory=dict)
 
     @classmethod
@@ -370,6 +372,7 @@ class World:
                 there = self.clusters.get(attempt.name)
                 assert there is None or there.has_network_policy, "pods start before they are fenced in"
                 self._owned(attempt.name, uid, has_secret=True)
+                self.secrets.add(uid)
             case SubmitJob(attempt, job_id, _):
                 self._submit(attempt.name, job_id, attempt.spec.samples)
             case CopyPreview():
@@ -544,7 +547,7 @@ class World:
                 self.pod_gone(pod)
                 return True
             cluster = self.clusters.get(pod.cluster)
-            if pod.phase == "Pending" and cluster and cluster.has_secret:
+            if pod.phase == "Pending" and cluster and cluster.uid in self.secrets:
                 started = Container("ray", Running(self.now), IMAGE_ID)
                 self.change(pod.uid, phase="Running", scheduled=self.now, ip="10.0.0.7", containers=(started,))
                 return True
