@@ -278,11 +278,14 @@ class ClusterWork:
 
     async def _submit(self, action: SubmitJob) -> None:
         attempt = action.attempt
-        head = self.head(attempt.sampling, attempt.number, action.head_ip)
+        head, doing = self.head(attempt.sampling, attempt.number, action.head_ip), f"submit the job {action.id}"
         try:
+            objection = await head.objection()
+            if objection:
+                raise Refused(Fault(FaultKind.OPEN_HEAD, doing, objection))
             await head.submit(action.id, job_document(attempt), attempt.spec.samples)
         except HeadSilent as error:
-            raise Refused(Fault(FaultKind.TRANSIENT, f"submit the job {action.id}", str(error))) from error
+            raise Refused(Fault(FaultKind.TRANSIENT, doing, str(error))) from error
 
     async def _copy_preview(self, attempt: Attempt, head_ip: str) -> None:
         try:

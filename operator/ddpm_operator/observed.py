@@ -208,7 +208,7 @@ class Answer:
 
 
 class FaultKind(StrEnum):
-    """Why the API server, or a template, did not let an action be carried out."""
+    """Why the API server, a template or the head did not let an action be carried out."""
 
     KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
     KUBERAY_TOO_OLD = "KubeRayTooOld"  # it does not know a field of the manifest
@@ -219,6 +219,7 @@ class FaultKind(StrEnum):
     NOT_FOUND = "NotFound"  # something that the object refers to
     TAKEN = "Taken"  # an object of this name is there, and it is not ours
     TEMPLATE = "Template"  # TemplateFault
+    OPEN_HEAD = "OpenHead"  # whoever reaches it may run what they like there
     PREVIEW = "Preview"  # the preview could not be written, for whatever reason; nothing else needs it
     TRANSIENT = "Transient"  # 429, 5xx, the network
 

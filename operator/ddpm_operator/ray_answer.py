@@ -1,10 +1,12 @@
-"""What Ray's Jobs API answers, out of bytes that nobody trusts. Pure.
+"""What Ray's dashboard answers, out of bytes that nobody trusts. Pure.
 
 A head runs what users bring, and lists what it likes: only jobs that the operator has submitted are looked at.
 """
 
 from __future__ import annotations
 
+import re
+from http import HTTPStatus
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -15,6 +17,8 @@ from ddpm_operator.observed import Job, JobState
 from ddpm_operator.texts import printable
 
 SAMPLES = "samples"
+# Ray has tokens since 2.52, and before this release lets requests without one stop what runs.
+OLDEST_RAY = (2, 54)
 # A driver is submitted once, and once more for every growth of its sampling.
 MOST_JOBS = 100
 # Bytes of JSON, in which a letter may take twelve: enough for all that `log_end` gives.
@@ -47,6 +51,10 @@ class _Details(BaseModel):
         )
 
 
+class _Version(BaseModel):
+    ray_version: Annotated[str, Field(max_length=64)]
+
+
 class _Log(BaseModel):
     logs: str
 
@@ -77,6 +85,36 @@ def own_jobs(body: bytes, cluster: str) -> tuple[Job, ...]:
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"]) from error
     return tuple(found)
+
+
+def objection_to(version: bytes, without_token: int) -> str | None:
+    """Why nothing may be run on a head, in words; None if it asks for its token and has no known holes.
+
+    A Ray that knows no tokens starts all the same, and lets in whoever reaches it.
+
+    Args:
+        version: Ray's document of its version.
+        without_token: the status that a request without a token is answered with.
+
+    Raises:
+        ValueError: if it is no such document.
+    """
+    try:
+        said = _Version.model_validate_json(version).ray_version
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from error
+    if _release(said) < OLDEST_RAY:
+        oldest = ".".join(map(str, OLDEST_RAY))
+        return f"the image has Ray {said}, which is older than {oldest} and has known holes"
+    if without_token != HTTPStatus.UNAUTHORIZED:
+        return f"the image's Ray {said} answers whoever asks without the token ({without_token} instead of 401)"
+    return None
+
+
+def _release(version: str) -> tuple[int, int]:
+    """(2, 54) of ``2.54.0rc1``; (0, 0) of what is no version."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def log_end(body: bytes) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.observed import Answer, Job
 from ddpm_operator.progress_document import Broken, ProgressDocument, read_progress
-from ddpm_operator.ray_answer import KEPT_OF_LOG, SAMPLES, log_end, own_jobs, words
+from ddpm_operator.ray_answer import KEPT_OF_LOG, SAMPLES, log_end, objection_to, own_jobs, words
 from ddpm_operator.render import PROGRESS_PORT
 from ddpm_operator.tokens import Tokens
 
@@ -73,6 +73,21 @@ class RayHead:
             *former, last = jobs
             jobs = (*former, replace(last, log=await self._log(last.id)))
         return Answer(jobs, progress)
+
+    async def objection(self) -> str | None:
+        """Why nothing may be run on this head, in words; None if it asks for its token and has no known holes.
+
+        Raises:
+            HeadSilent: if it does not answer.
+        """
+        status, version = await self._get("version", self._tokens.ray)
+        if status != HTTPStatus.OK:
+            raise HeadSilent(words(status, version))
+        without_token, _ = await self._get("jobs/", None)
+        try:
+            return objection_to(version, without_token)
+        except ValueError as error:
+            raise HeadSilent(f"the version is not what Ray answers: {error}") from error
 
     async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int) -> None:
         """Submits the driver, or finds a job of this id there.
@@ -144,18 +159,22 @@ class RayHead:
         url = f"{self._dashboard}/api/jobs/{path}"
         return await self._request(method, url, self._tokens.ray, body, most, kept)
 
+    async def _get(self, path: str, token: str | None) -> tuple[int, bytes]:
+        url = f"{self._dashboard}/api/{path}"
+        return await self._request("GET", url, token, None, _LARGEST_ANSWER, _LARGEST_ANSWER)
+
     async def _ask_driver(self, path: str, most: int) -> tuple[int, bytes]:
         return await self._request("GET", f"{self._driver}/{path}", self._tokens.progress, None, most, most)
 
     async def _request(
-        self, method: str, url: str, token: str, body: dict[str, JsonValue] | None, most: int, kept: int
+        self, method: str, url: str, token: str | None, body: dict[str, JsonValue] | None, most: int, kept: int
     ) -> tuple[int, bytes]:
         try:
             async with self._session.request(
                 method,
                 url,
                 json=body,
-                headers={"Authorization": f"Bearer {token}"},
+                headers={"Authorization": f"Bearer {token}"} if token else {},
                 timeout=_SUBMIT if body else _ASK,
                 allow_redirects=False,
             ) as response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ddpm_operator.api import ConditionType, Spec, Status
-from ddpm_operator.lifecycle.draft import since
+from ddpm_operator.lifecycle.draft import condition, since
 
 FIRST_BACKOFF = timedelta(seconds=10)
 LONGEST_BACKOFF = timedelta(minutes=6)
@@ -74,7 +74,10 @@ def retry_time(status: Status) -> datetime | None:
 
 
 def kept_until(spec: Spec, status: Status) -> datetime | None:
-    """Until when a failed attempt's cluster is kept; None if there was no failure."""
+    """Until when a failed attempt's cluster is kept; None if there was no failure, or nothing was to be run."""
+    accepted = condition(status, ConditionType.ACCEPTED)
+    if accepted and accepted.status == "False":
+        return None
     failed = status.failure.time if status.failure else None
     return failed + timedelta(seconds=spec.keep_cluster_seconds) if failed else None
 

@@ -20,6 +20,7 @@ _REASONS = {
     FaultKind.NOT_FOUND: FailureReason.REFERENCE_NOT_FOUND,
     FaultKind.TAKEN: FailureReason.INTERNAL_ERROR,
     FaultKind.TEMPLATE: FailureReason.INTERNAL_ERROR,
+    FaultKind.OPEN_HEAD: FailureReason.INVALID_SPEC,
 }
 _HINTS = {
     FaultKind.KUBERAY_TOO_OLD: "Ask the cluster's administrator for KubeRay 1.6 or newer, or look whether the "
@@ -30,6 +31,8 @@ _HINTS = {
     FaultKind.TAKEN: "Another object has this name: look whose it is, and rename or delete one of the two.",
     FaultKind.TEMPLATE: "Ask the cluster's administrator to correct the template, which is part of the operator's "
     "installation; then run `kubectl ddpm retry`.",
+    FaultKind.OPEN_HEAD: "Create a new DDPMSampling with an image of Ray 2.54 or newer; without spec.image it "
+    "gets the operator's own.",
 }
 _MAY_PASS = {FaultKind.QUOTA, FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY}
 

@@ -42,6 +42,10 @@ class Driver:
     has_word: bool = False
 
     async def dashboard(self, request: web.Request) -> web.StreamResponse:
+        if "Authorization" not in request.headers:
+            return web.Response(status=401)
+        if request.path == "/api/version":
+            return web.json_response({"version": "4", "ray_version": "2.60.0"})
         if request.method == "POST":
             asked = await request.json()
             if asked["submission_id"] in [job["submission_id"] for job in self.jobs]:
