@@ -103,7 +103,8 @@ def watches(
         if pods.gone(sight.uid, last) if type == "DELETED" else pods.saw(sight):
             queue.ask(sight.of, SETTLE)
 
-    @kopf.on.probe(registry=registry, id="stands_still")
+    # An error of any other mode would be tried again, and the probe kept waiting for it.
+    @kopf.on.probe(registry=registry, id="stands_still", errors=kopf.ErrorsMode.PERMANENT)
     async def stands_still(**_: object) -> float:
         seconds = queue.stands_still()
         if seconds > LONGEST_STANDSTILL:

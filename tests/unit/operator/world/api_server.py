@@ -32,6 +32,7 @@ class ApiServer:
         fails_at: number of the request, from 0, that goes wrong.
         trouble: whether that request is refused, or carried out and its answer lost.
         away: numbers of requests that are refused with `away_with`; 0: the connection ends without an answer.
+        address: where it serves.
         changed: how often each path was made, applied (less a status) or deleted.
     """
 
@@ -42,6 +43,7 @@ class ApiServer:
     away_with: int = 500
     requests: int = 0
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    address: str = ""
     _version: int = 0
 
     def put(self, path: str, document: Document) -> Document:
@@ -68,7 +70,8 @@ class ApiServer:
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             host, port = runner.addresses[0][:2]
-            async with ApiClient(Configuration(host=f"http://{host}:{port}")) as client:
+            self.address = f"http://{host}:{port}"
+            async with ApiClient(Configuration(host=self.address)) as client:
                 yield KubeApi(client)
         finally:
             await runner.cleanup()
