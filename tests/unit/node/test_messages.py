@@ -43,7 +43,7 @@ def test_wrong_arguments_are_answered_with_the_usage(run: Run, script: str, argu
 
 
 def test_an_unknown_group_of_programs_is_answered_with_the_known_ones(run: Run) -> None:
-    assert_refused(run("build", "s4"), "'s4'", "coredns helm kuberay kubernetes")
+    assert_refused(run("build", "s4"), "'s4'", "coredns govulncheck helm kuberay kubernetes")
 
 
 @pytest.mark.parametrize("script", ["kubeconfig", "s3", "kuberay", "kueue"])
