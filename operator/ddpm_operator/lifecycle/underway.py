@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ddpm_operator.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
@@ -17,7 +17,7 @@ from ddpm_operator.lifecycle.listening import ending, heard, listen
 from ddpm_operator.lifecycle.quota import give_way, has_begun, judged, without_head
 from ddpm_operator.lifecycle.step import Step, earliest
 from ddpm_operator.lifecycle.suspension import former_head, heads, waits_for_former_pods, was_suspended
-from ddpm_operator.observed import Cluster, Observed
+from ddpm_operator.observed import Cluster, Observed, Silent
 from ddpm_operator.sizing import head_size
 from ddpm_operator.texts import count, duration
 
@@ -197,7 +197,7 @@ def _going_on(observed: Observed, draft: Draft, cluster: Cluster) -> Step:
     status = step.draft.status
     deadline = clocks.active_deadline(spec, status, draft.now)
     if not step.draft.holds(ConditionType.RUNNING):
-        deadline = clocks.startup_deadline(spec, status)
+        deadline = _startup_deadline(observed, step.draft)
     return Step(step.draft, step.before, (*missing, *step.after), earliest(step.look, deadline))
 
 
@@ -258,13 +258,25 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
             return None
         ran = duration(spec.active_deadline_seconds or 0)
         return Trouble(FailureReason.DEADLINE_EXCEEDED, f"It has run for {ran}, as long as it may.", certain=True)
-    deadline = clocks.startup_deadline(spec, status)
+    deadline = _startup_deadline(observed, draft)
     if deadline is None or draft.now < deadline:
         return None
     running = condition(status, ConditionType.RUNNING)
     spoken = running.message if running and running.reason == "Starting" else ""
     ready, _, stand = _stand(observed, draft, found)
     return _too_late(spec, found, "The attempt has not begun to sample", spoken if ready and spoken else stand)
+
+
+def _startup_deadline(observed: Observed, draft: Draft) -> datetime | None:
+    """When the attempt must have begun to sample.
+
+    Nobody knows of a head that has just missed an answer whether it has: an operator that was away looks for the
+    first time.
+    """
+    deadline = clocks.startup_deadline(observed.sampling.spec, draft.status)
+    if deadline and isinstance(observed.driver, Silent):
+        return max(deadline, observed.driver.since + clocks.GRACE)
+    return deadline
 
 
 def _too_late(spec: Spec, found: Trouble | None, what: str, stand: str = "") -> Trouble:

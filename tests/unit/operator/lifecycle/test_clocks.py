@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from ddpm_operator.actions import CreateCluster, DeleteSampling
+from ddpm_operator.actions import CreateCluster, DeleteSampling, WriteStatus
 from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.lifecycle.clocks import backoff
-from ddpm_operator.observed import Answer, Fault, FaultKind
+from ddpm_operator.observed import Answer, Fault, FaultKind, Silent
 from ddpm_operator.progress_document import ProgressDocument
 from ddpm_operator.reconcile import reconcile
 from tests.unit.operator.lifecycle.world import World
@@ -150,6 +150,35 @@ def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_dea
     written = decision.actions[0].status  # type: ignore[union-attr]
     assert written.phase == Phase.RUNNING
     assert written.failure is None
+
+
+def sampling_unseen(world: World) -> None:
+    """The operator was away from before the driver began to sample until after the deadline."""
+    world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
+    while not world.stored:
+        world.driver()
+    world.wait(600)
+    world._die()
+
+
+def test_one_answer_that_is_missed_after_the_deadline_ends_nothing() -> None:
+    world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
+    sampling_unseen(world)
+    mute = replace(world.observe(), driver=Silent(world.now, "timeout"))
+    decision = reconcile(mute, world.now)
+    assert not [it for it in decision.actions if isinstance(it, WriteStatus) and it.status.failure]
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+
+
+def test_a_head_that_stays_silent_after_the_deadline_has_missed_it() -> None:
+    world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
+    sampling_unseen(world)
+    seen = world.observe()
+    mute = replace(seen, driver=Silent(world.now - timedelta(seconds=15), "timeout"))
+    (written,) = [it.status for it in reconcile(mute, world.now).actions if isinstance(it, WriteStatus)]
+    assert written.failure
+    assert written.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
 
 
 def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> None:
