@@ -133,6 +133,16 @@ def _of_pod(cluster: Cluster, pod: Pod, patient: bool) -> Iterator[Trouble]:
     for container in pod.containers:
         if isinstance(container.state, Waiting):
             yield from _of_waiting(cluster, who, container.state, patient)
+            yield from _of_restarts(who, container)
+
+
+def _of_restarts(who: str, container: Container) -> Iterator[Trouble]:
+    """A worker's container that has ended; the more often, the longer it waits until it is started again."""
+    if container.last_end:
+        memory = container.last_end.reason == OUT_OF_MEMORY
+        reason = FailureReason.OUT_OF_MEMORY if memory else FailureReason.WORKER_LOST
+        words = sentence(f"{who} has ended and waits to be started again: {_how(container.last_end)}")
+        yield Trouble(reason, words, certain=False)
 
 
 def _of_waiting(cluster: Cluster, who: str, waiting: Waiting, patient: bool) -> Iterator[Trouble]:

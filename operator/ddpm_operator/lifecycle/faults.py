@@ -49,12 +49,17 @@ class Refusal:
     hint: str = ""
 
 
+def failing(faults: Sequence[Fault]) -> str:
+    """The first of the faults as a sentence, whether or not it has a cause; "" if there is none."""
+    return sentence(f"The operator cannot {faults[0].doing}: {faults[0].message}") if faults else ""
+
+
 def refusal(faults: Sequence[Fault]) -> Refusal | None:
     """The first refusal that has a cause; None if there is none, or only such as pass by themselves."""
     for fault in faults:
         reason = _REASONS.get(fault.kind)
         if reason:
-            message = sentence(f"The operator cannot {fault.doing}: {fault.message}")
+            message = failing([fault])
             certain = fault.kind not in _MAY_PASS
             return Refusal(Trouble(reason, message, certain), _HINTS.get(fault.kind, ""))
     return None

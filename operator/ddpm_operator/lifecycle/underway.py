@@ -11,7 +11,7 @@ from ddpm_operator.lifecycle import clocks
 from ddpm_operator.lifecycle.attempts import digest_of, fail, nothing_left, pause, reject, rendering
 from ddpm_operator.lifecycle.diagnosis import Trouble, head_end, trouble
 from ddpm_operator.lifecycle.draft import Draft, condition
-from ddpm_operator.lifecycle.faults import Refusal, refusal
+from ddpm_operator.lifecycle.faults import Refusal, failing, refusal
 from ddpm_operator.lifecycle.growth import told
 from ddpm_operator.lifecycle.listening import ending, heard, listen
 from ddpm_operator.lifecycle.quota import give_way, has_begun, judged, without_head
@@ -77,7 +77,8 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
     draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED else draft
     deadline = clocks.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
-        late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created")
+        last = failing(observed.faults)
+        late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created", last)
         return Step(fail(draft, spec, late, refused.hint if refused else ""))
     if not cleared:
         why = "The RayCluster is made again as soon as nothing is left of one that somebody deleted."
@@ -85,6 +86,8 @@ def _without_cluster(observed: Observed, draft: Draft) -> Step:
         return Step(draft, look=earliest(draft.now + _NET, deadline))
     if refused:
         draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
+    elif observed.faults:
+        draft = draft.say(ConditionType.CLUSTER_READY, False, "Creating", failing(observed.faults))
     return Step(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from ddpm_operator.lifecycle.diagnosis import trouble
-from ddpm_operator.observed import Cluster, Container, Pod, Waiting
+from ddpm_operator.observed import Cluster, Container, Pod, Terminated, Waiting
 from tests.unit.operator.lifecycle.world import START
 
 CLUSTER = Cluster("digits-1", "c1", 1, START)
@@ -29,6 +29,13 @@ def refused(message: str) -> Cluster:
 
 FORBIDDEN = 'failed to create pod: pods "x" is forbidden: '
 
+
+def restarting(reason: str, code: int, message: str = "") -> Pod:
+    ended = Terminated(reason, code, message)
+    container = Container("ray-worker", Waiting("CrashLoopBackOff", "back-off 10s"), restarts=2, last_end=ended)
+    return Pod("digits-1-worker", "p2", "digits-1", 1, "worker", "Running", containers=(container,))
+
+
 PODS = [
     (waiting("ContainerCreating"), None, None),
     (waiting("ImagePullBackOff", 'Back-off pulling image "x:2"'), "ImagePullFailed", None),
@@ -39,6 +46,8 @@ PODS = [
     (waiting("CreateContainerConfigError", "failed to sync secret cache"), "PodRejected", None),
     (waiting("CreateContainerError", "no such device"), "PodRejected", None),
     (unschedulable("0/1 nodes are available: 1 Insufficient memory."), "Unschedulable", None),
+    (restarting("OOMKilled", 137), "OutOfMemory", None),
+    (restarting("Error", 127), "WorkerLost", None),
     (unschedulable('persistentvolumeclaim "models" not found'), "ReferenceNotFound", 15),
 ]
 CLUSTERS = [
@@ -90,3 +99,12 @@ def test_the_message_names_the_pod_and_repeats_what_kubernetes_says() -> None:
     found = trouble(CLUSTER, (waiting("ErrImagePull", "x:2: not found"),), START, SOON)
     assert found
     assert found.message == "The head pod digits-1-head cannot get its image: x:2: not found."
+
+
+def test_what_a_container_that_is_started_again_and_again_ended_of_is_told() -> None:
+    found = trouble(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
+    assert found
+    assert found.message == (
+        "The worker pod digits-1-worker has ended and waits to be started again: "
+        "Error, exit code 127: ray: command not found."
+    )

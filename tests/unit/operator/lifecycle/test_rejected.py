@@ -230,6 +230,22 @@ def test_what_passes_by_itself_is_tried_again() -> None:
     assert world.status.attempt == 1
 
 
+def test_what_lasts_is_told_while_it_is_waited_for_and_in_the_end() -> None:
+    world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
+    world.refuse = refusing(FaultKind.TRANSIENT, CreateCluster, "etcdserver: mvcc: database space exceeded")
+    world.run(until=lambda it: it.faults)
+    world.look()
+    words = "The operator cannot create the RayCluster digits-1: etcdserver: mvcc: database space exceeded."
+    assert world.condition(ConditionType.CLUSTER_READY).message == words
+    assert world.status.phase == Phase.STARTING
+    world.run(until=lambda it: it.at_rest)
+    assert world.status.failure
+    assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
+    assert world.status.failure.message == (
+        f"The RayCluster could not be created within 1m00s of its admission. {words}"
+    )
+
+
 def test_a_claim_that_is_not_there_is_waited_for_and_then_named() -> None:
     world = World.of(output={"uri": "pvc://results/digits"})
     world.look()
