@@ -6,7 +6,7 @@ import re
 from http import HTTPStatus
 
 from ddpm_operator.kube_api import ApiError
-from ddpm_operator.lifecycle.diagnosis import OVER_QUOTA
+from ddpm_operator.lifecycle.diagnosis import NO_RIGHT, OVER_QUOTA
 from ddpm_operator.observed import Fault, FaultKind
 
 # What a webhook says, and a ValidatingAdmissionPolicy, whatever status it answers with.
@@ -35,6 +35,8 @@ def _kind(error: ApiError, kind: str) -> FaultKind:
             return FaultKind.TRANSIENT  # the namespace goes, and the sampling with it
         case HTTPStatus.INTERNAL_SERVER_ERROR if "failed calling webhook" in message:
             return FaultKind.WEBHOOK_AWAY
+        case HTTPStatus.FORBIDDEN if NO_RIGHT.search(message):
+            return FaultKind.NO_RIGHT
         case HTTPStatus.FORBIDDEN:
             return FaultKind.FORBIDDEN
         case _ if _DENIED.search(message):

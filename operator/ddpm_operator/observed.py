@@ -213,7 +213,8 @@ class FaultKind(StrEnum):
     KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
     KUBERAY_TOO_OLD = "KubeRayTooOld"  # it does not know a field of the manifest
     QUOTA = "Quota"  # 403, exceeded quota
-    FORBIDDEN = "Forbidden"  # a policy, a webhook, Pod Security, the operator's own rights
+    FORBIDDEN = "Forbidden"  # a policy, a webhook, Pod Security
+    NO_RIGHT = "NoRight"  # the operator's own account lacks it, as while its chart is installed anew
     INVALID = "Invalid"  # 400 and 422 otherwise
     WEBHOOK_AWAY = "WebhookAway"  # one that has a say in it does not answer
     NOT_FOUND = "NotFound"  # something that the object refers to

@@ -18,6 +18,9 @@ _LONGEST_LAST_WORDS = 500
 # The second is said of a quota that has just been created.
 OVER_QUOTA = re.compile(r"(?i)exceeded quota|status unknown for quota")
 
+# RBAC's own words: a role or its binding may be away for a moment.
+NO_RIGHT = re.compile(r"(?i)user \"[^\"]*\" cannot \w+ resource")
+
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"}
 _NEVER_AN_IMAGE = {"InvalidImageName", "ErrImageNeverPull"}
 _NO_CONTAINER = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -119,7 +122,8 @@ def _refusals(cluster: Cluster, patient: bool) -> Iterator[Trouble]:
     elif _MISSING.search(message):
         yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
     else:
-        yield Trouble(FailureReason.POD_REJECTED, words, certain=_REFUSED.search(message) is not None)
+        refused = _REFUSED.search(message) and not NO_RIGHT.search(message)
+        yield Trouble(FailureReason.POD_REJECTED, words, certain=bool(refused))
 
 
 def _of_pod(cluster: Cluster, pod: Pod, patient: bool) -> Iterator[Trouble]:

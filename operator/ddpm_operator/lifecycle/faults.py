@@ -15,6 +15,7 @@ _REASONS = {
     FaultKind.KUBERAY_TOO_OLD: FailureReason.KUBERAY_MISSING,
     FaultKind.QUOTA: FailureReason.QUOTA_EXCEEDED,
     FaultKind.FORBIDDEN: FailureReason.POD_REJECTED,
+    FaultKind.NO_RIGHT: FailureReason.POD_REJECTED,
     FaultKind.WEBHOOK_AWAY: FailureReason.POD_REJECTED,
     FaultKind.INVALID: FailureReason.INVALID_SPEC,
     FaultKind.NOT_FOUND: FailureReason.REFERENCE_NOT_FOUND,
@@ -25,8 +26,9 @@ _REASONS = {
 _HINTS = {
     FaultKind.KUBERAY_TOO_OLD: "Ask the cluster's administrator for KubeRay 1.6 or newer, or look whether the "
     "operator's templates were changed.",
-    FaultKind.FORBIDDEN: "Ask the cluster's administrator: a webhook refuses the object, or the operator lacks a "
-    "right that its chart gives.",
+    FaultKind.FORBIDDEN: "Ask the cluster's administrator: a policy or a webhook refuses the object.",
+    FaultKind.NO_RIGHT: "Ask the cluster's administrator to install the operator's chart again: its account lacks "
+    "a right that the chart gives.",
     FaultKind.WEBHOOK_AWAY: "Ask the cluster's administrator: a webhook that has a say in it does not answer.",
     FaultKind.TAKEN: "Another object has this name: look whose it is, and rename or delete one of the two.",
     FaultKind.TEMPLATE: "Ask the cluster's administrator to correct the template, which is part of the operator's "
@@ -34,7 +36,7 @@ _HINTS = {
     FaultKind.OPEN_HEAD: "Create a new DDPMSampling with an image of Ray 2.54 or newer; without spec.image it "
     "gets the operator's own.",
 }
-_MAY_PASS = {FaultKind.QUOTA, FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY}
+_MAY_PASS = {FaultKind.QUOTA, FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY, FaultKind.NO_RIGHT}
 
 
 @dataclass(frozen=True)

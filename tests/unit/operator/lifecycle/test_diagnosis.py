@@ -64,6 +64,7 @@ CLUSTERS = [
         "ReferenceNotFound",
         15,
     ),
+    (refused(FORBIDDEN + 'User "kuberay" cannot create resource "pods" in API group ""'), "PodRejected", None),
     (refused("Internal error occurred: failed calling webhook: timeout"), "PodRejected", None),
 ]
 

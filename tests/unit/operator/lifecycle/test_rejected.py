@@ -101,9 +101,27 @@ def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> No
     )
 
 
-def test_a_webhook_that_is_away_is_waited_for_until_the_deadline_and_the_status_says_so() -> None:
+AWAY = [
+    (
+        FaultKind.WEBHOOK_AWAY,
+        "failed calling webhook",
+        "Ask the cluster's administrator: a webhook that has a say in it does not answer.",
+    ),
+    (
+        FaultKind.NO_RIGHT,
+        'User "ddpm-operator" cannot create resource',
+        "Ask the cluster's administrator to install the operator's chart again: its account lacks a right "
+        "that the chart gives.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "says", "hint"), AWAY)
+def test_a_webhook_or_a_right_that_is_away_is_waited_for_until_the_deadline_and_the_status_says_so(
+    kind: FaultKind, says: str, hint: str
+) -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
-    world.refuse = refusing(FaultKind.WEBHOOK_AWAY, CreateCluster, "failed calling webhook")
+    world.refuse = refusing(kind, CreateCluster, says)
     world.run(until=lambda it: it.faults)
     world.look()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "PodRejected"
@@ -111,10 +129,8 @@ def test_a_webhook_that_is_away_is_waited_for_until_the_deadline_and_the_status_
     world.run(until=lambda it: it.at_rest)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.POD_REJECTED
-    assert "failed calling webhook. The RayCluster could not be created" in world.status.failure.message
-    assert world.status.failure.hint == (
-        "Ask the cluster's administrator: a webhook that has a say in it does not answer."
-    )
+    assert f"{says}. The RayCluster could not be created" in world.status.failure.message
+    assert world.status.failure.hint == hint
 
 
 def test_kuberay_that_comes_in_time_does_no_harm() -> None:

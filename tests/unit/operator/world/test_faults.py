@@ -21,6 +21,11 @@ NO_WEBHOOK = (
     'Internal error occurred: failed calling webhook "policy.example.com": failed to call webhook: Post '
     '"https://policy.default.svc:443/?timeout=10s": service "policy" not found'
 )
+NO_RIGHT = (
+    'rayclusters.ray.io is forbidden: User "system:serviceaccount:ddpm-ray:ddpm-operator" cannot create resource '
+    '"rayclusters" in API group "ray.io" in the namespace "x"'
+)
+LEVEL = 'pods "a" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
 TOO_OLD = (
     'RayCluster in version "v1" cannot be handled as a RayCluster: strict decoding error: unknown field "spec.a"'
 )
@@ -40,7 +45,8 @@ TOO_OLD = (
         (ApiError(403, "Forbidden", QUOTA), "RayCluster", FaultKind.QUOTA),
         (ApiError(403, "Forbidden", NEW_QUOTA), "Secret", FaultKind.QUOTA),
         (ApiError(403, "Forbidden", TERMINATING), "Secret", FaultKind.TRANSIENT),
-        (ApiError(403, "Forbidden", "no right to create secrets"), "Secret", FaultKind.FORBIDDEN),
+        (ApiError(403, "Forbidden", NO_RIGHT), "RayCluster", FaultKind.NO_RIGHT),
+        (ApiError(403, "Forbidden", LEVEL), "Secret", FaultKind.FORBIDDEN),
         (ApiError(404, "", "404 page not found"), "RayCluster", FaultKind.KUBERAY_MISSING),
         (ApiError(404, "NotFound", "the server could not find it"), "RayCluster", FaultKind.KUBERAY_MISSING),
         (ApiError(404, "NotFound", 'namespaces "x" not found', "namespaces"), "RayCluster", FaultKind.NOT_FOUND),
