@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 
@@ -26,12 +28,14 @@ class Refusal(NamedTuple):
         reason: Kubernetes' own word for it, such as AlreadyExists; "" if it has none.
         message: its sentence, never empty.
         kind: what it is about, as far as it says so: a plural such as `namespaces`.
+        conflicts: fields that another manager has set to other values, and which: `spec.samples` to `kubectl`.
     """
 
     status: int
     reason: str
     message: str
     kind: str
+    conflicts: Mapping[str, str]
 
 
 def headers(content_type: str) -> dict[str, str]:
@@ -55,4 +59,17 @@ def read(status: int, text: bytes) -> Document | Refusal:
         str(document.get("reason") or ""),
         str(document.get("message") or f"the API server answered {status}"),
         str(details.get("kind", "")) if isinstance(details, dict) else "",
+        _conflicts(details.get("causes") if isinstance(details, dict) else None),
     )
+
+
+def _conflicts(causes: object) -> dict[str, str]:
+    found = [it for it in causes if isinstance(it, dict)] if isinstance(causes, list) else []
+    conflicts = [it for it in found if it.get("reason") == "FieldManagerConflict"]
+    return {str(it.get("field", "")).lstrip("."): _manager(str(it.get("message", ""))) for it in conflicts}
+
+
+def _manager(message: str) -> str:
+    """The name in ``conflict with "kubectl-edit" using ddpm-ray.io/v1alpha1``."""
+    quoted = re.search(r'"([^"]*)"', message)
+    return quoted[1] if quoted else message

@@ -156,7 +156,7 @@ class KubeApi:
         self._counted(method, response.status)
         answer = read(response.status, text)
         if isinstance(answer, Refusal):
-            raise ApiError(*answer)
+            raise ApiError(answer.status, answer.reason, answer.message, answer.kind)
         return answer
 
 

@@ -12,6 +12,7 @@ from ddpm_operator.client.checkpoint_file import CheckpointFile, checkpoint_file
 from ddpm_operator.client.client import Client, Submitted
 from ddpm_operator.client.faults import (
     ClientFault,
+    Conflict,
     Damaged,
     NotAllowed,
     NotFound,
@@ -27,6 +28,7 @@ __all__ = [
     "CheckpointFile",
     "Client",
     "ClientFault",
+    "Conflict",
     "Damaged",
     "Fetched",
     "FetchedFile",

@@ -14,7 +14,7 @@ from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
 from ddpm_operator.client import head_log, stored_log
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import NotFound, Refused
+from ddpm_operator.client.faults import Conflict, NotFound, Refused
 from ddpm_operator.client.fetch import Fetched, fetch
 from ddpm_operator.client.retry import one_more_attempt
 from ddpm_operator.client.told import Told, nobody
@@ -91,7 +91,7 @@ class Client:
         except NotFound:
             before = None
         if checkpoint is None or (before is not None and has_model(self.connection, before)):
-            taken = self._apply(name, manifest)
+            taken = self._apply(name, manifest, before)
         else:
             taken = self._bring(name, manifest, before, checkpoint, told)
         if before is None:
@@ -150,9 +150,7 @@ class Client:
             NotFound: if there is none of this name.
             Refused: if it has not failed.
         """
-        change = one_more_attempt(self.get(name))
-        path = f"{paths.samplings(self.namespace)}/{name}"
-        return _typed(self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, change, MERGE))
+        return self._change(name, one_more_attempt(self.get(name)))
 
     def delete(self, name: str) -> DDPMSampling:
         """Deletes a sampling and, behind it, its cluster; returns what it was.
@@ -173,17 +171,31 @@ class Client:
         told: Told,
     ) -> DDPMSampling:
         spec = manifest["spec"]
-        waiting = self._apply(
-            name, {**manifest, "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True}}
-        )
+        suspended: Document = {**manifest, "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True}}
+        waiting = self._apply(name, suspended, before)
         with undone_unless_done(lambda: self._delete(waiting) if before is None else None):
             bring(self.connection, waiting, checkpoint, told)
-            return self._apply(name, manifest)
+            return self._apply(name, manifest, before)
 
-    def _apply(self, name: str, manifest: Document) -> DDPMSampling:
+    def _apply(self, name: str, manifest: Document, before: DDPMSampling | None) -> DDPMSampling:
+        """Server-side apply. Whoever has set the number of samples before, it may grow."""
         path = f"{paths.samplings(self.namespace)}/{name}"
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        return _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+        try:
+            return _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+        except Conflict as conflict:
+            spec = manifest["spec"]
+            samples = spec.get("samples") if isinstance(spec, dict) else None
+            grows = before is not None and isinstance(samples, int) and samples > before.spec.samples
+            if before is None or not grows or set(conflict.fields) != {"spec.samples"}:
+                others = {field: manager for field, manager in conflict.fields.items() if manager != FIELD_MANAGER}
+                raise (Conflict(others) if others else conflict) from conflict
+            self._change(name, {"metadata": {"uid": before.metadata.uid}, "spec": {"samples": samples}})
+            return _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
+
+    def _change(self, name: str, change: Document) -> DDPMSampling:
+        path = f"{paths.samplings(self.namespace)}/{name}"
+        return _typed(self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, change, MERGE))
 
     def _delete(self, sampling: DDPMSampling) -> None:
         path = f"{paths.samplings(self.namespace)}/{sampling.metadata.name}"

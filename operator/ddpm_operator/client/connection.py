@@ -18,7 +18,7 @@ from kubernetes.client import ApiClient, ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream.ws_client import create_websocket, get_websocket_url
 
-from ddpm_operator.client.faults import ClientFault, NotAllowed, NotFound, Refused, Unreachable
+from ddpm_operator.client.faults import ClientFault, Conflict, NotAllowed, NotFound, Refused, Unreachable
 from ddpm_operator.client.remote_command import RemoteCommand
 from ddpm_operator.kube_answer import JSON, Document, Method, Refusal, headers, read
 
@@ -197,8 +197,10 @@ def _fault(refusal: Refusal) -> ClientFault:
             return NotFound(message, "look at --namespace; and whether ddpm-ray's chart is installed")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return NotAllowed(message, "ask the administrator of the namespace for the role `edit` in it")
+        case HTTPStatus.CONFLICT if refusal.conflicts:
+            return Conflict(refusal.conflicts)
         case HTTPStatus.CONFLICT:
-            return Refused(message, "change the field where it was set, or delete the DDPMSampling first")
+            return Refused(message, "somebody else was quicker: look at it, and try again")
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return Refused(message, "correct what it names")
         case _:

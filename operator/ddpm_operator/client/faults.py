@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ClientFault(Exception):
     """Something that was asked for did not happen.
@@ -23,6 +25,24 @@ class NotFound(ClientFault):
 
 class Refused(ClientFault):
     """The API server does not take it as it is."""
+
+
+class Conflict(Refused):
+    """Fields have other values, and somebody else has set them.
+
+    Args:
+        fields: each, and the field manager that has set it: `spec.samples` to `kubectl-client-side-apply`.
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        managers = " and ".join(dict.fromkeys(fields.values()))
+        super().__init__(
+            f"{', '.join(fields)} {'has another value' if len(fields) == 1 else 'have other values'} there, "
+            f"set by {managers}",
+            "change it where it was set: what kubectl has applied, by `kubectl apply -f` of the changed file; or "
+            "take another name",
+        )
+        self.fields = fields
 
 
 class Damaged(ClientFault):

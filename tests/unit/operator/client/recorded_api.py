@@ -57,11 +57,13 @@ class RecordedApi:
     """The story; `refusal`, if any, answers every request instead.
 
     Attributes:
-        patches: the bodies of those that came; each changes the spec of the last state.
+        owners: field of the spec -> its manager, without which no apply changes it.
+        patches: the bodies of the merge patches that came; each changes the spec of the last state.
     """
 
     story: list[Document]
     refusal: tuple[int, str] | None = None
+    owners: dict[str, str] = field(default_factory=dict)
     told: int = field(default=0, init=False)
     patches: list[Document] = field(default_factory=list, init=False)
 
@@ -80,12 +82,10 @@ class RecordedApi:
 
             def do_PATCH(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                assert self.headers["Content-Type"] == "application/merge-patch+json"
-                story.patches.append(json.loads(body))
-                now = story.story[-1]
-                self.send_response(200)
+                status, answer = story.change(json.loads(body), self.headers["Content-Type"])
+                self.send_response(status)
                 self.end_headers()
-                self.wfile.write(json.dumps(now | {"spec": now["spec"] | story.patches[-1]["spec"]}).encode())
+                self.wfile.write(json.dumps(answer).encode())
 
             def log_message(self, *_: object) -> None:
                 """Nothing is written into the tests' output."""
@@ -98,6 +98,19 @@ class RecordedApi:
             finally:
                 server.shutdown()
                 thread.join()
+
+    def change(self, body: Document, content_type: str) -> tuple[int, Document]:
+        now = self.story[-1]
+        if content_type == "application/merge-patch+json":
+            self.patches.append(body)
+        else:
+            assert content_type == "application/apply-patch+yaml"
+            wanted, has = body["spec"], now["spec"]
+            taken = [it for it in self.owners if it in wanted and wanted[it] != has.get(it)]
+            if taken:
+                return 409, conflict({it: self.owners[it] for it in taken})
+        self.story[-1] = now | {"spec": now["spec"] | body["spec"]}
+        return 200, self.story[-1]
 
     def answer(self, path: str) -> tuple[int, list[Document]]:
         if self.refusal:
@@ -112,6 +125,20 @@ class RecordedApi:
         now = self.story[self.told]
         version = {"resourceVersion": now["metadata"]["resourceVersion"]}
         return 200, [{"kind": "DDPMSamplingList", "metadata": version, "items": [now]}]
+
+
+def conflict(fields: dict[str, str]) -> Document:
+    """As the API server says that others have set them."""
+    causes = [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f'conflict with "{manager}" using ddpm-ray.io/v1alpha1',
+            "field": f".spec.{name}",
+        }
+        for name, manager in fields.items()
+    ]
+    message = f"Apply failed with {len(fields)} conflicts"
+    return {"kind": "Status", "reason": "Conflict", "message": message, "details": {"causes": causes}}
 
 
 def write_kubeconfig(folder: Path, port: int) -> Path:
