@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
 
 from ddpm_operator import paths
 from ddpm_operator.api import DDPMSampling
@@ -16,7 +15,8 @@ from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.faults import ClientFault, Refused, Unreachable
 from ddpm_operator.client.pods import running
-from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand
+from ddpm_operator.client.remote_command import CommandFailed
+from ddpm_operator.client.sending import send
 from ddpm_operator.client.told import Told
 from ddpm_operator.client.uploader import model_claim, model_claim_name, receive_command, uploader_pod
 from ddpm_operator.kube_answer import Document
@@ -24,9 +24,6 @@ from ddpm_operator.kube_answer import Document
 _SEEN_WITHIN = 60.0
 _GONE_WITHIN = 60.0
 _LONGEST_SILENCE = 60.0
-_PIECE = 1 << 18
-# What may be on its way. So an error of the far side is heard in time, and no more is told than has come.
-_UNHEARD = 4 << 20
 
 
 def bring(connection: Connection, sampling: DDPMSampling, file: CheckpointFile, told: Told) -> None:
@@ -47,7 +44,7 @@ def bring(connection: Connection, sampling: DDPMSampling, file: CheckpointFile, 
             running(connection, uploader_pod(sampling, image)) as pod,
             pod.running(receive_command(file), _LONGEST_SILENCE, takes_input=True) as receiver,
         ):
-            _send(content, receiver, file.bytes, told)
+            send(content, receiver, file.bytes, told)
     except CommandFailed as fault:
         raise Unreachable(f"{file.path} could not be stored: {fault.message}", fault.hint) from fault
     except OSError as error:
@@ -124,38 +121,3 @@ def _owner(claim: Document | None) -> str | None:
 def _is_going(claim: Document) -> bool:
     metadata = claim.get("metadata")
     return isinstance(metadata, dict) and "deletionTimestamp" in metadata
-
-
-def _send(content: BinaryIO, receiver: RemoteCommand, length: int, told: Told) -> None:
-    heard = _Heard(receiver)
-    sent = 0
-    if heard.next() == length:
-        return
-    while piece := content.read(min(_PIECE, length - sent)):
-        receiver.write(piece)
-        sent += len(piece)
-        while sent - heard.come > _UNHEARD:
-            told(heard.next(), length)
-    while heard.come < length and sent == length:
-        told(heard.next(), length)
-    if sent < length:
-        raise CommandFailed(f"it has become shorter: {sent:,} bytes of {length:,} are left", "submit it again")
-
-
-class _Heard:
-    """How much of a file the far side has, as it says on a line now and then."""
-
-    def __init__(self, receiver: RemoteCommand) -> None:
-        self._receiver = receiver
-        self._rest = b""
-        self.come = 0
-
-    def next(self) -> int:
-        while b"\n" not in self._rest:
-            piece = self._receiver.read()
-            if not piece:
-                raise CommandFailed("the pod ended before it had the file", "try again")
-            self._rest += piece
-        line, _, self._rest = self._rest.partition(b"\n")
-        self.come = int(line)
-        return self.come
