@@ -6,6 +6,7 @@ No namespace gets all of the places, so that looks that hang in one, as its head
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import weakref
 from collections.abc import Awaitable, Callable
@@ -55,7 +56,8 @@ class WorkQueue:
             return
         if timer:
             timer.cancel()
-        self._timers[key] = loop.call_at(due, self._begin, key)
+        # Not in the context of whoever asks: kopf's has the whole event in it, which would live until the look.
+        self._timers[key] = loop.call_at(due, self._begin, key, context=contextvars.Context())
 
     def stands_still(self) -> float:
         """Seconds for which no look has ended, though there were some; 0.0 if there is none now.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 import pytest
 
@@ -214,6 +217,34 @@ async def passes(queue: WorkQueue) -> None:
     before = queue.stands_still()
     while queue.stands_still() <= before:  # noqa: ASYNC110 - it is only the clock that moves
         await asyncio.sleep(0)
+
+
+class Bulk:
+    """Something that is worth being forgotten."""
+
+
+_CONTEXT: ContextVar[Bulk] = ContextVar("what an event was")
+
+
+def test_a_look_that_waits_keeps_nothing_of_the_event_that_asked_for_it() -> None:
+    async def test() -> None:
+        looks = Looks()
+        queue = WorkQueue(looks.look, at_once=1, of_one=1)
+
+        async def event() -> weakref.ref[Bulk]:
+            bulk = Bulk()
+            _CONTEXT.set(bulk)
+            for key, after in ((A, 0.0), (B, 0.0), (Key("research", "c", "3"), HOUR)):
+                queue.ask(key, after)
+            return weakref.ref(bulk)
+
+        kept = await asyncio.create_task(event())
+        await looks.began.get()
+        gc.collect()
+        assert kept() is None
+        await queue.stop()
+
+    run(test)
 
 
 def test_at_the_end_no_look_is_left() -> None:
