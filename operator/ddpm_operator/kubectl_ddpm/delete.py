@@ -15,7 +15,10 @@ def add_to(commands: Commands) -> None:
 
 
 def _delete(options: argparse.Namespace) -> int:
-    """Deletes samplings, running or not; their clusters go with them. Says where the samples stay, if they do."""
+    """Deletes samplings, running or not; their clusters go with them. Says where the samples stay, if they do.
+
+    The same sampling submitted again finds them there and draws none twice; then `kubectl ddpm fetch` brings them.
+    """
     client = client_of(options)
     for name in options.names:
         was = client.delete(name)
