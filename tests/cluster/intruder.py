@@ -1,10 +1,11 @@
 """What a stranger gets of a Ray cluster: a program that asks for everything at every port, run in a pod.
 
 Its one argument is JSON: `ports` (address -> ports), `tokens` (name -> token, null for none), `secrets` (texts
-that no answer may hold), `only` (what to ask for; none: everything). It prints a JSON list of what was answered
-with more than a refusal: [address, port, token, what was asked, status, whether it holds a secret].
+that no answer may hold), `only` (what to ask for; none: everything). It prints what `told` returns.
 
 What can be asked is read from Ray itself, so that a later Ray's new routes and services are asked for too.
+Nothing is a refusal but what says so: "no such job" comes of a handler that has run, and silence of one that
+may be running.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import ray
 
 PATIENCE = 3.0
+# For what has been asked once in vain: an answer that is late is one, and a machine may be busy.
+MORE_PATIENCE = 15.0
 ROUTE = re.compile(r"""(?:routes|RouteTable)\.(get|post|put|delete|patch)\(\s*f?["'](/[^"']*)""", re.IGNORECASE)
 ADDED = re.compile(r"""add_(get|post|put|delete)\(\s*["'](/[^"']*)""")
 # The agent's, which are not among Ray's own services.
@@ -31,10 +35,11 @@ OF_METRICS = (
     "/opencensus.proto.agent.metrics.v1.MetricsService/Export",
     "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 )
-OTHERS = ("/metrics", "/progress", "/grid.png", "/static/js/main.js", "/logs", "/nowhere")
-REFUSALS = (401, 403, 404, 405)
+NOWHERE = "/nowhere"
+OTHERS = ("/metrics", "/progress", "/grid.png", "/logs", "/logs/raylet.out", NOWHERE)
+REFUSALS = (401, 403)
+# UNIMPLEMENTED is said by who does not have such a service; a handler of Ray's does not say it.
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
-NO_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 Reply = tuple[str, str, bytes]
 
@@ -49,8 +54,15 @@ def routes() -> list[tuple[str, str]]:
     }
     assert len(found) > 40, "Ray's routes are written in another way than they were"
     return sorted(
-        {(method, re.sub(r"{[^}]*}", "x", path)) for method, path in found} | {("GET", it) for it in OTHERS}
+        {(method, re.sub(r"{[^}]*}", "x", path)) for method, path in found}
+        | {("GET", path) for path in (*OTHERS, static_file(package))}
     )
+
+
+def static_file(package: Path) -> str:
+    """The path of a file that the dashboard's page loads, as its server names it."""
+    build = package / "dashboard/client/build"
+    return f"/{next((build / 'static').rglob('*.js')).relative_to(build)}"
 
 
 def calls() -> list[str]:
@@ -66,54 +78,69 @@ def calls() -> list[str]:
     return sorted([*found, *OF_METRICS])
 
 
-def over_http(address: str, port: int, token: str | None, only: set[str]) -> Iterator[Reply]:
-    """What a port answers to HTTP; nothing if it speaks something else."""
+def over_http(address: str, port: int, token: str | None, only: set[str]) -> list[Reply] | None:
+    """What a port answers to HTTP; None if it speaks something else."""
 
-    def ask(method: str, path: str) -> tuple[int, bytes] | None:
-        connection = http.client.HTTPConnection(address, port, timeout=PATIENCE)
+    def ask(method: str, path: str, patience: float = PATIENCE) -> tuple[str, bytes]:
+        connection = http.client.HTTPConnection(address, port, timeout=patience)
         try:
             body = "{}" if method != "GET" else None
             connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
             answer = connection.getresponse()
-            return answer.status, answer.read(1 << 22)
-        except (OSError, http.client.HTTPException):
-            return None
+            return str(answer.status), answer.read(1 << 22)
+        except (OSError, http.client.HTTPException) as error:
+            return type(error).__name__, b""
         finally:
             connection.close()
 
-    nowhere = ask("GET", "/nowhere")
-    if nowhere and nowhere[0] not in REFUSALS:
-        yield "GET *", str(nowhere[0]), nowhere[1]
-    elif nowhere:
-        for method, path in routes():
-            if only and f"{method} {path}" not in only:
-                continue
-            answer = ask(method, path)
-            if answer and answer[0] not in REFUSALS:
-                yield f"{method} {path}", str(answer[0]), answer[1]
+    status, said = ask("GET", NOWHERE)
+    if not status.isdecimal():
+        return None
+    if status == "200":  # it says the same to everything
+        return [("GET *", status, said)]
+    answers = []
+    for method, path in routes():
+        if only and f"{method} {path}" not in only:
+            continue
+        status, said = ask(method, path)
+        if not status.isdecimal():
+            status, said = ask(method, path, MORE_PATIENCE)
+        if status not in map(str, REFUSALS):
+            name = "/static/…" if path.startswith("/static/") else path
+            answers.append((f"{method} {name}", status, said))
+    return answers
 
 
-def over_grpc(address: str, port: int, token: str | None, only: set[str]) -> Iterator[Reply]:
-    """What a port answers to gRPC; nothing if it speaks something else."""
+def over_grpc(address: str, port: int, token: str | None, only: set[str]) -> list[Reply] | None:
+    """What a port answers to gRPC; None if it speaks something else."""
     metadata = [("client_id", "stranger"), *([("authorization", f"Bearer {token}")] if token else [])]
+
+    def ask(channel: grpc.Channel, call: str, patience: float = PATIENCE) -> tuple[grpc.StatusCode, bytes]:
+        try:
+            return grpc.StatusCode.OK, channel.unary_unary(call)(b"", metadata=metadata, timeout=patience)
+        except grpc.RpcError as error:
+            return error.code(), (error.details() or "").encode()
+
     with grpc.insecure_channel(f"{address}:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(PATIENCE)
+        except grpc.FutureTimeoutError:
+            return None
+        answers = []
         for call in only or calls():
             if not call.startswith("/"):
                 continue
-            try:
-                body = channel.unary_unary(call)(b"", metadata=metadata, timeout=PATIENCE)
-            except grpc.RpcError as error:
-                if error.code() in NO_GRPC:
-                    return
-                if error.code() not in REFUSED:
-                    yield call, error.code().name, error.details().encode()
-            else:
-                yield call, "OK", body
+            status, said = ask(channel, call)
+            if status in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                status, said = ask(channel, call, MORE_PATIENCE)
+            if status not in REFUSED:
+                answers.append((call, status.name, said))
+        return answers
 
 
-def in_the_raw(address: str, port: int, token: str | None, only: set[str]) -> Iterator[Reply]:
+def in_the_raw(address: str, port: int) -> Iterator[Reply]:
     """What a port says to who says nothing, or nonsense."""
-    for said in () if only else (b"", bytes(range(256))):
+    for said in (b"", bytes(range(256))):
         try:
             with socket.create_connection((address, port), PATIENCE) as connection:
                 connection.settimeout(0.3)
@@ -126,21 +153,33 @@ def in_the_raw(address: str, port: int, token: str | None, only: set[str]) -> It
             yield "raw", "heard", heard
 
 
-def main() -> None:
-    asked = json.loads(sys.argv[1])
+def told(asked: dict[str, Any]) -> dict[str, list[tuple[object, ...]]]:
+    """`answers`: (address, port, token, what was asked, status, whether it holds a secret) of all but refusals;
+    `strange`: the (address, port) that spoke neither HTTP nor gRPC, so that nothing could be asked there.
+    """
+    only = set(asked["only"])
     doors = [(address, port) for address, ports in asked["ports"].items() for port in ports]
 
-    def try_door(door: tuple[str, int]) -> list[tuple[object, ...]]:
-        return [
-            (*door, name, what, status, any(secret.encode() in body for secret in asked["secrets"]))
-            for name, token in asked["tokens"].items()
-            for way in (over_http, over_grpc, in_the_raw)
-            for what, status, body in way(*door, token, set(asked["only"]))
-        ]
+    def try_door(door: tuple[str, int]) -> tuple[bool, list[tuple[object, ...]]]:
+        known, answers = False, []
+        for name, token in asked["tokens"].items():
+            spoken = [way(*door, token, only) for way in (over_http, over_grpc)]
+            known = known or any(it is not None for it in spoken)
+            got = [reply for replies in spoken for reply in replies or ()]
+            got += () if only else in_the_raw(*door)
+            answers += [(*door, name, what, status, holds_a_secret(said)) for what, status, said in got]
+        return known, answers
+
+    def holds_a_secret(said: bytes) -> bool:
+        return any(secret.encode() in said for secret in asked["secrets"])
 
     with ThreadPoolExecutor(8) as pool:
-        print(json.dumps([got for of_door in pool.map(try_door, doors) for got in of_door]))
+        tried = list(pool.map(try_door, doors))
+    return {
+        "answers": [got for _, answers in tried for got in answers],
+        "strange": [door for door, (known, _) in zip(doors, tried, strict=True) if not known],
+    }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(told(json.loads(sys.argv[1]))))

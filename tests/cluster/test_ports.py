@@ -29,14 +29,16 @@ WITHIN = 180.0
 NAME = "kubernetes.io/metadata.name"
 KNOWN = {"head": {6379, 8080, 8265, 8500, 10001, 52365}, "worker": {8080, 52365}}
 
-# All that Ray 2.60 answers without a token: a page that asks for one, whether it is well, and figures.
-OF_DASHBOARD = {"GET /", "GET /favicon.ico", "GET /api/authentication_mode", "GET /api/gcs_healthz"}
-OF_AGENT = {"GET /api/healthz", "GET /api/local_raylet_healthz"}
+# All that Ray 2.60 answers without a token: a page that asks for one, whether it is well, and figures. The
+# dashboard lets anyone ask for an agent's health, too, and then knows nothing of it.
+OF_DASHBOARD = ("/", "/favicon.ico", "/static/…", "/api/authentication_mode", "/api/gcs_healthz")
+OF_AGENT = ("/api/healthz", "/api/local_raylet_healthz")
 PUBLIC = {
-    *(("head", 8265, what) for what in OF_DASHBOARD),
-    *((role, 52365, what) for role in ("head", "worker") for what in OF_AGENT),
+    *(("head", 8265, f"GET {path}", "200") for path in OF_DASHBOARD),
+    *(("head", 8265, f"GET {path}", "404") for path in OF_AGENT),
+    *((role, 52365, f"GET {path}", "200") for role in ("head", "worker") for path in OF_AGENT),
     *(
-        (role, port, "GET *")
+        (role, port, "GET *", "200")
         for role, port in (("head", 8080), ("worker", 8080), ("head", 44217), ("head", 44227))
     ),
 }
@@ -114,16 +116,22 @@ def texts_of(namespace: Namespace, name: str) -> dict[str, str]:
     return found
 
 
-def intrude(running: Running, namespace: Namespace, image: str, **asked: Any) -> set[tuple[str, int, str]]:  # noqa: ANN401 - as JSON has it
-    """(role, port, what) of all that was answered to a pod of some namespace; no answer holds a secret."""
+Answers = set[tuple[str, int, str, str]]
+
+
+def intrude(running: Running, namespace: Namespace, image: str, **asked: Any) -> Answers:  # noqa: ANN401 - as JSON has it
+    """(role, port, what, status) of all that was answered to a pod of some namespace; no answer holds a secret."""
     by_address = {address: running.ports[role] for address, role in running.addresses.items()}
     asking = {"ports": by_address, "secrets": running.planted, "only": [], **asked}
     name = f"intruder-{secrets.token_hex(3)}"
     said = namespace.run_pod(pod(name, image, ["python", "-c", INTRUDER, json.dumps(asking)]), WITHIN)
     namespace.cluster.core.delete_namespaced_pod(name, namespace.name)
-    answers = json.loads(said)
-    assert [it for it in answers if it[-1]] == [], "an answer holds a secret"
-    return {(running.addresses[address], port, what) for address, port, _, what, _, _ in answers}
+    heard = json.loads(said)
+    assert heard["strange"] == [], "these ports speak what the intruder does not, so nothing was asked there"
+    assert [it for it in heard["answers"] if it[-1]] == [], "an answer holds a secret"
+    return {
+        (running.addresses[address], port, what, status) for address, port, _, what, status, _ in heard["answers"]
+    }
 
 
 def test_every_port_of_every_pod_is_known_and_asked(running: Running) -> None:
@@ -136,14 +144,17 @@ def test_every_port_of_every_pod_is_known_and_asked(running: Running) -> None:
 def test_without_the_token_nothing_is_answered_but_what_is_public(
     running: Running, namespace: Namespace, worker_image: str, place: str
 ) -> None:
-    tokens = {"none": None, "wrong": secrets.token_hex(32), "the driver's": running.tokens["progress_token"]}
-    if place == "another namespace":
-        del tokens["the driver's"]
     where = namespace if place == "another namespace" else running.namespace
-    got = intrude(running, where, worker_image, tokens=tokens)
-    if place == "its own namespace":
-        got -= {("head", 8500, "GET /progress"), ("head", 8500, "GET /grid.png")}  # whose token it is
-    assert got == PUBLIC
+    tokens = {"none": None, "wrong": secrets.token_hex(32)}
+    assert intrude(running, where, worker_image, tokens=tokens) == PUBLIC
+
+
+def test_the_drivers_token_opens_the_drivers_port_and_no_other(running: Running, worker_image: str) -> None:
+    tokens = {"the driver's": running.tokens["progress_token"]}
+    got = intrude(running, running.namespace, worker_image, tokens=tokens)
+    of_driver = {it for it in got if it[:2] == ("head", 8500)}
+    assert got - of_driver == PUBLIC
+    assert {what for _, _, what, status in of_driver if status == "200"} - {"GET /grid.png"} == {"GET /progress"}
 
 
 def test_with_the_token_the_same_program_is_answered(
@@ -151,7 +162,10 @@ def test_with_the_token_the_same_program_is_answered(
 ) -> None:
     right = {"right": running.tokens["auth_token"]}
     got = intrude(running, namespace, worker_image, tokens=right, only=HARMLESS)
-    assert {("head", 8265, it) for it in HARMLESS[:2]} | {("head", 6379, HARMLESS[2])} <= got
+    assert {
+        *(("head", 8265, it, "200") for it in HARMLESS[:2]),
+        ("head", 6379, HARMLESS[2], "OK"),
+    } <= got
 
 
 def end_of(cluster: Cluster, pod: Manifest, **changed: str) -> End:
