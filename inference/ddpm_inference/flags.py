@@ -90,7 +90,9 @@ def sample_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     group = parser.add_argument_group("what to sample")
-    parser.field(group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist or s3://bucket/key")
+    parser.field(
+        group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist, s3://bucket/key or https://…"
+    )
     parser.field(
         group, "--n_samples", "n_samples", "how many (default 100); may grow later", type=int, metavar="N"
     )

@@ -13,6 +13,9 @@ from ddpm_operator.image_reference import repository
 ANY = "*"
 PLAIN_WORDS = "plain words"
 
+# The API has it, and no driver reads it yet.
+_RESERVED = "gs"
+
 # Programs name the keys that they obey by a domain, or with dots. This one's has neither: by it a pod gets one of
 # Azure's identities.
 _NO_PLAIN_WORD = "aadpodidbinding"
@@ -99,7 +102,13 @@ class Limits:
             yield _objection("spec.resources.gpuResourceName", gpu, "gpuResourceNames", self.gpu_resource_names)
         for field, uri in (("spec.model.uri", spec.model.uri), ("spec.output.uri", spec.output.uri)):
             scheme = (uri or "").partition("://")[0]
-            if scheme and not _is_among(scheme, self.uri_schemes):
+            if scheme == _RESERVED:
+                yield Objection(
+                    f"{field} says {scheme}://, which is reserved: no driver reads it yet.",
+                    "Bring the checkpoint to s3://, https:// or a claim, as `kubectl ddpm submit --model_path "
+                    "FILE` does, and name it in a new DDPMSampling.",
+                )
+            elif scheme and not _is_among(scheme, self.uri_schemes):
                 yield _objection(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
 
 

@@ -96,6 +96,12 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
         "spec.podOverrides.serviceAccountName says nobody, which the administrator",
         "ask the administrator",
     ),
+    "no-scheme": (
+        {"model": {"uri": "gs://models/unet.safetensors"}},
+        "InvalidSpec",
+        "spec.model.uri says gs://, which is reserved",
+        "s3://, https:// or a claim",
+    ),
     "a-priority": (
         {"podOverrides": {"priorityClassName": "system-node-critical"}},
         "InvalidSpec",
@@ -164,12 +170,6 @@ DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
         "StorageFailed",
         "there is no such bucket",
         "Create it",
-    ),
-    "no-scheme": (
-        STORED | {"model": {"uri": "gs://models/unet.safetensors"}},
-        "InvalidSpec",
-        "gs:// is not supported yet",
-        "s3://",
     ),
 }
 

@@ -11,7 +11,7 @@ from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
 
 LOOK_AROUND = """
-import json, os, pathlib, ray, torch
+import json, os, pathlib, ray, ssl, torch
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 try:
     pathlib.Path("/opt/ddpm/new").touch()
@@ -24,6 +24,7 @@ print(json.dumps({
     "torch": torch.__version__, "ray": ray.__version__, "root": root, "user": os.getuid(),
     "capabilities": int(status["CapEff"], 16), "seccomp": int(status["Seccomp"]),
     "sum": torch.conv2d(torch.ones(1, 1, 5, 5), weights).sum().item(),
+    "knows who signs certificates": ssl.create_default_context().cert_store_stats()["x509_ca"] > 50,
 }))
 """
 
@@ -38,4 +39,5 @@ def test_a_restricted_pod_imports_torch_and_ray(namespace: Namespace, worker_ima
         "capabilities": 0,
         "seccomp": 2,
         "sum": 81.0,
+        "knows who signs certificates": True,
     }

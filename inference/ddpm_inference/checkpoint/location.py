@@ -1,18 +1,22 @@
-"""Where a checkpoint lies: a file, the package itself, or S3. `fetch` gives its bytes."""
+"""Where a checkpoint lies: a file, the package itself, S3, or a place that anybody may read by https."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ddpm_inference import web
+from ddpm_inference.closed import ClosedAddress
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
 
 SIZE_LIMIT = 4 << 30
 """Bytes a checkpoint may have; the widest networks that train on one GPU are a tenth of it."""
 
-SCHEMES = "a path, file://, builtin:// or s3://"
-LATER = ("gs", "https", "http")
+SCHEMES = "a path, file://, builtin://, s3:// or https://"
+LATER = "gs"
+"""The API of DDPMSamplings has it, and nothing reads it yet."""
 
 _WRONG_SIZE = "if it is being written, try again when it is there; otherwise do not trust this server"
 
@@ -23,7 +27,7 @@ BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
 
 
 def fetch(uri: str) -> bytes:
-    """The bytes of the checkpoint at `uri`: a path, file://, builtin://NAME or s3://BUCKET/KEY.
+    """The bytes of the checkpoint at `uri`: a path, file://, builtin://NAME, s3://BUCKET/KEY or https://HOST/PATH.
 
     Raises:
         InvalidSpec: for what is no place, or of a scheme that is not known.
@@ -42,7 +46,9 @@ def fetch(uri: str) -> bytes:
             return _read_file(_builtin(rest), uri)
         case "s3":
             return _read_s3(uri)
-        case _ if scheme in LATER:
+        case "https":
+            return _read_https(uri)
+        case _ if scheme == LATER:
             raise InvalidSpec(f"{uri}: {scheme}:// is not supported yet", hint=f"use {SCHEMES}")
         case _:
             raise InvalidSpec(f"{uri}: {scheme}:// is not known", hint=f"use {SCHEMES}")
@@ -97,6 +103,22 @@ def _read_s3(uri: str) -> bytes:
             f"{uri} cannot be read: {error}",
             hint="check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and their rights there",
         ) from error
+
+
+def _read_https(uri: str) -> bytes:
+    # Whoever has put a password or a signature into the address did not mean it for a log.
+    shown = re.sub(r"//[^/]*@", "//", uri.partition("?")[0])
+    try:
+        return web.read_at_most(uri, SIZE_LIMIT)
+    except web.Absent as fault:
+        raise ModelNotFound(f"{shown} is not there: {fault}", hint="check --model_path") from fault
+    except web.TooLarge as fault:
+        raise ModelRejected(f"{shown} has {fault}; a checkpoint may have {SIZE_LIMIT:,}") from fault
+    except (web.WebFault, ClosedAddress) as fault:
+        raise ModelNotFound(
+            f"{shown} cannot be read: {fault}",
+            hint="by https comes only what anybody may read without a login; put other checkpoints into a bucket",
+        ) from fault
 
 
 def _refuse_larger(size: int, uri: str) -> None:

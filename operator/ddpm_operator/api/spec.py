@@ -41,8 +41,8 @@ class Checkpoint(Model):
     """The trained network."""
 
     uri: ModelUri = Field(
-        description="Where the checkpoint is: builtin://name (in the image), pvc://claim/path, s3://bucket/key, "
-        "gs://bucket/key or https://host/path."
+        description="Where the checkpoint is: builtin://name (in the image), pvc://claim/path, s3://bucket/key or "
+        "https://host/path, which is read without a login: pin it by sha256. gs://bucket/key is reserved."
     )
     sha256: Sha256 | None = Field(
         default=None, description="The checkpoint's sha256. Another file in its place is refused."

@@ -35,7 +35,7 @@ NAME = "metadata.name"
 TASKS_PER_GPU = "spec.resources.tasksPerGPU"
 
 FLAGS = (
-    Flag(MODEL, MODEL_URI, "a checkpoint on this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key"),
+    Flag(MODEL, MODEL_URI, "a checkpoint on this machine, or builtin://mnist, pvc://claim/file, s3://…, https://…"),
     Flag("n_samples", "spec.samples", "how many (default 100); may grow later", int),
     Flag("seed", "spec.seed", "of the noise (default 0)", int),
     Flag("model_name", "spec.model.name", "the network, as the five that follow only where the checkpoint has no "

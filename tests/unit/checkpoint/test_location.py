@@ -1,4 +1,4 @@
-"""Where checkpoints may lie: paths, file://, builtin://. S3 has a test with a real server."""
+"""Where checkpoints may lie: paths, file://, builtin://. S3 and https have tests with servers."""
 
 from __future__ import annotations
 
@@ -54,8 +54,7 @@ def test_other_names_are_not_shipped(name: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("https://example.org/model.pt", "https:// is not supported yet"),
-        ("http://169.254.169.254/latest", "http:// is not supported yet"),
+        ("http://169.254.169.254/latest", "http:// is not known"),
         ("gs://bucket/model.pt", "gs:// is not supported yet"),
         ("ftp://example.org/model.pt", "ftp:// is not known"),
         ("simplecache::s3://bucket/key", "simplecache::s3:// is not known"),
@@ -65,7 +64,7 @@ def test_other_schemes_are_refused_and_the_known_ones_listed(uri: str, said: str
     with pytest.raises(InvalidSpec) as error:
         fetch(uri)
     assert said in error.value.message
-    assert error.value.hint == "use a path, file://, builtin:// or s3://"
+    assert error.value.hint == "use a path, file://, builtin://, s3:// or https://"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ DEFAULTS = Limits(
     gpu_resource_names=("nvidia.com/gpu", "amd.com/gpu"),
     pod_labels=("plain words",),
     pod_annotations=("plain words",),
-    uri_schemes=("builtin", "pvc", "s3", "gs", "https"),
+    uri_schemes=("builtin", "pvc", "s3", "https"),
 )
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
 MANY_TIMES = settings(

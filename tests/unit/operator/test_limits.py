@@ -133,6 +133,13 @@ def test_a_sampling_that_names_nothing_gets_what_the_operator_has() -> None:
     assert NOTHING.objection(spec) is None
 
 
+def test_a_scheme_that_nothing_reads_yet_gets_no_cluster_whatever_is_allowed(make_spec: MakeSpec) -> None:
+    objection = UNLIMITED.objection(make_spec(model={"uri": "gs://models/unet.safetensors"}))
+    assert objection
+    assert objection.message == "spec.model.uri says gs://, which is reserved: no driver reads it yet."
+    assert "s3://, https:// or a claim" in objection.hint
+
+
 def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
     limits = replace(
         NOTHING,

@@ -12,9 +12,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from ddpm_inference.checkpoint import fetch
+from ddpm_inference.closed import is_closed
 from ddpm_inference.errors import DdpmError, ModelNotFound, ModelRejected, OutputConflict, StorageFailed
 from ddpm_inference.job import Shard
-from ddpm_inference.s3 import is_closed
 from ddpm_inference.store import ShardRecord, Store, bucket
 from ddpm_inference.store.uri import place_of
 from tests.s3 import Reconnect, reconnect
