@@ -99,6 +99,7 @@ class World:
         ahead: another sampling that waits for its workers and came first.
         unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
         secrets: uids of clusters whose Secret is there, whether the operator knows of it or not.
+        unheard: uids of heads that answer nobody any more.
         shown: the pods of the present look.
     """
 
@@ -133,6 +134,7 @@ class World:
     ahead: str | None = None
     unseen: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
+    unheard: set[str] = field(default_factory=set)
     shown: dict[str, Pod] = field(default_factory=dict)
 
     @classmethod
@@ -241,7 +243,7 @@ class World:
 
     def _ask(self, head: Pod) -> Silent | Answer | None:
         real = self.pods.get(head.uid)
-        if real is None or not (real.ready or self.answers_early):
+        if real is None or real.uid in self.unheard or not (real.ready or self.answers_early):
             if not head.ready and not self.holds(ConditionType.RUNNING):
                 self.silent_since = None
                 return None
