@@ -136,7 +136,19 @@ move_image() {
 
 # install_chart VALUE…: the CRD may be there already, from tests or from a release that left it.
 install_chart() {
-  helm upgrade --install ddpm-ray charts/ddpm-ray --namespace ddpm-ray --create-namespace --take-ownership "$@" >/dev/null
+  kubectl get namespace ddpm-ray >/dev/null 2>&1 || restricted_namespace ddpm-ray
+  helm upgrade --install ddpm-ray charts/ddpm-ray --namespace ddpm-ray --take-ownership "$@" >/dev/null
+}
+
+# restricted_namespace NAME: one that takes no pod but of the restricted Pod Security level, which the operator's is.
+restricted_namespace() {
+  kubectl create -f - >/dev/null <<X
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: $1
+  labels: {pod-security.kubernetes.io/enforce: restricted}
+X
 }
 
 what_to_try() {

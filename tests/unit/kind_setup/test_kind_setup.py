@@ -28,6 +28,7 @@ def test_from_nothing_it_makes_cluster_registry_kuberay_images_and_operator(mach
     assert ran.code == 0, ran.said
     steps = ["kind create", "docker run", "helm upgrade", "docker build", "docker push"]
     assert order(ran, *steps) == [*steps, "docker build", "docker push", "helm upgrade"]
+    assert order(ran, "kubectl create -f -", CHART) == ["kubectl create -f -", CHART]
     assert ran.called("kind create cluster --name ddpm-ray")
     assert ran.called("docker run", "--publish 127.0.0.1:5001:5000", "--network kind")
     assert ran.called("helm upgrade --install kuberay-operator", "--version 1.6.1")
