@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
@@ -36,6 +37,7 @@ BARREN_LOSSES = 3
 LOST_SECONDS = 20.0
 DISMISS_SECONDS = 2.0
 ASK_SECONDS = 5.0
+LONGEST_CAUSE = 300
 
 Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
@@ -383,7 +385,9 @@ def cause_of(error: RayError) -> DdpmError:
             f"Ray ended a worker since its node runs out of memory: {said.partition(' OOM kill reason')[0]}",
             hint="give a smaller --batch_size, fewer --workers, or nodes with more memory",
         )
+    # Before that Ray tells whose end it was, at length.
+    detail = said.partition("Worker exit detail: ")[2] or said
     return WorkerLost(
-        f"a worker died: {said[:300]}",
+        f"a worker died: {textwrap.shorten(detail, LONGEST_CAUSE, placeholder=' …')}",
         hint="see the worker's log on its node; one that needs more memory than it may have ends like this, too",
     )
