@@ -7,7 +7,8 @@ from ray.exceptions import RayError
 from ddpm_inference.dispatch import cause_of
 
 WHOSE = (
-    "The actor died unexpectedly before finishing this task.\n\tclass_name: Worker\n\tactor_id: 6c8caf6af7\n\tpid: 675\n\tnamespace: 5a1c\n\tip: 198.18.1.219\nThe actor is dead because its worker process has died. "
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: Worker\n\tactor_id: 6c8caf6af7\n"
+    "\tpid: 675\n\tnamespace: 5a1c\n\tip: 198.18.1.219\nThe actor is dead because its worker process has died. "
     "Worker exit type: SYSTEM_ERROR "
 )
 HOW = (
