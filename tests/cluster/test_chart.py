@@ -242,6 +242,12 @@ def test_an_operator_of_some_namespaces_has_rights_there_only(
         ("networkPolicy.apiServerPorts={}", "apiServerPorts"),
         ("replica=1", "replica"),
         ("metrics.serviceMonitor.interval=often", "interval"),
+        ("metrics.from[0].namespaceSelektor=all", "namespaceSelektor"),
+        ("tolerations[0].ky=gpu", "ky"),
+        ("affinity.podAffinity.required=true", "required"),
+        ("allowed.podLabels={a b}", "podLabels"),
+        ("allowed.gpuResourceNames={gpu}", "gpuResourceNames"),
+        ("worker.pullPolicy=Sometimes", "pullPolicy"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, says: str) -> None:
@@ -276,6 +282,20 @@ def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Pa
     too_old = operator.helm_says("upgrade", RELEASE, str(chart), *place)
     assert "KubeRay IS TOO OLD HERE: it knows no tokens" in too_old
     assert "until 1.6 or newer is installed, CRDs included" in too_old
+
+
+def test_the_notes_say_which_image_no_registry_has(operator: Operator) -> None:
+    for name, said in (("ddpm-ray-operator:dev", True), ("registry.example.com/ddpm-ray-operator:1", False)):
+        place = [
+            "--namespace",
+            NAMESPACE,
+            "--dry-run=server",
+            "--set",
+            f"image.name={name},worker.image=team/worker:1",
+        ]
+        notes = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
+        assert (f"THE IMAGE {name} IS IN NO REGISTRY" in notes) is said
+        assert "team/worker:1" not in notes
 
 
 def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:
