@@ -38,6 +38,15 @@ OF_ITS_WORK = {
 OF_THE_WHOLE_CLUSTER = {("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch"}
 OF_ITS_KEY = {("secrets", f"{RELEASE}-operator-key"): "get"}
 
+SAMPLINGS = ("ddpm-ray.io", "ddpmsamplings")
+OF_A_VIEWER = {SAMPLINGS: "get list watch"}
+OF_AN_EDITOR = {
+    SAMPLINGS: "create delete deletecollection get list patch update watch",
+    ("", "pods"): "create delete list watch",
+    ("", "pods/exec"): "create get",
+    ("", "persistentvolumeclaims"): "create list watch",
+}
+
 VALUES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "namespaces": {"watchNamespaces": ["NAMESPACE"]},
@@ -303,8 +312,23 @@ def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> Non
     assert operator.rights(NAMESPACE) == OF_ITS_WORK | OF_THE_WHOLE_CLUSTER | OF_ITS_KEY
 
 
-def test_whoever_may_edit_a_namespace_may_edit_its_samplings(operator: Operator) -> None:
-    assert "ddpmsamplings" in operator.kubectl_says("get", "clusterrole", "edit", "-o", "yaml")
+def granted(operator: Operator, role: str) -> dict[tuple[str, str], str]:
+    """What a ClusterRole lets people do: (API group, resource) -> verbs, sorted."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for rule in json.loads(operator.kubectl_says("get", "clusterrole", role, "-o", "json"))["rules"]:
+        for group in rule.get("apiGroups", ()):
+            for resource in rule["resources"]:
+                found.setdefault((group, resource), set()).update(rule["verbs"])
+    return {what: " ".join(sorted(verbs)) for what, verbs in found.items()}
+
+
+def test_whoever_may_view_or_edit_a_namespace_may_do_so_with_its_samplings_and_no_more(operator: Operator) -> None:
+    assert granted(operator, f"{RELEASE}-operator-viewer") == OF_A_VIEWER
+    assert granted(operator, f"{RELEASE}-operator-editor") == OF_A_VIEWER | OF_AN_EDITOR
+    for role, own in (("view", OF_A_VIEWER), ("edit", OF_AN_EDITOR), ("admin", OF_AN_EDITOR)):
+        ours = {what: verbs for what, verbs in granted(operator, role).items() if what[0] == "ddpm-ray.io"}
+        assert ours == {SAMPLINGS: own[SAMPLINGS]}, role
+    assert ("", "pods/exec") not in granted(operator, "view")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import pytest
 import yaml
 
 from ddpm_operator.metrics import PORT as METRICS
+from ddpm_operator.tokens import attempt_tokens
 from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.manifests import pod, secret
 from tests.cluster.metrics import metrics_text
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.ray_api import RayApi
-from tests.cluster.samplings import LIGHT, LONG, Sampling, token_secret_of
+from tests.cluster.results import run_python
+from tests.cluster.samplings import LIGHT, LONG, SMALL, Sampling, token_secret_of
 from tests.policies import End, reaches
 
 _POD = {"cpu": "300m", "memory": "2Gi"}
@@ -51,6 +54,12 @@ for name in ("tcp", "tcp6"):
         host, port = local.split(":")
         if state == "0A" and not host.endswith("0100007F") and host != "0" * 24 + "01000000":
             print(int(port, 16))
+"""
+READ_KEPT = """
+import pathlib
+for path in pathlib.Path("/out").rglob("*"):
+    if path.suffix in (".json", ".log"):
+        print(path, path.read_text(errors="replace"))
 """
 # What Ray tells of itself to those who may ask.
 LISTINGS = (
@@ -232,6 +241,24 @@ def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operato
     failed = Sampling.apply(namespace, "digits", LIGHT | place).wait_for("Failed", WITHIN)
     assert failed["status"]["failure"]["reason"] == "StorageFailed"
     assert [name for name, text in readable(namespace, operator).items() if marker in text] == []
+
+
+def test_what_is_kept_beside_the_samples_tells_no_credentials(
+    namespace: Namespace, operator: Operator, worker_image: str
+) -> None:
+    marker = f"planted-{secrets.token_hex(12)}"
+    namespace.apply(secret("s3", {"AWS_SECRET_ACCESS_KEY": marker}))
+    sampling = Sampling.apply(namespace, "digits", SMALL | {"credentialsSecretRef": {"name": "s3"}})
+    uid = sampling.wait_until_complete(16)["metadata"]["uid"]
+    (key,) = operator.namespace.get("v1", "Secret", f"{operator.release}-operator-key")["data"].values()
+    tokens = attempt_tokens(base64.b64decode(key), uid, 1)
+    planted = (marker, key, tokens.ray, tokens.progress)
+
+    kept = run_python(namespace, worker_image, READ_KEPT, claim="digits-output")
+    assert {"/out/job.json", "/out/manifest.json"} < set(kept)
+    assert any(re.fullmatch(r"/out/logs/.+\.log", word) for word in kept)
+    texts = readable(namespace, operator) | {"what is kept": " ".join(kept)}
+    assert [name for name, text in texts.items() if any(it in text for it in planted)] == []
 
 
 def readable(namespace: Namespace, operator: Operator) -> dict[str, str]:
