@@ -34,6 +34,8 @@ DRAW = (
     "ddpm-sample --model_path builtin://mnist --n_samples 16 --sampler dpmpp --steps 5 --output_uri /out "
     "--ray_address auto"
 )
+_ALONE = {"cpu": "1", "memory": "2Gi"}
+DIGITS = SMALL | {"resources": {"head": _ALONE, "worker": _ALONE, "maxWorkers": 0}}
 ENDS = ("Complete", "Failed", "ValidationFailed")
 ENDS_WITHIN = 300.0
 GONE_WITHIN = 120.0
@@ -84,7 +86,7 @@ class HeadPod:
 
 def sampling(namespace: Namespace) -> Measured:
     """The operator's way."""
-    document = {"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": SMALL}
+    document = {"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": DIGITS}
     return measured(
         namespace, document, lambda seen: has_condition("Complete")(seen) or has_condition("Failed")(seen)
     )

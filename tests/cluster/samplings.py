@@ -11,8 +11,8 @@ API, KIND = "ddpm-ray.io/v1alpha1", "DDPMSampling"
 ENDS_WITHIN = 180.0
 GONE_WITHIN = 60.0
 
-# One pod of one CPU and 2 GiB, so that two samplings fit on a small machine.
-_POD = {"cpu": "1", "memory": "2Gi"}
+# One pod each, small enough for two samplings at once beside the two operators on a node of two CPUs.
+_POD = {"cpu": "600m", "memory": "2Gi"}
 SMALL: dict[str, Any] = {
     "model": {"uri": "builtin://mnist"},
     "samples": 16,

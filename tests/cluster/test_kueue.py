@@ -17,9 +17,9 @@ from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
 KUEUE = "kueue.x-k8s.io/v1beta1"
 SEEN_WITHIN = 60.0
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
-# Some ten seconds of work, in shards of two, of one pod with one CPU and 2 GiB.
+# Some ten seconds of work, in shards of two, of one pod with 600m and 2 GiB.
 A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}, "queueName": "gpus"}
-ROOM = ({"name": "cpu", "nominalQuota": "1500m"}, {"name": "memory", "nominalQuota": "3Gi"})
+ROOM = ({"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "3Gi"})
 # What admission puts on the pods: a label of every Linux node, and a toleration that nobody else has.
 OF_THE_FLAVOR = {"kubernetes.io/os": "linux"}
 TOLERATION = {"key": "ddpm-ray.test/flavor", "operator": "Exists", "effect": "NoSchedule"}

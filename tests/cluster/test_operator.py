@@ -16,8 +16,18 @@ from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_python
-from tests.cluster.samplings import GONE_WITHIN, LONG, OF_THE_OPERATOR, SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import (
+    ENDS_WITHIN,
+    GONE_WITHIN,
+    LIGHT,
+    LONG,
+    OF_THE_OPERATOR,
+    SMALL,
+    Sampling,
+    nothing_is_left,
+)
 
+HEADS = "ray.io/node-type=head"
 KEPT_CLAIM = {"claim": {"size": "1Gi"}}
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -92,6 +102,10 @@ def test_a_config_map_of_somebody_elses_is_left_alone_whatever_its_name(namespac
     assert "ownerReferences" not in found
 
 
+def two_have_a_node(pods: list[Manifest]) -> bool:
+    return [bool(pod["spec"].get("nodeName")) for pod in pods] == [True, True]
+
+
 def test_two_at_once_one_of_them_to_s3(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -101,9 +115,11 @@ def test_two_at_once_one_of_them_to_s3(
     stored = {"output": {"uri": f"s3://{bucket}/digits"}, "credentialsSecretRef": {"name": "s3"}}
 
     samplings = [
-        Sampling.apply(namespace, "stored", SMALL | stored),
-        Sampling.apply(namespace, "claimed", SMALL | {"samples": 8}),
+        Sampling.apply(namespace, "stored", LIGHT | stored),
+        Sampling.apply(namespace, "claimed", LIGHT | {"samples": 8}),
     ]
+    # Neither waits until the other has gone.
+    namespace.wait_for_all("v1", "Pod", two_have_a_node, ENDS_WITHIN, "both heads to be on a node", HEADS)
     ended = [it.wait_until_complete(samples) for it, samples in zip(samplings, (16, 8), strict=True)]
     places = [seen["status"]["output"]["uri"] for seen in ended]
     assert places == [f"s3://{bucket}/digits", "pvc://claimed-output"]
