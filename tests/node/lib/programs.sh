@@ -42,11 +42,14 @@ install_tools() {
     [ ! -d "$bin" ] || exit 0
     cd "$programs_dir/$group" || exit
     rm -rf "$bin.part"
-    CGO_ENABLED=0 GOBIN=$bin.part go install -trimpath -ldflags "$(linker_flags "$group")" tool >&2
+    CGO_ENABLED=0 GOBIN=$bin.part go install -trimpath -tags "$(build_tags "$group")" -ldflags "$(linker_flags "$group")" tool >&2
     keep_files "$group" "${bin%/bin}"
     mv "$bin.part" "$bin"
   ) 9>"${bin%/bin}/lock"
 }
+
+# build_tags GROUP: Prometheus finds its targets in Kubernetes alone here; the clouds' libraries would cost minutes.
+build_tags() { [ "$1" != prometheus ] || echo remove_all_sd,enable_kubernetes_sd; }
 
 # linker_flags GROUP: Kubernetes stamps its version in its release builds; without it the API server calls itself v0.0.0.
 linker_flags() {
