@@ -154,12 +154,12 @@ async def run(settings: Settings) -> None:
         metrics.served(settings.metrics_host),
     ):
         until = asyncio.get_running_loop().time() + START_WITHIN
-        key = await patiently(lambda: operator_key(api, settings.pods.namespace, settings.key_secret), until)
+        secret = await patiently(lambda: operator_key(api, settings.pods.namespace, settings.key_secret), until)
         work = ClusterWork(
             api=api,
             clusters=clusters,
             templates=templates,
-            key=key,
+            key=secret,
             operator=settings.pods,
             find_head=functools.partial(RayHead.of_pod, session),
         )
@@ -169,11 +169,13 @@ async def run(settings: Settings) -> None:
             lambda key: look(controller, queue, key), LOOKS_AT_ONCE, LOOKS_AT_ONE_NAMESPACE, metrics.waited
         )
         resync = Resync(api, clusters, pods, settings.namespaces)
-        # Before the first look: a cluster that is not known yet would be taken for one that is lost.
-        for found in await patiently(resync.once, until):
-            queue.ask(found)
+        # Before the first look: a cluster that is not known yet would be taken for one that is lost, and whoever
+        # holds a place in the line for one who does not.
+        found = await patiently(resync.once, until)
         if controller.line.limited:
             await patiently(lambda: hear_all(controller, resync), until)
+        for key in found:
+            queue.ask(key)
         where = resync.within
         if not where.kuberay:
             logger.warning("KubeRay is not there: until it is, in version 1.6 or newer, samplings fail")
