@@ -243,8 +243,11 @@ def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | No
 def _unheeded(observed: Observed, draft: Draft, cluster: Cluster) -> bool:
     """KubeRay has had the time to act on a cluster, and has not done so."""
     admitted = draft.status.cluster.start_time if draft.status.cluster else None
-    begun = max(cluster.created, admitted or cluster.created)
-    return not cluster.heeded and not observed.cluster_pods and draft.now >= begun + clocks.GRACE
+    if cluster.heeded or observed.cluster_pods or admitted is None:
+        return False
+    # The API server's clock may go ahead of this one.
+    begun = max(admitted, cluster.created) if cluster.created <= draft.now else admitted
+    return draft.now >= begun + clocks.GRACE
 
 
 def _refusal(observed: Observed, draft: Draft) -> Refusal | None:

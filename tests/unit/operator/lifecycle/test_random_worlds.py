@@ -32,6 +32,15 @@ COURSE: list[Callable[[World], object]] = [
     World.driver,
     World.driver,
 ]
+
+
+def keep_workers_out(world: World) -> None:
+    """A quota has no room for those that have not begun."""
+    quota(world, full=True)
+    for pod in [it for it in world.pods.values() if it.role == "worker" and it.phase == "Pending"]:
+        del world.pods[pod.uid]
+
+
 HARM: list[Callable[[World], object]] = [
     World.driver_fails,
     World.driver_exits,
@@ -42,6 +51,9 @@ HARM: list[Callable[[World], object]] = [
     lambda it: it.driver_fails("ModelNotFound"),
     lambda it: quota(it, full=True),
     lambda it: quota(it, full=False),
+    keep_workers_out,
+    lambda it: elder(it, "elder"),
+    lambda it: elder(it, None),
 ]
 
 
@@ -49,6 +61,11 @@ def quota(world: World, *, full: bool) -> None:
     """KubeRay may make no more pods, or may again."""
     failure = FULL if full else None
     world.clusters = {name: replace(it, replica_failure=failure) for name, it in world.clusters.items()}
+
+
+def elder(world: World, name: str | None) -> None:
+    """Another sampling waits for its workers, or does so no more."""
+    world.ahead = name
 
 
 @st.composite
@@ -154,6 +171,7 @@ def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
     if world.sampling.spec.suspend:
         world.edit(suspend=False)
     quota(world, full=False)
+    elder(world, None)
     world.look()
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)

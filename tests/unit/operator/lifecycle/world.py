@@ -472,9 +472,9 @@ class World:
         self.due = self.now
 
     def kuberay(self) -> bool:
-        """KubeRay makes the pods that a cluster lacks, unless its head has been ready before.
+        """KubeRay makes the pods that a cluster lacks; no head, if that has been ready before.
 
-        One that has failed it deletes at once.
+        One that has failed it deletes at once. Where a quota is full, the head is let in, and no worker.
         """
         failed = next((pod for pod in self.pods.values() if pod.over and pod.cluster in self.clusters), None)
         if failed:
@@ -483,18 +483,16 @@ class World:
         for cluster in self.clusters.values():
             if cluster.suspended and self._empty(cluster):
                 return True
-            there = [pod for pod in self.pods.values() if pod.cluster == cluster.name]
-            if (
-                cluster.deleted
-                or cluster.name in self.provisioned
-                or cluster.suspended
-                or any(pod.role == "head" for pod in there)
-            ):
+            if cluster.deleted or cluster.suspended:
                 continue
-            self._new_pod(cluster, "head")
-            for _ in range(self.status.plan.workers if self.status.plan else 0):
-                self._new_pod(cluster, "worker")
-            return True
+            roles = [pod.role for pod in self.pods.values() if pod.cluster == cluster.name]
+            head = "head" not in roles and cluster.name not in self.provisioned
+            wanted = self.status.plan.workers if self.status.plan and not cluster.replica_failure else 0
+            workers = max(0, wanted - roles.count("worker")) if head or "head" in roles else 0
+            for role in [*["head"] * head, *["worker"] * workers]:
+                self._new_pod(cluster, role)
+            if head or workers:
+                return True
         return False
 
     def _empty(self, cluster: Cluster) -> bool:
