@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.failures import failed, told
 from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.manifests import secret
 from tests.cluster.nodes import HOSTNAME, TAINT, fake_gpus, nodes_without_kubelets
 from tests.cluster.ray_api import RayApi
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left, token_secret_of
+from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left, token_secret_of
 
 GPU = "nvidia.com/gpu"
 PLACED_WITHIN = 60.0
@@ -47,6 +48,17 @@ def by_role(pods: list[Manifest]) -> dict[str, list[Manifest]]:
     return roles
 
 
+def uids(pods: list[Manifest]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+def delete_at_once(namespace: Namespace, pods: list[Manifest]) -> None:
+    for pod in pods:
+        namespace.cluster.core.delete_namespaced_pod(
+            pod["metadata"]["name"], namespace.name, grace_period_seconds=0
+        )
+
+
 def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -66,10 +78,16 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
     pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
     assert [len(pods["head"]), len(pods["worker"])] == [1, 2]
     assert [claims(pod) for pod in (*pods["head"], *pods["worker"])] == [["digits-output"], [], []]
-    for worker in pods["worker"]:
-        namespace.cluster.core.delete_namespaced_pod(
-            worker["metadata"]["name"], namespace.name, grace_period_seconds=0
-        )
+    delete_at_once(namespace, pods["worker"])
+    former = uids(pods["worker"])
+    namespace.wait_for_all(
+        "v1",
+        "Pod",
+        lambda seen: len(uids(seen)) == 2 and not uids(seen) & former,
+        PLACED_WITHIN,
+        "two other workers",
+        "ray.io/node-type=worker",
+    )
 
     status = sampling.wait_until_complete(96)["status"]
     assert (status["plan"]["workers"], status["plan"]["shards"]) == (2, 3)
@@ -80,6 +98,27 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
     )
     samples = local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "100")
     assert found == [samples, status["output"]["manifestSha256"]]
+
+
+@pytest.mark.long
+def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_away(
+    namespace: Namespace,
+) -> None:
+    spec = LONG | {"resources": pods_of("400m", workers=2), "startupDeadlineSeconds": 60, "backoffLimit": 0}
+    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
+    few = {"metadata": {"name": "few"}, "spec": {"hard": {"count/pods": "1"}}}
+    namespace.apply({"apiVersion": "v1", "kind": "ResourceQuota", **few})
+    namespace.wait(
+        "v1", "ResourceQuota", "few", lambda it: bool(it["status"].get("used")), PLACED_WITHIN, "a count"
+    )
+    delete_at_once(namespace, by_role(namespace.list("v1", "Pod", "ray.io/node-type"))["worker"])
+
+    status = failed(namespace, "digits")
+    told(status, "WorkerLost", "No node has had room for a worker for 60 s", "goes on with what is missing")
+    assert "KubeRay cannot create the pods" in status["failure"]["message"]
+    assert "exceeded quota: few" in status["failure"]["message"]
+    assert status["progress"]["done"] > 0
 
 
 def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
