@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from ddpm_inference import stop
 from ddpm_inference.beacon.board import Board, Complete, Failure, Posting
 from ddpm_inference.beacon.settings import settings_from
 from ddpm_inference.errors import DdpmError, Interrupted
@@ -109,6 +110,7 @@ def _keep_log() -> None:
     log = kept_log(os.environ)
     if log:
         log.keep()
+    stop.stored()
 
 
 def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:

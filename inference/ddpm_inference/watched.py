@@ -7,13 +7,14 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
+from ddpm_inference import stop
 from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.errors import DdpmError, Incomplete, OutOfMemory
 from ddpm_inference.interrupt import SIGNALS
 
 
 def watched(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int:
-    """Runs in a child, to which signals are passed on; returns its exit code.
+    """Runs in a child, to which signals are passed on, those of `stop` as well; returns its exit code.
 
     Must be called before there are threads.
 
@@ -30,8 +31,10 @@ def watched(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int
 
     for number in SIGNALS:
         signal.signal(number, pass_on)
+    stop.begun()
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
+        stop.stored()
         return os.WEXITSTATUS(status)
     return bereaved(_cause(signal.Signals(os.WTERMSIG(status)), starved=oom_kills() > before))
 

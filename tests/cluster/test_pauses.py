@@ -23,6 +23,7 @@ A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 SHARDS = (
     "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
 )
+LOGS = "import pathlib\nfor it in pathlib.Path('/out/logs').glob('*.log'): print(it.read_text())"
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -66,6 +67,8 @@ def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_t
     nothing_is_left(namespace)
     before = run_python(namespace, worker_image, SHARDS, claim="digits-output")
     assert before
+    log = run_python(namespace, worker_image, LOGS, claim="digits-output")
+    assert "stopped by a signal" in " ".join(log)
     operator.kill()
 
     Sampling.apply(namespace, "digits", A_WHILE | {"queueName": "gpus", "suspend": False})

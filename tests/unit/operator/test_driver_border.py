@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from ddpm_inference import stop
 from ddpm_inference.beacon.board import Board
 from ddpm_inference.beacon.settings import Settings, settings_from
 from ddpm_inference.cli import main
@@ -75,9 +77,8 @@ def test_the_operator_reads_the_same_failure_from_the_board_and_from_the_log(
     assert read_progress(json.dumps(board.document())).outcome == told
 
 
-def test_the_driver_serves_where_and_to_whom_the_operator_looks(accepted: list[DDPMSampling]) -> None:
-    sampling, templates, tokens = accepted[0], Templates(), attempt_tokens(b"k" * 32, "uid", 1)
-    attempt = Attempt(
+def attempt_of(sampling: DDPMSampling) -> Attempt:
+    return Attempt(
         sampling.metadata,
         1,
         sampling.spec,
@@ -86,8 +87,26 @@ def test_the_driver_serves_where_and_to_whom_the_operator_looks(accepted: list[D
         ray_version="2.60.0",
         shared_output=False,
     )
-    [head] = ray_cluster(templates, attempt, "secret")["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    secret = token_secret(templates, attempt, "cluster-uid", tokens)
+
+
+def head_of(attempt: Attempt) -> dict[str, Any]:
+    """The spec of the head's pod."""
+    spec: dict[str, Any] = ray_cluster(Templates(), attempt, "secret")["spec"]["headGroupSpec"]["template"]["spec"]
+    return spec
+
+
+def test_a_head_that_goes_asks_the_driver_to_end_and_gives_it_the_time(accepted: list[DDPMSampling]) -> None:
+    pod = head_of(attempt_of(accepted[0]))
+    [head] = pod["containers"]
+    interpreter, *command = head["lifecycle"]["preStop"]["exec"]["command"]
+    assert (interpreter, command) == ("python", ["-m", stop.__name__])
+    assert pod["terminationGracePeriodSeconds"] > stop.WITHIN_SECONDS
+
+
+def test_the_driver_serves_where_and_to_whom_the_operator_looks(accepted: list[DDPMSampling]) -> None:
+    attempt, tokens = attempt_of(accepted[0]), attempt_tokens(b"k" * 32, "uid", 1)
+    [head] = head_of(attempt)["containers"]
+    secret = token_secret(Templates(), attempt, "cluster-uid", tokens)
     environment = {
         variable["name"]: variable["value"]
         if "value" in variable
