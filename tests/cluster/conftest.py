@@ -15,11 +15,11 @@ from filelock import FileLock
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
+from tests.cluster.local_node import NODE, nodes_kubeconfig
 from tests.cluster.operator_release import Operator
 from tests.cluster.s3 import s3_in
 
 ROOT = Path(__file__).resolve().parents[2]
-NODE = ROOT / "tests" / "node"
 KEPT = ROOT / "build" / "cluster"
 
 failed_tests: pytest.StashKey[bool] = pytest.StashKey()
@@ -53,12 +53,6 @@ def kubeconfig() -> Path | None:
     if given := os.environ.get("KUBECONFIG"):
         return Path(given)
     return nodes_kubeconfig()
-
-
-def nodes_kubeconfig() -> Path | None:
-    """That of the one-node cluster, if it runs."""
-    asked = subprocess.run([NODE / "kubeconfig"], capture_output=True, text=True, check=False)
-    return Path(asked.stdout.strip()) if asked.returncode == 0 else None
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.kube import Cluster, Namespace
+from filelock import FileLock
+
+from tests.cluster.kube import Cluster, Manifest, Namespace
+from tests.cluster.local_node import sigkill
 
 RELEASE = NAMESPACE = "ddpm-ray"
 SELECTOR = "app.kubernetes.io/name=ddpm-operator"
+STARTS_WITHIN = 60.0
 CRD = "ddpmsamplings.ddpm-ray.io"
 
 # One line of `kubectl auth can-i --list`: a resource, URLs of no resource, names, verbs.
@@ -65,9 +71,23 @@ class Operator:
         self.kubectl_says("annotate", "crd", CRD, "--overwrite", *owner)
 
     def kill(self) -> None:
-        """Ends its process without a warning, as kill -9 does, and with it the pod. A new one follows."""
-        for name in self.pods():
-            self.cluster.core.delete_namespaced_pod(name, self.place, grace_period_seconds=0)
+        """Ends its process by SIGKILL; the pod stays, and the kubelet starts the container again at once.
+
+        The next time it would wait for ten seconds, then for twenty and so on. So a pod that was killed before is
+        deleted as well, with no process left that could hear of that, and another pod follows. Where the node
+        cannot be entered, the pod is deleted alone: its process then gets a SIGTERM, and ends in order.
+        """
+        with FileLock(Path(tempfile.gettempdir()) / "ddpm-ray-tests-kill.lock"):
+            (pod,) = self.namespace.wait_for_all("v1", "Pod", run, STARTS_WITHIN, "the operator to run", SELECTOR)
+            name = pod["metadata"]["name"]
+            killed = sigkill(self.cluster, pod)
+            if not killed:
+                warnings.warn("the node cannot be entered: the operator ended in order", stacklevel=2)
+            if killed and not restarts_of(pod):
+                again = f"{name} to be started again"
+                self.namespace.wait("v1", "Pod", name, lambda it: restarts_of(it) == 1, STARTS_WITHIN, again)
+            else:
+                self.cluster.core.delete_namespaced_pod(name, self.place, grace_period_seconds=0)
 
     def pods(self) -> list[str]:
         return [pod["metadata"]["name"] for pod in self.namespace.list("v1", "Pod", SELECTOR)]
@@ -75,10 +95,7 @@ class Operator:
     def restarts(self) -> dict[str, int]:
         """How often the container of each pod has been started again."""
         pods = self.namespace.list("v1", "Pod", SELECTOR)
-        return {
-            pod["metadata"]["name"]: sum(it["restartCount"] for it in pod["status"].get("containerStatuses", ()))
-            for pod in pods
-        }
+        return {pod["metadata"]["name"]: restarts_of(pod) for pod in pods}
 
     def rights(self, namespace: str) -> dict[tuple[str, str], str]:
         """What its account may do in a namespace: (resource, names) -> verbs, sorted.
@@ -105,6 +122,22 @@ class Operator:
         """Runs helm on this cluster; raises with what it said if it fails."""
         config = {"KUBECONFIG": str(self.cluster.kubeconfig)} if self.cluster.kubeconfig else {}
         return _says([str(self.helm), *arguments], config, "")
+
+
+def restarts_of(pod: Manifest) -> int:
+    """How often the containers of a pod have been started again."""
+    return sum(it["restartCount"] for it in _containers(pod))
+
+
+def run(pods: list[Manifest]) -> bool:
+    """Whether there are pods, and the containers of each run."""
+    return bool(pods) and all(
+        _containers(pod) and all("running" in it["state"] for it in _containers(pod)) for pod in pods
+    )
+
+
+def _containers(pod: Manifest) -> list[Manifest]:
+    return pod.get("status", {}).get("containerStatuses") or []
 
 
 def _says(command: list[str], environment: dict[str, str], given: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import NODE
 from tests.cluster.hindrances import held
 from tests.cluster.kube import Namespace, has_condition
+from tests.cluster.local_node import NODE
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
 from tests.cluster.samplings import LIGHT, SMALL, Sampling, head_of, nothing_is_left

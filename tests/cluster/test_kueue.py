@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import NODE, nodes_kubeconfig
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition, phase
+from tests.cluster.local_node import NODE, nodes_kubeconfig
 from tests.cluster.results import DIGESTS, local_samples, run_python
 from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
 

@@ -1,0 +1,35 @@
+"""The node of a local cluster from inside, be it that of `tests/node` or kind's: a container's process is met there."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.cluster.kube import Cluster, Manifest
+
+NODE = Path(__file__).resolve().parents[1] / "node"
+
+
+def nodes_kubeconfig() -> Path | None:
+    """That of the one-node cluster, if it runs."""
+    asked = subprocess.run([NODE / "kubeconfig"], capture_output=True, text=True, check=False)
+    return Path(asked.stdout.strip()) if asked.returncode == 0 else None
+
+
+def sigkill(cluster: Cluster, pod: Manifest) -> bool:
+    """Ends the process of a pod's only container, with no warning; False if nobody gets into its node from here."""
+    entered = _way_into(cluster, pod["spec"]["nodeName"])
+    if entered is None:
+        return False
+    (container,) = pod["status"]["containerStatuses"]
+    identity = container["containerID"].removeprefix("containerd://")
+    subprocess.run([*entered, "ctr", "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", identity], check=True)
+    return True
+
+
+def _way_into(cluster: Cluster, node: str) -> list[str] | None:
+    """What a command on a node begins with."""
+    if cluster.kubeconfig and cluster.kubeconfig == nodes_kubeconfig():
+        return [str(NODE / "enter")]
+    provider = cluster.core.read_node(node).spec.provider_id or ""
+    return ["docker", "exec", node] if provider.startswith("kind://docker/") else None
