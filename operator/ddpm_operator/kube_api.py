@@ -16,7 +16,8 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
 from ddpm_operator.kube_answer import APPLY, JSON, Document, Method, Refusal, headers, read
 
-_LONGEST = aiohttp.ClientTimeout(total=20)
+# Seconds, also of one page of a list.
+LONGEST_REQUEST = 20.0
 # Objects at a time. What a namespace's users put into each may be a megabyte, which only the page at hand keeps.
 PAGE = 50
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
@@ -145,11 +146,13 @@ class KubeApi:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=_LONGEST)
+            response = await self._client.call_api(
+                *request, _request_timeout=aiohttp.ClientTimeout(total=LONGEST_REQUEST)
+            )
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             self._counted(method, 0)
-            raise ApiError(0, "Timeout", f"the API server did not answer within {_LONGEST.total} s") from error
+            raise ApiError(0, "Timeout", f"the API server did not answer within {LONGEST_REQUEST:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
             self._counted(method, 0)
             raise ApiError(0, "Unreachable", str(error)) from error

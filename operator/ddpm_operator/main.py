@@ -16,7 +16,7 @@ from ddpm_operator.api import GROUP, PLURAL, VERSION
 from ddpm_operator.cluster import ClusterWork
 from ddpm_operator.controller import Controller
 from ddpm_operator.facts import Key, RayCluster, RayPod, Sampling
-from ddpm_operator.kube_api import PAGE, ApiError, connected, patiently
+from ddpm_operator.kube_api import LONGEST_REQUEST, PAGE, ApiError, connected, patiently
 from ddpm_operator.metrics import Metrics
 from ddpm_operator.observed import Cluster, Pod
 from ddpm_operator.operator_key import KeyUnusable, operator_key
@@ -64,6 +64,8 @@ def watches(
         settings.watching.label_selectors["", "pods"] = SELECTOR
         # What users have stored is never to be in memory all at once, neither as a list nor as kopf's last events.
         settings.watching.chunk_size = PAGE
+        # Left to itself, kopf gives a list five minutes; nothing is seen of what happens meanwhile.
+        settings.networking.request_timeout = LONGEST_REQUEST
         settings.queueing.idle_timeout = 0.1
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660

@@ -1,4 +1,4 @@
-"""A proxy before the API server: once a watch has begun, every fifth request goes wrong, each way in turn."""
+"""A proxy before the API server: once one has watched, every fifth request and watch goes wrong, each way in turn."""
 
 from __future__ import annotations
 
@@ -16,12 +16,23 @@ import aiohttp
 from aiohttp import web
 from kubernetes.client import Configuration
 
-Way = Literal["429", "500", "cut off", "carried out, and the answer lost"]
+Way = Literal[
+    "429",
+    "500",
+    "cut off",
+    "carried out, and the answer lost",
+    "hangs",
+    "a watch that has expired",
+    "a watch that is refused",
+]
 
 EVERY = 5
-WAYS: tuple[Way, ...] = ("429", "500", "cut off", "carried out, and the answer lost")
+WAYS: tuple[Way, ...] = ("429", "500", "cut off", "carried out, and the answer lost", "hangs")
+WATCH_WAYS: tuple[Way, ...] = ("a watch that has expired", "a watch that is refused")
 # Seconds after which a watch is cut off.
 WATCHED_FOR = 5.0
+# Longer than anybody waits who should not wait for ever.
+HANGS_FOR = 60.0
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
@@ -43,6 +54,7 @@ class FlakyApi:
     wrong: Counter[Way] = field(default_factory=Counter)
     url: str = ""
     _ways: Iterator[Way] = field(default_factory=lambda: cycle(WAYS))
+    _watch_ways: Iterator[Way] = field(default_factory=lambda: cycle(WATCH_WAYS))
 
     async def serve(self, ready: threading.Event, ends: asyncio.Event) -> None:
         """Serves on a port of its own until it is to end."""
@@ -65,14 +77,22 @@ class FlakyApi:
         self.watched += watch
         self.asked += not watch
         way = None
-        if self.watched and not watch and self.asked % EVERY == 0:
-            way = next(self._ways)
+        if self.watched and (self.watched if watch else self.asked) % EVERY == 0:
+            way = next(self._watch_ways if watch else self._ways)
             self.wrong[way] += 1
         match way:
             case "429" | "500":
                 return _refusal(int(way))
             case "cut off":
                 return _cut(request)
+            case "hangs":
+                # Until the client has waited enough; the server of this proxy ends what is left then.
+                await asyncio.sleep(HANGS_FOR)
+                return _cut(request)
+            case "a watch that has expired":
+                return web.json_response({"type": "ERROR", "object": _status(410, "Expired")})
+            case "a watch that is refused":
+                return _refusal(500)
         passed = {it: value for it, value in request.headers.items() if it.lower() not in _OF_ONE_CONNECTION}
         body = await request.read()
         async with session.request(
@@ -109,10 +129,20 @@ def _cut(request: web.BaseRequest) -> web.Response:
 
 
 def _refusal(status: int) -> web.Response:
-    message = "the proxy has answered that this goes wrong"
-    document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "message": message}
     headers = {"Retry-After": "1"} if status == web.HTTPTooManyRequests.status_code else {}
-    return web.json_response(document, status=status, headers=headers)
+    return web.json_response(_status(status, "InternalError"), status=status, headers=headers)
+
+
+def _status(code: int, reason: str) -> dict[str, str | int]:
+    message = "the proxy has answered that this goes wrong"
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "message": message,
+    }
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The node of a local cluster from inside, be it that of `tests/node` or kind's: a container's process is met there."""
+"""The node of a local cluster from inside, be it that of `tests/node` or kind's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nodes_kubeconfig() -> Path | None:
 
 
 def sigkill(cluster: Cluster, pod: Manifest) -> bool:
-    """Ends the process of a pod's only container, with no warning; False if nobody gets into its node from here."""
+    """Ends the process of a pod's only container, with no warning; False if its node is closed to this machine."""
     entered = _way_into(cluster, pod["spec"]["nodeName"])
     if entered is None:
         return False

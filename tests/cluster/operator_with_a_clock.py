@@ -1,4 +1,7 @@
-"""The operator with a machine's clock that a test sets: as many seconds ahead as the file it is given says."""
+"""The operator with a machine's clock that a test sets: as many seconds ahead as the file it is given says.
+
+It waits for a few seconds only for an answer of the API server.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,14 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
-from ddpm_operator.main import main
+from ddpm_operator import kube_api, main
+
+PATIENCE = 3.0
 
 right, ahead = time.time, Path(sys.argv[1])
-with patch.object(time, "time", lambda: right() + float(ahead.read_text())):
-    sys.exit(main())
+with (
+    patch.object(time, "time", lambda: right() + float(ahead.read_text())),
+    patch.object(kube_api, "LONGEST_REQUEST", PATIENCE),
+    patch.object(main, "LONGEST_REQUEST", PATIENCE),
+):
+    sys.exit(main.main())

@@ -1,4 +1,4 @@
-"""The API server crashes and is away for half a minute, while samplings begin, are at work, and go."""
+"""The API server is away for half a minute, crashed or hanging, while samplings begin, are at work, and go."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.node]
 
 
+@pytest.mark.parametrize("way", [[], ["--hang"]], ids=["crashed", "hanging"])
 def test_an_api_server_that_is_away_for_half_a_minute_changes_nothing(
-    namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
+    namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path, way: list[str]
 ) -> None:
     ended = Sampling.apply(namespace, "ended", LIGHT)
     ended.wait_for("ClusterReady")
@@ -33,7 +34,7 @@ def test_an_api_server_that_is_away_for_half_a_minute_changes_nothing(
         starting = Sampling.apply(namespace, "starting", LIGHT)
         starting.wait(lambda it: bool(it.get("status", {}).get("cluster")), "a cluster")
         restarts = operator.restarts()
-        subprocess.run([NODE / "api-away", AWAY], check=True)
+        subprocess.run([NODE / "api-away", *way, AWAY], check=True)
         assert not has_condition("CleanedUp")(ended.now())
 
     seen = [it.wait_until_complete(samples) for it, samples in ((ended, 16), (running, 128), (starting, 16))]

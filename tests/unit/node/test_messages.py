@@ -36,6 +36,8 @@ def assert_refused(said: Said, *words: str) -> None:
         ("program-image", ["s3"]),
         ("api-away", []),
         ("api-away", ["0"]),
+        ("api-away", ["--hang"]),
+        ("api-away", ["--hang", "0"]),
     ],
 )
 def test_wrong_arguments_are_answered_with_the_usage(run: Run, script: str, arguments: list[str]) -> None:
