@@ -1,4 +1,4 @@
-"""A proxy before the API server: once one has watched, every fifth request and watch goes wrong, each way in turn."""
+"""A proxy before the API server: of requests and of watches every fifth goes wrong, each way in turn."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.cluster.hindrances import SEEN_WITHIN, without
 from tests.cluster.kube import Manifest, Namespace, has_condition, phase
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import API, KIND, SMALL, Sampling, cluster_of, nothing_is_left, suspend_cluster
+from tests.cluster.samplings import API, KIND, LONG, SMALL, Sampling, cluster_of, nothing_is_left, suspend_cluster
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
@@ -43,6 +43,11 @@ def time(text: str) -> datetime:
 
 def message(seen: Manifest, kind: str) -> str:
     return next(it["message"] for it in seen["status"]["conditions"] if it["type"] == kind)
+
+
+def since(seen: Manifest) -> datetime:
+    """Since when it is Running, or not."""
+    return time(next(it["lastTransitionTime"] for it in seen["status"]["conditions"] if it["type"] == "Running"))
 
 
 def ddpm(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -158,6 +163,25 @@ def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namesp
         "the end",
     )
     assert attempts(complete) == (2, 1)
+    nothing_is_left(namespace)
+
+
+@pytest.mark.long
+def test_what_a_queue_takes_back_has_no_less_time_for_it(namespace: Namespace) -> None:
+    spec = LONG | {"queueName": "gpus", "activeDeadlineSeconds": 25, "backoffLimit": 0}
+    sampling = Sampling.apply(namespace, "digits", spec)
+    begins = since(sampling.wait_for("Running"))
+    suspend_cluster(sampling, True)
+    pauses = since(sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued"))
+    namespace.wait_for_none("v1", "Pod", SEEN_WITHIN, "ray.io/node-type")
+    suspend_cluster(sampling, False)
+    resumes = since(sampling.wait(has_condition("Running"), "digits to be running again"))
+
+    failed = namespace.wait(API, KIND, "digits", has_condition("Failed"), SEEN_WITHIN, "digits to fail")
+    assert failed["status"]["failure"]["message"] == "It has run for 25s, as long as it may."
+    assert pauses < resumes
+    ran = (pauses - begins) + (time(failed["status"]["completionTime"]) - resumes)
+    assert timedelta(seconds=24) <= ran < timedelta(seconds=35)
     nothing_is_left(namespace)
 
 
