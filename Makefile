@@ -70,7 +70,7 @@ bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.
 
 .PHONY: bench-cluster
 bench-cluster: .venv/ready ## Measure the operator against KubeRay's RayJob, on the cluster of `make cluster-up`
-	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py $(ARGS)
 
 HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/test_hostile_documents.py tests/cluster/test_hostile_input.py
 .PHONY: hostile
