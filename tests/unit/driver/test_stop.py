@@ -67,7 +67,7 @@ def test_a_driver_that_does_not_end_is_not_waited_for_for_long(
 ) -> None:
     assert stop.WITHIN_SECONDS < 5
     monkeypatch.setattr(stop, "WITHIN_SECONDS", 0.2)
-    monkeypatch.setattr(stop.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         stop.begun()
