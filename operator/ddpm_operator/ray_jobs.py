@@ -27,6 +27,8 @@ LARGEST_PREVIEW = 48 * 1024
 _ASK = aiohttp.ClientTimeout(total=5, connect=2)
 # Ray's own patience with its agent, while that starts, is ten seconds.
 _SUBMIT = aiohttp.ClientTimeout(total=15, connect=2)
+# The driver runs on the head's own node alone; whoever ended that, the pod tells of it in a moment.
+_NODE_DIED = "because its node has died"
 _LARGEST_ANSWER = 1 << 20
 # As much as comes from a pod in the few seconds that it has.
 _LARGEST_LOG = 64 << 20
@@ -65,9 +67,12 @@ class RayHead:
             cluster: name of the attempt's RayCluster.
 
         Raises:
-            HeadSilent: if the jobs cannot be listed. A driver that does not answer has no progress.
+            HeadSilent: if the jobs cannot be listed, or Ray has given its own node up. A driver that does not
+                answer has no progress.
         """
         jobs, progress = await self._jobs(cluster), await self._progress()
+        if jobs and jobs[-1].state == "FAILED" and _NODE_DIED in jobs[-1].message and not progress:
+            raise HeadSilent("Ray says that the head's own node has died")
         gave_up = progress is not None and isinstance(progress.outcome, Broken)
         if jobs and (gave_up or jobs[-1].state == "FAILED"):
             *former, last = jobs

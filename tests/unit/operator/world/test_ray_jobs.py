@@ -75,6 +75,13 @@ def test_of_a_failed_job_the_end_of_its_log_is_read_as_well() -> None:
     assert len(job.log) == 4096
 
 
+def test_a_job_that_ended_with_rays_own_node_is_no_answer() -> None:
+    died = "Job supervisor actor died: The actor died because its node has died. Node Id: 6e553ccb"
+    failed = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "digits-1", "message": died}
+    with pytest.raises(HeadSilent, match="own node has died"):
+        ask_head(ask, Door(says(200, json.dumps([failed]))))
+
+
 def test_of_a_driver_that_says_it_has_failed_the_log_is_read_while_it_is_still_there() -> None:
     outcome = {"reason": "ModelNotFound", "exitCode": 2, "message": "it is not there", "hint": ""}
 
