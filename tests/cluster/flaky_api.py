@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import threading
 from collections import Counter
@@ -90,7 +91,8 @@ class FlakyApi:
                 await asyncio.sleep(HANGS_FOR)
                 return _cut(request)
             case "a watch that has expired":
-                return web.json_response({"type": "ERROR", "object": _status(410, "Expired")})
+                event = {"type": "ERROR", "object": _status(410, "Expired")}
+                return web.json_response(event, dumps=lambda it: f"{json.dumps(it)}\n")
             case "a watch that is refused":
                 return _refusal(500)
         passed = {it: value for it, value in request.headers.items() if it.lower() not in _OF_ONE_CONNECTION}
