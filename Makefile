@@ -31,12 +31,12 @@ sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_sampl
 	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --steps 100 $(ARGS)
 
 .PHONY: test
-test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster, REQUIRE=cluster)
+test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster|long|machine, REQUIRE=cluster)
 	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
 
 .PHONY: test-long
-test-long: .venv/ready ## The cluster tests that take minutes, of which `make test` runs shorter ones
-	@$(BIN)/python tests/tiers.py --tier long
+test-long: .venv/ready ## What takes minutes: what a node leaves behind, and the cluster tests that go deeper
+	@$(BIN)/python tests/tiers.py --tier machine --tier long
 
 .PHONY: lint
 lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
@@ -44,7 +44,7 @@ lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@git ls-files -z --cached --others --exclude-standard | xargs -0 grep -lIE '^#!.*\b(ba)?sh\b' | xargs $(BIN)/shellcheck --severity=style
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 grep -lIE '^(#!.*\b(ba)?sh\b|# shellcheck shell=)' | xargs $(BIN)/shellcheck --severity=style
 
 .PHONY: format
 format: .venv/ready ## Format the code and mend what the linter can

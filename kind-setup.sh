@@ -168,6 +168,7 @@ delete_all() {
   kind)
     step "deleted the cluster $kind_cluster" kind delete cluster --name "$kind_cluster"
     step "deleted its registry" docker rm --force --volumes "$kind_registry" >/dev/null
+    say "images that were built stay with Docker: docker image ls 'ddpm-ray-*' lists them"
     ;;
   node) tests/node/down --purge ;;
   existing)

@@ -4,6 +4,7 @@ unit     no Ray, no servers: seconds
 ray      a real local Ray, real `ray start` heads, a real S3 server (its part needs Go)
 cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else tests/node on Linux as root
 long     the same, for what takes minutes; only when asked for
+machine  what the node of tests/node leaves on this machine, for which none may run yet; only when asked for
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -91,43 +93,105 @@ def run_ray_tier() -> Result:
     return Pytest("ray", TWO_AT_ONCE).run()
 
 
-def docker_answers() -> bool:
+def kind_can_run() -> bool:
     if shutil.which("docker") is None or shutil.which("kind") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=30).returncode == 0
 
 
-def why_no_cluster() -> str:
-    """The reason why this machine cannot have a cluster, or "" if it can."""
-    if os.environ.get("KUBECONFIG") or docker_answers():
-        return ""
-    others = "set KUBECONFIG, or start Docker and install kind"
+def provider() -> str:
+    """Who makes the cluster where KUBECONFIG names none, in kind-setup.sh's words."""
+    return "kind" if kind_can_run() else "node"
+
+
+def why_no_node() -> str:
+    """The reason why this machine cannot have the node of tests/node, or "" if it can."""
     if sys.platform != "linux":
-        return others
+        return "the node of tests/node needs Linux"
     if os.geteuid() != 0:
-        return f"{others}, or run as root for the cluster of tests/node"
+        return "run as root for the cluster of tests/node"
     if shutil.which("go") is None:
-        return f"{others}, or install Go for the cluster of tests/node"
+        return "install Go for the cluster of tests/node"
     return ""
 
 
+def why_no_cluster() -> str:
+    """The reason why this machine cannot have a cluster, or "" if it can."""
+    if os.environ.get("KUBECONFIG") or kind_can_run():
+        return ""
+    others = "set KUBECONFIG, or start Docker and install kind"
+    reason = why_no_node()
+    return f"{others}, or {reason}" if reason and sys.platform == "linux" else reason and others
+
+
 def local_cluster_runs() -> bool:
-    if docker_answers():
+    if provider() == "kind":
         clusters = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout
         return "ddpm-ray" in clusters.split()
+    return node_runs()
+
+
+def node_runs() -> bool:
     return subprocess.run([ROOT / "tests/node/kubeconfig"], capture_output=True, check=False).returncode == 0
 
 
+def set_cluster_up() -> int:
+    command = [ROOT / "kind-setup.sh", "--provider", provider()]
+    return subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+
+
 def take_cluster_down() -> int:
-    """Images and programs stay in the cache, so that the next run is quick."""
-    down = [ROOT / "kind-setup.sh", "--delete"] if docker_answers() else [ROOT / "tests/node/down"]
-    return subprocess.run(down, cwd=ROOT, check=False).returncode
+    """Images and programs of the node stay in the cache, so that the next run is quick."""
+    by = {"kind": [ROOT / "kind-setup.sh", "--provider", "kind", "--delete"], "node": [ROOT / "tests/node/down"]}
+    return subprocess.run(by[provider()], cwd=ROOT, check=False).returncode
+
+
+def footprint() -> set[str]:
+    """What of a node is on this machine, a line each; with kind nothing is on the machine itself."""
+    if provider() == "kind":
+        return set()
+    said = subprocess.run([ROOT / "tests/node/footprint"], capture_output=True, text=True, check=True).stdout
+    return set(said.splitlines())
+
+
+def changed(before: set[str], after: set[str]) -> list[str]:
+    """What the node has left on the machine, or taken from it; but what an earlier one had left may go."""
+    new = [f"+ {line}" for line in after - before]
+    gone = [f"- {line}" for line in before - after if line.startswith(("iptables ", "enabled "))]
+    return sorted(new + gone)
 
 
 def run_cluster_tests(which: str, note: str = "") -> Result:
     """Two at once, and then, one by one, those that take the operator away from all."""
     shared = Pytest("cluster", [*TWO_AT_ONCE, "-m", f"not alone and {which}"], note).run()
     return both(shared, Pytest("cluster", ["--durations=10", "-m", f"alone and {which}"]).run())
+
+
+def with_one_more_failure(result: Result, note: str) -> Result:
+    notes = [each for each in (result.note, note) if each]
+    return replace(result, state="FAILED", failed=result.failed + 1, note="; ".join(notes))
+
+
+def tests_on_a_local_cluster(which: str) -> Result:
+    if set_cluster_up() != 0:
+        return Result("cluster", "FAILED", failed=1, note="kind-setup.sh failed, see above")
+    return run_cluster_tests(which)
+
+
+def tests_on_a_cluster_of_their_own(which: str) -> Result:
+    """Whatever ends them, Ctrl-C included, the cluster is taken down; then the machine is as it was before."""
+    before = footprint()
+    try:
+        result = tests_on_a_local_cluster(which)
+    finally:
+        down = take_cluster_down()
+    if down != 0:
+        result = with_one_more_failure(result, "the cluster could not be taken down")
+    left = changed(before, footprint())
+    if left:
+        print("\nthe cluster has changed this machine:", *left, sep="\n  ", flush=True)
+        result = with_one_more_failure(result, "the cluster has changed this machine, see above")
+    return result
 
 
 def run_cluster_tier(which: str = "not long") -> Result:
@@ -141,16 +205,16 @@ def run_cluster_tier(which: str = "not long") -> Result:
         return Result("cluster", "could not run", note=reason)
     if os.environ.get("KUBECONFIG"):
         return run_cluster_tests(which, "on the cluster of KUBECONFIG")
-    started, was_there = time.monotonic(), local_cluster_runs()
-    if subprocess.run([ROOT / "kind-setup.sh"], cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode == 0:
-        result = run_cluster_tests(which)
-    else:
-        result = Result("cluster", "FAILED", failed=1, note="kind-setup.sh failed, see above")
-    if not was_there and take_cluster_down() != 0:
-        result = replace(
-            result, state="FAILED", failed=result.failed + 1, note="the cluster could not be taken down"
-        )
-    return replace(result, seconds=time.monotonic() - started)
+    started = time.monotonic()
+    run = tests_on_a_local_cluster if local_cluster_runs() else tests_on_a_cluster_of_their_own
+    return replace(run(which), seconds=time.monotonic() - started)
+
+
+def run_machine_tier() -> Result:
+    reason = why_no_node() or ("a node is up, and these end it: tests/node/down first" if node_runs() else "")
+    if reason:
+        return Result("machine", "could not run", note=reason)
+    return Pytest("machine").run()
 
 
 RUN = {
@@ -158,6 +222,7 @@ RUN = {
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,
     "long": partial(run_cluster_tier, "long"),
+    "machine": run_machine_tier,
 }
 
 
@@ -181,22 +246,32 @@ def table(results: list[Result]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def required(results: list[Result], tiers: list[str]) -> list[Result]:
+    """The results, where a tier that must run and could not is a failure."""
+    return [
+        replace(result, state="FAILED", failed=1)
+        if result.state == "could not run" and result.tier in tiers
+        else result
+        for result in results
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tier", choices=tuple(RUN), help="run this tier alone")
+    parser.add_argument(
+        "--tier", choices=tuple(RUN), action="append", default=[], help="run this tier, and no others"
+    )
     parser.add_argument(
         "--require", choices=TIERS, action="append", default=[], help="fail if this tier cannot run"
     )
     args = parser.parse_args()
 
     results = []
-    for tier in [args.tier] if args.tier else TIERS:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is taken down then too
+    for tier in args.tier or TIERS:
         print(f"\n== {tier} ==", flush=True)
         results.append(replace(RUN[tier](), tier=tier))
-    for result in results:
-        if result.state == "could not run" and result.tier in [*args.require, args.tier]:
-            result.state, result.failed = "FAILED", 1
-
+    results = required(results, [*args.require, *args.tier])
     print(
         f"\n{table(results)}\n\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed"
     )

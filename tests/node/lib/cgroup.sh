@@ -42,3 +42,16 @@ remove_cgroup() {
   done
   return $left
 }
+
+# cgroup_contents: every cgroup of the node, and every process in one, by its number and name.
+cgroup_contents() {
+  local root group pid
+  for root in $(cgroup_roots); do
+    [ ! -d "$root/$cgroup" ] || find "$root/$cgroup" -type d
+  done | while read -r group; do
+    echo "cgroup $group"
+    { cat "$group/cgroup.procs" 2>/dev/null || true; } | while read -r pid; do
+      echo "process $pid $(cat "/proc/$pid/comm" 2>/dev/null) in $group"
+    done
+  done
+}

@@ -44,8 +44,12 @@ stop_node() {
   wait_for 30 kill_node_processes ||
     refuse "these processes of the node do not end: $(node_processes | paste -sd' ')" "They wait for the kernel; look at /proc/PID/stack, then run this again."
   ! ip link show "$link" >/dev/null 2>&1 || ip link delete "$link"
-  wait_for 10 remove_cgroup || say "cgroups called $cgroup could not be removed"
   [ ! -d "$state" ] || forget_cluster
+  wait_for 10 remove_cgroup || {
+    say "cgroups called $cgroup could not be removed; this is in them:"
+    cgroup_contents | sort >&2
+    return 1
+  }
 }
 
 # forget_cluster: the next start is a new cluster. Images and layers stay.
@@ -53,4 +57,10 @@ forget_cluster() {
   find "$state" -mindepth 1 -maxdepth 1 ! -name lib ! -name log -exec rm -rf --one-file-system {} +
   [ ! -d "$state/lib" ] ||
     find "$state/lib" -mindepth 1 -maxdepth 1 ! -name containerd ! -name registry ! -name containers -exec rm -rf --one-file-system {} +
+}
+
+# remove_images: the node's, and podman's store of those that were built, on which podman leaves a mount.
+remove_images() {
+  awk -v store="$cache_dir/podman/" 'index($2, store) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount
+  rm -rf --one-file-system "$state" "$cache_dir/podman"
 }

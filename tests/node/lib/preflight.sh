@@ -18,29 +18,45 @@ need_visible_cache() {
   esac
 }
 
-# 30 GB for the worker image: built, in the registry, and unpacked. Once images are there, room for the pods is enough.
+# 30 GB for the worker image: built, in the registry, and unpacked. Once it is there, room for the pods is enough.
 need_disk() {
   local needed=30 free
-  [ ! -d "$state/lib/registry/docker" ] || needed=5
+  ! compgen -G "$state/lib/registry/docker/registry/v2/repositories/ddpm-ray-worker/_manifests/tags/*" >/dev/null || needed=5
   mkdir -p "$state"
   free=$(($(df --output=avail -B1 "$state" | tail -n 1) / 1000000000))
   ((free >= needed)) ||
     refuse "$free GB are free below $cache_dir, and the node and its images need $needed GB" \
-      "Make room, or set XDG_CACHE_HOME to a larger disk. 'tests/node/down --purge' removes images of earlier runs."
+      "Make room, or set XDG_CACHE_HOME to a larger disk. 'tests/node/down --purge' removes images of earlier runs, podman's too."
 }
 
 need_namespaces_and_overlayfs() {
   unshare --mount --net --pid --fork true 2>/dev/null ||
     refuse "this root may not make namespaces, so it is probably root in an unprivileged container" "Use a machine or a privileged container, or Docker and kind."
+  unshare --net ip link add name wire0 type veth peer name wire1 2>/dev/null ||
+    refuse "this kernel makes no virtual wires (veth), by which the node and its pods are reached" "Try 'modprobe veth', or use Docker and kind."
+  local trial
+  mkdir -p "$state"
+  trial=$(mktemp -d "$state/trial.XXXX")
   # shellcheck disable=SC2016 # the inner bash's own $0
   unshare --mount bash -c '
-    mount -t tmpfs tmpfs /mnt && mkdir /mnt/merged "$0" && mkdir "$0"/{lower,upper,work} &&
-    mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work" /mnt/merged' "$state/trial" 2>/dev/null || {
-    rm -rf "$state/trial"
+    mount -t tmpfs tmpfs /mnt && mkdir /mnt/merged "$0"/{lower,upper,work} &&
+    mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper,workdir=$0/work" /mnt/merged' "$trial" 2>/dev/null || {
+    rm -rf "$trial"
     refuse "no overlayfs on $state, which is on $(stat -f -c %T "$state")" \
       "Containers need it: try 'modprobe overlay', or set XDG_CACHE_HOME to a folder on ext4 or xfs (an overlayfs cannot hold another)."
   }
-  rm -rf "$state/trial"
+  rm -rf "$trial"
+}
+
+need_own_cgroup() {
+  local root trial
+  for root in $(cgroup_roots); do
+    [ ! -d "$root/$cgroup" ] || continue
+    trial=$root/$cgroup.$BASHPID
+    { mkdir "$trial" && rmdir "$trial"; } 2>/dev/null ||
+      refuse "no cgroup can be made in $root, and every process of the node is in one of its own" \
+        "In a container, start that with --privileged, or mount /sys/fs/cgroup so that it may be written; else use Docker and kind."
+  done
 }
 
 need_free_network() {

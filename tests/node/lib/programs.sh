@@ -23,12 +23,29 @@ program_path() {
 # pin GROUP MODULE: the version that go.mod holds, as v1.2.3.
 pin() { awk -v module="$2" '$1 == module && $2 ~ /^v/ {print $2; exit}' "$programs_dir/$1/go.mod"; }
 
+# need_go GROUP…: what builds those that are not built yet. Asked in the group's folder, a Go that fetches newer ones by
+# itself, as from 1.21 on, tells the version that it would build with.
+need_go() {
+  local group needed found
+  for group in "$@"; do
+    [ ! -d "$(program_bin "$group")" ] || continue
+    command -v go >/dev/null ||
+      refuse "no Go, which builds the node's programs ($group)" "Install Go $(newest_go) or newer (https://go.dev/dl) and put it on PATH."
+    needed=$(go_line "$group")
+    found=$(cd "$programs_dir/$group" && go version 2>&1 | grep -oE 'go[0-9]+(\.[0-9]+)*' | head -n 1) || found=go0
+    printf '%s\n%s\n' "$needed" "${found#go}" | sort -CV ||
+      refuse "$found is too old: $group needs Go $needed" "Install Go $(newest_go) or newer (https://go.dev/dl) and put it first on PATH."
+  done
+}
+
+go_line() { awk '$1 == "go" {print $2; exit}' "$programs_dir/$1/go.mod"; }
+newest_go() { awk '$1 == "go" {print $2}' "$programs_dir"/*/go.mod | sort -V | tail -n 1; }
+
 build_group() {
   local group=$1 bin
   bin=$(program_bin "$group")
   [ ! -d "$bin" ] || return 0
-  command -v go >/dev/null ||
-    refuse "no Go, which builds the node's programs ($group)" "Install Go 1.26 or newer (https://go.dev/dl) and put it on PATH."
+  need_go "$group"
   say "building $group; from a cold Go cache this may take minutes"
   mkdir -p "${bin%/bin}"
   step "built $group" install_tools "$group" "$bin"

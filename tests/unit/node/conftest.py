@@ -11,8 +11,11 @@ import pytest
 
 NODE = Path(__file__).parents[2] / "node"
 
+PARTS = ("say", "settings", "programs", "packages", "preflight", "cgroup", "node")
+
 Said = subprocess.CompletedProcess[str]
 Run = Callable[..., Said]
+PathWith = Callable[[str, str], str]
 
 
 def execute(*command: str | Path, **environment: str) -> Said:
@@ -41,7 +44,7 @@ def run_part(cache: Path) -> Run:
     """run_part("need_disk", **environment): the same for one step of a script."""
 
     def run_part(step: str, **environment: str) -> Said:
-        parts = " ".join(f"source {NODE}/lib/{part}.sh;" for part in ("say", "settings", "programs", "preflight"))
+        parts = " ".join(f"source {NODE}/lib/{part}.sh;" for part in PARTS)
         return execute(
             "bash", "-c", f"set -euo pipefail; {parts} {step}", **({"XDG_CACHE_HOME": str(cache)} | environment)
         )
@@ -50,7 +53,7 @@ def run_part(cache: Path) -> Run:
 
 
 @pytest.fixture
-def path_with(tmp_path: Path) -> Callable[[str, str], str]:
+def path_with(tmp_path: Path) -> PathWith:
     """path_with(name, script): a PATH on which the program `name` is this shell script."""
 
     def path_with(name: str, script: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from .conftest import NODE, Run, Said, execute
-
-PathWith = Callable[[str, str], str]
+from .conftest import NODE, PathWith, Run, Said, execute
 
 
 def assert_refused(said: Said, *words: str) -> None:
@@ -87,6 +85,35 @@ def test_without_go_the_group_and_where_to_get_go_are_named(run: Run, tmp_path: 
     assert_refused(run("build", "s3", PATH=str(commands)), "no Go", "(s3)", "https://go.dev/dl")
 
 
+@pytest.mark.parametrize(
+    "version", ["go version go1.19.8 linux/amd64", "go: no such tool", "go version go1.24.1 linux/amd64"]
+)
+def test_a_go_that_is_too_old_for_the_pins_is_refused_before_anything_is_built(
+    run: Run, path_with: PathWith, version: str
+) -> None:
+    path = path_with("go", f"[ $1 = version ] && echo '{version}'")
+    assert_refused(run("build", "s3", PATH=path), "is too old", "s3 needs Go 1.2", "https://go.dev/dl")
+
+
+def test_the_go_that_would_build_is_asked_for_and_not_the_one_that_fetches_it(
+    run_part: Run, path_with: PathWith
+) -> None:
+    path = path_with("go", "[ -e go.mod ] && echo go version go1.99.0 || echo go version go1.21.0")
+    assert run_part("need_go s3", PATH=path).returncode == 0
+
+
+def test_what_is_built_needs_no_go(run_part: Run, path_with: PathWith) -> None:
+    built = Path(run_part("program_bin s3").stdout.strip())
+    built.mkdir(parents=True)
+    assert run_part("need_go s3", PATH=path_with("go", "echo go version go1.2.3")).returncode == 0
+
+
+def test_all_that_can_be_refused_is_refused_before_minutes_of_building() -> None:
+    steps = (NODE / "up").read_text().split("trap ", 1)[1].split("build_group", 1)[0]
+    for step in ("need_disk", "need_namespaces_and_overlayfs", "need_own_cgroup", "need_free_network", "need_go"):
+        assert f"\n{step}" in steps
+
+
 @pytest.mark.parametrize("folder", ["/var/lib/ci/cache", "/var/log", "/run/user/0"])
 def test_a_cache_that_the_node_would_hide_from_itself_is_refused(run_part: Run, folder: str) -> None:
     assert_refused(run_part("need_visible_cache", XDG_CACHE_HOME=folder), folder, "XDG_CACHE_HOME")
@@ -99,8 +126,13 @@ def test_a_full_disk_is_refused_with_how_much_there_is_and_how_much_is_needed(
     assert_refused(run_part("need_disk", PATH=path), "29 GB are free", str(cache), "30 GB", "--purge")
 
 
-def test_once_images_are_there_less_disk_is_enough(run_part: Run, path_with: PathWith, cache: Path) -> None:
-    (cache / "ddpm-ray/node/lib/registry/docker").mkdir(parents=True)
+def test_once_the_worker_image_is_there_less_disk_is_enough(
+    run_part: Run, path_with: PathWith, cache: Path
+) -> None:
+    repositories = cache / "ddpm-ray/node/lib/registry/docker/registry/v2/repositories"
+    (repositories / "node/busybox/_manifests/tags/1").mkdir(parents=True)
+    assert_refused(run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n5000000000\\n'")), "30 GB")
+    (repositories / "ddpm-ray-worker/_manifests/tags/cpu-0123456789ab").mkdir(parents=True)
     assert run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n5000000000\\n'")).returncode == 0
     assert_refused(run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n4999999999\\n'")), "5 GB")
 
@@ -126,3 +158,20 @@ def test_where_overlayfs_is_missing_the_kind_of_file_system_is_named(
     (cache / "ddpm-ray" / "node").mkdir(parents=True)
     path = path_with("unshare", 'case "$*" in *overlay*) exit 1 ;; esac')
     assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "no overlayfs", "modprobe overlay")
+
+
+def test_a_kernel_without_virtual_wires_is_named(run_part: Run, path_with: PathWith) -> None:
+    path = path_with("unshare", 'case "$*" in *veth*) exit 1 ;; esac')
+    assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "veth", "modprobe veth")
+
+
+def test_cgroups_that_cannot_be_made_are_refused_with_where(run_part: Run, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    roots = f"cgroup_roots() {{ echo {tmp_path}/a-file; }};"
+    assert_refused(run_part(f"{roots} need_own_cgroup"), f"{tmp_path}/a-file", "--privileged")
+
+
+def test_a_machine_where_cgroups_can_be_made_is_left_as_it_was(run_part: Run, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    assert run_part(f"cgroup_roots() {{ echo {tmp_path}/root; }}; need_own_cgroup").returncode == 0
+    assert list((tmp_path / "root").iterdir()) == []
