@@ -17,10 +17,16 @@ from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.local_node import NODE, nodes_kubeconfig
 from tests.cluster.operator_release import Operator
+from tests.cluster.running import Running, one_running
 from tests.cluster.s3 import s3_in
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "cluster"
+
+# The fixtures that only one process has.
+ONE_PROCESS = {"running"}
+# Whatever begins last keeps the other process waiting for its end.
+LONGEST = ("test_causes", "test_pauses", "test_sampling", "test_sizing")
 
 failed_tests: pytest.StashKey[bool] = pytest.StashKey()
 
@@ -33,8 +39,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On another cluster, tests of the one of tests/node are no part of the run."""
+    """On another cluster, tests of the one of tests/node are no part of the run.
+
+    What is shared is set up in one of pytest-xdist's processes alone, and what takes long begins first.
+    """
+    for item in items:
+        for fixture in ONE_PROCESS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(fixture))
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     given = os.environ.get("KUBECONFIG")
     if given and Path(given) != nodes_kubeconfig():
         others = [item for item in items if item.get_closest_marker("node")]
@@ -91,6 +105,13 @@ def operator(cluster: Cluster, operator_image: str, worker_image: str, one_at_a_
     with one_at_a_time:
         operator.install()
     return operator
+
+
+@pytest.fixture(scope="session")
+def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
+    """A sampling at work, for the group of that name; the last of its tests deletes it."""
+    with one_running(cluster, operator) as running:
+        yield running
 
 
 @pytest.fixture

@@ -168,13 +168,6 @@ def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_ha
     assert namespace.get("v1", "PersistentVolumeClaim", "digits-output")["status"]["phase"] == "Bound"
 
 
-def test_a_namespace_that_is_deleted_while_it_samples_goes(namespace: Namespace) -> None:
-    inner = f"{namespace.name}-inner"
-    with namespace.cluster.namespace(inner) as doomed:
-        Sampling.apply(doomed, "digits", LONG).wait_for("Running")
-    namespace.cluster.wait_for_namespaces_to_go()
-
-
 @pytest.mark.alone
 def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
     namespace: Namespace, operator: Operator

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.cluster.kube import Cluster, Manifest
+from tests.cluster.kube import Manifest
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import LONG, Sampling
-
-pytestmark = pytest.mark.xdist_group("pods")
-
-_POD = {"cpu": "500m", "memory": "2Gi"}
-WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
+from tests.cluster.running import Running
 
 # What a process in the container finds out about itself.
 INSIDE = """
@@ -41,19 +34,6 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def pods(cluster: Cluster, operator: Operator) -> Iterator[dict[str, Manifest]]:
-    """A head and a worker that run, by their role."""
-    with cluster.namespace(f"ddpm-pods-{secrets.token_hex(4)}") as namespace:
-        sampling = Sampling.apply(namespace, "digits", WITH_A_WORKER)
-        sampling.wait_for("Running")
-        found = {one["metadata"]["labels"]["ray.io/node-type"]: one for one in namespace.list("v1", "Pod")}
-        assert found.keys() == {"head", "worker"}
-        yield found
-        sampling.delete()
-        namespace.wait_for_none("v1", "Pod", 60)
-
-
 def containers(pod: Manifest) -> list[dict[str, Any]]:
     return [*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"]]
 
@@ -61,17 +41,17 @@ def containers(pod: Manifest) -> list[dict[str, Any]]:
 ROLES = pytest.mark.parametrize("role", ["head", "worker"])
 
 
-def test_kuberay_adds_a_container_of_its_own(pods: dict[str, Manifest]) -> None:
+def test_kuberay_adds_a_container_of_its_own(running: Running) -> None:
     """Else the tests below would not look at one."""
-    assert [one["name"] for one in pods["worker"]["spec"]["initContainers"]] == ["wait-gcs-ready"]
+    assert [one["name"] for one in running.pods["worker"]["spec"]["initContainers"]] == ["wait-gcs-ready"]
 
 
 @ROLES
-def test_every_container_is_as_restricted_as_can_be(pods: dict[str, Manifest], role: str) -> None:
-    pod = pods[role]["spec"]
+def test_every_container_is_as_restricted_as_can_be(running: Running, role: str) -> None:
+    pod = running.pods[role]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in containers(pods[role]):
+    for container in containers(running.pods[role]):
         restricted = {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -81,15 +61,17 @@ def test_every_container_is_as_restricted_as_can_be(pods: dict[str, Manifest], r
 
 
 @ROLES
-def test_every_container_has_limits(pods: dict[str, Manifest], role: str) -> None:
-    for container in containers(pods[role]):
+def test_every_container_has_limits(running: Running, role: str) -> None:
+    for container in containers(running.pods[role]):
         assert {"cpu", "memory"} <= container["resources"]["limits"].keys(), container["name"]
 
 
 @ROLES
-def test_what_is_written_is_sized(pods: dict[str, Manifest], role: str) -> None:
-    volumes = {one["name"]: one for one in pods[role]["spec"]["volumes"]}
-    places = {it["mountPath"]: volumes[it["name"]] for it in pods[role]["spec"]["containers"][0]["volumeMounts"]}
+def test_what_is_written_is_sized(running: Running, role: str) -> None:
+    volumes = {one["name"]: one for one in running.pods[role]["spec"]["volumes"]}
+    places = {
+        it["mountPath"]: volumes[it["name"]] for it in running.pods[role]["spec"]["containers"][0]["volumeMounts"]
+    }
     for place in ("/dev/shm", "/tmp", "/tmp/ray"):
         assert places[place]["emptyDir"]["sizeLimit"]
     assert places["/dev/shm"]["emptyDir"]["medium"] == "Memory"
@@ -99,15 +81,15 @@ def test_what_is_written_is_sized(pods: dict[str, Manifest], role: str) -> None:
 
 
 @ROLES
-def test_no_pod_has_a_token_or_a_part_of_its_node(pods: dict[str, Manifest], role: str) -> None:
-    pod = pods[role]["spec"]
+def test_no_pod_has_a_token_or_a_part_of_its_node(running: Running, role: str) -> None:
+    pod = running.pods[role]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & {key for key, value in pod.items() if value}
 
 
 @ROLES
-def test_what_runs_inside_finds_itself_shut_in(operator: Operator, pods: dict[str, Manifest], role: str) -> None:
-    metadata = pods[role]["metadata"]
+def test_what_runs_inside_finds_itself_shut_in(operator: Operator, running: Running, role: str) -> None:
+    metadata = running.pods[role]["metadata"]
     where = ["exec", metadata["name"], "--namespace", metadata["namespace"], "--container", f"ray-{role}"]
     found = json.loads(operator.kubectl_says(*where, "--", "python", "-c", INSIDE))
     assert 0 < found.pop("shm") < 2 * 2**30

@@ -6,8 +6,6 @@ import base64
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,16 @@ import yaml
 
 from ddpm_operator.metrics import PORT as METRICS
 from ddpm_operator.tokens import attempt_tokens
-from tests.cluster.kube import Cluster, Manifest, Namespace
+from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
 from tests.cluster.manifests import pod, secret
 from tests.cluster.metrics import metrics_text
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.ray_api import RayApi
 from tests.cluster.results import run_python
-from tests.cluster.samplings import LIGHT, LONG, SMALL, Sampling, token_secret_of
+from tests.cluster.running import Running
+from tests.cluster.samplings import LIGHT, SMALL, Sampling
 from tests.policies import End, reaches
 
-_POD = {"cpu": "300m", "memory": "2Gi"}
-WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
 INTRUDER = (Path(__file__).parent / "intruder.py").read_text()
 WITHIN = 180.0
 NAME = "kubernetes.io/metadata.name"
@@ -47,14 +44,6 @@ PUBLIC = {
 }
 HARMLESS = ["GET /api/version", "GET /api/jobs/", "/ray.rpc.NodeInfoGcsService/CheckAlive"]
 
-LISTENING = """
-for name in ("tcp", "tcp6"):
-    for line in open("/proc/net/" + name).read().splitlines()[1:]:
-        local, state = line.split()[1], line.split()[3]
-        host, port = local.split(":")
-        if state == "0A" and not host.endswith("0100007F") and host != "0" * 24 + "01000000":
-            print(int(port, 16))
-"""
 READ_KEPT = """
 import pathlib
 for path in pathlib.Path("/out").rglob("*"):
@@ -66,63 +55,6 @@ LISTINGS = (
     *("/api/jobs/", "/api/cluster_status", "/nodes?view=summary", "/api/v0/tasks/summarize"),
     *(f"/api/v0/{what}?detail=1" for what in ("jobs", "workers", "actors", "tasks", "nodes", "runtime_envs")),
 )
-
-
-@dataclass(frozen=True)
-class Running:
-    """A sampling with a head and a worker.
-
-    Attributes:
-        pods: by their role.
-        ports: by role, those that other machines can connect to.
-        tokens: of the attempt: Ray's and the driver's.
-        planted: all texts that nobody may read anywhere.
-    """
-
-    namespace: Namespace
-    pods: dict[str, Manifest]
-    ports: dict[str, list[int]]
-    tokens: dict[str, str]
-    planted: tuple[str, ...]
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        return {pod["status"]["podIP"]: role for role, pod in self.pods.items()}
-
-
-@pytest.fixture(scope="module")
-def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
-    marker = f"planted-{secrets.token_hex(12)}"
-    with cluster.namespace(f"ddpm-ports-{secrets.token_hex(4)}") as namespace:
-        namespace.apply(secret("s3", {"AWS_SECRET_ACCESS_KEY": marker}))
-        spec = WITH_A_WORKER | {"credentialsSecretRef": {"name": "s3"}}
-        sampling = Sampling.apply(namespace, "digits", spec)
-        sampling.wait_for("Running")
-        pods = {it["metadata"]["labels"]["ray.io/node-type"]: it for it in namespace.list("v1", "Pod")}
-        assert pods.keys() == {"head", "worker"}
-        ports = {role: listening(operator, pod) for role, pod in pods.items()}
-        tokens = texts_of(
-            namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
-        )
-        key = texts_of(operator.namespace, f"{operator.release}-operator-key")
-        yield Running(namespace, pods, ports, tokens, (marker, *tokens.values(), *key.values()))
-        sampling.delete()
-        namespace.wait_for_none("v1", "Pod", 60)
-
-
-def listening(operator: Operator, pod: Manifest) -> list[int]:
-    where = [pod["metadata"]["name"], "--namespace", pod["metadata"]["namespace"]]
-    said = operator.kubectl_says("exec", *where, "--", "python", "-c", LISTENING)
-    return sorted({int(word) for word in said.split() if word.isdecimal()})
-
-
-def texts_of(namespace: Namespace, name: str) -> dict[str, str]:
-    """What a Secret holds; of bytes that are no text, how a Secret writes them."""
-    found: dict[str, str] = {}
-    for key, value in namespace.get("v1", "Secret", name)["data"].items():
-        data = base64.b64decode(value)
-        found[key] = data.decode() if data.isascii() else value
-    return found
 
 
 Answers = set[tuple[str, int, str, str]]
@@ -226,6 +158,13 @@ def test_no_secret_stands_where_somebody_may_read_it(running: Running, operator:
     assert [name for name, text in texts.items() if any(it in text for it in running.planted)] == []
     told = ("/api/jobs/", "Event", "DDPMSampling", "Ray's logs of the head", "/metrics")
     assert all("ddpm" in texts[name] for name in told)
+
+
+def test_a_namespace_that_is_deleted_while_it_samples_goes(running: Running) -> None:
+    """The last of those that look at what runs."""
+    assert has_condition("Running")(running.sampling.now())
+    running.delete_namespace()
+    running.namespace.cluster.wait_for_namespaces_to_go()
 
 
 def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operator: Operator) -> None:
