@@ -18,14 +18,17 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
+# Says how long each test took, for comparison with the next run.
+REPORTS = "build/junit"
 TIERS = ("unit", "ray", "cluster")
 # A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
 TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", "--durations=10"]
+ONE_BY_ONE = ["--durations=10"]
 
 
 @dataclass
@@ -42,21 +45,27 @@ class Result:
 
 @dataclass
 class Pytest:
-    """One run of pytest over a tier's folder; its counts come from the JUnit file, not from the text."""
+    """One run of pytest over a tier's folder; its counts come from the JUnit file, not from the text.
+
+    Attributes:
+        part: which of the tier's runs it is, if there are several.
+    """
 
     tier: str
     options: list[str] = field(default_factory=list)
     note: str = ""
+    part: str = ""
 
     def run(self) -> Result:
         started = time.monotonic()
+        report = ROOT / REPORTS / f"{'-'.join(filter(None, (self.tier, self.part)))}.xml"
+        report.unlink(missing_ok=True)
         with TemporaryDirectory() as folder:
-            report = Path(folder) / "junit.xml"
             # A Unix socket of Ray's lies deep in a test's folder, and its path may have 107 characters.
             places = [f"--junitxml={report}", f"--basetemp={folder}/t"]
             command = [sys.executable, "-m", "pytest", f"tests/{self.tier}", *places, *self.options]
             code = subprocess.run(command, cwd=ROOT, check=False).returncode
-            passed, failed = count(report)
+        passed, failed = count(report)
         # Exit code 5 is "no tests collected": a tier without tests must not look green.
         state = "passed" if code == 0 else "FAILED"
         return Result(self.tier, state, passed, max(failed, int(code != 0)), time.monotonic() - started, self.note)
@@ -162,9 +171,14 @@ def changed(before: set[str], after: set[str]) -> list[str]:
 
 
 def run_cluster_tests(which: str, note: str = "") -> Result:
-    """Two at once, and then, one by one, those that take the operator away from all."""
-    shared = Pytest("cluster", [*TWO_AT_ONCE, "-m", f"not alone and {which}"], note).run()
-    return both(shared, Pytest("cluster", ["--durations=10", "-m", f"alone and {which}"]).run())
+    """Two at once; then what takes the operator away beside what needs none; then what bears nothing beside it."""
+    parts = (
+        ("", TWO_AT_ONCE, "not (operator_away or no_operator or alone)"),
+        ("operator-away", TWO_AT_ONCE, "operator_away or no_operator"),
+        ("alone", ONE_BY_ONE, "alone"),
+    )
+    runs = [Pytest("cluster", [*how, "-m", f"({marks}) and {which}"], note, part) for part, how, marks in parts]
+    return reduce(both, [it.run() for it in runs])
 
 
 def with_one_more_failure(result: Result, note: str) -> Result:

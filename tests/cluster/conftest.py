@@ -23,8 +23,6 @@ from tests.cluster.s3 import s3_in
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "cluster"
 
-# The fixtures that only one process has.
-ONE_PROCESS = {"running"}
 # Whatever begins last keeps the other process waiting for its end.
 LONGEST = ("test_causes", "test_pauses", "test_sampling", "test_sizing")
 
@@ -43,11 +41,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On another cluster, tests of the one of tests/node are no part of the run.
 
-    What is shared is set up in one of pytest-xdist's processes alone, and what takes long begins first.
+    What shares the one sampling at work is given to one of pytest-xdist's processes, as is what takes the operator
+    away; and what takes long begins first.
     """
     for item in items:
-        for fixture in ONE_PROCESS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(fixture))
+        fixtures = getattr(item, "fixturenames", ())
+        if "running" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("running"))
+        if item.get_closest_marker("operator_away"):
+            item.add_marker(pytest.mark.xdist_group("operator_away"))
+        if item.get_closest_marker("no_operator") and "operator" in fixtures:
+            raise pytest.UsageError(f"{item.nodeid} has the mark no_operator and uses the operator: remove one")
     items.sort(key=lambda item: item.path.stem not in LONGEST)
     given = os.environ.get("KUBECONFIG")
     if given and Path(given) != nodes_kubeconfig():

@@ -23,6 +23,8 @@ from tests.cluster.ray_api import RayApi
 CLUSTER, SERVICE = "ddpm-inference", "ddpm-inference-service"
 READY_WITHIN = 180.0
 
+pytestmark = pytest.mark.no_operator
+
 
 @pytest.fixture
 def token(namespace: Namespace, worker_image: str) -> str:

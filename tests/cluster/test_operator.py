@@ -168,7 +168,7 @@ def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_ha
     assert namespace.get("v1", "PersistentVolumeClaim", "digits-output")["status"]["phase"] == "Bound"
 
 
-@pytest.mark.alone
+@pytest.mark.operator_away
 def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
     namespace: Namespace, operator: Operator
 ) -> None:

@@ -16,7 +16,7 @@ from tests.cluster.operator_release import CRD, Operator
 from tests.cluster.samplings import SMALL, Sampling
 from tests.cluster.test_chart import OF_ITS_WORK
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.operator_away
 N = 160
 
 

@@ -26,7 +26,7 @@ def message(seen: Manifest, kind: str) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.alone
+@pytest.mark.operator_away
 def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
     namespace: Namespace, operator: Operator
 ) -> None:
@@ -52,7 +52,7 @@ def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
 
 
 @pytest.mark.long
-@pytest.mark.alone
+@pytest.mark.operator_away
 def test_a_namespace_that_has_none_at_work_is_next_though_others_have_waited_longer(
     namespace: Namespace, operator: Operator
 ) -> None:

@@ -25,7 +25,7 @@ SPEC = SMALL | {
 }
 ROLLED_WITHIN = 60.0
 
-pytestmark = [pytest.mark.alone, pytest.mark.long]
+pytestmark = [pytest.mark.operator_away, pytest.mark.long]
 
 
 def test_an_upgrade_in_any_phase_changes_nothing(

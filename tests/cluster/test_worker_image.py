@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 
+import pytest
 import torch
 
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
+
+pytestmark = pytest.mark.no_operator
 
 LOOK_AROUND = """
 import json, os, pathlib, ray, ssl, torch

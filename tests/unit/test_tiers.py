@@ -159,6 +159,20 @@ def test_a_tier_without_tests_does_not_look_green(monkeypatch: pytest.MonkeyPatc
     assert (result.state, result.failed) == ("FAILED", 1)
 
 
+def test_how_long_each_test_took_is_kept_and_never_counted_for_another_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tiers, "ROOT", tmp_path)
+    folder = tmp_path / "tests/quick"
+    folder.mkdir(parents=True)
+    (folder / "test_it.py").write_text("def test_it(): pass")
+    assert tiers.Pytest("quick", part="one").run().passed == 1
+    (report,) = (tmp_path / "build/junit").iterdir()
+    assert report.name == "quick-one.xml"
+    assert 'name="test_it" time="' in report.read_text()
+    assert tiers.Pytest("quick", ["--no-such-option"], part="one").run().passed == 0
+
+
 def test_the_table_has_a_line_a_tier_with_times_and_notes() -> None:
     lines = tiers.table([GREEN, Result("ray", "could not run", note="no Ray")]).splitlines()
     assert [line.split() for line in lines] == [
