@@ -22,7 +22,7 @@ from rich.table import Table
 
 import ddpm_inference
 from ddpm_inference.address import CLIENT, Target, answers
-from ddpm_inference.errors import ResourcesUnavailable
+from ddpm_inference.errors import ResourcesUnavailable, in_short
 from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.probe import Findings, look
 
@@ -254,11 +254,11 @@ def _init(target: Target, *, again: bool = True) -> None:
 def _explained(target: Target, error: Exception) -> ResourcesUnavailable:
     said = " ".join(_chain(error).split())
     if target.address is None:
-        return ResourcesUnavailable(f"a local Ray could not be started: {said[:300]}")
+        return ResourcesUnavailable(f"a local Ray could not be started: {in_short(said)}")
     mismatch = re.search(r"[Vv]ersion mismatch|mismatch between", said)
     if mismatch:
         return ResourcesUnavailable(
-            f"{target.address} runs another Ray or Python than this program: {said[mismatch.start() :][:300]}",
+            f"{target.address} runs another Ray or Python than this program: {in_short(said[mismatch.start() :])}",
             hint="use the same versions of Ray and Python here and there",
         )
     if "client connection timeout" in said:
@@ -267,7 +267,7 @@ def _explained(target: Target, error: Exception) -> ResourcesUnavailable:
             hint=f"{CLIENT} wants the client port of the head node (10001 unless changed)",
         )
     return ResourcesUnavailable(
-        f"{target.address} cannot be used: {said[:300]}",
+        f"{target.address} cannot be used: {in_short(said)}",
         hint="see Ray's logs on its head node (ray_client_server*.err); run the same command again if it was busy",
     )
 

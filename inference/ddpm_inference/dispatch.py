@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
@@ -10,15 +9,14 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import ActorDiedError, RayActorError, RayError
 
+from ddpm_inference.causes import ask_oom_kills, cause_of
 from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.cluster import Cluster, Share
 from ddpm_inference.errors import (
     DdpmError,
-    Incomplete,
     OutOfMemory,
     ResourcesUnavailable,
     StorageFailed,
@@ -36,8 +34,6 @@ GROW_SECONDS = 5.0
 BARREN_LOSSES = 3
 LOST_SECONDS = 20.0
 DISMISS_SECONDS = 2.0
-ASK_SECONDS = 5.0
-LONGEST_CAUSE = 300
 
 Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
@@ -334,7 +330,7 @@ class Dispatch:
             # Nobody need be asked, who might find no memory to answer with.
             return oom_kills()
         # Without its head, Ray would keep the question for a minute, and then end this process.
-        return _ask_oom_kills(node) if self.cluster.answers() else None
+        return ask_oom_kills(node) if self.cluster.answers() else None
 
     def _drop(self, member: Member) -> None:
         ray.kill(member.actor)
@@ -356,38 +352,3 @@ class Dispatch:
         busy = sum(bool(member.in_flight) for member in ready)
         self.progress.observe(now, running, len(ready), busy)
         self.view.show(self.progress)
-
-
-def _ask_oom_kills(node: str) -> int | None:
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)  # type: ignore[call-overload]  # not in its stubs
-    task = ask(oom_kills).remote()
-    done, _ = ray.wait([task], timeout=ASK_SECONDS)
-    try:
-        kills: int | None = ray.get(task) if done else None
-    except RayError:
-        return None
-    return kills
-
-
-def cause_of(error: RayError) -> DdpmError:
-    """What went wrong on a worker, as an error of this program."""
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, DdpmError):
-            return cause
-        if isinstance(cause, MemoryError):
-            return OutOfMemory("a worker ran out of memory", hint="give a smaller --batch_size")
-        return Incomplete(f"{type(cause).__name__}: {cause}", hint="this looks like an error of this program")
-    said = " ".join(str(error).split())
-    if isinstance(error, OutOfMemoryError) or "low on memory" in said:
-        return OutOfMemory(
-            f"Ray ended a worker since its node runs out of memory: {said.partition(' OOM kill reason')[0]}",
-            hint="give a smaller --batch_size, fewer --workers, or nodes with more memory",
-        )
-    # Before that Ray tells whose end it was, at length.
-    detail = said.partition("Worker exit detail: ")[2] or said
-    return WorkerLost(
-        f"a worker died: {textwrap.shorten(detail, LONGEST_CAUSE, placeholder=' …')}",
-        hint="see the worker's log on its node; one that needs more memory than it may have ends like this, too",
-    )

@@ -6,7 +6,10 @@ The reasons are those of ``status.failure.reason`` of a DDPMSampling; the exit c
 
 from __future__ import annotations
 
+import textwrap
 from typing import ClassVar
+
+LONGEST_CAUSE = 300
 
 
 class DdpmError(Exception):
@@ -92,3 +95,8 @@ class Interrupted(DdpmError):
     """The user or the platform asked the run to stop; whole shards are kept."""
 
     reason, exit_code = "DriverFailed", 130
+
+
+def in_short(said: str) -> str:
+    """What somebody else's error says, on one line; of one that is longer, whole words of its beginning."""
+    return textwrap.shorten(said, LONGEST_CAUSE, placeholder=" …")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.exceptions import RayError
 
-from ddpm_inference.dispatch import cause_of
+from ddpm_inference.causes import cause_of
 
 WHOSE = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: Worker\n\tactor_id: 6c8caf6af7\n"
