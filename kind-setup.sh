@@ -134,6 +134,13 @@ move_image() {
   esac
 }
 
+# Only now: until here the operator before made pods of the images before.
+tidy_node() {
+  use_cluster "$provider"
+  node_tidy "$worker"
+  node_tidy "$operator"
+}
+
 # install_chart VALUE…: the CRD may be there already, from tests or from a release that left it.
 install_chart() {
   kubectl get namespace ddpm-ray >/dev/null 2>&1 || restricted_namespace ddpm-ray
@@ -203,6 +210,7 @@ if [ "$images" = yes ]; then
   operator=$(move_image operator)
   say "pods can use the images $worker and $operator"
   step "the operator runs" install_chart --wait --set-string "worker.image=$worker,image.name=$operator"
+  [ "$provider" = existing ] || step "older images that nothing uses are gone" tidy_node
 else
   step "the chart ddpm-ray is installed; its operator runs as soon as its image is there" install_chart --reset-then-reuse-values
 fi

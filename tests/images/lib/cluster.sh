@@ -46,6 +46,27 @@ node_takes() {
   node_names "$1"
 }
 
+# node_tidy IMAGE: removes from the node those of older trees, whose names differ in the hash, the last 12 characters,
+# alone; but none that an object of the cluster still names. From tests/node's registry too, whose next start drops the layers.
+node_tidy() {
+  local keep=docker.io/library/$1 repository=docker.io/library/${1%:*} used kept_digest name digest
+  used=$(kubectl get pods,deployments,rayclusters,rayjobs,ddpmsamplings --all-namespaces --output yaml)
+  kept_digest=$(node_images ls "name==$keep" | awk 'NR == 2 {print $3}')
+  node_images ls | awk -v keep="$keep" -v own="${keep%????????????}" \
+    'index($1, own) == 1 && length($1) == length(keep) && $1 != keep {print $1, $3}' |
+    while read -r name digest; do
+      ! grep -qF -e "${name#docker.io/library/}" -e "$digest" <<<"$used" || continue
+      node_images rm "$name" </dev/null >/dev/null
+      [ "$digest" = "$kept_digest" ] || node_images rm "$repository@$digest" </dev/null >/dev/null
+      forget_tag "${name#docker.io/library/}"
+    done
+}
+
+# forget_tag IMAGE: in tests/node's registry. kind's goes with the cluster.
+forget_tag() {
+  [ "${ctr[0]}" = docker ] || tests/node/enter rm -rf "/var/lib/registry/docker/registry/v2/repositories/${1%:*}/_manifests/tags/${1##*:}" </dev/null
+}
+
 # node_names IMAGE: the examples call the newest one `dev`. By the name with its digest the kubelet tells which it is.
 node_names() {
   local from=docker.io/library/$1 repository=docker.io/library/${1%:*} digest

@@ -1,13 +1,14 @@
 # shellcheck shell=bash
-# The container engine: docker where one answers, else podman with a store of its own, apart from the user's.
+# The container engine: docker where one answers, else podman with a store of its own, apart from the user's. For the
+# cluster of tests/node it is podman always: docker speaks plain HTTP to a registry of this machine's loopback alone.
 
 cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/ddpm-ray
 
 docker_answers() { command -v docker >/dev/null && docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
 
-# choose_engine: sets `engine` to docker or podman.
+# choose_engine [PLACE]: sets `engine` to docker or podman, whichever can bring an image to that place.
 choose_engine() {
-  if docker_answers; then
+  if [ "${1:-}" != node ] && docker_answers; then
     engine=docker
   elif command -v podman >/dev/null; then
     [ "$(id -u)" = 0 ] || refuse "podman builds images as root only here" "Run it as root, or start a Docker engine."
@@ -63,6 +64,13 @@ engine_run() {
 
 engine_has() {
   if [ "$engine" = docker ]; then docker image inspect "$1" >/dev/null 2>&1; else pod image exists "$1"; fi
+}
+
+# engine_inspect IMAGE: its labels, and how many bytes it has unpacked, as JSON.
+engine_inspect() {
+  local run=docker
+  [ "$engine" = docker ] || run=pod
+  "$run" image inspect --format '{"labels": {{json .Config.Labels}}, "size": {{.Size}}}' "$1"
 }
 
 # engine_push IMAGE REFERENCE [plain]: only the layers that the registry lacks travel.

@@ -20,7 +20,21 @@ VERSIONS = {
 }
 # All that the scripts may use of the system; what is not here is not on PATH.
 SYSTEM = (
-    *("awk", "basename", "bash", "cat", "dirname", "env", "find", "git", "grep", "head", "mkdir", "mktemp"),
+    *(
+        "awk",
+        "basename",
+        "bash",
+        "cat",
+        "date",
+        "dirname",
+        "env",
+        "find",
+        "git",
+        "grep",
+        "head",
+        "mkdir",
+        "mktemp",
+    ),
     *("python3", "rm", "sed", "sha256sum", "sort", "tail", "touch", "tr", "xargs"),
 )
 
@@ -76,6 +90,15 @@ class Machine:
 
     def has_a_kuberay_of_its_own(self) -> None:
         (self.folder / "has_kuberay").touch()
+
+    def has_objects(self, text: str) -> None:
+        """What kubectl prints of the cluster's objects."""
+        (self.folder / "objects").write_text(text)
+
+    def on_node(self) -> set[str]:
+        """The images that pods can use, by their tags."""
+        names = {path.name.removeprefix("on node ") for path in (self.folder / "state").glob("on node *")}
+        return {name for name in names if "@" not in name}
 
     def fails(self, pattern: str) -> None:
         """From now on calls that match this pattern of the shell fail; an empty one ends that."""

@@ -85,6 +85,55 @@ def test_images_of_older_trees_go_but_no_others(machine: Machine) -> None:
     assert sorted(built) == ["ddpm-ray-operator:", "ddpm-ray-worker:cpu-", "ddpm-ray-worker:cuda-"]
 
 
+def test_images_that_nothing_on_the_cluster_names_leave_the_node_once_the_operator_uses_others(
+    machine: Machine,
+) -> None:
+    machine.setup()
+    used, unused = sorted(name for name in machine.on_node() if not name.endswith(":dev"))
+    machine.has_objects(f"image: {used}\n")
+    machine.writes("inference/ddpm_inference/driver.py", "changed\n")
+    machine.writes("operator/ddpm_operator/main.py", "changed\n")
+    ran = machine.setup()
+    assert ran.code == 0, ran.said
+    assert used in machine.on_node()
+    assert unused not in machine.on_node()
+    assert len(machine.on_node()) == 5  # two new ones, two called dev, and the one in use
+    removal = next(call for call in ran.calls if "images rm" in call and unused in call)
+    chart = next(call for call in ran.calls if call.startswith(CHART))
+    assert ran.calls.index(removal) > ran.calls.index(chart)
+
+
+def test_images_of_another_device_stay_on_the_node(machine: Machine) -> None:
+    machine.setup(DEVICE="cuda")
+    cuda = {name for name in machine.on_node() if ":cuda-" in name}
+    machine.setup()
+    assert cuda
+    assert cuda <= machine.on_node()
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("tests/images/lib/base.sh", "# Debian's next\n"), ("requirements/worker.txt", "# a lock that changed\n")],
+)
+def test_an_image_of_another_base_or_other_packages_has_another_tag(
+    machine: Machine, file: str, changed: str
+) -> None:
+    before = machine.run("tests/images/build", "worker", "--to", "nowhere").out
+    path = machine.tree / file
+    path.write_text(path.read_text() + changed)
+    assert machine.run("tests/images/build", "worker", "--to", "nowhere").out != before
+
+
+def test_where_torch_comes_from_is_in_the_workers_tag_and_not_in_the_operators(machine: Machine) -> None:
+    def tags(half: str) -> set[str]:
+        build = ("tests/images/build", half, "--to", "nowhere")
+        other = {"TORCH_INDEX": "https://torch.example/cpu"}
+        return {machine.run(*build).out, machine.run(*build, **other).out}
+
+    assert len(tags("worker")) == 2
+    assert len(tags("operator")) == 1
+
+
 def test_files_that_are_in_no_image_change_nothing(machine: Machine) -> None:
     machine.setup()
     machine.writes("inference/ddpm_inference/__pycache__/driver.cpython-311.pyc", "compiled\n")
@@ -147,6 +196,13 @@ def test_delete_on_the_node_takes_the_node_down(machine: Machine) -> None:
     ran = machine.setup("--provider", "node", "--delete")
     assert ran.code == 0
     assert order(ran, "down", "up", "kind") == ["down"]
+
+
+def test_the_node_gets_its_images_from_podman_also_where_docker_answers(machine: Machine) -> None:
+    ran = machine.setup("--provider", "node", BASE_IMAGE="a-base")
+    assert ran.code == 0, ran.said
+    assert ran.called("podman", "push", "198.51.100.2:5000/ddpm-ray-worker:cpu-")
+    assert order(ran, "docker build", "docker push", "docker tag") == []
 
 
 @pytest.mark.parametrize("tool", ["kind", "kubectl", "helm"])
