@@ -55,6 +55,8 @@ from ddpm_operator.unreadable import MANAGER as READER
 
 logger = logging.getLogger(__name__)
 
+_CLUSTERS = "rayclusters"
+
 FindHead = Callable[[str, Tokens], RayHead]
 Rendered = TypeVar("Rendered")
 
@@ -150,7 +152,9 @@ class ClusterWork:
         return sampling
 
     async def delete_cluster(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a RayCluster of this very uid; what it owns follows. A finalizer may hold it there.
+        """Deletes a RayCluster of this very uid; what it owns follows.
+
+        A finalizer may hold it there, and so does a CRD that is away: until it is seen to be gone it is there.
 
         Raises:
             Refused: if it could not be deleted.
@@ -158,6 +162,9 @@ class ClusterWork:
         try:
             answer = await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
         except ApiError as error:
+            # The API server may know no RayCluster for a time: the object is there all the same.
+            if error.status == HTTPStatus.NOT_FOUND and error.kind != _CLUSTERS:
+                return
             # 409 is another cluster of the same name.
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise Refused(fault_of(error, f"delete the RayCluster {name}", "RayCluster")) from error

@@ -50,9 +50,10 @@ class Seen(Generic[Fact]):
             last: the object as it was then, if that is to be remembered.
         """
         self._deleted.pop(uid, None)
-        if last:
-            self._departed[last.of] = last.fact
-        return self._remove(uid)
+        key = self._remove(uid)
+        if key and last:
+            self._departed[key] = last.fact
+        return key
 
     def departed(self, key: Key) -> Fact | None:
         """The last one of a sampling that is gone and was to be remembered."""

@@ -33,6 +33,7 @@ class ApiServer:
         trouble: whether that request is refused, or carried out and its answer lost.
         away: numbers of requests that are refused with `away_with`; 0: the connection ends without an answer.
         address: where it serves.
+        unknown: a path below which there is nothing, as of a kind that has no CRD.
         changed: how often each path was made, applied (less a status) or deleted.
     """
 
@@ -42,6 +43,7 @@ class ApiServer:
     away: range = range(0)
     away_with: int = 500
     requests: int = 0
+    unknown: str = ""
     changed: Counter[tuple[str, str]] = field(default_factory=Counter)
     address: str = ""
     _version: int = 0
@@ -84,6 +86,8 @@ class ApiServer:
             if not self.away_with and request.transport:
                 request.transport.close()
             return _refusal(self.away_with or 500, "Away")
+        if self.unknown and request.path.startswith(self.unknown):
+            return web.Response(status=404, text="404 page not found")
         body = json.loads(await request.text() or "{}")
         if request.method == "GET" and request.path.rpartition("/")[2] in LISTED:
             return self._list(request)
@@ -144,7 +148,7 @@ class ApiServer:
     def _delete(self, path: str, body: Document) -> web.Response:
         found = self.objects.get(path)
         if not found:
-            return _refusal(404, "NotFound")
+            return _refusal(404, "NotFound", path.split("/")[-2])
         uid = found["metadata"]["uid"]
         if body["preconditions"]["uid"] != uid:
             return _refusal(409, "Conflict")
@@ -181,5 +185,7 @@ def kubelet_moves(server: ApiServer) -> None:
         )
 
 
-def _refusal(status: int, reason: str) -> web.Response:
-    return web.json_response({"kind": "Status", "reason": reason, "message": f"it is {reason}"}, status=status)
+def _refusal(status: int, reason: str, kind: str = "") -> web.Response:
+    details = {"details": {"kind": kind}} if kind else {}
+    document = {"kind": "Status", "reason": reason, "message": f"it is {reason}", **details}
+    return web.json_response(document, status=status)

@@ -82,6 +82,13 @@ def test_a_cluster_that_a_finalizer_holds_is_there_until_it_is_gone() -> None:
     assert not seen.owners()
 
 
+def test_a_cluster_is_there_while_the_api_server_knows_none_of_its_kind() -> None:
+    server = ApiServer(unknown=CLUSTERS)
+    seen, uid = sighted(server)
+    work_on(server, seen, lambda work: work.delete_cluster("research", "digits-1", uid))
+    assert [it.uid for it in seen.of(KEY)] == [uid]
+
+
 def test_a_cluster_whose_deletion_is_refused_is_there_still() -> None:
     server = ApiServer(fails_at=0)
     seen, uid = sighted(server)

@@ -69,6 +69,7 @@ def test_what_is_gone_is_remembered_as_it_was_in_the_end_until_it_is_forgotten(s
     assert departed.heeded
     assert seen.departed(OTHER) is None
     seen.forget(DIGITS)
+    seen.gone("a", sight(3))
     assert seen.departed(DIGITS) is None
 
 
