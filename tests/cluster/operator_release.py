@@ -20,6 +20,11 @@ SELECTOR = "app.kubernetes.io/name=ddpm-operator"
 STARTS_WITHIN = 60.0
 CRD = "ddpmsamplings.ddpm-ray.io"
 
+_RESTRICTED = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: restricted}}
+"""
 # One line of `kubectl auth can-i --list`: a resource, URLs of no resource, names, verbs.
 _RIGHT = re.compile(r"^(\S*)\s+\[(.*?)\]\s+\[(.*?)\]\s+\[(.*?)\]$")
 
@@ -49,16 +54,23 @@ class Operator:
     def namespace(self) -> Namespace:
         return Namespace(self.cluster, self.place)
 
-    def install(self) -> None:
-        """Installs or upgrades it, and waits until it is ready."""
+    def install(self, *more: str) -> None:
+        """Installs or upgrades it, and waits until it is ready.
+
+        Args:
+            more: further arguments of `helm upgrade`.
+        """
         values = ["--set-string", f"image.name={self.image},worker.image={self.worker_image}"]
         for value in self.values:
             values += ["--set", value]
-        places = ["--namespace", self.place, "--create-namespace", "--take-ownership"]
-        self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values)
+        self.kubectl_says(
+            "apply", "--server-side", "--force-conflicts", "--filename", "-", given=_RESTRICTED % self.place
+        )
+        places = ["--namespace", self.place, "--take-ownership"]
+        self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values, *more)
 
     def uninstall(self) -> None:
-        """Takes it away with all that belongs to it but the CRD."""
+        """Takes it away with all that belongs to it but the CRD and its key."""
         self.helm_says("uninstall", self.release, "--namespace", self.place, "--wait")
         self.namespace.wait_for_none("v1", "Pod", 60, SELECTOR)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.cluster.kube import Condition, Manifest, Namespace, has_condition
+from tests.cluster.kube import FIELD_MANAGER, Condition, Manifest, Namespace, has_condition
 
 API, KIND = "ddpm-ray.io/v1alpha1", "DDPMSampling"
 ENDS_WITHIN = 180.0
+_MERGE = "application/merge-patch+json"
 GONE_WITHIN = 60.0
 
 # One pod each, small enough for two samplings at once beside the two operators on a node of two CPUs.
@@ -28,11 +29,10 @@ LONG: dict[str, Any] = SMALL | {"samples": 4096, "sampler": {"name": "ddpm"}}
 
 OF_THE_OPERATOR = "app.kubernetes.io/managed-by=ddpm-operator"
 LEFT_OVERS = (
-    ("ray.io/v1", "RayCluster", ""),
-    ("v1", "Pod", ""),
-    ("v1", "Service", ""),
-    ("v1", "Secret", OF_THE_OPERATOR),
-    ("networking.k8s.io/v1", "NetworkPolicy", ""),
+    ("ray.io/v1", "RayCluster"),
+    ("v1", "Pod"),
+    ("v1", "Service"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
 )
 
 
@@ -74,6 +74,15 @@ class Sampling:
     def delete(self) -> None:
         self.namespace.cluster.resource(API, KIND).delete(name=self.name, namespace=self.namespace.name)
 
+    def let_go(self) -> None:
+        """Takes the finalizers away that keep it."""
+        self.namespace.cluster.resource(API, KIND).patch(
+            name=self.name,
+            namespace=self.namespace.name,
+            body={"metadata": {"finalizers": None}},
+            content_type=_MERGE,
+        )
+
     def wait_until_gone(self) -> None:
         def gone(seen: Manifest) -> bool:
             return not seen
@@ -110,11 +119,18 @@ def suspend_cluster(sampling: Sampling, suspended: bool) -> None:
         name=name,
         namespace=namespace.name,
         body={"spec": {"suspend": suspended}},
-        content_type="application/merge-patch+json",
+        content_type=_MERGE,
     )
 
 
 def nothing_is_left(namespace: Namespace) -> None:
     """No RayCluster, pod, service, secret or policy; they may take a moment."""
-    for api_version, kind, selector in LEFT_OVERS:
-        namespace.wait_for_none(api_version, kind, GONE_WITHIN, selector)
+    for api_version, kind in LEFT_OVERS:
+        namespace.wait_for_none(api_version, kind, GONE_WITHIN)
+    namespace.wait_for_all(
+        "v1", "Secret", lambda seen: all(map(_is_the_tests, seen)), GONE_WITHIN, "no Secret but the test's own"
+    )
+
+
+def _is_the_tests(secret: Manifest) -> bool:
+    return FIELD_MANAGER in [it["manager"] for it in secret["metadata"].get("managedFields", ())]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ddpm_inference.checkpoint import save
 from ddpm_inference.job import ModelSpec, TrainedSchedule
@@ -21,7 +22,7 @@ from tests.cluster.editor import editor_of
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod, secret
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import GONE_WITHIN, LONG, SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import API, GONE_WITHIN, KIND, LONG, SMALL, Sampling, nothing_is_left
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
 DIGITS = ("digits", "--model_path", "builtin://mnist", "--sampler", "dpmpp")
@@ -62,8 +63,8 @@ def person(operator: Operator, namespace: Namespace, tmp_path: Path) -> Person:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A network that is in no image."""
-    spec = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
+    """A network that is in no image, of 21 MiB: several times what may be on its way at once."""
+    spec = ModelSpec(name="Unet", downs=(8, 256), time_emb_dim=4, img_size=8, time_embedding="step")
     path = tmp_path / "mine.safetensors"
     torch.manual_seed(5)
     save(path, build(spec).state_dict(), spec, TrainedSchedule(name="linear", timesteps=100))
@@ -81,6 +82,29 @@ def test_the_same_command_again_changes_nothing_and_with_more_samples_it_grows(p
     assert json.loads(person.does("list", "--json"))["spec"]["samples"] == 32
     assert person.does("delete", "digits") == "digits deleted; its samples stay at pvc://digits-output\n"
     assert person.ddpm("status", "digits").returncode == 2
+
+
+def test_what_kubectl_has_applied_grows_and_whatever_else_it_has_set_is_left_to_it(
+    person: Person, namespace: Namespace, operator: Operator, tmp_path: Path
+) -> None:
+    file = tmp_path / "digits.yaml"
+
+    def write(**fields: object) -> None:
+        spec = SMALL | {"suspend": True, "seed": 1} | fields
+        file.write_text(
+            yaml.safe_dump({"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": spec})
+        )
+
+    write()
+    operator.kubectl_says("apply", "--namespace", namespace.name, "--filename", str(file))
+    write(samples=32)
+    assert json.loads(person.does("submit", "-f", file, "--json"))["was"] == "changed"
+    assert json.loads(person.does("submit", "-f", file, "--json"))["was"] == "unchanged"
+    assert namespace.get(API, KIND, "digits")["spec"]["samples"] == 32
+    write(samples=64, seed=2)
+    done = person.ddpm("submit", "-f", file)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "spec.seed has another value there, set by kubectl-client-side-apply" in done.stderr
 
 
 def test_what_is_not_there_is_named(person: Person, namespace: Namespace) -> None:
@@ -103,7 +127,11 @@ def test_a_checkpoint_of_this_machine_is_sampled_as_on_this_machine(
     command = ("submit", "mine", "--model_path", checkpoint, *SAMPLER, *A_SMALL_POD, "--json")
     assert json.loads(person.does(*command))["was"] == "created"
     assert json.loads(person.does(*command))["was"] == "unchanged"
+    taken = Sampling(namespace, "mine").wait(lambda it: bool(it.get("status", {}).get("plan")), "a plan")
+    assert (taken["spec"]["model"]["imgSize"], taken["spec"]["model"]["channels"]) == (8, 1)
+    assert taken["status"]["plan"]["shards"] == 1
     assert "Succeeded  16 of 16" in person.does("watch", "mine")
+    Sampling(namespace, "mine").wait_until_complete(16)  # and its cluster gone
     printed = person.does("fetch", "mine", tmp_path / "there").splitlines()
     assert printed == [str(tmp_path / "there" / name) for name in ("grid.png", "samples.npy")]
 

@@ -17,8 +17,10 @@ from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_python
 from tests.cluster.samplings import (
+    API,
     ENDS_WITHIN,
     GONE_WITHIN,
+    KIND,
     LIGHT,
     LONG,
     OF_THE_OPERATOR,
@@ -145,13 +147,22 @@ def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_whe
     assert run_python(namespace, worker_image, count, claim="digits-output")[0] == "160"
 
 
-@pytest.mark.parametrize("condition", ["Accepted", "Running"])
-def test_a_sampling_that_is_deleted_leaves_nothing(namespace: Namespace, condition: str) -> None:
-    sampling = Sampling.apply(namespace, "digits", LONG)
-    sampling.wait_for(condition)
-    sampling.delete()
+@pytest.mark.parametrize(("condition", "finalizers"), [("Accepted", []), ("Running", ["example.com/keeps-it"])])
+def test_a_sampling_that_is_deleted_leaves_nothing_though_a_finalizer_keeps_it(
+    namespace: Namespace, condition: str, finalizers: list[str]
+) -> None:
+    metadata = {"name": "digits", "finalizers": finalizers}
+    namespace.apply({"apiVersion": API, "kind": KIND, "metadata": metadata, "spec": LONG})
+    sampling = Sampling(namespace, "digits")
+    try:
+        sampling.wait_for(condition)
+        sampling.delete()
+        nothing_is_left(namespace)
+        assert [it["metadata"]["name"] for it in namespace.list(API, KIND)] == ["digits"] * len(finalizers)
+    finally:
+        if finalizers:
+            sampling.let_go()
     sampling.wait_until_gone()
-    nothing_is_left(namespace)
     namespace.wait_for_none("v1", "PersistentVolumeClaim", 60)
 
 
