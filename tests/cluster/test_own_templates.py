@@ -11,7 +11,7 @@ from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.samplings import LIGHT, Sampling
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.operator_away
 
 ROOT = Path(__file__).parents[2]
 METADATA = """metadata:
