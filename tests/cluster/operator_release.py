@@ -35,6 +35,7 @@ class Operator:
 
     Attributes:
         values: further ones, as `helm --set` takes them.
+        takes_over: whether it takes what another release has left, without a word from its user.
     """
 
     cluster: Cluster
@@ -45,6 +46,7 @@ class Operator:
     release: str = RELEASE
     place: str = NAMESPACE
     values: tuple[str, ...] = ()
+    takes_over: bool = True
 
     @property
     def account(self) -> str:
@@ -66,7 +68,9 @@ class Operator:
         self.kubectl_says(
             "apply", "--server-side", "--force-conflicts", "--filename", "-", given=_RESTRICTED % self.place
         )
-        places = ["--namespace", self.place, "--take-ownership"]
+        places = ["--namespace", self.place]
+        if self.takes_over:
+            places.append("--take-ownership")
         self.helm_says("upgrade", "--install", self.release, str(self.chart), *places, "--wait", *values, *more)
 
     def uninstall(self) -> None:

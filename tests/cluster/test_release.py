@@ -65,12 +65,33 @@ def neighbour(namespace: Namespace) -> Iterator[Namespace]:
         yield other
 
 
+def beside(operator: Operator, namespace: Namespace) -> Operator:
+    """A release of another name, for one namespace only, which does as its user says and takes nothing over."""
+    watched = f"watchNamespaces={{{namespace.name}}}"
+    return replace(operator, release="other", place=namespace.name, values=(watched,), takes_over=False)
+
+
+@pytest.mark.parametrize("takes_over", [False, True], ids=["", "--take-ownership"])
+def test_a_second_release_is_refused_and_the_first_goes_on_with_its_work(
+    namespace: Namespace, operator: Operator, takes_over: bool
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", SMALL | {"samples": N})
+    sampling.wait_for("Running")
+    head, first = head_of(namespace), operator.pods()
+    second = replace(beside(operator, namespace), takes_over=takes_over)
+    with pytest.raises(AssertionError, match="Two releases cannot share it: uninstall that one"):
+        second.install()
+    assert namespace.list("apps/v1", "Deployment") == []
+    assert "other" not in second.helm_says("list", "--all", "--short", "--namespace", second.place)
+
+    assert (head_of(namespace), operator.pods()) == (head, first)
+    assert sampling.wait_until_complete(N)["status"]["attempt"] == 1
+
+
 @pytest.fixture
 def other_release(namespace: Namespace, operator: Operator) -> Iterator[Operator]:
     """Not installed yet, as the first one is no more: a release of another name, for one namespace only."""
-    other = replace(
-        operator, release="other", place=namespace.name, values=(f"watchNamespaces={{{namespace.name}}}",)
-    )
+    other = replace(beside(operator, namespace), takes_over=True)
     operator.uninstall()
     yield other
     other.helm_says("uninstall", other.release, "--namespace", other.place, "--wait", "--ignore-not-found")
