@@ -37,6 +37,40 @@ def without(cluster: Cluster, deployment: str) -> Iterator[Manifest]:
 
 
 @contextmanager
+def unserved(cluster: Cluster, crd: str, version: str) -> Iterator[None]:
+    """The API server knows nothing of a version of a kind for the time of the block; its objects stay."""
+    definitions = cluster.resource("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    versions = definitions.get(name=crd).to_dict()["spec"]["versions"]
+    at = [one["name"] for one in versions].index(version)
+
+    def serve(served: bool) -> None:
+        body = [{"op": "replace", "path": f"/spec/versions/{at}/served", "value": served}]
+        definitions.patch(name=crd, body=body, content_type="application/json-patch+json")
+
+    serve(False)
+    try:
+        yield
+    finally:
+        serve(True)
+
+
+@contextmanager
+def without_right(cluster: Cluster, role: str, resource: str, verb: str) -> Iterator[None]:
+    """A ClusterRole does not let its accounts do something for the time of the block."""
+    roles = cluster.resource("rbac.authorization.k8s.io/v1", "ClusterRole")
+    rules = roles.get(name=role).to_dict()["rules"]
+    less = [
+        rule | {"verbs": [it for it in rule["verbs"] if it != verb or resource not in rule["resources"]]}
+        for rule in rules
+    ]
+    roles.patch(name=role, body={"rules": less}, content_type=_MERGE)
+    try:
+        yield
+    finally:
+        roles.patch(name=role, body={"rules": rules}, content_type=_MERGE)
+
+
+@contextmanager
 def held(namespace: Namespace, pod: str) -> Iterator[None]:
     """A pod that is deleted within the block stays until its end."""
     pods = namespace.cluster.resource("v1", "Pod")

@@ -200,6 +200,10 @@ class Namespace:
         assert pod["status"]["phase"] == "Succeeded", f"pod {name} failed and said:\n{said}"
         return said
 
+    def exec(self, pod: str, container: str, *command: str) -> list[str]:
+        """``kubectl exec`` of a command, to be run."""
+        return self.cluster.kubectl("-n", self.name, "exec", pod, "-c", container, "--", *command)
+
     def logs(self, pod: str, container: str | None = None, *, previous: bool = False) -> str:
         """What a container said, or why that cannot be known."""
         try:

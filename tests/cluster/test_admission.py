@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from kubernetes.dynamic.exceptions import DynamicApiError
 
 from tests.cluster.failures import failed, ready_says, told
+from tests.cluster.hindrances import without_right
 from tests.cluster.kube import Manifest, Namespace
-from tests.cluster.manifests import ray_cluster
+from tests.cluster.manifests import ray_cluster, secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import LIGHT, Sampling, nothing_is_left
 
@@ -22,6 +24,9 @@ CREATED = [
     {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
     {"apiGroups": ["ray.io"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["rayclusters"]},
 ]
+SECRETS = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}]
+# Half a minute of work.
+A_WHILE = {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 ONE_TRY = LIGHT | {"backoffLimit": 0}
 _LARGE = {"cpu": "300m", "memory": "3Gi"}
 
@@ -56,14 +61,10 @@ def called(pod: str, cluster: str) -> str:
     return f"request.kind.kind == 'Pod' ? {of_pod} : object.metadata.name.startsWith('{cluster}-')"
 
 
-def policy(name: str, namespace: str) -> list[Manifest]:
-    """A policy of the API server's own that takes neither, in one namespace."""
-    says = "request.kind.kind == 'Pod' ? 'only approved pods' : 'no Ray here'"
+def policy(name: str, namespace: str, created: list[Manifest], validation: Manifest) -> list[Manifest]:
+    """A policy of the API server's own, in one namespace."""
     here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
-    rule = {
-        "matchConstraints": {"resourceRules": CREATED},
-        "validations": [{"expression": f"!({called('no-pod', 'no-cluster')})", "messageExpression": says}],
-    }
+    rule = {"matchConstraints": {"resourceRules": created}, "validations": [validation]}
     bound = {"policyName": name, "validationActions": ["Deny"], "matchResources": here}
     return [
         {"apiVersion": POLICIES, "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -116,6 +117,13 @@ def wait_until_refused(namespace: Namespace, manifest: Manifest, says: str) -> N
             said = str(error.body)
 
 
+def wait_until_none_is_created(operator: Operator, namespace: Namespace) -> None:
+    """Nor of a role that has changed."""
+    deadline = time.monotonic() + SEEN_WITHIN
+    while "create" in operator.rights(namespace.name)["rayclusters.ray.io", ""]:
+        assert time.monotonic() < deadline, "the operator may still create RayClusters"
+
+
 def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_waits(
     namespace: Namespace, operator: Operator, worker_image: str
 ) -> None:
@@ -123,7 +131,12 @@ def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_wai
     namespace.apply(
         {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"}, "spec": {"limits": limits}}
     )
-    policies = (*policy(namespace.name, namespace.name), webhook(namespace.name, namespace.name))
+    says = "request.kind.kind == 'Pod' ? 'only approved pods' : 'no Ray here'"
+    neither = {"expression": f"!({called('no-pod', 'no-cluster')})", "messageExpression": says}
+    policies = (
+        *policy(namespace.name, namespace.name, CREATED, neither),
+        webhook(namespace.name, namespace.name),
+    )
     with there(namespace, *policies):
         for name, says in (("no-cluster", "no Ray here"), ("unasked-cluster", "failed calling webhook")):
             wait_until_refused(namespace, ray_cluster(f"{name}-0", worker_image), says)
@@ -140,3 +153,29 @@ def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_wai
             told(status, "PodRejected", where, what_to_do)
             assert f"within {DEADLINE}s of its admission" in status["failure"]["message"]
     nothing_is_left(namespace)
+
+
+def test_what_is_refused_by_now_and_was_made_before_ends_nothing_when_the_operator_starts_again(
+    namespace: Namespace, operator: Operator
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE)
+    sampling.wait_for("Running")
+    none = {"expression": "false", "message": "no secrets here"}
+    with there(namespace, *policy(f"{namespace.name}-secrets", namespace.name, SECRETS, none)):
+        wait_until_refused(namespace, secret("refused", {}), "no secrets here")
+        operator.kill()
+        assert sampling.wait_until_complete(128)["status"]["attempt"] == 1
+
+
+@pytest.mark.alone
+def test_a_right_that_the_operator_lacks_for_a_moment_is_told_and_waited_for(
+    namespace: Namespace, operator: Operator
+) -> None:
+    with without_right(namespace.cluster, f"{operator.release}-operator", "rayclusters", "create"):
+        wait_until_none_is_created(operator, namespace)
+        sampling = Sampling.apply(namespace, "digits", ONE_TRY)
+        seen = sampling.wait(ready_says("PodRejected"), "digits to say what is missing", SEEN_WITHIN)
+        [ready] = [it for it in seen["status"]["conditions"] if it["type"] == "ClusterReady"]
+        assert 'cannot create resource "rayclusters"' in ready["message"]
+        assert seen["status"]["phase"] == "Starting"
+    assert sampling.wait_until_complete(16)["status"]["attempt"] == 1

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from kubernetes.client import V1DeleteOptions, V1Eviction, V1ObjectMeta
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.naming import cluster_name
 from tests.cluster.failures import ENDS_WITHIN, failed, ready_says, told
+from tests.cluster.hindrances import held
 from tests.cluster.kube import Condition, Manifest, Namespace, phase
 from tests.cluster.manifests import claim, pod, ray_cluster, secret
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, head_of, nothing_is_left
 
 SEEN_WITHIN = 60.0
 KILLED = 128 + 9
@@ -28,7 +31,6 @@ NEVER_RUNS = ONE_TRY | {"resources": {"head": _LITTLE, "worker": _LITTLE, "maxWo
 STORED = {"output": {"uri": "pvc://results/digits"}}
 # Work for half a minute, in shards of a second or two.
 A_WHILE = {"samples": 192, "sampler": {"name": "ddpm", "steps": 200}}
-HEAD = "ray.io/node-type=head"
 # The driver is the child of the process that watches over it.
 KILL_THE_DRIVER = """
 import os, pathlib
@@ -208,34 +210,6 @@ def test_a_name_that_another_object_has_is_never_taken_from_it(namespace: Namesp
     nothing_is_left(namespace)
 
 
-def test_a_quota_that_is_too_small_ends_it_and_one_that_is_full_is_waited_for(
-    namespace: Namespace, worker_image: str
-) -> None:
-    hard = {"requests.memory": "3Gi", "count/pods": "1"}
-    namespace.apply(
-        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}},
-        pod("other", worker_image, ["sleep", "infinity"]),
-    )
-    namespace.wait(
-        "v1",
-        "ResourceQuota",
-        "team",
-        lambda it: it.get("status", {}).get("used", {}).get("count/pods") == "1",
-        SEEN_WITHIN,
-        "the quota to be full",
-    )
-    large = {"resources": {"head": {"cpu": "1", "memory": "4Gi"}, "maxWorkers": 0}}
-    Sampling.apply(namespace, "large", ONE_TRY | large)
-    fitting = Sampling.apply(namespace, "fitting", ONE_TRY | {"startupDeadlineSeconds": DEADLINE})
-    too_much = "more than all that the quota has: requests.memory 4Gi of 3Gi"
-    told(failed(namespace, "large"), "QuotaExceeded", too_much, "lower")
-
-    status = fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for the quota")["status"]
-    assert status["phase"] == "Queued"
-    namespace.cluster.core.delete_namespaced_pod("other", namespace.name, grace_period_seconds=0)
-    assert fitting.wait_until_complete(16)["status"]["attempt"] == 1
-
-
 def test_what_the_driver_finds_wrong_is_the_samplings_failure(
     namespace: Namespace, s3_environment: dict[str, str]
 ) -> None:
@@ -269,25 +243,42 @@ def failed_with(reason: str) -> Condition:
     return has
 
 
+def waited(failed: Manifest, next_one: Manifest) -> timedelta:
+    """From the failure in one status to the beginning of the attempt in the other."""
+    begun, failure = next_one["cluster"]["startTime"], failed["failure"]["time"]
+    return datetime.fromisoformat(begun) - datetime.fromisoformat(failure)
+
+
+def evict(namespace: Namespace, name: str) -> None:
+    """As whoever empties its node does."""
+    meta = V1ObjectMeta(name=name, namespace=namespace.name)
+    eviction = V1Eviction(metadata=meta, delete_options=V1DeleteOptions(grace_period_seconds=0))
+    namespace.cluster.core.create_namespaced_pod_eviction(name, namespace.name, eviction)
+
+
 def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_head(
     namespace: Namespace, worker_image: str, tmp_path: Path
 ) -> None:
     sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE | {"backoffLimit": 2})
     sampling.wait(done(64, attempt=1), "a third to be stored")
-    [head] = namespace.list("v1", "Pod", HEAD)
-    in_head = namespace.cluster.kubectl("-n", namespace.name, "exec", head["metadata"]["name"], "-c", "ray-head")
-    subprocess.run([*in_head, "--", "python", "-c", KILL_THE_DRIVER], check=True)
+    in_head = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_THE_DRIVER)
+    subprocess.run(in_head, check=True)
     killed = sampling.wait(failed_with("DriverFailed"), "the driver's end to be seen")["status"]
     assert "The driver was ended by SIGKILL" in killed["failure"]["message"]
     assert "shards to sample" in killed["failure"]["logTail"]
 
     second = sampling.wait(done(96, attempt=2), "half of it to be stored", ENDS_WITHIN)["status"]
     assert second["progress"]["done"] >= killed["progress"]["done"] >= 64
-    assert not namespace.list("v1", "Pod", "ddpm-ray.io/attempt=1")
-    [head] = namespace.list("v1", "Pod", HEAD)
-    namespace.cluster.core.delete_namespaced_pod(head["metadata"]["name"], namespace.name, grace_period_seconds=0)
-    lost = sampling.wait(failed_with("HeadLost"), "the head's end to be seen")["status"]
-    assert "The head pod" in lost["failure"]["message"]
+    assert waited(killed, second) >= timedelta(seconds=10)
+    head = head_of(sampling)["name"]
+    with held(namespace, head):
+        evict(namespace, head)
+        lost = sampling.wait(failed_with("HeadLost"), "the head's end to be seen")["status"]
+        assert f"The head pod {head} is lost: EvictionByEvictionAPI: " in lost["failure"]["message"]
+        sampling.wait(ready_says("WaitingForCleanUp"), "the next attempt to wait for the head to go")
+        assert not namespace.list("ray.io/v1", "RayCluster")
+    third = sampling.wait(done(96, attempt=3), "the last attempt", ENDS_WITHIN)["status"]
+    assert waited(lost, third) >= timedelta(seconds=20)
 
     status = sampling.wait_for("Complete", ENDS_WITHIN)["status"]
     assert (status["attempt"], status["failedAttempts"], "failure" in status) == (3, 2, False)
@@ -343,9 +334,8 @@ def test_a_worker_that_the_kernel_ends_for_its_memory_is_told_from_others(
 def test_workers_that_die_again_and_again_are_given_up(namespace: Namespace) -> None:
     sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_SHARD)
     sampling.wait(ready_says("Ready"), "a head")
-    [head] = namespace.list("v1", "Pod", HEAD)
-    in_head = namespace.cluster.kubectl("-n", namespace.name, "exec", head["metadata"]["name"], "-c", "ray-head")
-    with subprocess.Popen([*in_head, "--", "python", "-c", KILL_EVERY_WORKER]):
+    in_head = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_EVERY_WORKER)
+    with subprocess.Popen(in_head):
         status = failed(namespace, "digits")
     told(status, "WorkerLost", "worker died: ", "`kubectl ddpm retry` goes on with what is missing")
     nothing_is_left(namespace)

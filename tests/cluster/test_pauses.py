@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hindrances import SEEN_WITHIN, without
+from tests.cluster.hindrances import SEEN_WITHIN
 from tests.cluster.kube import Manifest, Namespace, has_condition, phase
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
@@ -182,16 +182,4 @@ def test_what_a_queue_takes_back_has_no_less_time_for_it(namespace: Namespace) -
     assert pauses < resumes
     ran = (pauses - begins) + (time(failed["status"]["completionTime"]) - resumes)
     assert timedelta(seconds=24) <= ran < timedelta(seconds=35)
-    nothing_is_left(namespace)
-
-
-@pytest.mark.alone
-def test_a_sampling_that_starts_while_kuberay_is_away_waits_for_it(namespace: Namespace) -> None:
-    with without(namespace.cluster, "kuberay-operator"):
-        sampling = Sampling.apply(namespace, "digits", SMALL)
-        seen = sampling.wait(
-            lambda it: phase(it) == "Starting" and bool(it["status"]["cluster"].get("dashboard")), "a RayCluster"
-        )
-        assert message(seen, "ClusterReady") == "KubeRay has yet to create the head pod."
-    assert attempts(sampling.wait_until_complete(16)) == (1, 0)
     nothing_is_left(namespace)

@@ -1,0 +1,65 @@
+"""A namespace's quota: smaller than the plan, full for every pod, full for the workers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cluster.failures import failed, ready_says, told
+from tests.cluster.kube import Condition, Manifest, Namespace, phase
+from tests.cluster.manifests import pod
+from tests.cluster.samplings import LIGHT, LONG, Sampling
+
+SEEN_WITHIN = 60.0
+# Far less than it waits.
+DEADLINE = 40
+HARD = {"requests.memory": "6Gi", "count/pods": "2"}
+_PART = LIGHT["resources"]["head"]
+_LARGE = {"cpu": "100m", "memory": "4Gi"}
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def of_two(size: Manifest) -> dict[str, Any]:
+    """A head and a worker of this size, and one attempt."""
+    resources = {"head": size, "worker": size, "maxWorkers": 1}
+    return LONG | {"resources": resources, "backoffLimit": 0, "startupDeadlineSeconds": DEADLINE}
+
+
+def used(pods: int) -> Condition:
+    return lambda it: it.get("status", {}).get("used", {}).get("count/pods") == str(pods)
+
+
+def wait_until(namespace: Namespace, pods: int) -> None:
+    namespace.wait("v1", "ResourceQuota", "team", used(pods), SEEN_WITHIN, f"the quota to count {pods}")
+
+
+def ready(seen: list[Manifest]) -> bool:
+    conditions = [one for it in seen for one in it.get("status", {}).get("conditions", [])]
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def test_a_quota_that_is_too_small_ends_it_and_one_that_is_full_is_waited_for_with_or_without_a_head(
+    namespace: Namespace, worker_image: str
+) -> None:
+    core = namespace.cluster.core
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": HARD}},
+        pod("other", worker_image, ["sleep", "infinity"]),
+    )
+    wait_until(namespace, 1)
+    Sampling.apply(namespace, "large", of_two(_LARGE))
+    too_much = "more than all that the quota has: requests.memory 8Gi of 6Gi"
+    told(failed(namespace, "large"), "QuotaExceeded", too_much, "lower")
+
+    namespace.apply(pod("another", worker_image, ["sleep", "infinity"]))
+    wait_until(namespace, 2)
+    fitting = Sampling.apply(namespace, "fitting", of_two(_PART))
+    assert phase(fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for the quota")) == "Queued"
+    core.delete_namespaced_pod("another", namespace.name, grace_period_seconds=0)
+    namespace.wait_for_all("v1", "Pod", ready, SEEN_WITHIN, "a head", "ray.io/node-type=head")
+    assert phase(fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for its worker")) == "Queued"
+    core.delete_namespaced_pod("other", namespace.name, grace_period_seconds=0)
+    status = fitting.wait_for("Running")["status"]
+    assert (status["attempt"], status["failedAttempts"]) == (1, 0)
