@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "cluster"
 
 # Whatever begins last keeps the other process waiting for its end.
-LONGEST = ("test_causes", "test_pauses", "test_sampling", "test_sizing")
+LONGEST = ("test_causes", "test_heads", "test_pauses", "test_sampling", "test_sizing")
 
 failed_tests: pytest.StashKey[bool] = pytest.StashKey()
 

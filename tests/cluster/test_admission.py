@@ -167,7 +167,7 @@ def test_what_is_refused_by_now_and_was_made_before_ends_nothing_when_the_operat
         assert sampling.wait_until_complete(128)["status"]["attempt"] == 1
 
 
-@pytest.mark.alone
+@pytest.mark.operator_away
 def test_a_right_that_the_operator_lacks_for_a_moment_is_told_and_waited_for(
     namespace: Namespace, operator: Operator
 ) -> None:
