@@ -26,14 +26,16 @@ KEPT = ROOT / "build" / "cluster"
 # Whatever begins last keeps the other process waiting for its end.
 LONGEST = ("test_causes", "test_heads", "test_pauses", "test_sampling", "test_sizing")
 
-failed_tests: pytest.StashKey[bool] = pytest.StashKey()
-
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What failed is looked at before fixtures take it away, those of modules included."""
     report = yield
-    if report.failed:
-        item.stash[failed_tests] = True
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and report.when != "teardown" and cluster:
+        folder = KEPT / re.sub(r"\W+", "-", item.name).strip("-")
+        collect(cluster, folder)
+        report.sections.append(("what was on the cluster", str(folder)))
     return report
 
 
@@ -53,11 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("no_operator") and "operator" in fixtures:
             raise pytest.UsageError(f"{item.nodeid} has the mark no_operator and uses the operator: remove one")
     items.sort(key=lambda item: item.path.stem not in LONGEST)
-    given = os.environ.get("KUBECONFIG")
-    if given and Path(given) != nodes_kubeconfig():
+    if not runs_on_the_node():
         others = [item for item in items if item.get_closest_marker("node")]
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
+
+
+def runs_on_the_node() -> bool:
+    """Whether the cluster that `kubeconfig` chooses is that of tests/node."""
+    nodes, given = nodes_kubeconfig(), os.environ.get("KUBECONFIG")
+    return nodes is not None and (not given or Path(given).resolve() == nodes.resolve())
 
 
 def _say(*command: str | Path) -> str:
@@ -119,13 +126,10 @@ def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
 
 
 @pytest.fixture
-def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
     """A restricted namespace of the test's own; if the test fails, build/cluster/<test> tells what was in it."""
-    test = re.sub(r"\W+", "-", request.node.name).strip("-")
     with cluster.namespace(f"ddpm-test-{secrets.token_hex(4)}") as namespace:
         yield namespace
-        if request.node.stash.get(failed_tests, False):
-            collect(namespace, KEPT / test)
 
 
 @pytest.fixture(scope="session")

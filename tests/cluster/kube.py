@@ -33,11 +33,13 @@ class Cluster:
     """One API server. `kubeconfig` None is the user's own.
 
     Attributes:
+        open: namespaces that tests have made and still use.
         going: namespaces that were deleted and may not be gone yet.
     """
 
     kubeconfig: Path | None
     dynamic: DynamicClient
+    open: list[str] = field(default_factory=list)
     going: list[str] = field(default_factory=list)
 
     @classmethod
@@ -60,11 +62,18 @@ class Cluster:
         """
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name, labels=labels)))
+        self.open.append(name)
         try:
             yield Namespace(self, name)
         finally:
+            self.open.remove(name)
             self.core.delete_namespace(name)
             self.going.append(name)
+
+    def present(self) -> list[str]:
+        """Of the namespaces that tests have made those that are still there."""
+        there = {each.metadata.name for each in self.core.list_namespace().items}
+        return [name for name in (*self.open, *self.going) if name in there]
 
     def wait_for_namespaces_to_go(self) -> None:
         """Waits until all that were deleted are gone.

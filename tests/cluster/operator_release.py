@@ -18,6 +18,7 @@ from tests.cluster.local_node import sigkill
 RELEASE = NAMESPACE = "ddpm-ray"
 SELECTOR = "app.kubernetes.io/name=ddpm-operator"
 STARTS_WITHIN = 60.0
+SAID_WITHIN = 420.0  # helm itself waits for 5 minutes
 CRD = "ddpmsamplings.ddpm-ray.io"
 
 _RESTRICTED = """
@@ -164,6 +165,7 @@ def _says(command: list[str], environment: dict[str, str], given: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=SAID_WITHIN,
         check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)} said:\n{done.stdout}"

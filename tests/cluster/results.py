@@ -17,6 +17,7 @@ from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
 
 READ_WITHIN = 90.0
+SAMPLED_WITHIN = 300.0
 DIGESTS = """
 import fsspec, hashlib, sys
 for uri in sys.argv[1:]:
@@ -44,7 +45,7 @@ def local_samples(number: int, folder: Path, *sampler: str) -> str:
         if _number_in(out) < number:
             command = [str(Path(sys.executable).with_name("ddpm-sample")), "--ray_address", "None", "--quiet"]
             flags = ["--model_path", "builtin://mnist", "--n_samples", str(number)]
-            subprocess.run([*command, *flags, *how, "--out_dir", str(out)], check=True)
+            subprocess.run([*command, *flags, *how, "--out_dir", str(out)], check=True, timeout=SAMPLED_WITHIN)
         samples = np.load(out / "samples.npy")[:number]
     assert len(samples) == number
     file = io.BytesIO()

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from kubernetes.client import ApiException
 
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
@@ -44,3 +45,12 @@ def test_a_restricted_pod_imports_torch_and_ray(namespace: Namespace, worker_ima
         "sum": 81.0,
         "knows who signs certificates": True,
     }
+
+
+def test_the_namespaces_of_tests_refuse_a_pod_that_runs_as_root(namespace: Namespace, worker_image: str) -> None:
+    as_root = pod("root", worker_image, ["id"])
+    as_root["spec"]["securityContext"] = {"runAsUser": 0, "runAsNonRoot": False}
+    with pytest.raises(ApiException) as refused:
+        namespace.cluster.core.create_namespaced_pod(namespace.name, as_root, dry_run="All")
+    assert refused.value.status == 403
+    assert "violates PodSecurity" in refused.value.body

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(2400)  # the first `up` may have to build
+
 NODE = Path(__file__).resolve().parents[1] / "node"
 
 
