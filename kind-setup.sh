@@ -91,6 +91,7 @@ registry_kind() {
 }
 
 cluster_node() {
+  source tests/node/lib/settings.sh # proxies are not asked for its API server
   KUBECONFIG=$(tests/node/up)
   export KUBECONFIG
   brought=
@@ -159,8 +160,9 @@ X
 }
 
 what_to_try() {
+  local proxy=${HTTPS_PROXY:-${https_proxy:-${HTTP_PROXY:-${http_proxy:-}}}}
   echo
-  [ "$provider" != node ] || echo "export KUBECONFIG=$KUBECONFIG${brought:+ PATH=$brought:\$PATH}"
+  [ "$provider" != node ] || echo "export KUBECONFIG=$KUBECONFIG${brought:+ PATH=$brought:\$PATH}${proxy:+ NO_PROXY=$NO_PROXY no_proxy=$no_proxy}"
   cat <<'X'
   kubectl apply -f examples/digits.yaml
   kubectl get ddpm --watch
@@ -179,10 +181,21 @@ delete_all() {
     ;;
   node) tests/node/down --purge ;;
   existing)
+    need_no_work
     step "uninstalled ddpm-ray" uninstall ddpm-ray ddpm-ray
     step "uninstalled KubeRay, if it was installed by this script" uninstall kuberay-operator "$kuberay_namespace"
     ;;
   esac
+}
+
+# need_no_work: without the operator nobody takes down the clusters of samplings at work.
+need_no_work() {
+  local at_work
+  kubectl get crd rayclusters.ray.io >/dev/null 2>&1 || return 0
+  at_work=$(kubectl get rayclusters --all-namespaces --selector app.kubernetes.io/managed-by=ddpm-operator --no-headers \
+    --output 'custom-columns=:metadata.namespace,:metadata.name')
+  [ -z "$at_work" ] || refuse "samplings are at work, and their RayClusters would stay:$(awk '{printf " %s/%s", $1, $2}' <<<"$at_work")" \
+    "Wait for their end, or stop them: kubectl delete ddpm --all --all-namespaces"
 }
 
 # uninstall RELEASE NAMESPACE

@@ -26,6 +26,7 @@ use_cluster() {
     ctr=(docker exec "$kind_node" ctr)
     ;;
   node)
+    source tests/node/lib/settings.sh # proxies are not asked for its registry
     push_to=$(tests/node/registry)
     pull_from=$push_to
     ctr=(tests/node/enter ctr)

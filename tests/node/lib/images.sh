@@ -20,8 +20,8 @@ make_tools_image() {
   local context=$state/busybox tool
   rm -rf "$context"
   mkdir -p "$context"
-  (cd "$context" && apt-get download -q busybox-static) >>"$state/log/apt.log" 2>&1 ||
-    refuse "apt-get could not download busybox-static" "All it said is in $state/log/apt.log; 'apt-get update' may help."
+  (cd "$context" && { download || { apt_get update && download; }; }) >>"$state/log/apt.log" 2>&1 || # a fresh machine has no lists
+    refuse "apt-get could not download busybox-static" "All it said is in $state/log/apt.log."
   dpkg-deb -x "$context"/busybox-static_*.deb "$context/package"
   mkdir -p "$context/root/bin"
   find "$context/package" -type f -path '*/bin/busybox' -exec cp {} "$context/root/bin/" \;
@@ -30,6 +30,8 @@ make_tools_image() {
   push_image "$tools_image" "$context"
   rm -rf "$context"
 }
+
+download() { apt-get download -q busybox-static; }
 
 # program_image GROUP PROGRAM: the image's name, keyed as the program is.
 program_image() {

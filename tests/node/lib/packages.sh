@@ -26,7 +26,7 @@ need_packages() {
   done <<<"$1"
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null ||
-    refuse "these packages are missing: ${missing[*]}" "There is no apt-get here. Install what holds the same programs, then run this again."
+    refuse "these packages are missing: ${missing[*]}" "There is no apt-get here, and what the node is made of comes by it: use Debian or Ubuntu, or Docker and kind."
   step "installed ${missing[*]}" install_packages "${missing[@]}"
 }
 

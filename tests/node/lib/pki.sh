@@ -18,9 +18,11 @@ make_pki() {
   certificate kube-proxy /CN=system:kube-proxy
   certificate admin /O=system:masters/CN=admin
 
-  local user
-  for user in kubelet kube-controller-manager kube-scheduler kube-proxy admin; do write_kubeconfig $user >"$pki/$user.kubeconfig"; done
-  cp "$pki/admin.kubeconfig" "$kubeconfig"
+  ( # each holds a key
+    umask 077
+    for user in kubelet kube-controller-manager kube-scheduler kube-proxy admin; do write_kubeconfig $user >"$pki/$user.kubeconfig"; done
+    cp "$pki/admin.kubeconfig" "$kubeconfig"
+  )
 }
 
 key() { (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$pki/$1.key"); }

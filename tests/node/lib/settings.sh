@@ -16,6 +16,13 @@ registry=$node_ip:5000
 tools_image=$registry/node/busybox:1
 s3_port=7070
 
+# No proxy of this machine knows the way there. Not every program reads ranges, so the node's own address is named too.
+no_proxy_besides() { case ,$1, in *",$network,"*) echo "$1" ;; *) echo "${1:+$1,}$network,$node_ip,.svc" ;; esac; }
+_given=${no_proxy:-${NO_PROXY:-}}
+NO_PROXY=$(no_proxy_besides "${NO_PROXY:-$_given}")
+no_proxy=$(no_proxy_besides "$_given")
+export NO_PROXY no_proxy
+
 node_name=node1
 link=ddpm-ray         # the wire's end on this machine
 cgroup=ddpm-ray       # every process of the node, pods' too, is in a cgroup below this one

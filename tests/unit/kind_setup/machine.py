@@ -143,6 +143,7 @@ class Machine:
             "kind-setup.sh",
             "tests/images",
             "tests/node/programs/kuberay",
+            "tests/node/lib",
             "Dockerfile.worker",
             "Dockerfile.operator",
             ".dockerignore",

@@ -205,6 +205,16 @@ def test_the_node_gets_its_images_from_podman_also_where_docker_answers(machine:
     assert order(ran, "docker build", "docker push", "docker tag") == []
 
 
+def test_no_proxy_is_asked_for_the_node(machine: Machine) -> None:
+    ran = machine.setup(
+        "--provider", "node", BASE_IMAGE="a-base", HTTPS_PROXY="http://proxy.example:3128", NO_PROXY="corp.example"
+    )
+    bypassed = (machine.folder / "state/podman's NO_PROXY").read_text().strip()
+    assert bypassed == "corp.example,198.18.0.0/16,198.18.0.2,.svc"
+    assert f"NO_PROXY={bypassed}" in ran.out
+    assert "NO_PROXY" not in machine.setup("--provider", "node", BASE_IMAGE="a-base").out
+
+
 @pytest.mark.parametrize("tool", ["kind", "kubectl", "helm"])
 def test_a_missing_tool_is_named_with_where_to_get_it(machine: Machine, tool: str) -> None:
     machine.lacks(tool)
@@ -295,6 +305,19 @@ def test_on_an_existing_cluster_delete_uninstalls_only_what_this_script_installe
     assert ran.code == 0
     assert machine.what_is_left() == set()
     assert order(ran, "kind", "docker rm") == []
+
+
+def test_while_samplings_are_at_work_the_operator_of_an_existing_cluster_stays(machine: Machine) -> None:
+    machine.has_a_kuberay_of_its_own()
+    machine.setup("--provider", "existing", "--skip-images")
+    (machine.folder / "at_work").write_text("team-a   digits-x7k2p\n")
+    ran = machine.setup("--provider", "existing", "--delete")
+    assert ran.code == 2
+    assert "team-a/digits-x7k2p" in ran.said
+    assert "kubectl delete ddpm" in ran.said
+    assert not ran.called("helm uninstall")
+    (machine.folder / "at_work").unlink()
+    assert machine.setup("--provider", "existing", "--delete").code == 0
 
 
 @pytest.mark.parametrize("arguments", [["--provider", "swarm"], ["--provider"], ["--force"]])

@@ -11,7 +11,7 @@ import pytest
 
 NODE = Path(__file__).parents[2] / "node"
 
-PARTS = ("say", "settings", "programs", "packages", "preflight", "cgroup", "node")
+PARTS = ("say", "settings", "programs", "packages", "preflight", "cgroup", "node", "pki", "images")
 
 Said = subprocess.CompletedProcess[str]
 Run = Callable[..., Said]
