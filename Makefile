@@ -72,6 +72,10 @@ bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.
 bench-cluster: .venv/ready ## Measure the operator against KubeRay's RayJob, on the cluster of `make cluster-up`
 	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py $(ARGS)
 
+.PHONY: bench-node
+bench-node: .venv/ready ## Measure how fast the node without Docker comes and goes; none may be up
+	@$(BIN)/python benchmarks/node.py
+
 HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/test_hostile_documents.py tests/cluster/test_hostile_input.py
 .PHONY: hostile
 hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the cluster of `make cluster-up`

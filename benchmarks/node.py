@@ -1,0 +1,35 @@
+"""How long the node without Docker takes to come and to go, once built. As root, and none may be up."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NODE = Path(__file__).resolve().parents[1] / "tests/node"
+ROUNDS = 5
+
+
+def seconds(script: str) -> float:
+    """The clock's time for one of the node's scripts; its progress goes to stderr."""
+    start = time.perf_counter()
+    subprocess.run([NODE / script], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    if subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False).returncode == 0:
+        print("a node is up, and this would end it: tests/node/down first", file=sys.stderr)
+        return 2
+    seconds("up")  # builds what is missing
+    seconds("down")
+    taken = [(seconds("up"), seconds("down")) for _ in range(ROUNDS)]
+    for name, column in zip(("up", "down"), zip(*taken, strict=True), strict=True):
+        print(f"tests/node/{name}: {statistics.median(column):.1f} s, from {min(column):.1f} to {max(column):.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
