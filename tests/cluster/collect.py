@@ -39,7 +39,7 @@ def collect(cluster: Cluster, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for node in _items(Namespace(cluster, ""), "v1", "Node"):
-        _write(node, folder)
+        _write("node", node, folder)
     for name in _asked(cluster.present, []):
         _write_namespace(Namespace(cluster, name), folder / name)
     for name in _asked(lambda: _operators_namespaces(cluster), []):
@@ -61,13 +61,13 @@ def _write_namespace(namespace: Namespace, folder: Path) -> None:
     (folder / "events.txt").write_text("".join(map(_event_line, _events(namespace))))
     for api_version, kind in KINDS:
         for item in _items(namespace, api_version, kind):
-            _write(item, folder)
+            _write(kind.lower(), item, folder)
     _write_logs(namespace, folder)
 
 
-def _write(item: Manifest, folder: Path) -> None:
+def _write(kind: str, item: Manifest, folder: Path) -> None:
     item["metadata"].pop("managedFields", None)
-    (folder / f"{item['kind'].lower()}-{item['metadata']['name']}.yaml").write_text(yaml.safe_dump(item))
+    (folder / f"{kind}-{item['metadata']['name']}.yaml").write_text(yaml.safe_dump(item))
 
 
 def _write_logs(namespace: Namespace, folder: Path) -> None:

@@ -19,8 +19,9 @@ choose_engine() {
   fi
 }
 
-# pod: podman on its own store. crun refuses hybrid cgroups, so runc it is.
-pod() { podman --root "$cache_dir/podman/store" --runroot "$cache_dir/podman/run" --runtime runc "$@"; }
+# pod: podman on its own store. crun refuses hybrid cgroups, so runc it is. In a mount namespace of its own: a build that
+# is killed leaves no mounts on this machine.
+pod() { unshare --mount podman --root "$cache_dir/podman/store" --runroot "$cache_dir/podman/run" --runtime runc "$@"; }
 
 # engine_build ARGUMENTS…: `docker build`, or podman's within the limits that this process may pass on. Its many words
 # go to a log, of which the end is shown if it fails.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 SHIMS = Path(__file__).parent / "shims"
-ENGINES = ("docker", "kind", "kubectl", "helm", "podman", "runc", "id")
+ENGINES = ("docker", "kind", "kubectl", "helm", "podman", "runc", "id", "unshare")
 NODE_SCRIPTS = ("up", "down", "kubeconfig", "kuberay", "registry", "build", "enter")
 VERSIONS = {
     "docker": "28.2.2",

@@ -205,6 +205,15 @@ def test_the_node_gets_its_images_from_podman_also_where_docker_answers(machine:
     assert order(ran, "docker build", "docker push", "docker tag") == []
 
 
+def test_a_build_of_podmans_that_is_killed_leaves_no_mounts(machine: Machine) -> None:
+    ran = machine.setup("--provider", "node", BASE_IMAGE="a-base")
+    podmans = [call for call in ran.calls if call.startswith("podman")]
+    assert podmans
+    assert [f"unshare --mount {call}" for call in podmans] == [
+        call for call in ran.calls if call.startswith("unshare")
+    ]
+
+
 def test_no_proxy_is_asked_for_the_node(machine: Machine) -> None:
     ran = machine.setup(
         "--provider", "node", BASE_IMAGE="a-base", HTTPS_PROXY="http://proxy.example:3128", NO_PROXY="corp.example"
