@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -189,10 +190,22 @@ def test_samples_come_from_a_bucket_and_damaged_ones_do_not(
     assert (folder / "samples.npy").read_bytes() == files["samples.npy"]
 
 
-def test_the_log_is_read_while_it_runs_and_to_its_end(person: Person, namespace: Namespace) -> None:
-    sampling = Sampling.apply(namespace, "long", LONG)
-    sampling.wait_for("Running")
-    assert "128 shards to sample" in person.does("logs", "long")
+def test_while_it_runs_its_row_its_picture_and_its_log_are_read_and_the_log_to_its_end(
+    person: Person, namespace: Namespace, operator: Operator
+) -> None:
+    # In shards of about a second.
+    quick = {"samples": 2000, "batchSize": 4, "sampler": {"name": "ddpm", "steps": 100}}
+    sampling = Sampling.apply(namespace, "long", LONG | quick)
+    sampling.wait(lambda it: it.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first samples")
+    seen = sampling.wait(lambda it: bool(it["status"]["output"].get("grid")), "a picture", 60)
+    assert seen["status"]["phase"] == "Running"
+    picture = namespace.get("v1", "ConfigMap", seen["status"]["output"]["grid"])["binaryData"]["grid.png"]
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    shown = operator.kubectl_says("get", "ddpm", "long", "--namespace", namespace.name, "--output", "wide")
+    assert " ".join(shown.splitlines()[0].split()) == "NAME PHASE DONE TOTAL ETA AGE RATE WORKERS GPUS CLUSTER"
+    assert "ddpmsampling.ddpm-ray.io/long" in operator.kubectl_says("get", "all", "--namespace", namespace.name)
+    assert "Images to draw. May grow at any time" in operator.kubectl_says("explain", "ddpm.spec")
+    assert "500 shards to sample" in person.does("logs", "long")
     early = person.ddpm("fetch", "long", ".")
     assert (early.returncode, early.stderr.splitlines()[0]) == (2, "error: long is not complete yet")
     with subprocess.Popen(

@@ -131,7 +131,7 @@ def test_two_at_once_one_of_them_to_s3(
 
 
 def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_when_it_is_done(
-    namespace: Namespace, operator: Operator, worker_image: str
+    namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
     spec = SMALL | {"samples": 96, "sampler": {"name": "ddpm", "steps": 200}}
     sampling = Sampling.apply(namespace, "digits", spec)
@@ -143,8 +143,8 @@ def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_whe
     status = sampling.wait_until_complete(160)["status"]
     assert status["progress"]["done"] == 160
     nothing_is_left(namespace)
-    count = "import numpy; print(*numpy.load('/out/samples.npy').shape)"
-    assert run_python(namespace, worker_image, count, claim="digits-output")[0] == "160"
+    stored = run_python(namespace, worker_image, DIGESTS, "/out/samples.npy", claim="digits-output")
+    assert stored == [local_samples(160, tmp_path, "--sampler", "ddpm", "--steps", "200")]
 
 
 @pytest.mark.parametrize(("condition", "finalizers"), [("Accepted", []), ("Running", ["example.com/keeps-it"])])
@@ -178,6 +178,10 @@ def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_ha
     nothing_is_left(namespace)
     assert namespace.get("v1", "PersistentVolumeClaim", "digits-output")["status"]["phase"] == "Bound"
 
+    # Submitted again it finds them, for `kubectl ddpm fetch`.
+    again = Sampling.apply(namespace, "digits", SMALL | {"output": KEPT_CLAIM}).wait_until_complete(16)["status"]
+    assert again["output"]["manifestSha256"] == status["output"]["manifestSha256"]
+
 
 @pytest.mark.operator_away
 def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
@@ -190,6 +194,9 @@ def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
         sampling.delete()
         sampling.wait_until_gone()
         nothing_is_left(namespace)
+        # The key is left, for the next release of this name.
+        left = operator.namespace.list("v1", "Secret", OF_THE_OPERATOR)
+        assert [it["metadata"]["name"] for it in left] == [f"{operator.release}-operator-key"]
     finally:
         operator.install()
 
