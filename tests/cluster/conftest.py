@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
-from tests.cluster.local_node import NODE, nodes_kubeconfig
+from tests.cluster.local_node import NODE, nodes_kubeconfig, past_proxies
 from tests.cluster.operator_release import Operator
 from tests.cluster.running import Running, one_running
 from tests.cluster.s3 import s3_in
@@ -75,6 +75,8 @@ def _say(*command: str | Path) -> str:
 @pytest.fixture(scope="session")
 def kubeconfig() -> Path | None:
     """KUBECONFIG's; else that of the one-node cluster if it runs; else the user's own (kind's)."""
+    if runs_on_the_node():
+        os.environ.update(past_proxies())
     if given := os.environ.get("KUBECONFIG"):
         return Path(given)
     return nodes_kubeconfig()

@@ -16,6 +16,13 @@ def nodes_kubeconfig() -> Path | None:
     return Path(asked.stdout.strip()) if asked.returncode == 0 else None
 
 
+def past_proxies() -> dict[str, str]:
+    """This machine's NO_PROXY and no_proxy with the one-node cluster's addresses, as its own scripts have them."""
+    command = ["bash", "-c", 'source "$0" && echo "$NO_PROXY" && echo "$no_proxy"', str(NODE / "lib/settings.sh")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return dict(zip(("NO_PROXY", "no_proxy"), said, strict=True))
+
+
 def sigkill(cluster: Cluster, pod: Manifest) -> bool:
     """Ends the process of a pod's only container, with no warning; False if its node is closed to this machine."""
     entered = _way_into(cluster, pod["spec"]["nodeName"])

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from tests.cluster import conftest
+from tests.cluster.local_node import past_proxies
 
 
 class Item:
@@ -50,3 +51,10 @@ def test_on_kind_and_on_any_other_cluster_they_do_not(
     monkeypatch: pytest.MonkeyPatch, node: Path | None, kubeconfig: str | None
 ) -> None:
     assert kept(monkeypatch, node, kubeconfig) == ["test_anywhere"]
+
+
+def test_for_the_one_node_cluster_no_proxy_of_this_machine_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    monkeypatch.setenv("no_proxy", "corp.example")
+    said = past_proxies()
+    assert said["NO_PROXY"] == said["no_proxy"] == "corp.example,198.18.0.0/16,198.18.0.2,.svc"
