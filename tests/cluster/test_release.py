@@ -91,7 +91,7 @@ def test_a_second_release_is_refused_and_the_first_goes_on_with_its_work(
 @pytest.fixture
 def other_release(namespace: Namespace, operator: Operator) -> Iterator[Operator]:
     """Not installed yet, as the first one is no more: a release of another name, for one namespace only."""
-    other = replace(beside(operator, namespace), takes_over=True)
+    other = beside(operator, namespace)
     operator.uninstall()
     yield other
     other.helm_says("uninstall", other.release, "--namespace", other.place, "--wait", "--ignore-not-found")
@@ -107,7 +107,7 @@ def test_under_another_name_and_for_one_namespace_all_goes_on(
         other_release.install()
     says = re.search(r"kubectl (annotate crd .*)", str(refused.value))
     assert says
-    other_release.kubectl_says(*says[1].split())
+    other_release.kubectl_says(*says[1].split())  # nothing else makes the CRD this release's
     other_release.install()
 
     kept.wait_for("Suspended")
