@@ -216,12 +216,12 @@ class Namespace:
     def logs(self, pod: str, container: str | None = None, *, previous: bool = False) -> str:
         """What a container said, or why that cannot be known."""
         try:
-            said: str = self.cluster.core.read_namespaced_pod_log(
+            said: str | None = self.cluster.core.read_namespaced_pod_log(
                 pod, self.name, container=container, previous=previous
             )
         except ApiException as error:
             return f"no log: {error.reason}: {error.body}"
-        return said
+        return said or ""  # an empty answer is None
 
     @contextmanager
     def port_forward(self, target: str, *ports: str) -> Iterator[dict[int, int]]:
