@@ -21,8 +21,20 @@ from ddpm_operator.reconcile import reconcile
 from ddpm_operator.render import OperatorPods, network_policy, output_claim, ray_cluster, token_secret
 from ddpm_operator.templating import Templates
 from ddpm_operator.tokens import attempt_tokens
-from tests.cluster.kube import Cluster, Manifest, Namespace
+from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
+from tests.cluster.operator_release import Operator
+from tests.cluster.samplings import API, KIND, LIGHT, nothing_is_left
 from tests.hostile import MANY, specs
+
+# Of those that are stored; the operator's own answers to them take longer than dry runs.
+STORED = max(MANY // 10, 24)
+# Their form is right, and none of them can be done: their authors are told why.
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "no-account": LIGHT | {"podOverrides": {"serviceAccountName": "default"}},
+    "no-claim": LIGHT | {"output": {"uri": "pvc://not-there/digits"}},
+    "no-class": LIGHT | {"podOverrides": {"priorityClassName": "system-node-critical"}},
+}
+ANSWERED_WITHIN = 180.0
 
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -37,10 +49,10 @@ def shared(cluster: Cluster) -> Iterator[Namespace]:
         yield namespace
 
 
-def tried(namespace: Namespace, manifest: Any) -> Manifest | None:  # noqa: ANN401 - as YAML has it
-    """What a dry run makes of it; None if it is refused, with a sentence. Nothing else may come of it."""
+def tried(namespace: Namespace, manifest: Any, *, dry: bool = True) -> Manifest | None:  # noqa: ANN401 - as YAML has it
+    """What the API server makes of it; None if it is refused, with a sentence. Nothing else may come of it."""
     resource = namespace.cluster.resource(manifest["apiVersion"], manifest["kind"])
-    query = [("dryRun", "All"), ("fieldValidation", "Strict")]
+    query = [("fieldValidation", "Strict"), *([("dryRun", "All")] if dry else [])]
     try:
         taken: Manifest = resource.create(body=manifest, namespace=namespace.name, query_params=query).to_dict()
     except ApiException as error:
@@ -66,6 +78,54 @@ def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is
     print(dict(fates))
     assert sum(fates.values()) >= MANY
     assert min(fates["refused by the API server"], fates["planned"]) > MANY / 10
+
+
+def created(namespace: Namespace, name: str, spec: dict[str, Any]) -> bool:
+    """Whether the API server takes it, for good."""
+    manifest = {"apiVersion": API, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+    return tried(namespace, manifest, dry=False) is not None
+
+
+def answered(seen: Manifest) -> bool:
+    """It is suspended, as it asks for, or has failed with a reason."""
+    failed = has_condition("Failed")(seen) and bool(seen["status"]["failure"]["reason"])
+    return failed or has_condition("Suspended")(seen)
+
+
+def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
+    namespace: Namespace, operator: Operator
+) -> None:
+    before = operator.restarts()
+    names = [name for name, spec in IMPOSSIBLE.items() if created(namespace, name, spec)]
+    assert names == list(IMPOSSIBLE)
+
+    @settings(
+        max_examples=10 * STORED,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(specs())
+    def store(spec: dict[str, Any]) -> None:
+        name = f"hostile-{len(names)}"
+        if len(names) < STORED and created(namespace, name, {**spec, "suspend": True}):
+            names.append(name)
+
+    store()
+    assert len(names) == STORED
+    found = namespace.wait_for_all(
+        API, KIND, lambda all_: all(map(answered, all_)), ANSWERED_WITHIN, "an answer to each"
+    )
+    assert {it["metadata"]["name"] for it in found} == set(names)
+    reasons = {
+        it["metadata"]["name"]: it["status"]["failure"]["reason"] for it in found if "failure" in it["status"]
+    }
+    assert reasons == {"no-account": "InvalidSpec", "no-claim": "ReferenceNotFound", "no-class": "InvalidSpec"}
+    assert operator.restarts() == before
+    namespace.cluster.resource(API, KIND).delete(namespace=namespace.name)
+    namespace.wait_for_none(API, KIND, ANSWERED_WITHIN)
+    nothing_is_left(namespace)
 
 
 def fate_of(namespace: Namespace, spec: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import KEPT
-from tests.cluster.kube import Manifest, Namespace, has_condition
+from tests.cluster.hindrances import without
+from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_python
@@ -26,6 +27,7 @@ from tests.cluster.samplings import (
     OF_THE_OPERATOR,
     SMALL,
     Sampling,
+    cluster_of,
     nothing_is_left,
 )
 
@@ -201,11 +203,32 @@ def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
         operator.install()
 
 
-def test_a_cluster_whose_owner_was_taken_from_it_is_swept_up(namespace: Namespace) -> None:
-    sampling = Sampling.apply(namespace, "digits", LONG)
-    sampling.wait(lambda seen: bool(seen.get("status", {}).get("cluster")), "a cluster")
-    sampling.wait(has_condition("Running"), "digits to be running")
-    resource = namespace.cluster.resource("ddpm-ray.io/v1alpha1", "DDPMSampling")
-    resource.delete(name="digits", namespace=namespace.name, body={"propagationPolicy": "Orphan"})
+def orphan(sampling: Sampling) -> None:
+    """Deletes it, but leaves what it owns."""
+    resource = sampling.namespace.cluster.resource(API, KIND)
+    resource.delete(name=sampling.name, namespace=sampling.namespace.name, body={"propagationPolicy": "Orphan"})
     sampling.wait_until_gone()
+
+
+def test_a_cluster_whose_owner_was_taken_from_it_goes_when_its_sampling_does(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "digits", LONG)
+    sampling.wait_for("Running")
+    orphan(sampling)
     nothing_is_left(namespace)
+
+
+@pytest.mark.operator_away
+def test_a_cluster_that_outlived_its_sampling_while_there_was_no_operator_is_swept_up_by_the_next(
+    namespace: Namespace, operator: Operator
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", LONG)
+    name = cluster_of(sampling)
+    namespace.wait("ray.io/v1", "RayCluster", name, bool, GONE_WITHIN, "the RayCluster")
+    with without(namespace.cluster, f"{operator.release}-operator"):
+        orphan(sampling)
+        namespace.wait("ray.io/v1", "RayCluster", name, has_no_owner, GONE_WITHIN, "the RayCluster to be nobody's")
+    nothing_is_left(namespace)
+
+
+def has_no_owner(seen: Manifest) -> bool:
+    return bool(seen) and not seen["metadata"].get("ownerReferences")
