@@ -149,12 +149,17 @@ def _of_restarts(who: str, container: Container) -> Iterator[Trouble]:
         yield Trouble(reason, words, certain=False)
 
 
+def _waits_for_its_tokens(cluster: Cluster, why: str) -> bool:
+    """The attempt's own Secret, named as `Tokens.secret_name` does, comes after the cluster that owns it."""
+    return re.search(rf'secret "{re.escape(cluster.name)}-[0-9a-f]+" not found', why) is not None
+
+
 def _of_waiting(cluster: Cluster, who: str, waiting: Waiting, patient: bool) -> Iterator[Trouble]:
     why = waiting.message or waiting.reason
     if waiting.reason in _NO_IMAGE | _NEVER_AN_IMAGE:
         words = sentence(f"{who} cannot get its image: {why}")
         yield Trouble(FailureReason.IMAGE_PULL_FAILED, words, certain=waiting.reason in _NEVER_AN_IMAGE)
-    elif waiting.reason in _NO_CONTAINER and f'"{cluster.name}"' not in why:
+    elif waiting.reason in _NO_CONTAINER and not _waits_for_its_tokens(cluster, why):
         words = sentence(f"{who} cannot start its container: {why}")
         if _MISSING.search(why):
             yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)

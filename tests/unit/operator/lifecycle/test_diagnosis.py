@@ -8,8 +8,10 @@ import pytest
 
 from ddpm_operator.lifecycle.diagnosis import trouble
 from ddpm_operator.observed import Cluster, Container, Pod, Terminated, Waiting
+from ddpm_operator.tokens import attempt_tokens
 from tests.unit.operator.lifecycle.world import START
 
+TOKENS = attempt_tokens(b"k" * 32, "uid", 1)
 CLUSTER = Cluster("digits-1", "c1", 1, START)
 SOON, LATE = START + timedelta(seconds=5), START + timedelta(seconds=16)
 
@@ -41,8 +43,9 @@ PODS = [
     (waiting("ImagePullBackOff", 'Back-off pulling image "x:2"'), "ImagePullFailed", None),
     (waiting("ErrImagePull", "not found"), "ImagePullFailed", None),
     (waiting("InvalidImageName"), "ImagePullFailed", 0),
-    (waiting("CreateContainerConfigError", 'secret "digits-1" not found'), None, None),
+    (waiting("CreateContainerConfigError", f'secret "{TOKENS.secret_name("digits-1")}" not found'), None, None),
     (waiting("CreateContainerConfigError", 'secret "s3" not found'), "ReferenceNotFound", 15),
+    (waiting("CreateContainerConfigError", 'secret "digits-1-s3" not found'), "ReferenceNotFound", 15),
     (waiting("CreateContainerConfigError", "failed to sync secret cache"), "PodRejected", None),
     (waiting("CreateContainerError", "no such device"), "PodRejected", None),
     (unschedulable("0/1 nodes are available: 1 Insufficient memory."), "Unschedulable", None),
