@@ -149,9 +149,20 @@ def test_a_checkpoint_of_this_machine_is_sampled_as_on_this_machine(
 def test_an_upload_that_is_interrupted_leaves_nothing(
     person: Person, namespace: Namespace, checkpoint: Path
 ) -> None:
-    command = [PLUGIN, "submit", "mine", "--model_path", checkpoint, *SAMPLER]
+    # An image that nobody has: the upload is sure to be under way still.
+    command = [
+        PLUGIN,
+        "submit",
+        "mine",
+        "--model_path",
+        checkpoint,
+        *SAMPLER,
+        "--image",
+        "registry.invalid/none:1",
+    ]
     with subprocess.Popen(command, env=person.environment, stderr=subprocess.PIPE, text=True) as submit:
-        namespace.wait("v1", "PersistentVolumeClaim", "mine-model", bool, SEEN_WITHIN, "the claim to be there")
+        namespace.wait_for_all("v1", "Pod", bool, SEEN_WITHIN, "the pod that takes the file")
+        assert namespace.list("v1", "PersistentVolumeClaim")
         submit.send_signal(signal.SIGINT)
         assert submit.wait(SEEN_WITHIN) == 130
     assert not namespace.list("ddpm-ray.io/v1alpha1", "DDPMSampling")
