@@ -155,6 +155,7 @@ def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_wai
     nothing_is_left(namespace)
 
 
+@pytest.mark.long
 def test_what_is_refused_by_now_and_was_made_before_ends_nothing_when_the_operator_starts_again(
     namespace: Namespace, operator: Operator
 ) -> None:

@@ -30,7 +30,7 @@ _LITTLE = {"cpu": "100m", "memory": "1Gi"}
 NEVER_RUNS = ONE_TRY | {"resources": {"head": _LITTLE, "worker": _LITTLE, "maxWorkers": 0}}
 STORED = {"output": {"uri": "pvc://results/digits"}}
 # Work for half a minute, in shards of a second or two.
-A_WHILE = {"samples": 192, "sampler": {"name": "ddpm", "steps": 200}}
+A_WHILE = {"samples": 96, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 200}}
 # The driver is the child of the process that watches over it.
 KILL_THE_DRIVER = """
 import os, pathlib
@@ -260,15 +260,15 @@ def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_
     namespace: Namespace, worker_image: str, tmp_path: Path
 ) -> None:
     sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE | {"backoffLimit": 2})
-    sampling.wait(done(64, attempt=1), "a third to be stored")
+    sampling.wait(done(32, attempt=1), "a third to be stored")
     in_head = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_THE_DRIVER)
     subprocess.run(in_head, check=True)
     killed = sampling.wait(failed_with("DriverFailed"), "the driver's end to be seen")["status"]
     assert "The driver was ended by SIGKILL" in killed["failure"]["message"]
     assert "shards to sample" in killed["failure"]["logTail"]
 
-    second = sampling.wait(done(96, attempt=2), "half of it to be stored", ENDS_WITHIN)["status"]
-    assert second["progress"]["done"] >= killed["progress"]["done"] >= 64
+    second = sampling.wait(done(48, attempt=2), "half of it to be stored", ENDS_WITHIN)["status"]
+    assert second["progress"]["done"] >= killed["progress"]["done"] >= 32
     assert waited(killed, second) >= timedelta(seconds=10)
     head = head_of(sampling)["name"]
     with held(namespace, head):
@@ -277,15 +277,15 @@ def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_
         assert f"The head pod {head} is lost: EvictionByEvictionAPI: " in lost["failure"]["message"]
         sampling.wait(ready_says("WaitingForCleanUp"), "the next attempt to wait for the head to go")
         assert not namespace.list("ray.io/v1", "RayCluster")
-    third = sampling.wait(done(96, attempt=3), "the last attempt", ENDS_WITHIN)["status"]
+    third = sampling.wait(done(48, attempt=3), "the last attempt", ENDS_WITHIN)["status"]
     assert waited(lost, third) >= timedelta(seconds=20)
 
     status = sampling.wait_for("Complete", ENDS_WITHIN)["status"]
     assert (status["attempt"], status["failedAttempts"], "failure" in status) == (3, 2, False)
-    assert status["progress"]["done"] == 192
+    assert status["progress"]["done"] == 96
     nothing_is_left(namespace)
     [samples] = run_python(namespace, worker_image, DIGESTS, "/out/samples.npy", claim="digits-output")
-    assert samples == local_samples(192, tmp_path, "--sampler", "ddpm", "--steps", "200")
+    assert samples == local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "200", "--batch_size", "16")
     first, last = run_python(namespace, worker_image, SHARDS_IN_LOGS, claim="digits-output")
     assert (int(first), int(last) <= 3) == (6, True)
 

@@ -17,9 +17,9 @@ from tests.cluster.results import DIGESTS, local_samples, run_python
 from tests.cluster.samplings import API, KIND, LONG, SMALL, Sampling, cluster_of, nothing_is_left, suspend_cluster
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
-SAMPLER = ("--sampler", "ddpm", "--steps", "200")
-# Some ten seconds of work, in shards of two.
-A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+SAMPLER = ("--sampler", "ddpm", "--steps", "200", "--batch_size", "16")
+# Some ten seconds of work, in four shards.
+A_WHILE = SMALL | {"samples": 64, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 200}}
 SHARDS = (
     "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
 )
@@ -68,7 +68,7 @@ def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_t
         lambda it: has_condition("Suspended")(it) and has_condition("CleanedUp")(it), "digits to be suspended"
     )
     assert phase(suspended) == "Suspended"
-    assert 0 < done(suspended) < 128
+    assert 0 < done(suspended) < 64
     nothing_is_left(namespace)
     before = run_python(namespace, worker_image, SHARDS, claim="digits-output")
     assert before
@@ -86,14 +86,14 @@ def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_t
     operator.kill()
     suspend_cluster(sampling, False)
 
-    seen = sampling.wait_until_complete(128)
+    seen = sampling.wait_until_complete(64)
     assert attempts(seen) == (2, 0)
     nothing_is_left(namespace)
     assert set(before) <= set(run_python(namespace, worker_image, SHARDS, claim="digits-output"))
     samples, manifest = run_python(
         namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
     )
-    assert samples == local_samples(128, tmp_path, *SAMPLER)
+    assert samples == local_samples(64, tmp_path, *SAMPLER)
     assert manifest == seen["status"]["output"]["manifestSha256"]
 
 
@@ -149,12 +149,12 @@ def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namesp
     )
     began = next(it for it in running["status"]["conditions"] if it["type"] == "Running")["lastTransitionTime"]
     assert timedelta(seconds=2) <= time(status["completionTime"]) - time(began) < timedelta(seconds=10)
-    assert done(failed) < 128
+    assert done(failed) < 64
 
     Sampling.apply(namespace, "digits", A_WHILE | {"activeDeadlineSeconds": 600})
     resumed = ddpm(namespace, "retry", "digits")
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.startswith(f"digits goes on with {done(failed)} of 128 samples; ")
+    assert resumed.stdout.startswith(f"digits goes on with {done(failed)} of 64 samples; ")
     complete = namespace.wait(
         API,
         KIND,
