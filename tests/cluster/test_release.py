@@ -71,18 +71,18 @@ def beside(operator: Operator, namespace: Namespace) -> Operator:
     return replace(operator, release="other", place=namespace.name, values=(watched,), takes_over=False)
 
 
-@pytest.mark.parametrize("takes_over", [False, True], ids=["", "--take-ownership"])
 def test_a_second_release_is_refused_and_the_first_goes_on_with_its_work(
-    namespace: Namespace, operator: Operator, takes_over: bool
+    namespace: Namespace, operator: Operator
 ) -> None:
     sampling = Sampling.apply(namespace, "digits", SMALL | {"samples": N})
     sampling.wait_for("Running")
     head, first = head_of(namespace), operator.pods()
-    second = replace(beside(operator, namespace), takes_over=takes_over)
-    with pytest.raises(AssertionError, match="Two releases cannot share it: uninstall that one"):
-        second.install()
-    assert namespace.list("apps/v1", "Deployment") == []
-    assert "other" not in second.helm_says("list", "--all", "--short", "--namespace", second.place)
+    second = beside(operator, namespace)
+    for takes_over in (False, True):
+        with pytest.raises(AssertionError, match="Two releases cannot share it: uninstall that one"):
+            replace(second, takes_over=takes_over).install()
+        assert namespace.list("apps/v1", "Deployment") == []
+        assert "other" not in second.helm_says("list", "--all", "--short", "--namespace", second.place)
 
     assert (head_of(namespace), operator.pods()) == (head, first)
     assert sampling.wait_until_complete(N)["status"]["attempt"] == 1
