@@ -29,6 +29,7 @@ def posing_as_head(of: Manifest, cluster: str, image: str) -> Manifest:
     return manifest
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_a_head_that_lists_thousands_of_failed_jobs_and_drips_their_logs_ends_its_own_sampling_alone(
     namespace: Namespace, operator: Operator, worker_image: str

@@ -123,7 +123,9 @@ def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
     }
     assert reasons == {"no-account": "InvalidSpec", "no-claim": "ReferenceNotFound", "no-class": "InvalidSpec"}
     assert operator.restarts() == before
-    namespace.cluster.resource(API, KIND).delete(namespace=namespace.name)
+    namespace.cluster.resource(API, KIND).delete(
+        namespace=namespace.name, field_selector=f"metadata.namespace={namespace.name}"
+    )
     namespace.wait_for_none(API, KIND, ANSWERED_WITHIN)
     nothing_is_left(namespace)
 

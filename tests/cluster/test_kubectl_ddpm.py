@@ -149,17 +149,10 @@ def test_a_checkpoint_of_this_machine_is_sampled_as_on_this_machine(
 def test_an_upload_that_is_interrupted_leaves_nothing(
     person: Person, namespace: Namespace, checkpoint: Path
 ) -> None:
-    # An image that nobody has: the upload is sure to be under way still.
-    command = [
-        PLUGIN,
-        "submit",
-        "mine",
-        "--model_path",
-        checkpoint,
-        *SAMPLER,
-        "--image",
-        "registry.invalid/none:1",
-    ]
+    # With an image that nobody has the upload is sure to be under way still. A shell's background job, as this run
+    # may be one, ignores SIGINT.
+    submit_it = [PLUGIN, "submit", "mine", "--model_path", checkpoint, *SAMPLER]
+    command = ["env", "--default-signal=INT", *submit_it, "--image", "registry.invalid/none:1"]
     with subprocess.Popen(command, env=person.environment, stderr=subprocess.PIPE, text=True) as submit:
         namespace.wait_for_all("v1", "Pod", bool, SEEN_WITHIN, "the pod that takes the file")
         assert namespace.list("v1", "PersistentVolumeClaim")
