@@ -171,10 +171,11 @@ def changed(before: set[str], after: set[str]) -> list[str]:
 
 
 def run_cluster_tests(which: str, note: str = "") -> Result:
-    """Two at once; then, one by one, what takes the operator away, and what bears nothing beside it."""
+    """Two at once; then what takes the operator away beside what needs none; then what bears nothing beside it."""
     parts = (
-        ("", TWO_AT_ONCE, "not (operator_away or alone)"),
-        ("alone", ONE_BY_ONE, "operator_away or alone"),
+        ("", TWO_AT_ONCE, "not (operator_away or no_operator or alone)"),
+        ("operator-away", TWO_AT_ONCE, "operator_away or no_operator"),
+        ("alone", ONE_BY_ONE, "alone"),
     )
     runs = [Pytest("cluster", [*how, "-m", f"({marks}) and {which}"], note, part) for part, how, marks in parts]
     return reduce(both, [it.run() for it in runs])

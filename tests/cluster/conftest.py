@@ -43,13 +43,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On another cluster, tests of the one of tests/node are no part of the run.
 
-    What shares the one sampling at work is given to one of pytest-xdist's processes, and what takes long
-    begins first.
+    What shares the one sampling at work is given to one of pytest-xdist's processes, as is what takes the operator
+    away; and what takes long begins first.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "running" in fixtures:
             item.add_marker(pytest.mark.xdist_group("running"))
+        if item.get_closest_marker("operator_away"):
+            item.add_marker(pytest.mark.xdist_group("operator_away"))
+        if item.get_closest_marker("no_operator") and "operator" in fixtures:
+            raise pytest.UsageError(f"{item.nodeid} has the mark no_operator and uses the operator: remove one")
     items.sort(key=lambda item: item.path.stem not in LONGEST)
     if not runs_on_the_node():
         others = [item for item in items if item.get_closest_marker("node")]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace, has_condition
 from tests.cluster.manifests import pod
+
+pytestmark = pytest.mark.no_operator
 
 RUNS_WITHIN = 120.0
 SAYS_AND_SLEEPS = "import time; print('still here', flush=True); open('/tmp/said', 'w'); time.sleep(600)"

@@ -24,6 +24,8 @@ CLUSTER = "ddpm-inference"
 EXAMPLE = ROOT / "examples/kuberay-config.yaml"
 HEADING = "A RayCluster that you keep yourself"
 
+pytestmark = pytest.mark.no_operator
+
 
 def of_the_example() -> list[str]:
     """The commands in the comment of the guide's manifest."""

@@ -6,12 +6,16 @@ import json
 import os
 import time
 
+import pytest
+
 from tests.cluster.conftest import KEPT
 from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.manifests import RAY_VERSION, ray_cluster_spec
 
 ENTRYPOINT = "python -c \"import ray; ray.init(); print(ray.get(ray.remote(lambda: 'hello').remote()))\""
 ENDS = ("Complete", "Failed", "ValidationFailed")
+
+pytestmark = pytest.mark.no_operator
 
 
 def ray_job(name: str, image: str) -> Manifest:

@@ -6,6 +6,8 @@ import json
 import secrets
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.kube import Namespace, has_condition
 from tests.cluster.manifests import TOKEN_SECRET, claim, ray_cluster, secret
 from tests.cluster.ray_api import RayApi
@@ -15,6 +17,8 @@ N = 100
 JOB = {"version": 1, "model": {"uri": "builtin://mnist"}, "n_samples": N, "sampler": {"name": "dpmpp"}}
 READY_WITHIN = 180.0
 SAMPLED_WITHIN = 180.0
+
+pytestmark = pytest.mark.no_operator
 
 
 def job_writing_to(uri: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ from kubernetes.client import ApiException
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
 
+pytestmark = pytest.mark.no_operator
+
 LOOK_AROUND = """
 import json, os, pathlib, ray, ssl, torch
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
