@@ -22,10 +22,10 @@ from ddpm_inference.errors import (
     StorageFailed,
     WorkerLost,
 )
-from ddpm_inference.job import ResourceRequest, Shard
+from ddpm_inference.job import Identity, ResourceRequest, Shard
 from ddpm_inference.ledger import Ledger
 from ddpm_inference.progress import Progress, View
-from ddpm_inference.worker import Glance, Home, Receipt, Weights, Worker
+from ddpm_inference.worker import Glance, Home, Receipt, Work, Worker
 
 IN_FLIGHT = 2
 TICK_SECONDS = 0.5
@@ -75,7 +75,6 @@ class Dispatch:
         share: what each actor holds.
         spawn: makes one more actor.
         checkpoint: the weights; they are put into Ray's object store once.
-        keep: takes what a receipt brings to where it is stored.
         progress: kept up to date, and shown in `view` about once a second.
         resources: how many actors there may be, and how long to wait for the first.
     """
@@ -84,11 +83,12 @@ class Dispatch:
     share: Share
     spawn: Callable[[], ActorHandle[Worker]]
     checkpoint: InitVar[Checkpoint]
-    keep: Callable[[Receipt], None]
     progress: Progress
     view: View
     resources: ResourceRequest
     ledger: Ledger = field(default_factory=lambda: Ledger(()))
+    _work: Work = field(init=False)
+    _keep: Callable[[Receipt], None] = field(init=False)
     _members: list[Member] = field(default_factory=list)
     _made: int = 0
     _unfit: list[DdpmError] = field(default_factory=list)
@@ -100,9 +100,13 @@ class Dispatch:
     _unanswered_since: float | None = None
 
     def __post_init__(self, checkpoint: Checkpoint) -> None:
-        self._weights: Weights = [ray.put(checkpoint)]
+        self._weights = [ray.put(checkpoint)]
 
-    def start(self, shards: int) -> None:
+    def prepare(self) -> None:
+        """Makes the first actor, which gets ready for whatever it will be: there is always something to sample."""
+        self._make()
+
+    def start(self, identity: Identity, shards: int) -> None:
         """Makes actors for that many shards and returns when the first of them is ready to sample.
 
         Raises:
@@ -110,6 +114,7 @@ class Dispatch:
             WorkerLost: if they had them, and for as long there is no node any more that has.
             DdpmError: what each of them found to speak against it.
         """
+        self._work = Work(identity, self._weights)
         room, wanted = self.cluster.room(self.share), min(self.resources.workers or shards, shards)
         if not room and self.cluster.own:
             raise self._unplaced("no node has room for a worker")
@@ -120,15 +125,18 @@ class Dispatch:
             self._grow(shards)
             self._wait()
 
-    def run(self, missing: Iterable[Shard]) -> Ledger:
+    def run(self, missing: Iterable[Shard], keep: Callable[[Receipt], None]) -> Ledger:
         """Samples the shards; returns the book of it, with those that were given up.
+
+        Args:
+            keep: takes what a receipt brings to where it is stored.
 
         Raises:
             WorkerLost: if workers die again and again and none finishes anything, or for `startup_timeout` there
                 is no node for them.
             StorageFailed: if results cannot be stored.
         """
-        self.ledger = Ledger(missing)
+        self.ledger, self._keep = Ledger(missing), keep
         while self.ledger.open and not self.ledger.hopeless:
             self._grow(self.ledger.open)
             self._hand_out()
@@ -166,12 +174,16 @@ class Dispatch:
         self._refuse_lost_nodes(room, now)
         most = self.resources.workers or max(1, room)
         for _ in range(len(self._members) + len(self._unfit), min(most, shards)):
-            actor = self.spawn()
-            self._made += 1
-            self._members.append(Member(self._made, actor, actor.place.remote()))
+            self._make()
         if not self._members:
             # Memory is what can be done something about.
             raise min(self._unfit, key=lambda cause: not isinstance(cause, OutOfMemory))
+
+    def _make(self) -> None:
+        actor = self.spawn()
+        self._made += 1
+        self._members.append(Member(self._made, actor, actor.place.remote()))
+        actor.prepare.remote()
 
     def _refuse_lost_cluster(self, now: float) -> None:
         self._unanswered_since = self._unanswered_since or now
@@ -210,7 +222,7 @@ class Dispatch:
                     continue
                 shard = self.ledger.take(number, coming)
                 if shard is not None:
-                    member.in_flight[member.actor.sample.remote(self._weights, shard)] = shard
+                    member.in_flight[member.actor.sample.remote(self._work, shard)] = shard
 
     def _wait(self) -> None:
         """Waits until something happens, or a moment, and takes note of it."""
@@ -262,7 +274,7 @@ class Dispatch:
             return
         if ref is member.placing:
             member.home = answer
-            member.placing, member.starting = None, member.actor.start.remote(self._weights)
+            member.placing, member.starting = None, member.actor.start.remote(self._work)
         else:
             member.starting = None
 
@@ -283,7 +295,7 @@ class Dispatch:
             self._note_failure(member, member.in_flight.pop(ref), cause_of(error))
         else:
             shard = member.in_flight.pop(ref)
-            self.keep(receipt)
+            self._keep(receipt)
             self.ledger.stored(shard)
             self.progress.finished(shard)
             self._barren_losses = 0

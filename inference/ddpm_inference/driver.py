@@ -147,10 +147,22 @@ class _Run:
         # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
         from ddpm_inference.cluster import Share, connected
         from ddpm_inference.dispatch import Dispatch
-        from ddpm_inference.worker import make_shard_sampler, spawner
+        from ddpm_inference.worker import spawner
 
         with connected(target) as cluster:
             device = known_device(self.job, there) or ("cuda" if cluster.has_gpus else "cpu")
+            share = Share.of(self.job.resources, device)
+            dispatch = Dispatch(
+                cluster,
+                share,
+                spawner(share, self.store, self.make_sampler),
+                checkpoint,
+                self.progress,
+                self.view,
+                self.job.resources,
+            )
+            # A worker is a second or two away; meanwhile the cluster is asked what decides the samples.
+            dispatch.prepare()
             torch = cluster.torch_version(self.job.resources.startup_timeout)
             identity = resolve(self.job, checkpoint, there, device=device, torch=torch)
             refuse_another(identity, there, self.store.uri)
@@ -158,24 +170,13 @@ class _Run:
                 found = Found(self.job.n_samples, *select([], self.job.n_samples, identity.batch_size), None)
             self.choose(identity, found)
             self.view.say(f"{cluster.words}; device {device}; {len(found.missing)} shards to sample")
-            share = Share.of(self.job.resources, device)
-            dispatch = Dispatch(
-                cluster,
-                share,
-                spawner(share, self.make_sampler or make_shard_sampler, identity, self.store),
-                checkpoint,
-                partial(self.keep, identity),
-                self.progress,
-                self.view,
-                self.job.resources,
-            )
             self.enter("starting")
-            dispatch.start(len(found.missing))
+            dispatch.start(identity, len(found.missing))
             self.store.claim(identity, overwrite=self.job.output.overwrite)
             self.begin(found)
             self.enter("sampling")
             try:
-                ledger = dispatch.run(found.missing)
+                ledger = dispatch.run(found.missing, partial(self.keep, identity))
             except KeyboardInterrupt:
                 dispatch.store_arrived()
                 raise

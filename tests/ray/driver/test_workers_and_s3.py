@@ -14,7 +14,7 @@ from ddpm_inference.cluster import Share, connected
 from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, resolve_sampler
 from ddpm_inference.probe import torch_version
 from ddpm_inference.store import Store
-from ddpm_inference.worker import Receipt, make_shard_sampler, spawner
+from ddpm_inference.worker import Receipt, Work, spawner
 from tests.rays import Head, run_command
 from tests.s3 import S3Server
 
@@ -45,8 +45,8 @@ def identity(loaded: Checkpoint) -> Identity:
 
 def receipt_of_a_worker(target: Target, store: Store, loaded: Checkpoint, identity: Identity) -> Receipt:
     with connected(target):
-        worker = spawner(Share(1, 0), make_shard_sampler, identity, store)()
-        return ray.get(worker.sample.remote([ray.put(loaded)], SHARD))
+        worker = spawner(Share(1, 0), store)()
+        return ray.get(worker.sample.remote(Work(identity, [ray.put(loaded)]), SHARD))
 
 
 def test_a_worker_that_reaches_the_store_writes_there(bucket: str, loaded: Checkpoint, identity: Identity) -> None:
