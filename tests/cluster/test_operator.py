@@ -135,7 +135,7 @@ def test_two_at_once_one_of_them_to_s3(
 def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_when_it_is_done(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
-    spec = SMALL | {"samples": 96, "sampler": {"name": "ddpm", "steps": 200}}
+    spec = SMALL | {"samples": 96, "sampler": {"name": "ddpm", "steps": 100}}
     sampling = Sampling.apply(namespace, "digits", spec)
     sampling.wait_for("Running")
     Sampling.apply(namespace, "digits", spec | {"samples": 128})
@@ -146,7 +146,7 @@ def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_whe
     assert status["progress"]["done"] == 160
     nothing_is_left(namespace)
     stored = run_python(namespace, worker_image, DIGESTS, "/out/samples.npy", claim="digits-output")
-    assert stored == [local_samples(160, tmp_path, "--sampler", "ddpm", "--steps", "200")]
+    assert stored == [local_samples(160, tmp_path, "--sampler", "ddpm", "--steps", "100")]
 
 
 @pytest.mark.parametrize(("condition", "finalizers"), [("Accepted", []), ("Running", ["example.com/keeps-it"])])
