@@ -69,8 +69,8 @@ bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.
 	@for each in network noise guide memory; do $(BIN)/python benchmarks/$$each.py; done
 
 .PHONY: bench-cluster
-bench-cluster: .venv/ready ## Measure the operator against KubeRay's RayJob, on the cluster of `make cluster-up`
-	@PYTHONPATH=. $(BIN)/python benchmarks/rayjob.py $(ARGS)
+bench-cluster: .venv/ready ## Measure the operator on the cluster of `make cluster-up`: against RayJob, and how late its status is
+	@for each in rayjob progress; do PYTHONPATH=. $(BIN)/python benchmarks/$$each.py $(ARGS) || exit; done
 
 .PHONY: bench-node
 bench-node: .venv/ready ## Measure how fast the node without Docker comes and goes; none may be up

@@ -165,6 +165,12 @@ def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest
     return Measured([after - before for before, after in pairwise(times)], time.monotonic() - complete)
 
 
+def the_cluster() -> Cluster:
+    """KUBECONFIG's, else the local one's."""
+    given = os.environ.get("KUBECONFIG")
+    return Cluster.connect(Path(given) if given else nodes_kubeconfig())
+
+
 def worker_image(cluster: Cluster) -> str:
     """The one that the operator gives to samplings."""
     operator = AppsV1Api(cluster.dynamic.client).read_namespaced_deployment("ddpm-ray-operator", "ddpm-ray")
@@ -178,8 +184,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
     asked = parser.parse_args()
     repeats = asked.repeats
-    given = os.environ.get("KUBECONFIG")
-    cluster = Cluster.connect(Path(given) if given else nodes_kubeconfig())
+    cluster = the_cluster()
     image = worker_image(cluster)
     ways: dict[str, Callable[[Namespace], Measured]] = {
         DEFAULT: lambda namespace: ray_job(namespace, image, "K8sJobMode"),

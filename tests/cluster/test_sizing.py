@@ -59,20 +59,25 @@ def delete_at_once(namespace: Namespace, pods: list[Manifest]) -> None:
         )
 
 
-def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
-    namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
-) -> None:
+def for_two_workers(namespace: Namespace, worker_image: str, s3_environment: dict[str, str]) -> Manifest:
+    """A sampling of three shards, with a bucket's checkpoint and credentials."""
     bucket = f"ddpm-test-{secrets.token_hex(4)}"
     namespace.apply(secret("s3", s3_environment))
     run_python(namespace, worker_image, BRING_A_CHECKPOINT, bucket, env_from="s3")
     # Of a checkpoint that only the driver reads, the operator thinks larger than these images are.
-    spec = SMALL | {
+    return SMALL | {
         "model": {"uri": f"s3://{bucket}/mnist.safetensors"},
         "samples": 96,
         "sampler": {"name": "ddpm", "steps": 100},
         "resources": pods_of("400m", workers=2),
         "credentialsSecretRef": {"name": "s3"},
     }
+
+
+def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
+    namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    spec = for_two_workers(namespace, worker_image, s3_environment)
     sampling = Sampling.apply(namespace, "digits", spec)
     sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
     pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
@@ -119,6 +124,42 @@ def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_
     assert "KubeRay cannot create the pods" in status["failure"]["message"]
     assert "exceeded quota: few" in status["failure"]["message"]
     assert status["progress"]["done"] > 0
+
+
+@pytest.mark.long
+def test_two_workers_and_a_bucket_make_the_same_samples(
+    namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    spec = for_two_workers(namespace, worker_image, s3_environment)
+    uri = spec["model"]["uri"].replace("mnist.safetensors", "digits")
+    status = Sampling.apply(namespace, "digits", spec | {"output": {"uri": uri}}).wait_until_complete(96)["status"]
+    assert (status["plan"]["workers"], status["attempt"], status["output"]["uri"]) == (2, 1, uri)
+    nothing_is_left(namespace)
+    files = [f"{uri}/samples.npy", f"{uri}/manifest.json"]
+    found = run_python(namespace, worker_image, DIGESTS, *files, env_from="s3")
+    samples = local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "100")
+    assert found == [samples, status["output"]["manifestSha256"]]
+
+
+@pytest.mark.long
+def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Namespace) -> None:
+    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("400m", workers=2)}
+    sampling = Sampling.apply(namespace, "digits", spec | {"samples": 32})
+    alone = sampling.wait_for("Running")["status"]
+    assert (alone["attempt"], alone["plan"]["workers"]) == (1, 0)
+    Sampling.apply(namespace, "digits", spec | {"samples": 4096})
+
+    def at_work_again(seen: Manifest) -> bool:
+        return bool(seen["status"]["attempt"] == 2 and has_condition("Running")(seen))
+
+    status = sampling.wait(at_work_again, "the second attempt to run")["status"]
+    assert (status["plan"]["workers"], status["failedAttempts"]) == (2, 0)
+    assert status["progress"]["done"] >= 32
+    pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
+    assert [len(pods["head"]), len(pods["worker"])] == [1, 2]
+    sampling.delete()
+    sampling.wait_until_gone()
+    nothing_is_left(namespace)
 
 
 def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
