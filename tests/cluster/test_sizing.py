@@ -28,7 +28,8 @@ bucket.mkdir(sys.argv[1])
 bucket.pipe_file(f"{sys.argv[1]}/mnist.safetensors", fetch("builtin://mnist"))
 """
 
-pytestmark = pytest.mark.usefixtures("operator")
+# Three pods of one of them leave room for one other sampling on a node of two CPUs.
+pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.xdist_group("sizing")]
 
 
 def pods_of(cpu: str, workers: int, **more: Any) -> Manifest:  # noqa: ANN401 - as YAML has them
@@ -69,7 +70,7 @@ def for_two_workers(namespace: Namespace, worker_image: str, s3_environment: dic
         "model": {"uri": f"s3://{bucket}/mnist.safetensors"},
         "samples": 96,
         "sampler": {"name": "ddpm", "steps": 100},
-        "resources": pods_of("400m", workers=2),
+        "resources": pods_of("250m", workers=2),
         "credentialsSecretRef": {"name": "s3"},
     }
 
@@ -109,7 +110,12 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
 def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_away(
     namespace: Namespace,
 ) -> None:
-    spec = LONG | {"resources": pods_of("400m", workers=2), "startupDeadlineSeconds": 60, "backoffLimit": 0}
+    spec = LONG | {
+        "sampler": {"name": "ddpm", "steps": 100},
+        "resources": pods_of("250m", workers=2),
+        "startupDeadlineSeconds": 60,
+        "backoffLimit": 0,
+    }
     sampling = Sampling.apply(namespace, "digits", spec)
     sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
     few = {"metadata": {"name": "few"}, "spec": {"hard": {"count/pods": "1"}}}
@@ -143,7 +149,7 @@ def test_two_workers_and_a_bucket_make_the_same_samples(
 
 @pytest.mark.long
 def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Namespace) -> None:
-    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("400m", workers=2)}
+    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("250m", workers=2)}
     sampling = Sampling.apply(namespace, "digits", spec | {"samples": 32})
     alone = sampling.wait_for("Running")["status"]
     assert (alone["attempt"], alone["plan"]["workers"]) == (1, 0)
@@ -165,7 +171,7 @@ def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Nam
 def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
     namespace: Namespace,
 ) -> None:
-    resources = pods_of("400m", workers=2, gpus=4, tasksPerGPU=2)
+    resources = pods_of("250m", workers=2, gpus=4, tasksPerGPU=2)
     spec = SMALL | {
         "samples": 32,
         "batchSize": 4,
