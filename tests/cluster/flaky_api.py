@@ -155,8 +155,9 @@ def flaky_api(server: Configuration) -> Iterator[FlakyApi]:
         server: how the API server is reached; its credentials are not used, a request brings its own.
     """
     flaky = FlakyApi(server.host, ssl.create_default_context(cafile=server.ssl_ca_cert))
-    ready, loop, ends = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(flaky.serve(ready, ends),))
+    ready, runner, ends = threading.Event(), asyncio.Runner(), asyncio.Event()
+    loop = runner.get_loop()
+    thread = threading.Thread(target=runner.run, args=(flaky.serve(ready, ends),))
     thread.start()
     try:
         assert ready.wait(10), "the proxy does not listen"
@@ -164,4 +165,4 @@ def flaky_api(server: Configuration) -> Iterator[FlakyApi]:
     finally:
         loop.call_soon_threadsafe(ends.set)
         thread.join()
-        loop.close()
+        runner.close()  # what still hangs with it
