@@ -91,6 +91,7 @@ class Dispatch:
     _keep: Callable[[Receipt], None] = field(init=False)
     _members: list[Member] = field(default_factory=list)
     _made: int = 0
+    _placed: bool = False
     _unfit: list[DdpmError] = field(default_factory=list)
     _barren_losses: int = 0
     _next_growth: float = 0.0
@@ -203,11 +204,7 @@ class Dispatch:
             self._no_room_since = now
             self.view.say("no node has room for a worker any more; the run goes on when one comes")
         if now > self._no_room_since + self.resources.startup_timeout:
-            raise WorkerLost(
-                f"no node has had room for a worker for {self.resources.startup_timeout:g} s, since the last one "
-                f"was lost; each needs {self.share.words}",
-                hint="see what became of the nodes, then run the same command again",
-            )
+            raise self._lost()
 
     def _hand_out(self) -> None:
         if self._unanswered_since is not None:
@@ -252,7 +249,16 @@ class Dispatch:
         elif self._none_since is None:
             self._none_since = now
         elif now > self._none_since + self.resources.startup_timeout:
+            if self._placed:
+                raise self._lost()
             raise self._unplaced(f"no worker could be placed within {self.resources.startup_timeout:g} s")
+
+    def _lost(self) -> WorkerLost:
+        return WorkerLost(
+            f"no node has had room for a worker for {self.resources.startup_timeout:g} s, since the last one "
+            f"was lost; each needs {self.share.words}",
+            hint="see what became of the nodes, then run the same command again",
+        )
 
     def _unplaced(self, what: str) -> ResourcesUnavailable:
         hint = "give a smaller --num_cpus_per_task, or a longer --startup_timeout if others will be done soon"
@@ -273,7 +279,7 @@ class Dispatch:
                 self.view.say(f"a worker could not start: {cause.message}")
             return
         if ref is member.placing:
-            member.home = answer
+            member.home, self._placed = answer, True
             member.placing, member.starting = None, member.actor.start.remote(self._work)
         else:
             member.starting = None
