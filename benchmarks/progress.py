@@ -35,7 +35,7 @@ MOST_BEHIND = 5.0
 
 
 class Said(NamedTuple):
-    """So many samples are done, as somebody says for the first time."""
+    """So many samples are done, as somebody says at a moment of the monotonic clock."""
 
     time: float
     done: int

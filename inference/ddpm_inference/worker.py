@@ -162,11 +162,11 @@ def spawner(
 ) -> Callable[[], ActorHandle[Worker]]:
     """Makes one more actor at each call.
 
-    Args:
-        make_sampler: another sampler than the one of torch.
-
     Ray restarts an actor where its process dies, and tries a task again once: a shard that kills its worker each
     time must come back, so that others are not kept waiting for ever.
+
+    Args:
+        make_sampler: another sampler than the one of torch.
     """
     make_actor_class = ray.remote(concurrency_groups={"look": 1})  # type: ignore[call-overload]  # not in its stubs
     actor_class: ActorClass[Worker] = make_actor_class(Worker)
