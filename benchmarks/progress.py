@@ -9,7 +9,6 @@ stores a shard about once a second; its driver's /progress is asked ten times a 
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import statistics
 import sys
@@ -25,7 +24,7 @@ from timing import machine
 
 from tests.cluster.kube import Namespace, has_condition
 from tests.cluster.ray_api import RayApi
-from tests.cluster.samplings import API, KIND, SMALL, Sampling, head_of, token_secret_of
+from tests.cluster.samplings import API, KIND, SMALL, Sampling, head_of, token_of
 
 SHARDS = SMALL | {"samples": 240, "batchSize": 8, "sampler": {"name": "ddpm", "steps": 100}}
 PORT = 8500
@@ -79,8 +78,7 @@ def main() -> int:
         sampling.wait_for("Running")
         status = watching.submit(lambda: list(by_the_status(namespace, "digits")))
         head = head_of(sampling)
-        secret = token_secret_of(namespace, head["labels"]["ray.io/cluster"])
-        token = base64.b64decode(namespace.get("v1", "Secret", secret)["data"]["progress_token"]).decode()
+        token = token_of(namespace, head["labels"]["ray.io/cluster"], "progress_token")
         with namespace.port_forward(f"pod/{head['name']}", f":{PORT}") as ports:
             driver = list(by_the_driver(RayApi(ports[PORT], token)))
         late = behind(driver, status.result())

@@ -29,6 +29,8 @@ TIERS = ("unit", "ray", "cluster")
 # A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
 TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", "--durations=10"]
 ONE_BY_ONE = ["--durations=10"]
+# The cluster's tests that take minutes, in pytest's words for `-m`.
+LONG = "long"
 
 
 @dataclass
@@ -171,12 +173,16 @@ def changed(before: set[str], after: set[str]) -> list[str]:
 
 
 def run_cluster_tests(which: str, note: str = "") -> Result:
-    """Two at once; then what takes the operator away beside what needs none; then what bears nothing beside it."""
-    parts = (
+    """Two at once; then what takes the operator away beside what needs none; then what bears nothing beside it.
+
+    The last of these are all `long`.
+    """
+    parts = [
         ("", TWO_AT_ONCE, "not (operator_away or no_operator or alone)"),
         ("operator-away", TWO_AT_ONCE, "operator_away or no_operator"),
         ("alone", ONE_BY_ONE, "alone"),
-    )
+    ]
+    parts = parts if which == LONG else parts[:-1]
     runs = [Pytest("cluster", [*how, "-m", f"({marks}) and {which}"], note, part) for part, how, marks in parts]
     return reduce(both, [it.run() for it in runs])
 
@@ -208,7 +214,7 @@ def tests_on_a_cluster_of_their_own(which: str) -> Result:
     return result
 
 
-def run_cluster_tier(which: str = "not long") -> Result:
+def run_cluster_tier(which: str = f"not {LONG}") -> Result:
     """The cluster's tests, on a cluster that is started if there is none.
 
     Args:
@@ -235,7 +241,7 @@ RUN = {
     "unit": lambda: Pytest("unit", ["-n", "auto", "--dist=worksteal"]).run(),
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,
-    "long": partial(run_cluster_tier, "long"),
+    LONG: partial(run_cluster_tier, LONG),
     "machine": run_machine_tier,
 }
 

@@ -54,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("operator_away"))
         if item.get_closest_marker("no_operator") and "operator" in fixtures:
             raise pytest.UsageError(f"{item.nodeid} has the mark no_operator and uses the operator: remove one")
+        if item.get_closest_marker("alone") and not item.get_closest_marker("long"):
+            raise pytest.UsageError(f"{item.nodeid} has the mark alone, and nothing runs alone that is not long")
     items.sort(key=lambda item: item.path.stem not in LONGEST)
     if not runs_on_the_node():
         others = [item for item in items if item.get_closest_marker("node")]

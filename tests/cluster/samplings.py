@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,12 @@ def token_secret_of(namespace: Namespace, cluster: str) -> str:
     """The name of the Secret with a RayCluster's tokens, which cannot be guessed."""
     name: str = namespace.get("ray.io/v1", "RayCluster", cluster)["spec"]["authOptions"]["secretName"]
     return name
+
+
+def token_of(namespace: Namespace, cluster: str, whose: str) -> str:
+    """A token of a RayCluster: Ray's, which is the `auth_token`, or the driver's `progress_token`."""
+    data = namespace.get("v1", "Secret", token_secret_of(namespace, cluster))["data"]
+    return base64.b64decode(data[whose]).decode()
 
 
 def head_of(sampling: Sampling) -> Manifest:

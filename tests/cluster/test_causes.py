@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -29,8 +30,8 @@ ONE_TRY = SMALL | {"backoffLimit": 0, "resources": {"head": _SIZE, "worker": _SI
 _LITTLE = {"cpu": "100m", "memory": "1Gi"}
 NEVER_RUNS = ONE_TRY | {"resources": {"head": _LITTLE, "worker": _LITTLE, "maxWorkers": 0}}
 STORED = {"output": {"uri": "pvc://results/digits"}}
-# Work for half a minute, in shards of a second or two.
-A_WHILE = {"samples": 96, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 200}}
+# Work for twenty seconds, in shards of three.
+A_WHILE = {"samples": 96, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 80}}
 # The driver is the child of the process that watches over it.
 KILL_THE_DRIVER = """
 import os, pathlib
@@ -256,38 +257,65 @@ def evict(namespace: Namespace, name: str) -> None:
     namespace.cluster.core.create_namespaced_pod_eviction(name, namespace.name, eviction)
 
 
-def test_what_is_stored_is_never_drawn_again_after_a_killed_driver_and_a_killed_head(
-    namespace: Namespace, worker_image: str, tmp_path: Path
-) -> None:
-    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE | {"backoffLimit": 2})
-    sampling.wait(done(32, attempt=1), "a third to be stored")
-    in_head = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_THE_DRIVER)
+def kill_the_driver(sampling: Sampling) -> Manifest:
+    """The status, once its end is seen."""
+    in_head = sampling.namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_THE_DRIVER)
     subprocess.run(in_head, check=True)
-    killed = sampling.wait(failed_with("DriverFailed"), "the driver's end to be seen")["status"]
-    assert "The driver was ended by SIGKILL" in killed["failure"]["message"]
-    assert "shards to sample" in killed["failure"]["logTail"]
+    status: Manifest = sampling.wait(failed_with("DriverFailed"), "the driver's end to be seen")["status"]
+    assert "The driver was ended by SIGKILL" in status["failure"]["message"]
+    assert "shards to sample" in status["failure"]["logTail"]
+    return status
 
-    second = sampling.wait(done(48, attempt=2), "half of it to be stored", ENDS_WITHIN)["status"]
-    assert second["progress"]["done"] >= killed["progress"]["done"] >= 32
-    assert waited(killed, second) >= timedelta(seconds=10)
+
+def kill_the_head(sampling: Sampling) -> Manifest:
+    """The status, once its end is seen. As long as the pod is there, there is no next attempt."""
     head = head_of(sampling)["name"]
-    with held(namespace, head):
-        evict(namespace, head)
-        lost = sampling.wait(failed_with("HeadLost"), "the head's end to be seen")["status"]
-        assert f"The head pod {head} is lost: EvictionByEvictionAPI: " in lost["failure"]["message"]
+    with held(sampling.namespace, head):
+        evict(sampling.namespace, head)
+        status: Manifest = sampling.wait(failed_with("HeadLost"), "the head's end to be seen")["status"]
+        assert f"The head pod {head} is lost: EvictionByEvictionAPI: " in status["failure"]["message"]
         sampling.wait(ready_says("WaitingForCleanUp"), "the next attempt to wait for the head to go")
-        assert not namespace.list("ray.io/v1", "RayCluster")
-    third = sampling.wait(done(48, attempt=3), "the last attempt", ENDS_WITHIN)["status"]
-    assert waited(lost, third) >= timedelta(seconds=20)
+        assert not sampling.namespace.list("ray.io/v1", "RayCluster")
+    return status
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param([kill_the_head], id="a killed head"),
+        pytest.param(
+            [kill_the_driver, kill_the_head], id="a killed driver and a killed head", marks=pytest.mark.long
+        ),
+    ],
+)
+def test_what_is_stored_is_never_drawn_again_after(
+    kills: list[Callable[[Sampling], Manifest]], namespace: Namespace, worker_image: str, tmp_path: Path
+) -> None:
+    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE | {"backoffLimit": len(kills)})
+    stored = 16
+    for attempt, kill in enumerate(kills, 1):
+        stored += 16
+        sampling.wait(done(stored, attempt), f"{stored} to be stored", ENDS_WITHIN)
+        lost = kill(sampling)
+        assert lost["progress"]["done"] >= stored
+        next_one = sampling.wait(done(stored + 16, attempt + 1), "the next attempt to draw more", ENDS_WITHIN)[
+            "status"
+        ]
+        assert next_one["progress"]["done"] >= lost["progress"]["done"]
+        assert waited(lost, next_one) >= timedelta(seconds=10 * 2 ** (attempt - 1))
 
     status = sampling.wait_for("Complete", ENDS_WITHIN)["status"]
-    assert (status["attempt"], status["failedAttempts"], "failure" in status) == (3, 2, False)
+    assert (status["attempt"], status["failedAttempts"], "failure" in status) == (
+        len(kills) + 1,
+        len(kills),
+        False,
+    )
     assert status["progress"]["done"] == 96
     nothing_is_left(namespace)
     [samples] = run_python(namespace, worker_image, DIGESTS, "/out/samples.npy", claim="digits-output")
-    assert samples == local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "200", "--batch_size", "16")
+    assert samples == local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "80", "--batch_size", "16")
     first, last = run_python(namespace, worker_image, SHARDS_IN_LOGS, claim="digits-output")
-    assert (int(first), int(last) <= 3) == (6, True)
+    assert (int(first), int(last) <= (96 - stored) // 16) == (6, True)
 
 
 def test_a_batch_that_needs_more_memory_than_there_is_is_out_of_memory(namespace: Namespace) -> None:

@@ -212,6 +212,9 @@ def test_while_it_runs_its_row_its_picture_and_its_log_are_read_and_the_log_to_i
     assert "500 shards to sample" in person.does("logs", "long")
     early = person.ddpm("fetch", "long", ".")
     assert (early.returncode, early.stderr.splitlines()[0]) == (2, "error: long is not complete yet")
+    retried = person.ddpm("retry", "long")
+    assert retried.returncode == 2
+    assert retried.stderr.startswith("error: long has not failed: it is Running.")
     with subprocess.Popen(
         [PLUGIN, "logs", "--follow", "--json", "long"], env=person.environment, stdout=subprocess.PIPE, text=True
     ) as follow:

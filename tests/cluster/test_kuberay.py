@@ -14,10 +14,9 @@ RAY_CLUSTERS = "rayclusters.ray.io"
 A_WHILE = LIGHT | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 ONE_TRY = LIGHT | {"backoffLimit": 0}
 
-pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.usefixtures("operator")]
 
 
-@pytest.mark.long
 def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_until_its_deadline(
     namespace: Namespace,
 ) -> None:

@@ -11,7 +11,7 @@ from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.samplings import LIGHT, Sampling
 
-pytestmark = pytest.mark.operator_away
+pytestmark = [pytest.mark.operator_away, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 METADATA = """metadata:

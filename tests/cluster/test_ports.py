@@ -37,10 +37,7 @@ PUBLIC = {
     *(("head", 8265, f"GET {path}", "200") for path in OF_DASHBOARD),
     *(("head", 8265, f"GET {path}", "404") for path in OF_AGENT),
     *((role, 52365, f"GET {path}", "200") for role in ("head", "worker") for path in OF_AGENT),
-    *(
-        (role, port, "GET *", "200")
-        for role, port in (("head", 8080), ("worker", 8080), ("head", 44217), ("head", 44227))
-    ),
+    *((role, port, "GET *", "200") for role, port in (("head", 8080), ("worker", 8080), ("head", 44227))),
 }
 HARMLESS = ["GET /api/version", "GET /api/jobs/", "/ray.rpc.NodeInfoGcsService/CheckAlive"]
 

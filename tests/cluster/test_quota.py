@@ -40,19 +40,28 @@ def ready(seen: list[Manifest]) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def test_a_quota_that_is_too_small_ends_it_and_one_that_is_full_is_waited_for_with_or_without_a_head(
-    namespace: Namespace, worker_image: str
-) -> None:
-    core = namespace.cluster.core
+def quota_beside_another_pod(namespace: Namespace, worker_image: str) -> None:
+    """The quota, of which a pod of somebody else's has one of two places."""
     namespace.apply(
         {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": HARD}},
         pod("other", worker_image, ["sleep", "infinity"]),
     )
     wait_until(namespace, 1)
+
+
+def test_a_quota_that_is_too_small_ends_it(namespace: Namespace, worker_image: str) -> None:
+    quota_beside_another_pod(namespace, worker_image)
     Sampling.apply(namespace, "large", of_two(_LARGE))
     too_much = "more than all that the quota has: requests.memory 8Gi of 6Gi"
     told(failed(namespace, "large"), "QuotaExceeded", too_much, "lower")
 
+
+@pytest.mark.long
+def test_a_quota_that_is_full_is_waited_for_with_or_without_a_head(
+    namespace: Namespace, worker_image: str
+) -> None:
+    core = namespace.cluster.core
+    quota_beside_another_pod(namespace, worker_image)
     namespace.apply(pod("another", worker_image, ["sleep", "infinity"]))
     wait_until(namespace, 2)
     fitting = Sampling.apply(namespace, "fitting", of_two(_PART))

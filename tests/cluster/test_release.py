@@ -42,7 +42,7 @@ def head_of(namespace: Namespace) -> str:
 def test_upgrade_and_rollback_do_not_disturb_a_sampling(
     namespace: Namespace, operator: Operator, before: Operator
 ) -> None:
-    spec = SMALL | {"samples": N, "sampler": {"name": "ddpm", "steps": 200}}
+    spec = SMALL | {"samples": N, "sampler": {"name": "ddpm", "steps": 120}}
     sampling = Sampling.apply(namespace, "digits", spec)
     sampling.wait_for("Running")
     head, first = head_of(namespace), before.pods()

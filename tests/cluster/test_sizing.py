@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tests.cluster.manifests import secret
 from tests.cluster.nodes import HOSTNAME, TAINT, fake_gpus, nodes_without_kubelets
 from tests.cluster.ray_api import RayApi
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left, token_secret_of
+from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left, token_of
 
 GPU = "nvidia.com/gpu"
 PLACED_WITHIN = 60.0
@@ -33,8 +32,9 @@ pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.xdist_group("sizi
 
 
 def pods_of(cpu: str, workers: int, **more: Any) -> Manifest:  # noqa: ANN401 - as YAML has them
-    size = {"cpu": cpu, "memory": "2Gi"}
-    return {"head": size, "worker": size, "maxWorkers": workers, **more}
+    """For workers of so much CPU; a head may have more than it asks for."""
+    head, worker = ({"cpu": each, "memory": "2Gi"} for each in ("250m", cpu))
+    return {"head": head, "worker": worker, "maxWorkers": workers, **more}
 
 
 def claims(pod: Manifest) -> list[str]:
@@ -70,11 +70,12 @@ def for_two_workers(namespace: Namespace, worker_image: str, s3_environment: dic
         "model": {"uri": f"s3://{bucket}/mnist.safetensors"},
         "samples": 96,
         "sampler": {"name": "ddpm", "steps": 100},
-        "resources": pods_of("250m", workers=2),
+        "resources": pods_of("400m", workers=2),
         "credentialsSecretRef": {"name": "s3"},
     }
 
 
+@pytest.mark.long
 def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -112,7 +113,7 @@ def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_
 ) -> None:
     spec = LONG | {
         "sampler": {"name": "ddpm", "steps": 100},
-        "resources": pods_of("250m", workers=2),
+        "resources": pods_of("400m", workers=2),
         "startupDeadlineSeconds": 60,
         "backoffLimit": 0,
     }
@@ -149,7 +150,7 @@ def test_two_workers_and_a_bucket_make_the_same_samples(
 
 @pytest.mark.long
 def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Namespace) -> None:
-    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("250m", workers=2)}
+    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("400m", workers=2)}
     sampling = Sampling.apply(namespace, "digits", spec | {"samples": 32})
     alone = sampling.wait_for("Running")["status"]
     assert (alone["attempt"], alone["plan"]["workers"]) == (1, 0)
@@ -171,7 +172,7 @@ def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Nam
 def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
     namespace: Namespace,
 ) -> None:
-    resources = pods_of("250m", workers=2, gpus=4, tasksPerGPU=2)
+    resources = pods_of("400m", workers=2, gpus=4, tasksPerGPU=2)
     spec = SMALL | {
         "samples": 32,
         "batchSize": 4,
@@ -201,8 +202,7 @@ def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_see
         assert asked == ["2", "2"]
         assert GPU not in pods["head"][0]["spec"]["containers"][0]["resources"]["requests"]
         cluster = pods["head"][0]["metadata"]["labels"]["ray.io/cluster"]
-        data = namespace.get("v1", "Secret", token_secret_of(namespace, cluster))["data"]
-        token = base64.b64decode(data["auth_token"]).decode()
+        token = token_of(namespace, cluster, "auth_token")
         with namespace.port_forward(f"service/{cluster}-head-svc", ":8265") as ports:
             assert RayApi(ports[8265], token).gpus() == [0, 2, 2]
 
