@@ -28,6 +28,8 @@ REPORTS = "build/junit"
 TIERS = ("unit", "ray", "cluster")
 # A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
 TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", "--durations=10"]
+# Two that draw, which is all that may, and one beside them that draws nothing.
+THREE_AT_ONCE = ["-n", "3", *TWO_AT_ONCE[2:]]
 ONE_BY_ONE = ["--durations=10"]
 # The cluster's tests that take minutes, in pytest's words for `-m`.
 LONG = "long"
@@ -173,12 +175,12 @@ def changed(before: set[str], after: set[str]) -> list[str]:
 
 
 def run_cluster_tests(which: str, note: str = "") -> Result:
-    """Two at once; then what takes the operator away beside what needs none; then what bears nothing beside it.
+    """Three at once, of which two draw; what takes the operator away beside what needs none; and what runs alone.
 
     The last of these are all `long`.
     """
     parts = [
-        ("", TWO_AT_ONCE, "not (operator_away or no_operator or alone)"),
+        ("", THREE_AT_ONCE, "not (operator_away or no_operator or alone)"),
         ("operator-away", TWO_AT_ONCE, "operator_away or no_operator"),
         ("alone", ONE_BY_ONE, "alone"),
     ]

@@ -7,11 +7,13 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
@@ -23,6 +25,9 @@ from tests.cluster.s3 import s3_in
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "cluster"
 
+Place = Callable[[], AbstractContextManager[None]]
+# As many tests draw at once: samplings on a machine of two CPUs that has all of Kubernetes beside them.
+AT_WORK = 2
 # Whatever begins last keeps the other process waiting for its end.
 LONGEST = ("test_causes", "test_heads", "test_pauses", "test_sampling", "test_sizing")
 
@@ -123,9 +128,45 @@ def operator(cluster: Cluster, operator_image: str, worker_image: str, one_at_a_
 
 
 @pytest.fixture(scope="session")
-def running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """One of `AT_WORK` places for all of pytest-xdist's processes, once there is one, for the time of a block."""
+    folder = tmp_path_factory.getbasetemp().parent
+    locks = [FileLock(folder / f"at-work-{number}.lock") for number in range(AT_WORK)]
+
+    @contextmanager
+    def taken() -> Iterator[None]:
+        while (lock := next(filter(_taken, locks), None)) is None:
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return taken
+
+
+def _taken(lock: FileLock) -> bool:
+    """Whether it was free, and no other place of this process's own; it is taken now."""
+    try:
+        return not lock.is_locked and bool(lock.acquire(blocking=False))
+    except Timeout:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _its_place(request: pytest.FixtureRequest, place: Place) -> Iterator[None]:
+    """For a test that draws; those of the group `running` have that of their sampling."""
+    if request.node.get_closest_marker("draws_nothing") or "running" in request.fixturenames:
+        yield
+    else:
+        with place():
+            yield
+
+
+@pytest.fixture(scope="session")
+def running(cluster: Cluster, operator: Operator, place: Place) -> Iterator[Running]:
     """A sampling at work, for the group of that name; the last of its tests deletes it."""
-    with one_running(cluster, operator) as running:
+    with one_running(cluster, operator, place()) as running:
         yield running
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.cluster.kube import Cluster, Manifest, Namespace
@@ -54,10 +54,15 @@ class Running:
 
 
 @contextmanager
-def one_running(cluster: Cluster, operator: Operator) -> Iterator[Running]:
-    """A sampling that runs for the time of the block, unless `delete_namespace` ends it."""
+def one_running(cluster: Cluster, operator: Operator, place: AbstractContextManager[None]) -> Iterator[Running]:
+    """A sampling that runs for the time of the block, unless `delete_namespace` ends it.
+
+    Args:
+        place: what it holds for as long.
+    """
     marker = f"planted-{secrets.token_hex(12)}"
     with ExitStack() as stack:
+        stack.enter_context(place)
         namespace = stack.enter_context(cluster.namespace(f"ddpm-running-{secrets.token_hex(4)}"))
         namespace.apply(secret("s3", {"AWS_SECRET_ACCESS_KEY": marker}))
         sampling = Sampling.apply(namespace, "digits", _WITH_A_WORKER | {"credentialsSecretRef": {"name": "s3"}})

@@ -124,6 +124,7 @@ def wait_until_none_is_created(operator: Operator, namespace: Namespace) -> None
         assert time.monotonic() < deadline, "the operator may still create RayClusters"
 
 
+@pytest.mark.draws_nothing
 def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_waits(
     namespace: Namespace, operator: Operator, worker_image: str
 ) -> None:

@@ -11,7 +11,7 @@ import yaml
 from tests.cluster.prometheus import OPERATOR, built, monitored, rendered
 
 # To build Prometheus takes minutes. No cluster is asked.
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.draws_nothing]
 
 UP = {f"up{{{OPERATOR}}}": "1x180"}
 

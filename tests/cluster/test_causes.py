@@ -179,6 +179,7 @@ DRIVERS: dict[str, tuple[Manifest, str, str, str]] = {
 }
 
 
+@pytest.mark.draws_nothing
 def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(namespace: Namespace) -> None:
     late = WAIT | SILENT
     for name, (wrong, *_) in (NEVER_BEGIN | late).items():
@@ -196,6 +197,7 @@ def test_what_can_never_begin_ends_at_once_and_what_may_yet_is_said_at_once(name
     nothing_is_left(namespace)
 
 
+@pytest.mark.draws_nothing
 def test_a_name_that_another_object_has_is_never_taken_from_it(namespace: Namespace, worker_image: str) -> None:
     later = Sampling.apply(namespace, "digits", ONE_TRY | {"suspend": True})
     seen = later.wait_for("Suspended")

@@ -22,7 +22,7 @@ from tests.cluster.operator_release import CRD, NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
 from tests.policies import End, reaches
 
-pytestmark = pytest.mark.xdist_group("chart")
+pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.draws_nothing]
 
 OF_ITS_WORK = {
     ("ddpmsamplings.ddpm-ray.io", ""): "delete get list watch",

@@ -11,7 +11,7 @@ from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace, has_condition
 from tests.cluster.manifests import pod
 
-pytestmark = pytest.mark.no_operator
+pytestmark = [pytest.mark.no_operator, pytest.mark.draws_nothing]
 
 RUNS_WITHIN = 120.0
 SAYS_AND_SLEEPS = "import time; print('still here', flush=True); open('/tmp/said', 'w'); time.sleep(600)"

@@ -22,7 +22,7 @@ from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster
 from tests.within import within
 
-pytestmark = pytest.mark.xdist_group("crd")
+pytestmark = [pytest.mark.xdist_group("crd"), pytest.mark.draws_nothing]
 
 ROOT = Path(__file__).parents[2]
 SAMPLINGS = ROOT / "tests" / "unit" / "operator" / "samplings"

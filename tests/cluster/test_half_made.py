@@ -57,6 +57,7 @@ def test_without_its_secret_nothing_of_a_cluster_starts_and_the_next_operator_br
     nothing_is_left(namespace)
 
 
+@pytest.mark.draws_nothing
 def test_what_cannot_be_read_is_said_beside_what_the_status_says_already(namespace: Namespace) -> None:
     seen = Sampling.apply(namespace, "digits", SMALL | {"suspend": True}).wait_for("Suspended")
     said = objection(seen, "spec.quality: Extra inputs are not permitted", datetime.now(UTC))

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
 OPERATOR_AT_MOST = 350_000_000  # bytes, unpacked; it is pulled before anything else can run
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.draws_nothing]
 
 
 @pytest.mark.parametrize(("image", "package"), [("operator", "kopf"), ("worker", "ray")])

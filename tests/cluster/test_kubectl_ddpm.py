@@ -72,6 +72,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.draws_nothing
 def test_the_same_command_again_changes_nothing_and_with_more_samples_it_grows(person: Person) -> None:
     was = []
     for samples in ("16", "16", "32", "8"):
@@ -85,6 +86,7 @@ def test_the_same_command_again_changes_nothing_and_with_more_samples_it_grows(p
     assert person.ddpm("status", "digits").returncode == 2
 
 
+@pytest.mark.draws_nothing
 def test_what_kubectl_has_applied_grows_and_whatever_else_it_has_set_is_left_to_it(
     person: Person, namespace: Namespace, operator: Operator, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_what_kubectl_has_applied_grows_and_whatever_else_it_has_set_is_left_to_
     assert "spec.seed has another value there, set by kubectl-client-side-apply" in done.stderr
 
 
+@pytest.mark.draws_nothing
 def test_what_is_not_there_is_named(person: Person, namespace: Namespace) -> None:
     for command in (("status", "no"), ("watch", "no"), ("logs", "no"), ("fetch", "no", "."), ("delete", "no")):
         done = person.ddpm(*command)
@@ -115,6 +118,7 @@ def test_what_is_not_there_is_named(person: Person, namespace: Namespace) -> Non
         assert f"there is no DDPMSampling no in the namespace {namespace.name}" in done.stderr
 
 
+@pytest.mark.draws_nothing
 def test_what_is_not_allowed_says_which_right_is_lacking(person: Person) -> None:
     done = person.ddpm("list", "--namespace", "kube-system")
     assert (done.returncode, done.stdout) == (3, "")
@@ -146,6 +150,7 @@ def test_a_checkpoint_of_this_machine_is_sampled_as_on_this_machine(
     namespace.wait("v1", "PersistentVolumeClaim", "mine-model", lambda seen: not seen, GONE_WITHIN, "it to go")
 
 
+@pytest.mark.draws_nothing
 def test_an_upload_that_is_interrupted_leaves_nothing(
     person: Person, namespace: Namespace, checkpoint: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+import pytest
+
 from ddpm_operator.metrics import PORT
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
@@ -11,6 +13,7 @@ from tests.cluster.metrics import metrics_text, series, total
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.samplings import LIGHT, Sampling
 
+pytestmark = pytest.mark.draws_nothing
 KNOCKS = """
 import socket, sys
 for port in sys.argv[2:]:

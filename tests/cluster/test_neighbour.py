@@ -40,6 +40,7 @@ def victim(cluster: Cluster, operator: Operator) -> Iterator[Namespace]:
         yield namespace
 
 
+@pytest.mark.draws_nothing
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -98,6 +99,7 @@ def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespac
     assert not victim.list("v1", "Pod")
 
 
+@pytest.mark.draws_nothing
 def test_an_account_that_nobody_has_allowed_starts_nothing(namespace: Namespace) -> None:
     fields = {"podOverrides": {"serviceAccountName": "default"}}
     failure = Sampling.apply(namespace, "thief", LIGHT | fields).wait_for("Failed", WITHIN)["status"]["failure"]
@@ -129,6 +131,7 @@ def test_pods_that_pretend_to_be_a_neighbours_are_never_asked(
     assert "somebody came" not in namespace.logs("impostor")
 
 
+@pytest.mark.draws_nothing
 def test_who_edits_one_namespace_has_no_right_in_the_next(
     namespace: Namespace, victim: Namespace, operator: Operator, tmp_path: Path
 ) -> None:

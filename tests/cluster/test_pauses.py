@@ -125,6 +125,7 @@ def let_kuberay_see_the_head(sampling: Sampling) -> None:
     namespace.wait("v1", "Service", name, another, SEEN_WITHIN, "another Service of the head")
 
 
+@pytest.mark.draws_nothing
 def test_the_deadline_of_the_start_counts_from_the_admission(namespace: Namespace) -> None:
     large = {"cpu": "1000", "memory": "1Gi"}
     never = {"resources": {"head": large, "worker": large, "maxWorkers": 0}, "startupDeadlineSeconds": 30}

@@ -49,6 +49,7 @@ def quota_beside_another_pod(namespace: Namespace, worker_image: str) -> None:
     wait_until(namespace, 1)
 
 
+@pytest.mark.draws_nothing
 def test_a_quota_that_is_too_small_ends_it(namespace: Namespace, worker_image: str) -> None:
     quota_beside_another_pod(namespace, worker_image)
     Sampling.apply(namespace, "large", of_two(_LARGE))

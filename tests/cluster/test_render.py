@@ -20,7 +20,7 @@ from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.manifests import RAY_VERSION
 from tests.within import within
 
-pytestmark = [pytest.mark.xdist_group("render"), pytest.mark.no_operator]
+pytestmark = [pytest.mark.xdist_group("render"), pytest.mark.no_operator, pytest.mark.draws_nothing]
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = Templates()

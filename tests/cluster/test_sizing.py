@@ -210,6 +210,7 @@ def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_see
         nothing_is_left(namespace)
 
 
+@pytest.mark.draws_nothing
 def test_pods_are_spread_over_nodes_where_that_is_asked_for(namespace: Namespace) -> None:
     spread = {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}
     spec = SMALL | {
