@@ -33,6 +33,7 @@ def waits_for_its_configuration(pods: list[Manifest]) -> bool:
     return [state.get("waiting", {}).get("reason") for state in states] == ["CreateContainerConfigError"]
 
 
+@pytest.mark.long
 def test_without_its_secret_nothing_of_a_cluster_starts_and_the_next_operator_brings_it(
     namespace: Namespace, operator: Operator
 ) -> None:

@@ -80,6 +80,7 @@ def _of(value: Any, victim: str) -> Any:  # noqa: ANN401 - as YAML has them
     return value.replace("VICTIM", victim) if isinstance(value, str) else value
 
 
+@pytest.mark.draws_nothing
 def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespace, victim: Namespace) -> None:
     """The neighbour has all that is named here."""
     asked: dict[str, dict[str, Any]] = {

@@ -179,6 +179,7 @@ def test_a_failure_of_storage_tells_no_credentials(namespace: Namespace, operato
     assert [name for name, text in readable(namespace, operator).items() if marker in text] == []
 
 
+@pytest.mark.long
 def test_what_is_kept_beside_the_samples_tells_no_credentials(
     namespace: Namespace, operator: Operator, worker_image: str
 ) -> None:
