@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kube import Namespace
+from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.operator_release import CRD, Operator
-from tests.cluster.samplings import SMALL, Sampling
+from tests.cluster.samplings import LONG, SMALL, Sampling
 from tests.cluster.test_chart import OF_ITS_WORK
 
 pytestmark = pytest.mark.operator_away
@@ -42,8 +42,7 @@ def head_of(namespace: Namespace) -> str:
 def test_upgrade_and_rollback_do_not_disturb_a_sampling(
     namespace: Namespace, operator: Operator, before: Operator
 ) -> None:
-    spec = SMALL | {"samples": N, "sampler": {"name": "ddpm", "steps": 120}}
-    sampling = Sampling.apply(namespace, "digits", spec)
+    sampling = Sampling.apply(namespace, "digits", LONG | {"sampler": {"name": "ddpm", "steps": 100}})
     sampling.wait_for("Running")
     head, first = head_of(namespace), before.pods()
 
@@ -52,11 +51,14 @@ def test_upgrade_and_rollback_do_not_disturb_a_sampling(
     operator.helm_says("rollback", operator.release, "--namespace", operator.place, "--wait")
     third = operator.pods()
     assert len({*first, *second, *third}) == 3, "upgrade and rollback replace the operator's pod"
-    sampling.wait_for("Running")
-    assert head_of(namespace) == head
+    drawn = sampling.now()["status"]["progress"]["done"]
 
-    status = sampling.wait_until_complete(N)["status"]
-    assert (status["attempt"], status["progress"]["done"]) == (1, N)
+    def goes_on(seen: Manifest) -> bool:
+        return has_condition("Running")(seen) and bool(seen["status"]["progress"]["done"] > drawn)
+
+    status = sampling.wait(goes_on, "digits to draw more")["status"]
+    assert (status["attempt"], status["failedAttempts"]) == (1, 0)
+    assert head_of(namespace) == head
 
 
 @pytest.fixture
