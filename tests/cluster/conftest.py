@@ -128,7 +128,7 @@ def operator(cluster: Cluster, operator_image: str, worker_image: str, one_at_a_
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place_to_draw(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """One of `AT_WORK` places for all of pytest-xdist's processes, once there is one, for the time of a block."""
     folder = tmp_path_factory.getbasetemp().parent
     locks = [FileLock(folder / f"at-work-{number}.lock") for number in range(AT_WORK)]
@@ -154,19 +154,19 @@ def _taken(lock: FileLock) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _its_place(request: pytest.FixtureRequest, place: Place) -> Iterator[None]:
+def _its_place(request: pytest.FixtureRequest, place_to_draw: Place) -> Iterator[None]:
     """For a test that draws; those of the group `running` have that of their sampling."""
     if request.node.get_closest_marker("draws_nothing") or "running" in request.fixturenames:
         yield
     else:
-        with place():
+        with place_to_draw():
             yield
 
 
 @pytest.fixture(scope="session")
-def running(cluster: Cluster, operator: Operator, place: Place) -> Iterator[Running]:
+def running(cluster: Cluster, operator: Operator, place_to_draw: Place) -> Iterator[Running]:
     """A sampling at work, for the group of that name; the last of its tests deletes it."""
-    with one_running(cluster, operator, place()) as running:
+    with one_running(cluster, operator, place_to_draw()) as running:
         yield running
 
 
