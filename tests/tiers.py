@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Says how long each test took, for comparison with the next run.
 REPORTS = "build/junit"
 TIERS = ("unit", "ray", "cluster")
-# A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
-TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", "--durations=10"]
-# Two that draw, which is all that may, and one beside them that draws nothing.
-THREE_AT_ONCE = ["-n", "3", *TWO_AT_ONCE[2:]]
 ONE_BY_ONE = ["--durations=10"]
+# A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
+TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", *ONE_BY_ONE]
+# Two that draw, which is all that may, and one beside them that draws nothing.
+THREE_AT_ONCE = ["-n", "3", "--dist=loadgroup", *ONE_BY_ONE]
 # The cluster's tests that take minutes, in pytest's words for `-m`.
 LONG = "long"
 

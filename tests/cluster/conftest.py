@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "build" / "cluster"
 
 Place = Callable[[], AbstractContextManager[None]]
-# As many tests draw at once: samplings on a machine of two CPUs that has all of Kubernetes beside them.
+# As many tests draw at once, on a machine of two CPUs that has all of Kubernetes beside them.
 AT_WORK = 2
-# Whatever begins last keeps the other process waiting for its end.
+# Whatever begins last keeps the other processes waiting for its end.
 LONGEST = ("test_causes", "test_heads", "test_pauses", "test_sampling", "test_sizing")
 
 
