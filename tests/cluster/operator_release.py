@@ -132,11 +132,15 @@ class Operator:
         }
 
     def kubectl_says(self, *arguments: str, given: str = "") -> str:
-        """Runs kubectl on this cluster; raises with what it said if it fails."""
+        """Runs kubectl on this cluster; its standard output. Raises with all that it said if it fails.
+
+        What it says beside that is not for programs: without kubernetes/kubernetes#131203, ``kubectl exec``
+        may complain of the empty message that comes before its streams are made.
+        """
         return _says(self.cluster.kubectl(*arguments), {}, given)
 
     def helm_says(self, *arguments: str) -> str:
-        """Runs helm on this cluster; raises with what it said if it fails."""
+        """Runs helm on this cluster; its standard output. Raises with all that it said if it fails."""
         config = {"KUBECONFIG": str(self.cluster.kubeconfig)} if self.cluster.kubeconfig else {}
         return _says([str(self.helm), *arguments], config, "")
 
@@ -162,11 +166,10 @@ def _says(command: list[str], environment: dict[str, str], given: str) -> str:
         command,
         env={**os.environ, **environment},
         input=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=SAID_WITHIN,
         check=False,
     )
-    assert done.returncode == 0, f"{' '.join(command)} said:\n{done.stdout}"
+    assert done.returncode == 0, f"{' '.join(command)} said:\n{done.stdout}{done.stderr}"
     return done.stdout
