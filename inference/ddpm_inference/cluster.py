@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import math
+import os
 import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
+from ray import ObjectRef
 from ray._private import state
-from ray.exceptions import RayError
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 from rich.table import Table
 
@@ -26,10 +30,14 @@ from ddpm_inference.errors import ResourcesUnavailable, in_short
 from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.probe import Findings, look
 
+# "1" where every node runs the image and the environment that this process runs in.
+ONE_IMAGE = "DDPM_ONE_IMAGE"
 PACKAGE = Path(ddpm_inference.__file__).parent
+OWN = "ddpm-inference"
 ON_WORKERS = ("fsspec", "numpy", "pydantic", "ray", "s3fs", "safetensors")
 WITHOUT_KNOWN_HOLES = ("ray", "torch")
 TABLE_WITHIN = 5.0
+WORKER_ANSWERS_WITHIN = 3.0
 
 Resources = Mapping[str, float]
 
@@ -75,17 +83,30 @@ class Cluster:
         """How many actors of that share the nodes have room for, if nobody else is there."""
         return sum(share.fits(node.resources) for node in live_nodes())
 
-    def torch_version(self, timeout: float) -> str:
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The packages that a worker needs; one that is sent this one need not have it."""
+        return (*ON_WORKERS, OWN) if _is_one_image() else ON_WORKERS
+
+    def torch_version(self, timeout: float, of_worker: ObjectRef[Findings]) -> str:
         """The torch of the nodes, by asking one of them, which must also have all else that a worker needs.
+
+        Args:
+            of_worker: what a worker that is starting will have found of `needs`.
 
         Raises:
             ResourcesUnavailable: if Ray runs no task within `timeout` seconds, or something is missing there,
                 naming it.
         """
-        return torch_of(look(ON_WORKERS) if self.own else self._ask(timeout))
+        return torch_of(look(self.needs) if self.own else self._ask(timeout, of_worker))
 
-    def _ask(self, timeout: float) -> Findings:
-        task = ray.remote(num_cpus=0, max_retries=2)(look).remote(ON_WORKERS)
+    def _ask(self, timeout: float, of_worker: ObjectRef[Findings]) -> Findings:
+        if ray.wait([of_worker], timeout=min(timeout, WORKER_ANSWERS_WITHIN))[0]:
+            # Where a package is missing there may be no worker to tell of it.
+            with suppress(RayError):
+                return ray.get(of_worker)
+        # Another process to start, which needs no CPU of Ray's: a worker may wait for its own for long.
+        task = ray.remote(num_cpus=0, max_retries=2)(look).remote(self.needs)
         done, _ = ray.wait([task], timeout=timeout)
         if not done:
             raise ResourcesUnavailable(
@@ -95,7 +116,7 @@ class Cluster:
         try:
             return ray.get(task)
         except RayError as error:
-            raise ResourcesUnavailable(f"{self.words} cannot run tasks: {_first_line(error)}") from error
+            raise ResourcesUnavailable(f"{self.words} cannot run tasks: {_in_a_line(error)}") from error
 
     def answers(self) -> bool:
         """Whether the head still listens. Ray itself waits a minute for it, and then ends this process."""
@@ -147,8 +168,8 @@ class Share:
 def connected(target: Target) -> Iterator[Cluster]:
     """Connects to Ray, or starts it, for the time of the block; a Ray started here is gone afterwards.
 
-    Another's Ray gets this package to run: it need not know it. stdout is kept from Ray, which prints messages
-    of its nodes there.
+    Another's Ray gets this package to run, unless all is one image: it need not know it. stdout is kept from Ray,
+    which prints messages of its nodes there.
 
     Raises:
         ResourcesUnavailable: if that cannot be, saying why.
@@ -167,7 +188,7 @@ def torch_of(findings: Findings) -> str:
 
     Raises:
         ResourcesUnavailable: if it or another package is missing, naming each and how to install it; or if Ray or
-            torch is of a version with known holes.
+            torch is of a version with known holes, or this package of another one than here.
     """
     found = {**findings.packages, "torch": findings.torch}
     for name in WITHOUT_KNOWN_HOLES:
@@ -177,6 +198,12 @@ def torch_of(findings: Findings) -> str:
                 f"the nodes of the Ray cluster have {name} {version}, which has known holes",
                 hint=f"install there, on every node: pip install {_requirement(name)}",
             )
+    there, here = findings.packages.get(OWN), importlib.metadata.version(OWN)
+    if there is not None and there != here:
+        raise ResourcesUnavailable(
+            f"the nodes of the Ray cluster have {OWN} {there}, and this is {here}",
+            hint="let all of them run one image",
+        )
     missing = [name for name, version in findings.packages.items() if version is None]
     if findings.torch is not None and not missing:
         return findings.torch
@@ -186,6 +213,20 @@ def torch_of(findings: Findings) -> str:
         f"the nodes of the Ray cluster lack {', '.join(missing)} (Python {findings.python})",
         hint=f"install there, on every node: pip install {' '.join(map(_requirement, missing))}",
     )
+
+
+def set_up_on_nodes() -> dict[str, Any]:
+    """What Ray sets up on a node before it runs anything of ours.
+
+    In one image that is nothing, and what it has set up for this process as a job is not handed on: for whatever
+    it sets up it starts Python, and then once more for the process itself.
+    """
+    if not _is_one_image():
+        return {"py_modules": [str(PACKAGE)], "excludes": ["builtin", "__pycache__"]}
+    job = os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR)
+    if job:
+        os.environ[RAY_JOB_CONFIG_JSON_ENV_VAR] = json.dumps({**json.loads(job), "runtime_env": {}})
+    return {}
 
 
 def live_nodes() -> list[Node]:
@@ -241,7 +282,7 @@ def _init(target: Target, *, again: bool = True) -> None:
                 address=target.address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"py_modules": [str(PACKAGE)], "excludes": ["builtin", "__pycache__"]},
+                runtime_env=set_up_on_nodes(),
             )
     except (OSError, RuntimeError, ValueError, RayError) as error:
         # A head forks a server for each client, while its threads use gRPC; now and then that one hangs.
@@ -249,6 +290,10 @@ def _init(target: Target, *, again: bool = True) -> None:
             _init(target, again=False)
             return
         raise _explained(target, error) from error
+
+
+def _is_one_image() -> bool:
+    return os.environ.get(ONE_IMAGE) == "1"
 
 
 def _explained(target: Target, error: Exception) -> ResourcesUnavailable:
@@ -320,5 +365,7 @@ def _chain(error: BaseException | None) -> str:
     return "\n".join(said)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _in_a_line(error: RayError) -> str:
+    """What went wrong; a task's error is its traceback, which says so last."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if isinstance(error, RayTaskError) else 0]

@@ -8,6 +8,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayActorError, RayError
 
@@ -24,6 +25,7 @@ from ddpm_inference.errors import (
 )
 from ddpm_inference.job import Identity, ResourceRequest, Shard
 from ddpm_inference.ledger import Ledger
+from ddpm_inference.probe import Findings
 from ddpm_inference.progress import Progress, View
 from ddpm_inference.worker import Glance, Home, Receipt, Work, Worker
 
@@ -35,7 +37,7 @@ BARREN_LOSSES = 3
 LOST_SECONDS = 20.0
 DISMISS_SECONDS = 2.0
 
-Ref = ray.ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
+Ref = ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
 
 @dataclass(eq=False)
@@ -103,9 +105,15 @@ class Dispatch:
     def __post_init__(self, checkpoint: Checkpoint) -> None:
         self._weights = [ray.put(checkpoint)]
 
-    def prepare(self) -> None:
-        """Makes the first actor, which gets ready for whatever it will be: there is always something to sample."""
+    def prepare(self) -> ObjectRef[Findings]:
+        """Makes the first actor, which gets ready for whatever it will be: there is always something to sample.
+
+        Returns:
+            What it will have found of the packages that it needs.
+        """
         self._make()
+        found: ObjectRef[Findings] = self._members[-1].actor.find.remote(self.cluster.needs)
+        return found
 
     def start(self, identity: Identity, shards: int) -> None:
         """Makes actors for that many shards and returns when the first of them is ready to sample.

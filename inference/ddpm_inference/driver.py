@@ -161,9 +161,9 @@ class _Run:
                 self.view,
                 self.job.resources,
             )
-            # A worker is a second or two away; meanwhile the cluster is asked what decides the samples.
-            dispatch.prepare()
-            torch = cluster.torch_version(self.job.resources.startup_timeout)
+            # It tells what decides the samples, and then gets ready while that is thought about.
+            found_there = dispatch.prepare()
+            torch = cluster.torch_version(self.job.resources.startup_timeout, found_there)
             identity = resolve(self.job, checkpoint, there, device=device, torch=torch)
             refuse_another(identity, there, self.store.uri)
             if found is None:

@@ -6,7 +6,7 @@ Nothing here imports torch into the process that makes the actors.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,13 @@ import ray
 from ray import ObjectRef
 from ray.actor import ActorClass, ActorHandle
 
+from ddpm_inference import probe
 from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.cluster import Share
 from ddpm_inference.errors import StorageFailed
 from ddpm_inference.job import Identity, Shard
+from ddpm_inference.probe import Findings
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
@@ -106,6 +108,11 @@ class Worker:
         with suppress(Exception):
             for name in self.imports:
                 import_module(name)
+
+    @ray.method(concurrency_group="look")
+    def find(self, packages: Iterable[str]) -> Findings:
+        """What there is here to work with; answers while it prepares."""
+        return probe.look(packages)
 
     def start(self, work: Work) -> None:
         """Builds the network.

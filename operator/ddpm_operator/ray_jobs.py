@@ -109,8 +109,15 @@ class RayHead:
             {
                 "submission_id": submission_id,
                 "entrypoint": ENTRYPOINT,
-                # It keeps its log beside the samples, under this name.
-                "runtime_env": {"env_vars": {"DDPM_JOB": json.dumps(document), "DDPM_LOG": submission_id}},
+                "runtime_env": {
+                    "env_vars": {
+                        "DDPM_JOB": json.dumps(document),
+                        # It keeps its log beside the samples, under this name.
+                        "DDPM_LOG": submission_id,
+                        # The templates give head and workers one image, and one environment.
+                        "DDPM_ONE_IMAGE": "1",
+                    }
+                },
                 "metadata": {SAMPLES: str(samples)},
             },
         )

@@ -37,7 +37,7 @@ from ddpm_operator.texts import count, sentence
 _NET = timedelta(seconds=10)
 # Whoever's turn it is, is called; this is for a call that was missed.
 _TURN = timedelta(minutes=1)
-_SHORTEST_PAUSE = timedelta(seconds=0.5)
+_SHORTEST_PAUSE = timedelta(seconds=0.25)
 
 
 def reconcile(observed: Observed, now: datetime) -> Decision:

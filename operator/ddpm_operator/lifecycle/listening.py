@@ -40,6 +40,8 @@ _SAMPLING = ("sampling", "writing", "complete")
 _WITHOUT_WORKERS = (FailureReason.WORKER_LOST, FailureReason.UNSCHEDULABLE)
 _EAGER = timedelta(seconds=0.5)
 _ATTENTIVE = timedelta(seconds=1)
+# What is heard late is late by this part of the time that the attempt has taken.
+_LATE_BY = 1 / 40
 
 
 def ending(observed: Observed, draft: Draft) -> Step | None:
@@ -86,7 +88,7 @@ def heard(observed: Observed, draft: Draft) -> Draft:
 def listen(observed: Observed, draft: Draft) -> Step:
     """What follows from the word of a driver that has not ended."""
     head = observed.head_to_ask
-    soon = draft.now + (_ATTENTIVE if head and head.ready else _EAGER)
+    soon = draft.now + _at_most(_ATTENTIVE if head and head.ready else _EAGER, draft)
     match _word(observed, draft):
         case Ask(id) if head:
             return Step(draft, after=(SubmitJob(rendering(observed, draft), id, head.ip),), look=soon)
@@ -99,14 +101,22 @@ def listen(observed: Observed, draft: Draft) -> Step:
                 if _preview_due(observed, draft, document)
                 else ()
             )
-            return Step(draft, after=after, look=draft.now + _pause(document))
+            return Step(draft, after=after, look=draft.now + _pause(document, draft))
     return Step(draft, look=soon)
 
 
-def _pause(document: ProgressDocument) -> timedelta:
+def _pause(document: ProgressDocument, draft: Draft) -> timedelta:
     """As long as there is nothing new to write, but so that the end is heard when it comes."""
     left = document.eta_seconds
-    return _ATTENTIVE if left is None else min(max(timedelta(seconds=left), _EAGER), LEAST_BETWEEN_WRITES)
+    if left is None:
+        return _at_most(_ATTENTIVE, draft)
+    return min(max(timedelta(seconds=left), _at_most(_EAGER, draft)), LEAST_BETWEEN_WRITES)
+
+
+def _at_most(pause: timedelta, draft: Draft) -> timedelta:
+    """A shorter pause in an attempt that is young; `reconcile` has a shortest one."""
+    began = draft.status.cluster.start_time if draft.status.cluster else None
+    return min(pause, (draft.now - began) * _LATE_BY) if began else pause
 
 
 def _preview_due(observed: Observed, draft: Draft, document: ProgressDocument) -> bool:

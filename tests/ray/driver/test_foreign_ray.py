@@ -159,6 +159,17 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_sent_to_nodes_that_are_said_to_run_the_same_image(
+    open_head: Head, checkpoint: Path, tmp_path: Path
+) -> None:
+    flags = ("--model_path", checkpoint, "--ray_address", open_head.gcs, "--startup_timeout", "300")
+    ended = run_command(*flags, cwd=tmp_path, environment={"DDPM_ONE_IMAGE": "1"})
+    assert ended.code == 3
+    assert "cannot run tasks" in ended.err
+    assert "No module named 'ddpm_inference'" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_version_of_ray_is_a_clear_sentence(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, tmp_path: Path
 ) -> None:

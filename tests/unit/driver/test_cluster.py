@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 
 import pytest
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
-from ddpm_inference.cluster import Node, Share, node_table, torch_of
+from ddpm_inference.cluster import ONE_IMAGE, Node, Share, node_table, set_up_on_nodes, torch_of
 from ddpm_inference.errors import ResourcesUnavailable
 from ddpm_inference.job import ResourceRequest
 from ddpm_inference.probe import Findings, look
@@ -83,6 +86,25 @@ def test_a_version_with_known_holes_is_refused(name: str, version: str, wanted: 
 
 def test_the_oldest_versions_without_known_holes_are_taken() -> None:
     assert torch_of(Findings("3.11.7", {"ray": "2.54.0"}, "2.10.0+cpu")) == "2.10.0+cpu"
+
+
+def test_another_version_of_this_package_in_the_one_image_is_refused() -> None:
+    findings = Findings("3.11.7", {"ray": "2.54.0", "ddpm-inference": "0.0.1"}, "2.10.0")
+    with pytest.raises(ResourcesUnavailable, match=r"have ddpm-inference 0\.0\.1, and this is ") as refused:
+        torch_of(findings)
+    assert refused.value.hint == "let all of them run one image"
+
+
+def test_in_one_image_ray_sets_nothing_up_not_even_what_it_had_for_this_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = {"metadata": {"job_submission_id": "digits-1"}, "runtime_env": {"env_vars": {"DDPM_JOB": "{}"}}}
+    monkeypatch.setenv(RAY_JOB_CONFIG_JSON_ENV_VAR, json.dumps(job))
+    assert list(set_up_on_nodes()) == ["py_modules", "excludes"]
+    assert json.loads(os.environ[RAY_JOB_CONFIG_JSON_ENV_VAR]) == job
+    monkeypatch.setenv(ONE_IMAGE, "1")
+    assert set_up_on_nodes() == {}
+    assert json.loads(os.environ[RAY_JOB_CONFIG_JSON_ENV_VAR]) == {**job, "runtime_env": {}}
 
 
 def test_this_machine_has_what_workers_need() -> None:

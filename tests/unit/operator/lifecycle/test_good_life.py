@@ -132,6 +132,15 @@ def test_a_head_that_starts_and_does_not_answer_yet_is_asked_again_within_a_seco
     assert world.due - world.now <= timedelta(seconds=0.5)
 
 
+def test_the_younger_an_attempt_the_sooner_it_is_asked_again(world: World) -> None:
+    world.run(until=lambda it: any(isinstance(action, SubmitJob) for action in it.carried))
+    for age, pause in ((4, 0.25), (20, 0.5), (300, 1.0)):
+        assert world.status.cluster
+        world.now = world.status.cluster.start_time + timedelta(seconds=age)
+        decision = reconcile(world.observe(), world.now)
+        assert decision.look_again == timedelta(seconds=pause)
+
+
 def test_cleaned_up_is_true_only_when_the_last_pod_is_gone(world: World) -> None:
     world.run(until=lambda it: it.ended and not it.clusters)
     world.look()

@@ -105,8 +105,9 @@ def test_a_job_is_submitted_with_its_document_and_its_number_of_samples() -> Non
     (body,) = bodies
     assert door.asked == [("POST", "/api/jobs/", TOKENS.ray)]
     assert (body["submission_id"], body["entrypoint"]) == ("digits-1", "ddpm-sample --json")
-    assert json.loads(body["runtime_env"]["env_vars"]["DDPM_JOB"]) == {"n_samples": 100}
-    assert body["runtime_env"]["env_vars"]["DDPM_LOG"] == "digits-1"
+    told = body["runtime_env"]["env_vars"]
+    assert json.loads(told.pop("DDPM_JOB")) == {"n_samples": 100}
+    assert told == {"DDPM_LOG": "digits-1", "DDPM_ONE_IMAGE": "1"}
     assert body["metadata"] == {"samples": "100"}
 
 
