@@ -19,7 +19,7 @@ LOCKS := requirements/worker.txt requirements/operator.txt requirements/dev.txt
 	@echo "setting up .venv (once; a few GB, most of it torch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes $(addprefix -r ,$(LOCKS))
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes $(addprefix -r ,$(LOCKS))
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e inference -e operator
 	@touch $@
 
@@ -81,25 +81,27 @@ HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/test_hostile_doc
 hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the cluster of `make cluster-up`
 	@HOSTILE_SAMPLINGS=10000 $(BIN)/python -m pytest -n 2 $(HOSTILE)
 
-SECURITY := $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/security.txt
+# In a folder apart: Ray imports some of it if it finds it, which takes each of its processes a second.
+.venv/security: .venv/ready requirements/security.txt
+	@rm -rf $@
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --target $@ -r requirements/security.txt
+	@touch $@
+WITH_SECURITY := PYTHONPATH=.venv/security:. $(BIN)/python
 FOR ?= 60
 .PHONY: fuzz
-fuzz: .venv/ready ## Fuzz the readers of foreign bytes, guided by coverage (FOR=60 seconds each)
-	@$(SECURITY)
-	@$(BIN)/python -m tests.fuzz $(FOR)
+fuzz: .venv/security ## Fuzz the readers of foreign bytes, guided by coverage (FOR=60 seconds each)
+	@$(WITH_SECURITY) -m tests.fuzz $(FOR)
 
 .PHONY: sbom
 sbom: build/worker.cdx.json build/operator.cdx.json ## Bills of materials of both images into build/, checked
-	@$(BIN)/python -m tests.images.sbom --check $^
-build/%.cdx.json: .venv/ready
-	@$(SECURITY)
+	@$(WITH_SECURITY) -m tests.images.sbom --check $^
+build/%.cdx.json: .venv/security
 	@mkdir -p build
 	@$(BIN)/python -m tests.images.sbom $* >$@
 
 .PHONY: audit
-audit: .venv/ready ## Known holes: asks PyPI of the locks, Debian of the images, Go's database of what tests run
-	@$(SECURITY)
-	@$(BIN)/python -m tests.audit
+audit: .venv/security ## Known holes: asks PyPI of the locks, Debian of the images, Go's database of what tests run
+	@$(WITH_SECURITY) -m tests.audit
 
 .PHONY: clean
 clean: ## Remove .venv, caches and out/

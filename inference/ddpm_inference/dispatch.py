@@ -111,8 +111,9 @@ class Dispatch:
         Returns:
             What it will have found of the packages that it needs.
         """
-        self._make()
-        found: ObjectRef[Findings] = self._members[-1].actor.find.remote(self.cluster.needs)
+        actor = self._make()
+        found: ObjectRef[Findings] = actor.find.remote(self.cluster.needs)
+        actor.prepare.remote()
         return found
 
     def start(self, identity: Identity, shards: int) -> None:
@@ -183,16 +184,16 @@ class Dispatch:
         self._refuse_lost_nodes(room, now)
         most = self.resources.workers or max(1, room)
         for _ in range(len(self._members) + len(self._unfit), min(most, shards)):
-            self._make()
+            self._make().prepare.remote()
         if not self._members:
             # Memory is what can be done something about.
             raise min(self._unfit, key=lambda cause: not isinstance(cause, OutOfMemory))
 
-    def _make(self) -> None:
+    def _make(self) -> ActorHandle[Worker]:
         actor = self.spawn()
         self._made += 1
         self._members.append(Member(self._made, actor, actor.place.remote()))
-        actor.prepare.remote()
+        return actor
 
     def _refuse_lost_cluster(self, now: float) -> None:
         self._unanswered_since = self._unanswered_since or now

@@ -109,9 +109,8 @@ class Worker:
             for name in self.imports:
                 import_module(name)
 
-    @ray.method(concurrency_group="look")
     def find(self, packages: Iterable[str]) -> Findings:
-        """What there is here to work with; answers while it prepares."""
+        """What there is here to work with."""
         return probe.look(packages)
 
     def start(self, work: Work) -> None:

@@ -52,7 +52,7 @@ def index_tells_of_holes(folder: Path) -> bool:
 
 
 def _ask(*arguments: str) -> list[dict[str, Any]]:
-    command = [str(Path(sys.executable).with_name("pip-audit")), "--disable-pip", "--format", "json", *arguments]
+    command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--format", "json", *arguments]
     # It ends with 1 both for a hole and for an error; only the first comes with a document.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout:

@@ -118,10 +118,10 @@ def test_a_refused_token_is_a_clear_sentence(
 def test_workers_that_cannot_be_had_are_exit_code_3_with_the_table(
     head: Head, checkpoint: Path, tmp_path: Path
 ) -> None:
-    flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "4")
+    flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "8")
     ended = run_command(*flags, "--device", "cuda", cwd=tmp_path, environment=head.environment)
     assert ended.code == 3, ended.err
-    assert "no worker could be placed within 4 s: each needs 0.25 GPU and 1 CPU" in ended.err
+    assert "no worker could be placed within 8 s: each needs 0.25 GPU and 1 CPU" in ended.err
     header, node = ended.err[ended.err.index("NODE") :].splitlines()[:2]
     assert header.split()[:7] == ["NODE", "CPU", "FREE", "OF", "GPU", "FREE", "OF"]
     assert node.split()[1:5] == ["4", "4", "0", "0"]
