@@ -25,7 +25,7 @@ from ddpm_operator.naming import (
     preview_name,
 )
 from ddpm_operator.sizing import PodSize, claim_size, head_size, worker_size
-from ddpm_operator.templating import Manifest, Templates
+from ddpm_operator.templating import Manifest, TemplateFault, Templates
 from ddpm_operator.tokens import Tokens
 
 OUTPUT_PATH = "/output"
@@ -41,6 +41,7 @@ _CLOSED: Manifest = {
     "automountServiceAccountToken": False,
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {}},
 }
+_RAY_CLUSTER = "raycluster.yaml.j2"
 _KEEPS_A_DEAD_HEAD_DEAD = {"ray.io/disable-provisioned-head-restart": "true"}
 
 
@@ -126,7 +127,12 @@ def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest
             **({"workerGroupSpecs": workers} if plan.workers else {}),
         },
     }
-    return templates.render("raycluster.yaml.j2", values, must)
+    made = templates.render(_RAY_CLUSTER, values, must)
+    image = _image_of(made, "headGroupSpec")
+    if plan.workers and image != _image_of(made, "workerGroupSpecs", 0):
+        # The driver sends its workers no code, and takes the torch of one for that of all.
+        raise TemplateFault(_RAY_CLUSTER, "head and workers have not one image, which the operator relies on")
+    return made
 
 
 def token_secret(templates: Templates, attempt: Attempt, cluster_uid: str, tokens: Tokens) -> Manifest:
@@ -270,6 +276,17 @@ def _group(attempt: Attempt, size: PodSize, *, head: bool) -> Manifest:
         "volumes": volumes,
         "mounts": mounts,
     }
+
+
+def _image_of(ray_cluster: Manifest, *group: str | int) -> JsonValue:
+    """The image of a group's Ray, which is its first container: any other is an administrator's."""
+    value: JsonValue = ray_cluster
+    for step in ("spec", *group, "template", "spec", "containers", 0, "image"):
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and value else None
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
 def _mapping(value: JsonValue) -> dict[str, JsonValue]:

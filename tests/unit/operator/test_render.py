@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,19 @@ def test_a_replaced_template_cannot_drop_it_of_workers_or_of_the_policy_either(
         rehearse(templates, attempt, OPERATOR)
     where = f"spec.workerGroupSpecs[0].template.{path}" if of_workers else path
     assert str(caught.value).endswith(f"{where} is not what the operator relies on")
+
+
+def test_a_replaced_template_cannot_give_workers_another_image(
+    tmp_path: Path, metadata: Metadata, make_spec: MakeSpec
+) -> None:
+    shipped = (ROOT / "templates/pod.yaml.j2").read_text()
+    line = "image: {{ image | tojson }}"
+    assert line in shipped
+    for image, fits in (("'mirror/' ~ image", True), ("image ~ ('' if is_head else '-slim')", False)):
+        (tmp_path / "pod.yaml.j2").write_text(shipped.replace(line, f"image: {{{{ ({image}) | tojson }}}}"))
+        attempt = attempt_at(metadata, make_spec(**BIG))
+        with nullcontext() if fits else pytest.raises(TemplateFault, match="head and workers have not one image"):
+            ray_cluster(Templates(tmp_path), attempt, SECRET)
 
 
 # Values that no API server would let through, for the templates must hold by themselves.
