@@ -38,8 +38,11 @@ def write_shards(store: Store, identity: Identity, shards: list[Shard]) -> list[
 def run(store: Store, identity: Identity, n_samples: int) -> Manifest:
     """A whole run: claim, resume from what is there, sample the rest, samples.npy, manifest."""
     store.claim(identity, overwrite=False)
-    if manifest := store.finished(identity, n_samples):
-        return manifest
+    there = store.finished(identity, n_samples)
+    if there and store.intact_files(there):
+        return there
+    # One without its files is what a growth that was broken off has left.
+    n_samples = there.n_samples if there else n_samples
     usable, missing = select(store.scan(identity).records, n_samples, identity.batch_size)
     records = sorted(usable + write_shards(store, identity, missing), key=lambda record: record.first)
     shape = (n_samples, *identity.model.image_shape)

@@ -84,15 +84,21 @@ class Cluster:
         return sum(share.fits(node.resources) for node in live_nodes())
 
     @property
+    def is_one_image(self) -> bool:
+        """Whether every node runs the image that this process runs in."""
+        return _is_one_image()
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The packages that a worker needs; one that is sent this one need not have it."""
-        return (*ON_WORKERS, OWN) if _is_one_image() else ON_WORKERS
+        return (*ON_WORKERS, OWN) if self.is_one_image else ON_WORKERS
 
-    def torch_version(self, timeout: float, of_worker: ObjectRef[Findings]) -> str:
+    def torch_version(self, timeout: float, of_worker: ObjectRef[Findings] | None = None) -> str:
         """The torch of the nodes, by asking one of them, which must also have all else that a worker needs.
 
         Args:
-            of_worker: what a worker that is starting will have found of `needs`.
+            of_worker: what a worker that is starting will have found of `needs`. Where a package may be missing
+                there may be no worker to tell of it.
 
         Raises:
             ResourcesUnavailable: if Ray runs no task within `timeout` seconds, or something is missing there,
@@ -100,9 +106,8 @@ class Cluster:
         """
         return torch_of(look(self.needs) if self.own else self._ask(timeout, of_worker))
 
-    def _ask(self, timeout: float, of_worker: ObjectRef[Findings]) -> Findings:
-        if ray.wait([of_worker], timeout=min(timeout, WORKER_ANSWERS_WITHIN))[0]:
-            # Where a package is missing there may be no worker to tell of it.
+    def _ask(self, timeout: float, of_worker: ObjectRef[Findings] | None) -> Findings:
+        if of_worker and ray.wait([of_worker], timeout=min(timeout, WORKER_ANSWERS_WITHIN))[0]:
             with suppress(RayError):
                 return ray.get(of_worker)
         # Another process to start, which needs no CPU of Ray's: a worker may wait for its own for long.

@@ -105,14 +105,14 @@ class Dispatch:
     def __post_init__(self, checkpoint: Checkpoint) -> None:
         self._weights = [ray.put(checkpoint)]
 
-    def prepare(self) -> ObjectRef[Findings]:
+    def prepare(self) -> ObjectRef[Findings] | None:
         """Makes the first actor, which gets ready for whatever it will be: there is always something to sample.
 
         Returns:
-            What it will have found of the packages that it needs.
+            What it will have found of the packages that it needs, where all nodes are alike.
         """
         actor = self._make()
-        found: ObjectRef[Findings] = actor.find.remote(self.cluster.needs)
+        found = actor.find.remote(self.cluster.needs) if self.cluster.is_one_image else None
         actor.prepare.remote()
         return found
 

@@ -161,7 +161,7 @@ class _Run:
                 self.view,
                 self.job.resources,
             )
-            # It tells what decides the samples, and then gets ready while that is thought about.
+            # A worker is a second or two away; what decides the samples is asked of it, or meanwhile of another.
             found_there = dispatch.prepare()
             torch = cluster.torch_version(self.job.resources.startup_timeout, found_there)
             identity = resolve(self.job, checkpoint, there, device=device, torch=torch)
