@@ -86,16 +86,16 @@ hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the
 	@rm -rf $@
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --target $@ -r requirements/security.txt
 	@touch $@
-WITH_SECURITY := PYTHONPATH=.venv/security:. $(BIN)/python
+WITH_SECURITY := PYTHONPATH=.venv/security $(BIN)/python
 FOR ?= 60
 .PHONY: fuzz
 fuzz: .venv/security ## Fuzz the readers of foreign bytes, guided by coverage (FOR=60 seconds each)
 	@$(WITH_SECURITY) -m tests.fuzz $(FOR)
 
 .PHONY: sbom
-sbom: build/worker.cdx.json build/operator.cdx.json ## Bills of materials of both images into build/, checked
+sbom: build/worker.cdx.json build/operator.cdx.json | .venv/security ## Bills of materials of both images into build/, checked
 	@$(WITH_SECURITY) -m tests.images.sbom --check $^
-build/%.cdx.json: .venv/security
+build/%.cdx.json: .venv/ready
 	@mkdir -p build
 	@$(BIN)/python -m tests.images.sbom $* >$@
 

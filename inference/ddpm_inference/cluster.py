@@ -84,14 +84,9 @@ class Cluster:
         return sum(share.fits(node.resources) for node in live_nodes())
 
     @property
-    def is_one_image(self) -> bool:
-        """Whether every node runs the image that this process runs in."""
-        return _is_one_image()
-
-    @property
     def needs(self) -> tuple[str, ...]:
         """The packages that a worker needs; one that is sent this one need not have it."""
-        return (*ON_WORKERS, OWN) if self.is_one_image else ON_WORKERS
+        return (*ON_WORKERS, OWN) if is_one_image() else ON_WORKERS
 
     def torch_version(self, timeout: float, of_worker: ObjectRef[Findings] | None = None) -> str:
         """The torch of the nodes, by asking one of them, which must also have all else that a worker needs.
@@ -220,13 +215,18 @@ def torch_of(findings: Findings) -> str:
     )
 
 
+def is_one_image() -> bool:
+    """Whether every node runs the image that this process runs in."""
+    return os.environ.get(ONE_IMAGE) == "1"
+
+
 def set_up_on_nodes() -> dict[str, Any]:
     """What Ray sets up on a node before it runs anything of ours.
 
     In one image that is nothing, and what it has set up for this process as a job is not handed on: for whatever
     it sets up it starts Python, and then once more for the process itself.
     """
-    if not _is_one_image():
+    if not is_one_image():
         return {"py_modules": [str(PACKAGE)], "excludes": ["builtin", "__pycache__"]}
     job = os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR)
     if job:
@@ -295,10 +295,6 @@ def _init(target: Target, *, again: bool = True) -> None:
             _init(target, again=False)
             return
         raise _explained(target, error) from error
-
-
-def _is_one_image() -> bool:
-    return os.environ.get(ONE_IMAGE) == "1"
 
 
 def _explained(target: Target, error: Exception) -> ResourcesUnavailable:

@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayError
 from ddpm_inference.causes import ask_oom_kills, cause_of
 from ddpm_inference.cgroup import oom_kills
 from ddpm_inference.checkpoint import Checkpoint
-from ddpm_inference.cluster import Cluster, Share
+from ddpm_inference.cluster import Cluster, Share, is_one_image
 from ddpm_inference.errors import (
     DdpmError,
     OutOfMemory,
@@ -112,7 +112,7 @@ class Dispatch:
             What it will have found of the packages that it needs, where all nodes are alike.
         """
         actor = self._make()
-        found = actor.find.remote(self.cluster.needs) if self.cluster.is_one_image else None
+        found = actor.find.remote(self.cluster.needs) if is_one_image() else None
         actor.prepare.remote()
         return found
 

@@ -49,14 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On another cluster, tests of the one of tests/node are no part of the run.
 
     What shares the one sampling at work is given to one of pytest-xdist's processes, as is what takes the operator
-    away; and what takes long begins first.
+    away, and what kills it; and what takes long begins first.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "running" in fixtures:
             item.add_marker(pytest.mark.xdist_group("running"))
-        if item.get_closest_marker("operator_away"):
-            item.add_marker(pytest.mark.xdist_group("operator_away"))
+        for mark in ("operator_away", "operator_killed"):
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.xdist_group(mark))
         if item.get_closest_marker("no_operator") and "operator" in fixtures:
             raise pytest.UsageError(f"{item.nodeid} has the mark no_operator and uses the operator: remove one")
         if item.get_closest_marker("alone") and not item.get_closest_marker("long"):

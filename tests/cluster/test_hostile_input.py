@@ -92,7 +92,7 @@ def answered(seen: Manifest) -> bool:
     return failed or has_condition("Suspended")(seen)
 
 
-@pytest.mark.xdist_group("the operator is killed, or counted to have run on")
+@pytest.mark.operator_killed
 def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
     namespace: Namespace, operator: Operator
 ) -> None:

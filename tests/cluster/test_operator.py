@@ -129,7 +129,7 @@ def test_two_at_once_one_of_them_to_s3(
     assert run_python(namespace, worker_image, DIGESTS, uri, env_from="s3") == [local_samples(16, tmp_path)]
 
 
-@pytest.mark.xdist_group("the operator is killed, or counted to have run on")
+@pytest.mark.operator_killed
 def test_samples_may_grow_while_it_runs_under_an_operator_that_is_killed_and_when_it_is_done(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
@@ -166,7 +166,7 @@ def test_a_sampling_that_is_deleted_leaves_nothing_though_a_finalizer_keeps_it(
     namespace.wait_for_none("v1", "PersistentVolumeClaim", 60)
 
 
-@pytest.mark.xdist_group("the operator is killed, or counted to have run on")
+@pytest.mark.operator_killed
 def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_had_its_time(
     namespace: Namespace, operator: Operator
 ) -> None:

@@ -69,7 +69,7 @@ def ddpm(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.xdist_group("the operator is killed, or counted to have run on")
+@pytest.mark.operator_killed
 def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_takes_the_cluster(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
