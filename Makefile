@@ -53,8 +53,8 @@ format: .venv/ready ## Format the code and mend what the linter can
 
 .PHONY: images
 images: ## Build both images and move them to the local cluster, if one runs
-	@tests/images/build worker
-	@tests/images/build operator
+	@hack/images/build worker
+	@hack/images/build operator
 
 .PHONY: cluster-up
 cluster-up: ## A local cluster with KubeRay and the images
@@ -76,7 +76,7 @@ bench-cluster: .venv/ready ## Measure the operator on the cluster of `make clust
 bench-node: .venv/ready ## Measure how fast the node without Docker comes and goes; none may be up
 	@$(BIN)/python benchmarks/node.py
 
-HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/test_hostile_documents.py tests/cluster/test_hostile_input.py
+HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/inference/test_hostile_documents.py tests/cluster/test_hostile_input.py
 .PHONY: hostile
 hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the cluster of `make cluster-up`
 	@HOSTILE_SAMPLINGS=10000 $(BIN)/python -m pytest -n 2 $(HOSTILE)
@@ -94,14 +94,14 @@ fuzz: .venv/security ## Fuzz the readers of foreign bytes, guided by coverage (F
 
 .PHONY: sbom
 sbom: build/worker.cdx.json build/operator.cdx.json | .venv/security ## Bills of materials of both images into build/, checked
-	@$(WITH_SECURITY) -m tests.images.sbom --check $^
+	@$(WITH_SECURITY) -m hack.images.sbom --check $^
 build/%.cdx.json: .venv/ready
 	@mkdir -p build
-	@$(BIN)/python -m tests.images.sbom $* >$@
+	@$(BIN)/python -m hack.images.sbom $* >$@
 
 .PHONY: audit
 audit: .venv/security ## Known holes: asks PyPI of the locks, Debian of the images, Go's database of what tests run
-	@$(WITH_SECURITY) -m tests.audit
+	@$(WITH_SECURITY) -m hack.audit
 
 .PHONY: clean
 clean: ## Remove .venv, caches and out/

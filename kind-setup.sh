@@ -5,9 +5,9 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
 speaker=setup
-source tests/images/lib/say.sh
-source tests/images/lib/engine.sh
-source tests/images/lib/cluster.sh
+source hack/images/lib/say.sh
+source hack/images/lib/engine.sh
+source hack/images/lib/cluster.sh
 trap 'failed_step $?' EXIT
 
 usage() {
@@ -15,7 +15,7 @@ usage() {
 usage: ./kind-setup.sh [--provider kind|node|existing] [--skip-images] [--delete] [--help]
 
   --provider kind      a cluster in Docker, made by kind. The default where a Docker engine answers
-  --provider node      a one-node cluster of this machine's own processes, for Linux as root without Docker (tests/node)
+  --provider node      a one-node cluster of this machine's own processes, for Linux as root without Docker (hack/node)
   --provider existing  the cluster that kubectl talks to now. Images go to a registry that it can pull from, named by
                        REGISTRY=registry.example/prefix, which you are logged in to
   --skip-images        leave the images as they are
@@ -65,7 +65,7 @@ need_tools() {
     need_tool helm 3.17 https://helm.sh/docs/intro/install helm version --template '{{.Version}}'
     say "found ${tools[*]/%/;}"
     ;;
-  node) ;; # tests/node checks what it needs, and brings its own kubectl and helm
+  node) ;; # hack/node checks what it needs, and brings its own kubectl and helm
   *) refuse "'$provider' is no provider" "There are kind, node and existing" ;;
   esac
 }
@@ -91,12 +91,12 @@ registry_kind() {
 }
 
 cluster_node() {
-  source tests/node/lib/settings.sh # proxies are not asked for its API server
-  KUBECONFIG=$(tests/node/up)
+  source hack/node/lib/settings.sh # proxies are not asked for its API server
+  KUBECONFIG=$(hack/node/up)
   export KUBECONFIG
   brought=
-  command -v kubectl >/dev/null || brought=$(tests/node/build kubernetes)
-  PATH=$(tests/node/build helm):${brought:+$brought:}$PATH
+  command -v kubectl >/dev/null || brought=$(hack/node/build kubernetes)
+  PATH=$(hack/node/build helm):${brought:+$brought:}$PATH
 }
 
 cluster_existing() {
@@ -105,11 +105,11 @@ cluster_existing() {
   step "reached $(kubectl config current-context)" kubectl get --raw /readyz >/dev/null
 }
 
-kuberay_version() { awk '$1 == "github.com/ray-project/kuberay/ray-operator" {print substr($2, 2); exit}' tests/node/programs/kuberay/go.mod; }
+kuberay_version() { awk '$1 == "github.com/ray-project/kuberay/ray-operator" {print substr($2, 2); exit}' hack/node/programs/kuberay/go.mod; }
 
 install_kuberay() {
   case $provider in
-  node) tests/node/kuberay ;;
+  node) hack/node/kuberay ;;
   kind) step "KubeRay $(kuberay_version) is installed" kuberay_chart ;;
   existing)
     if kubectl get crd rayclusters.ray.io >/dev/null 2>&1 && ! helm status kuberay-operator --namespace "$kuberay_namespace" >/dev/null 2>&1; then
@@ -130,8 +130,8 @@ kuberay_chart() {
 # move_image worker|operator: prints the name that pods use.
 move_image() {
   case $provider in
-  existing) tests/images/build "$1" --to "$REGISTRY" ;;
-  *) tests/images/build "$1" --to "$provider" ;;
+  existing) hack/images/build "$1" --to "$REGISTRY" ;;
+  *) hack/images/build "$1" --to "$provider" ;;
   esac
 }
 
@@ -179,7 +179,7 @@ delete_all() {
     step "deleted its registry" docker rm --force --volumes "$kind_registry" >/dev/null
     say "images that were built stay with Docker: docker image ls 'ddpm-ray-*' lists them"
     ;;
-  node) tests/node/down --purge ;;
+  node) hack/node/down --purge ;;
   existing)
     need_no_work
     step "uninstalled ddpm-ray" uninstall ddpm-ray ddpm-ray

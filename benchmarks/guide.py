@@ -26,13 +26,13 @@ from rich.table import Table
 from timing import machine
 from torch import Tensor
 
-from ddpm_inference.address import Target
 from ddpm_inference.checkpoint import save
-from ddpm_inference.cluster import connected
 from ddpm_inference.driver import run
 from ddpm_inference.job import Job, TrainedSchedule
 from ddpm_inference.models import build
 from ddpm_inference.progress import Phase, Progress
+from ddpm_inference.ray_backend.address import Target
+from ddpm_inference.ray_backend.cluster import connected
 from ddpm_inference.sampling.schedule import schedule
 
 

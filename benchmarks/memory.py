@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_inference.checkpoint import Checkpoint
+from ddpm_inference.console import Log
 from ddpm_inference.driver import run
 from ddpm_inference.job import Identity, Job, Shard
 from ddpm_inference.progress import Progress
 from ddpm_inference.store.shard_file import Samples
-from ddpm_inference.views import Log
 
 LIMIT_MB = 500
 

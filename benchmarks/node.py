@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-NODE = Path(__file__).resolve().parents[1] / "tests/node"
+NODE = Path(__file__).resolve().parents[1] / "hack/node"
 ROUNDS = 5
 
 
@@ -21,13 +21,13 @@ def seconds(script: str) -> float:
 
 def main() -> int:
     if subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False).returncode == 0:
-        print("a node is up, and this would end it: tests/node/down first", file=sys.stderr)
+        print("a node is up, and this would end it: hack/node/down first", file=sys.stderr)
         return 2
     seconds("up")  # builds what is missing
     seconds("down")
     taken = [(seconds("up"), seconds("down")) for _ in range(ROUNDS)]
     for name, column in zip(("up", "down"), zip(*taken, strict=True), strict=True):
-        print(f"tests/node/{name}: {statistics.median(column):.1f} s, from {min(column):.1f} to {max(column):.1f}")
+        print(f"hack/node/{name}: {statistics.median(column):.1f} s, from {min(column):.1f} to {max(column):.1f}")
     return 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 # Its asserts explain themselves like those of a test file.
-pytest.register_assert_rewrite("tests.store_contract")
+pytest.register_assert_rewrite("tests.support.store_contract")
 
 LONGEST_ID = 100
 

@@ -2,9 +2,9 @@
 
 unit     no Ray, no servers: seconds
 ray      a real local Ray, real `ray start` heads, a real S3 server (its part needs Go)
-cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else tests/node on Linux as root
+cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else hack/node on Linux as root
 long     the same, for what takes minutes; only when asked for
-machine  what the node of tests/node leaves on this machine, for which none may run yet; only when asked for
+machine  what the node of hack/node leaves on this machine, for which none may run yet; only when asked for
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ def provider() -> str:
 
 
 def why_no_node() -> str:
-    """The reason why this machine cannot have the node of tests/node, or "" if it can."""
+    """The reason why this machine cannot have the node of hack/node, or "" if it can."""
     if sys.platform != "linux":
-        return "the node of tests/node needs Linux"
+        return "the node of hack/node needs Linux"
     if os.geteuid() != 0:
-        return "run as root for the cluster of tests/node"
+        return "run as root for the cluster of hack/node"
     if shutil.which("go") is None:
-        return "install Go for the cluster of tests/node"
+        return "install Go for the cluster of hack/node"
     return ""
 
 
@@ -145,7 +145,7 @@ def local_cluster_runs() -> bool:
 
 
 def node_runs() -> bool:
-    return subprocess.run([ROOT / "tests/node/kubeconfig"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([ROOT / "hack/node/kubeconfig"], capture_output=True, check=False).returncode == 0
 
 
 def set_cluster_up() -> int:
@@ -155,7 +155,7 @@ def set_cluster_up() -> int:
 
 def take_cluster_down() -> int:
     """Images and programs of the node stay in the cache, so that the next run is quick."""
-    by = {"kind": [ROOT / "kind-setup.sh", "--provider", "kind", "--delete"], "node": [ROOT / "tests/node/down"]}
+    by = {"kind": [ROOT / "kind-setup.sh", "--provider", "kind", "--delete"], "node": [ROOT / "hack/node/down"]}
     return subprocess.run(by[provider()], cwd=ROOT, check=False).returncode
 
 
@@ -163,7 +163,7 @@ def footprint() -> set[str]:
     """What of a node is on this machine, a line each; with kind nothing is on the machine itself."""
     if provider() == "kind":
         return set()
-    said = subprocess.run([ROOT / "tests/node/footprint"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([ROOT / "hack/node/footprint"], capture_output=True, text=True, check=True).stdout
     return set(said.splitlines())
 
 
@@ -233,7 +233,7 @@ def run_cluster_tier(which: str = f"not {LONG}") -> Result:
 
 
 def run_machine_tier() -> Result:
-    reason = why_no_node() or ("a node is up, and these end it: tests/node/down first" if node_runs() else "")
+    reason = why_no_node() or ("a node is up, and these end it: hack/node/down first" if node_runs() else "")
     if reason:
         return Result("machine", "could not run", note=reason)
     return Pytest("machine").run()

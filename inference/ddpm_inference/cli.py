@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ddpm_inference import stop
-from ddpm_inference.beacon.board import Board, Complete, Failure, Posting
-from ddpm_inference.beacon.settings import settings_from
 from ddpm_inference.errors import DdpmError, Interrupted
 from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
-from ddpm_inference.interrupt import stoppable
 from ddpm_inference.job import Job, ModelRequest, TrainedSchedule
-from ddpm_inference.kept_log import LOG_VARIABLE, kept_log
+from ddpm_inference.process.log_upload import LOG_VARIABLE, kept_log
+from ddpm_inference.process.signals import stoppable
+from ddpm_inference.process.supervisor import watched
 from ddpm_inference.progress import Progress
-from ddpm_inference.watched import watched
+from ddpm_inference.progress_server.run_state import Board, Complete, Failure, Posting
+from ddpm_inference.progress_server.settings import settings_from
 
 if TYPE_CHECKING:
     from ddpm_inference.driver import Outcome
@@ -80,9 +80,9 @@ def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
         return 0
     _serve(board, afterwards)
     job = job_from(parser, given, os.environ)
-    from ddpm_inference.beacon.gallery import Gallery
+    from ddpm_inference.console import event, view_for
     from ddpm_inference.driver import run
-    from ddpm_inference.views import event, view_for
+    from ddpm_inference.progress_server.thumbnail import Gallery
 
     started, progress, gallery = time.monotonic(), Progress(), Gallery()
     board.picture = gallery.png
@@ -114,8 +114,8 @@ def _keep_log() -> None:
 
 
 def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
-    from ddpm_inference.preview import preview
-    from ddpm_inference.views import event
+    from ddpm_inference.console import event
+    from ddpm_inference.dry_run import preview
 
     plan = preview(job, ray_address)
     if as_json:
@@ -128,7 +128,7 @@ def _serve(board: Board, afterwards: ExitStack) -> None:
     """Serves the board if the environment asks for it, and in the end until somebody was told of the outcome."""
     settings = settings_from(os.environ)
     if settings is not None:
-        from ddpm_inference.beacon.server import served
+        from ddpm_inference.progress_server.server import served
 
         afterwards.enter_context(served(board, settings))
         afterwards.callback(_linger, board)
@@ -177,7 +177,7 @@ def _tell(error: DdpmError, *, as_json: bool) -> None:
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     if as_json:
-        from ddpm_inference.views import event
+        from ddpm_inference.console import event
 
         event(sys.stdout, "error", **_failure(error))
 
@@ -213,7 +213,7 @@ def _summary(outcome: Outcome) -> dict[str, object]:
 
 
 def _ending(outcome: Outcome, seconds: float) -> str:
-    from ddpm_inference.views import duration
+    from ddpm_inference.console import duration
 
     total = outcome.manifest.n_samples
     if not outcome.sampled:

@@ -8,18 +8,18 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ddpm_inference.address import find, prepare
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
 from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
 from ddpm_inference.job import Identity, Job, Shard, resolve_sampler, shard_count
-from ddpm_inference.ledger import Ledger, ranges
+from ddpm_inference.outputs import FILES, finish
 from ddpm_inference.plan import known_device, refuse_another, resolve
 from ddpm_inference.progress import Phase, Plan, Progress, View
-from ddpm_inference.results import FILES, finish
+from ddpm_inference.ray_backend.address import find, prepare
+from ddpm_inference.ray_backend.shard_queue import Ledger, ranges
 from ddpm_inference.store import Manifest, ShardRecord, Store, select
 
 if TYPE_CHECKING:
-    from ddpm_inference.worker import MakeSampler, Receipt
+    from ddpm_inference.ray_backend.worker import MakeSampler, Receipt
 
 Error = TypeVar("Error", bound=Exception)
 OnStored = Callable[[Store, Iterable[ShardRecord]], None]
@@ -145,9 +145,9 @@ class _Run:
         target = find(self.ray_address)
         prepare(target)
         # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
-        from ddpm_inference.cluster import Share, connected
-        from ddpm_inference.dispatch import Dispatch
-        from ddpm_inference.worker import spawner
+        from ddpm_inference.ray_backend.actor_pool import Dispatch
+        from ddpm_inference.ray_backend.cluster import Share, connected
+        from ddpm_inference.ray_backend.worker import spawner
 
         with connected(target) as cluster:
             device = known_device(self.job, there) or ("cuda" if cluster.has_gpus else "cpu")

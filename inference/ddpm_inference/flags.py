@@ -10,9 +10,9 @@ from typing import Any, NoReturn, get_args
 from pydantic import ValidationError
 
 from ddpm_inference import __version__
-from ddpm_inference.beacon.settings import PORT_VARIABLE, SHORTEST_TOKEN, TOKEN_VARIABLE
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import Job, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
+from ddpm_inference.progress_server.settings import PORT_VARIABLE, SHORTEST_TOKEN, TOKEN_VARIABLE
 
 JOB_VARIABLE = "DDPM_JOB"
 OUT_DIR = "./out"

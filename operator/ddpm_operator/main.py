@@ -13,21 +13,21 @@ import kopf
 import prometheus_client
 
 from ddpm_operator.api import GROUP, PLURAL, VERSION
-from ddpm_operator.cluster import ClusterWork
-from ddpm_operator.controller import Controller
-from ddpm_operator.facts import Key, RayCluster, RayPod, Sampling
-from ddpm_operator.kube_api import LONGEST_REQUEST, PAGE, ApiError, connected, patiently
-from ddpm_operator.metrics import Metrics
-from ddpm_operator.observed import Cluster, Pod
-from ddpm_operator.operator_key import KeyUnusable, operator_key
-from ddpm_operator.ray_jobs import RayHead, new_session
-from ddpm_operator.rehearsal import rehearse_all
-from ddpm_operator.resync import SELECTOR, Resync
-from ddpm_operator.seen import Seen
+from ddpm_operator.controller.clock import SteadyClock
+from ddpm_operator.controller.controller import Controller
+from ddpm_operator.controller.executor import ClusterWork
+from ddpm_operator.controller.metrics import Metrics
+from ddpm_operator.controller.resync import SELECTOR, Resync
+from ddpm_operator.controller.signing_key import KeyUnusable, operator_key
+from ddpm_operator.controller.work_queue import WorkQueue
+from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.client import LONGEST_REQUEST, PAGE, ApiError, connected, patiently
+from ddpm_operator.kube.objects import Key, RayCluster, RayPod, Sampling
+from ddpm_operator.manifests.templating import TemplateFault, Templates
+from ddpm_operator.manifests.validate import rehearse_all
+from ddpm_operator.ray.head_client import RayHead, new_session
+from ddpm_operator.reconcile.observed import Cluster, Pod
 from ddpm_operator.settings import Settings, SettingsFault
-from ddpm_operator.steady_clock import SteadyClock
-from ddpm_operator.templating import TemplateFault, Templates
-from ddpm_operator.work_queue import WorkQueue
 
 LOOKS_AT_ONCE = 32
 LOOKS_AT_ONE_NAMESPACE = 8

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm_operator.limits import Limits
-from ddpm_operator.observed import WorkerImage
-from ddpm_operator.render import OperatorPods
+from ddpm_operator.manifests.render import OperatorPods
+from ddpm_operator.planning.image_reference import WorkerImage
+from ddpm_operator.planning.limits import Limits
 
 
 class SettingsFault(Exception):

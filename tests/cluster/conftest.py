@@ -46,7 +46,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On another cluster, tests of the one of tests/node are no part of the run.
+    """On another cluster, tests of the one of hack/node are no part of the run.
 
     What shares the one sampling at work is given to one of pytest-xdist's processes, as is what takes the operator
     away, and what kills it; and what takes long begins first.
@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def runs_on_the_node() -> bool:
-    """Whether the cluster that `kubeconfig` chooses is that of tests/node."""
+    """Whether the cluster that `kubeconfig` chooses is that of hack/node."""
     nodes, given = nodes_kubeconfig(), os.environ.get("KUBECONFIG")
     return nodes is not None and (not given or Path(given).resolve() == nodes.resolve())
 
@@ -108,14 +108,14 @@ def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
 def worker_image(cluster: Cluster, one_at_a_time: FileLock) -> str:
     """WORKER_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
     with one_at_a_time:
-        return os.environ.get("WORKER_IMAGE") or _say(ROOT / "tests/images/build")
+        return os.environ.get("WORKER_IMAGE") or _say(ROOT / "hack/images/build")
 
 
 @pytest.fixture(scope="session")
 def operator_image(cluster: Cluster, one_at_a_time: FileLock) -> str:
     """OPERATOR_IMAGE; else the image of the tree as it is, built and moved to the local cluster if lacking."""
     with one_at_a_time:
-        return os.environ.get("OPERATOR_IMAGE") or _say(ROOT / "tests/images/build", "operator")
+        return os.environ.get("OPERATOR_IMAGE") or _say(ROOT / "hack/images/build", "operator")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The node of a local cluster from inside, be it that of `tests/node` or kind's."""
+"""The node of a local cluster from inside, be it that of `hack/node` or kind's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cluster.kube import Cluster, Manifest
 
-NODE = Path(__file__).resolve().parents[1] / "node"
+NODE = Path(__file__).resolve().parents[2] / "hack/node"
 
 
 def nodes_kubeconfig() -> Path | None:

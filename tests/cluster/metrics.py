@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ddpm_operator.metrics import PORT
+from ddpm_operator.controller.metrics import PORT
 from tests.cluster.operator_release import Operator
 
 # (name of a series, its labels) -> value

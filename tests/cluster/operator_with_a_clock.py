@@ -10,14 +10,15 @@ import time
 from pathlib import Path
 from unittest.mock import patch
 
-from ddpm_operator import kube_api, main
+from ddpm_operator import main
+from ddpm_operator.kube import client
 
 PATIENCE = 3.0
 
 right, ahead = time.time, Path(sys.argv[1])
 with (
     patch.object(time, "time", lambda: right() + float(ahead.read_text())),
-    patch.object(kube_api, "LONGEST_REQUEST", PATIENCE),
+    patch.object(client, "LONGEST_REQUEST", PATIENCE),
     patch.object(main, "LONGEST_REQUEST", PATIENCE),
 ):
     sys.exit(main.main())

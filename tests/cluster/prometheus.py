@@ -17,7 +17,7 @@ import yaml
 
 from tests.cluster.kube import Manifest
 from tests.cluster.operator_release import NAMESPACE, RELEASE
-from tests.rays import free_port
+from tests.support.rays import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTS_WITHIN = 60.0
@@ -29,8 +29,8 @@ ASKS_EVERY = 0.2
 
 
 def built(group: str) -> Path:
-    """The folder of a group of tests/node's programs."""
-    said = subprocess.run([ROOT / "tests/node/build", group], stdout=subprocess.PIPE, text=True, check=True)
+    """The folder of a group of hack/node's programs."""
+    said = subprocess.run([ROOT / "hack/node/build", group], stdout=subprocess.PIPE, text=True, check=True)
     return Path(said.stdout.strip())
 
 

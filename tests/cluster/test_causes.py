@@ -12,7 +12,7 @@ import pytest
 from kubernetes.client import V1DeleteOptions, V1Eviction, V1ObjectMeta
 
 from ddpm_operator.api import DDPMSampling
-from ddpm_operator.naming import cluster_name
+from ddpm_operator.manifests.naming import cluster_name
 from tests.cluster.failures import ENDS_WITHIN, failed, ready_says, told
 from tests.cluster.hindrances import held
 from tests.cluster.kube import Condition, Manifest, Namespace, phase

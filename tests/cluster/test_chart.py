@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from ddpm_operator.api import ConditionType, FailureReason
-from ddpm_operator.metrics import PORT, Metrics, Result
+from ddpm_operator.controller.metrics import PORT, Metrics, Result
 from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.operator_release import CRD, NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
-from tests.policies import End, reaches
+from tests.support.policies import End, reaches
 
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.draws_nothing]
 

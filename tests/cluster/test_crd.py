@@ -20,12 +20,12 @@ from pydantic import ValidationError
 from ddpm_operator.api import DDPMSampling
 from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster
-from tests.within import within
+from tests.support.within import within
 
 pytestmark = [pytest.mark.xdist_group("crd"), pytest.mark.draws_nothing]
 
 ROOT = Path(__file__).parents[2]
-SAMPLINGS = ROOT / "tests" / "unit" / "operator" / "samplings"
+SAMPLINGS = ROOT / "tests/fixtures/samplings"
 REFUSED = yaml.safe_load((SAMPLINGS / "refused.yaml").read_text())["refused"]
 ACCEPTED = list(yaml.safe_load_all((SAMPLINGS / "accepted.yaml").read_text()))
 EXAMPLES = [yaml.safe_load((ROOT / "examples" / name).read_text()) for name in ("digits.yaml", "gpu.yaml")]

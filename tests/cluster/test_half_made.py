@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ddpm_operator.unreadable import MANAGER, objection
+from ddpm_operator.kube.decode import MANAGER, objection
 from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.manifests import secret
 from tests.cluster.operator_release import Operator

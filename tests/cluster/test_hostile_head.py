@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddpm_operator.api import Metadata
-from ddpm_operator.naming import labels
+from ddpm_operator.manifests.naming import labels
 from tests.cluster import impostor
 from tests.cluster.hindrances import without
 from tests.cluster.kube import Manifest, Namespace, has_condition

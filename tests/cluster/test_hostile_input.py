@@ -14,17 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from kubernetes.client import ApiException
 
-from ddpm_operator.actions import CreateCluster, WriteStatus
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.observed import Observed, WorkerImage
-from ddpm_operator.reconcile import reconcile
-from ddpm_operator.render import OperatorPods, network_policy, output_claim, ray_cluster, token_secret
-from ddpm_operator.templating import Templates
-from ddpm_operator.tokens import attempt_tokens
+from ddpm_operator.manifests.render import OperatorPods, network_policy, output_claim, ray_cluster, token_secret
+from ddpm_operator.manifests.templating import Templates
+from ddpm_operator.manifests.tokens import attempt_tokens
+from ddpm_operator.planning.image_reference import WorkerImage
+from ddpm_operator.reconcile.actions import CreateCluster, WriteStatus
+from ddpm_operator.reconcile.observed import Observed
+from ddpm_operator.reconcile.reconcile import reconcile
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import API, KIND, LIGHT, nothing_is_left
-from tests.hostile import MANY, specs
+from tests.support.hostile import MANY, specs
 
 # Of those that are stored; the operator's own answers to them take longer than dry runs.
 STORED = max(MANY // 10, 24)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.images.sbom import locked, main
+from hack.images.sbom import locked, main
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements"
@@ -31,7 +31,7 @@ def test_the_bill_of_an_image_names_what_is_locked_and_debians_packages(
 
 
 def inspected(image: str) -> dict[str, Any]:
-    command = [ROOT / "tests/images/inspect", image]
+    command = [ROOT / "hack/images/inspect", image]
     said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600).stdout
     found: dict[str, Any] = json.loads(said)
     return found

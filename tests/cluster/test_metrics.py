@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from ddpm_operator.metrics import PORT
+from ddpm_operator.controller.metrics import PORT
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
 from tests.cluster.metrics import metrics_text, series, total

@@ -11,7 +11,7 @@ import pytest
 from kubernetes.client import ApiException
 
 from ddpm_operator.api import Metadata
-from ddpm_operator.naming import cluster_name, labels
+from ddpm_operator.manifests.naming import cluster_name, labels
 from tests.cluster.editor import editor_of
 from tests.cluster.kube import Cluster, Namespace, phase
 from tests.cluster.manifests import claim, pod, ray_cluster, secret

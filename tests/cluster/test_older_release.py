@@ -52,7 +52,7 @@ def of_before(folder: Path) -> None:
 
 def built(tree: Path, image: str) -> str:
     """The name of an image of the tree, which is on the node."""
-    command = [tree / "tests/images/build", image]
+    command = [tree / "hack/images/build", image]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ddpm_operator.metrics import PORT as METRICS
-from ddpm_operator.tokens import attempt_tokens
+from ddpm_operator.controller.metrics import PORT as METRICS
+from ddpm_operator.manifests.tokens import attempt_tokens
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
 from tests.cluster.manifests import pod, secret
 from tests.cluster.metrics import metrics_text
@@ -22,7 +22,7 @@ from tests.cluster.ray_api import RayApi
 from tests.cluster.results import run_python
 from tests.cluster.running import Running
 from tests.cluster.samplings import LIGHT, SMALL, Sampling
-from tests.policies import End, reaches
+from tests.support.policies import End, reaches
 
 INTRUDER = (Path(__file__).parent / "intruder.py").read_text()
 WITHIN = 180.0

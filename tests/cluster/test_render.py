@@ -12,13 +12,20 @@ import yaml
 from kubernetes.client import ApiException
 
 from ddpm_operator.api import Claim, DDPMSampling, Metadata
-from ddpm_operator.render import Attempt, OperatorPods, network_policy, output_claim, ray_cluster, token_secret
-from ddpm_operator.sizing import plan
-from ddpm_operator.templating import Manifest, Templates
-from ddpm_operator.tokens import Tokens
+from ddpm_operator.manifests.render import (
+    Attempt,
+    OperatorPods,
+    network_policy,
+    output_claim,
+    ray_cluster,
+    token_secret,
+)
+from ddpm_operator.manifests.templating import Manifest, Templates
+from ddpm_operator.manifests.tokens import Tokens
+from ddpm_operator.planning.sizing import plan
 from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.manifests import RAY_VERSION
-from tests.within import within
+from tests.support.within import within
 
 pytestmark = [pytest.mark.xdist_group("render"), pytest.mark.no_operator, pytest.mark.draws_nothing]
 
@@ -31,7 +38,7 @@ NAMED_ELSEWHERE = ("serviceAccountName", "priorityClassName", "runtimeClassName"
 
 
 def samplings() -> list[DDPMSampling]:
-    accepted = ROOT / "tests" / "unit" / "operator" / "samplings" / "accepted.yaml"
+    accepted = ROOT / "tests/fixtures/samplings" / "accepted.yaml"
     texts = [
         path.read_text() for path in (accepted, ROOT / "examples" / "digits.yaml", ROOT / "examples" / "gpu.yaml")
     ]

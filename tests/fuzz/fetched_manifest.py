@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ddpm_operator.client.faults import Damaged
+from ddpm_operator.client.errors import Damaged
 from ddpm_operator.client.manifest import Manifest
 from tests.fuzz.documents import mutate
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from ddpm_operator.actions import WriteStatus
 from ddpm_operator.api import Phase, Status
-from ddpm_operator.observed import Answer, Observed
-from ddpm_operator.progress_document import read_progress
-from ddpm_operator.reconcile import reconcile
+from ddpm_operator.reconcile.actions import WriteStatus
+from ddpm_operator.reconcile.observed import Answer, Observed
+from ddpm_operator.reconcile.progress_document import read_progress
+from ddpm_operator.reconcile.reconcile import reconcile
+from tests.fakes.world import World
 from tests.fuzz.documents import mutate
-from tests.unit.operator.lifecycle.world import World
 
 __all__ = ["mutate", "one", "seeds"]
 

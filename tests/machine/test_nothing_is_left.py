@@ -16,11 +16,11 @@ import pytest
 
 pytestmark = pytest.mark.timeout(2400)  # the first `up` may have to build
 
-NODE = Path(__file__).resolve().parents[1] / "node"
+NODE = Path(__file__).resolve().parents[2] / "hack/node"
 
 
 def say(script: str, *arguments: str) -> str:
-    """What a script of tests/node prints; its progress stays visible."""
+    """What a script of hack/node prints; its progress stays visible."""
     command = [NODE / script, *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=1800).stdout.strip()
 
@@ -37,7 +37,7 @@ def kinds(lines: list[str]) -> set[str]:
 def before() -> Iterator[list[str]]:
     """The machine's footprint without a node; the test's own node is gone at the end, whatever becomes of it."""
     asked = subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False, timeout=60)
-    assert asked.returncode != 0, "a node is up: tests/node/down first"
+    assert asked.returncode != 0, "a node is up: hack/node/down first"
     say("down")
     yield footprint()
     say("down")

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ddpm_inference import web
-from ddpm_inference.closed import ClosedAddress
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
+from ddpm_inference.net import https_download
+from ddpm_inference.net.blocked_addresses import ClosedAddress
 
 SIZE_LIMIT = 4 << 30
 """Bytes a checkpoint may have; the widest networks that train on one GPU are a tenth of it."""
@@ -86,7 +86,7 @@ def _read_s3(uri: str) -> bytes:
     from aiohttp import ClientError as ConnectionFailed
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from ddpm_inference.s3 import connection, read_at_most
+    from ddpm_inference.net.s3 import connection, read_at_most
 
     try:
         s3 = connection()
@@ -109,12 +109,12 @@ def _read_https(uri: str) -> bytes:
     # Whoever has put a password or a signature into the address did not mean it for a log.
     shown = re.sub(r"//[^/]*@", "//", uri.partition("?")[0])
     try:
-        return web.read_at_most(uri, SIZE_LIMIT)
-    except web.Absent as fault:
+        return https_download.read_at_most(uri, SIZE_LIMIT)
+    except https_download.Absent as fault:
         raise ModelNotFound(f"{shown} is not there: {fault}", hint="check --model_path") from fault
-    except web.TooLarge as fault:
+    except https_download.TooLarge as fault:
         raise ModelRejected(f"{shown} has {fault}; a checkpoint may have {SIZE_LIMIT:,}") from fault
-    except (web.WebFault, ClosedAddress) as fault:
+    except (https_download.WebFault, ClosedAddress) as fault:
         raise ModelNotFound(
             f"{shown} cannot be read: {fault}",
             hint="by https comes only what anybody may read without a login; put other checkpoints into a bucket",

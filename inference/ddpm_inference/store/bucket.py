@@ -16,9 +16,9 @@ import s3fs
 from botocore.exceptions import ClientError
 
 from ddpm_inference.errors import StorageFailed
-from ddpm_inference.s3 import connection, read_at_most
-from ddpm_inference.store.place import Writer
+from ddpm_inference.net.s3 import connection, read_at_most
 from ddpm_inference.store.s3_errors import S3_ERRORS, cause_of, code_of
+from ddpm_inference.store.storage_backend import Writer
 
 SMALLEST_PART = 16 * 2**20
 MOST_PARTS = 10_000

@@ -19,8 +19,8 @@ from ddpm_inference.errors import InvalidSpec, OutputConflict, StorageFailed
 from ddpm_inference.job import Identity, Shard
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
 from ddpm_inference.store.npy_file import npy_chunks, npy_length
-from ddpm_inference.store.place import Place
 from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, most_bytes, sha256
+from ddpm_inference.store.storage_backend import Place
 from ddpm_inference.store.uri import place_of
 
 IDENTITY = "job.json"

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.store.folder import Folder
-from ddpm_inference.store.place import Place
+from ddpm_inference.store.storage_backend import Place
 
 
 def place_of(uri: str) -> Place:

@@ -10,7 +10,7 @@
 
 from ddpm_operator.client.checkpoint_file import CheckpointFile, checkpoint_file
 from ddpm_operator.client.client import Client, Submitted
-from ddpm_operator.client.faults import (
+from ddpm_operator.client.errors import (
     ClientFault,
     Conflict,
     Damaged,
@@ -21,7 +21,7 @@ from ddpm_operator.client.faults import (
     Unreachable,
 )
 from ddpm_operator.client.fetch import Fetched, FetchedFile
-from ddpm_operator.client.told import Told, nobody
+from ddpm_operator.client.progress_callback import Told, nobody
 from ddpm_operator.client.uploader import model_uri
 
 __all__ = [

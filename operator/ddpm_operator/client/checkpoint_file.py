@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ddpm_operator.client.faults import Refused
+from ddpm_operator.client.errors import Refused
 
 # The limits of the driver.
 LARGEST = 4 << 30

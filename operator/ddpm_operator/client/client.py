@@ -9,17 +9,17 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import ValidationError
 
-from ddpm_operator import paths
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
 from ddpm_operator.client import head_log, stored_log
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import Conflict, NotFound, Refused
+from ddpm_operator.client.errors import Conflict, NotFound, Refused
 from ddpm_operator.client.fetch import Fetched, fetch
+from ddpm_operator.client.progress_callback import Told, nobody
 from ddpm_operator.client.retry import one_more_attempt
-from ddpm_operator.client.told import Told, nobody
 from ddpm_operator.client.upload import bring, has_model, undone_unless_done
-from ddpm_operator.kube_answer import APPLY, MERGE, Document
+from ddpm_operator.kube import paths
+from ddpm_operator.kube.responses import APPLY, MERGE, Document
 
 FIELD_MANAGER = "kubectl-ddpm"
 

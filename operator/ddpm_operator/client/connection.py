@@ -18,9 +18,9 @@ from kubernetes.client import ApiClient, ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream.ws_client import create_websocket, get_websocket_url
 
-from ddpm_operator.client.faults import ClientFault, Conflict, NotAllowed, NotFound, Refused, Unreachable
+from ddpm_operator.client.errors import ClientFault, Conflict, NotAllowed, NotFound, Refused, Unreachable
 from ddpm_operator.client.remote_command import RemoteCommand
-from ddpm_operator.kube_answer import JSON, Document, Method, Refusal, headers, read
+from ddpm_operator.kube.responses import JSON, Document, Method, Refusal, headers, read
 
 _CONNECT, _READ, _WATCH = 5.0, 30.0, 60.0
 _CHECK = "look at `kubectl cluster-info`, and at --context"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddpm_operator.api import ConditionType, DDPMSampling
+from ddpm_operator.client.conditions import holds
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import Damaged, NotFound, SamplingFailed
+from ddpm_operator.client.errors import Damaged, NotFound, SamplingFailed
 from ddpm_operator.client.folder import Folder
 from ddpm_operator.client.manifest import NAME, Manifest, StoredFile
-from ddpm_operator.client.standing import holds
+from ddpm_operator.client.progress_callback import Told
 from ddpm_operator.client.stored_files import RESTORE, StoredFiles, stored_files
-from ddpm_operator.client.told import Told
 
 _LARGEST_MANIFEST = 256 << 20
 

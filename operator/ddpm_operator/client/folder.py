@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ddpm_operator.client.faults import Damaged
+from ddpm_operator.client.errors import Damaged
 from ddpm_operator.client.manifest import NAME, Manifest, StoredFile, is_whole
 
 # Inside, so that a file gets to its place by a rename.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import NotFound
+from ddpm_operator.client.errors import NotFound
 from ddpm_operator.client.pods import Pod, pods
 from ddpm_operator.client.remote_command import CommandFailed
-from ddpm_operator.naming import ATTEMPT, SAMPLING_UID
+from ddpm_operator.manifests.naming import ATTEMPT, SAMPLING_UID
 
 CONTAINER = "ray-head"
 # A job that had to be asked a second time has a second log.

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ddpm_operator.client.faults import Damaged
+from ddpm_operator.client.errors import Damaged
 
 NAME = "manifest.json"
 SAMPLES = "samples.npy"

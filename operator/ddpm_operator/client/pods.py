@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import NotFound, Unreachable
-from ddpm_operator.client.own_pod import CONTAINER
+from ddpm_operator.client.errors import NotFound, Unreachable
+from ddpm_operator.client.helper_pod import CONTAINER
 from ddpm_operator.client.remote_command import RemoteCommand
-from ddpm_operator.kube_answer import Document
+from ddpm_operator.kube.responses import Document
 
 STARTS_WITHIN = 180.0
 _HOPELESS = ("InvalidImageName", "CreateContainerConfigError")

@@ -8,9 +8,9 @@ from importlib.resources import files
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.client.own_pod import own_pod
-from ddpm_operator.naming import claim_name
-from ddpm_operator.render import OUTPUT_PATH
+from ddpm_operator.client.helper_pod import own_pod
+from ddpm_operator.manifests.naming import claim_name
+from ddpm_operator.manifests.render import OUTPUT_PATH
 
 
 def reader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:

@@ -13,7 +13,7 @@ import websocket
 from kubernetes.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDIN_CHANNEL, STDOUT_CHANNEL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ddpm_operator.client.faults import ClientFault
+from ddpm_operator.client.errors import ClientFault
 
 _CLOSED = websocket.ABNF.OPCODE_CLOSE
 _LONGEST_COMPLAINT = 4096

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.faults import Refused
-from ddpm_operator.client.standing import condition, sentence
-from ddpm_operator.kube_answer import Document
+from ddpm_operator.client.conditions import condition, sentence
+from ddpm_operator.client.errors import Refused
+from ddpm_operator.kube.responses import Document
 
 MOST = 100
 

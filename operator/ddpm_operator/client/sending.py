@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from ddpm_operator.client.progress_callback import Told
 from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand
-from ddpm_operator.client.told import Told
 
 PIECE = 1 << 18
 # Bytes that may be on their way. So an error of the far side is heard in time, and no more is told than has come.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import Damaged, Unreachable
+from ddpm_operator.client.errors import Damaged, Unreachable
 from ddpm_operator.client.pods import Pod, running
 from ddpm_operator.client.reader import read_command, reader_pod
 from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand

@@ -7,9 +7,9 @@ from contextlib import closing
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import Damaged, NotFound
+from ddpm_operator.client.errors import Damaged, NotFound
 from ddpm_operator.client.stored_files import stored_files
-from ddpm_operator.naming import cluster_name, job_id
+from ddpm_operator.manifests.naming import cluster_name, job_id
 
 
 def read(connection: Connection, sampling: DDPMSampling) -> Iterator[bytes]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from ddpm_operator import paths
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.faults import ClientFault, Refused, Unreachable
+from ddpm_operator.client.errors import ClientFault, Refused, Unreachable
 from ddpm_operator.client.pods import running
+from ddpm_operator.client.progress_callback import Told
 from ddpm_operator.client.remote_command import CommandFailed
 from ddpm_operator.client.sending import send
-from ddpm_operator.client.told import Told
 from ddpm_operator.client.uploader import model_claim, model_claim_name, receive_command, uploader_pod
-from ddpm_operator.kube_answer import Document
+from ddpm_operator.kube import paths
+from ddpm_operator.kube.responses import Document
 
 _SEEN_WITHIN = 60.0
 _GONE_WITHIN = 60.0

@@ -7,9 +7,9 @@ from importlib.resources import files
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.checkpoint_file import CheckpointFile
-from ddpm_operator.client.own_pod import own_pod
-from ddpm_operator.naming import MANAGED_BY, SAMPLING
-from ddpm_operator.render import owned_by_sampling
+from ddpm_operator.client.helper_pod import own_pod
+from ddpm_operator.manifests.naming import MANAGED_BY, SAMPLING
+from ddpm_operator.manifests.render import owned_by_sampling
 
 _MOUNT = "/model"
 _GIB = 1 << 30

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from ddpm_operator.client import ClientFault, NotAllowed, SamplingFailed, Unreachable
 from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, watch
-from ddpm_operator.resource_file import FileFault
-from ddpm_operator.sizing import Unplannable
+from ddpm_operator.kubectl_ddpm.manifest_file import FileFault
+from ddpm_operator.planning.sizing import Unplannable
 
 _COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
 

@@ -6,7 +6,7 @@ import argparse
 
 from ddpm_operator.api import Claim, DDPMSampling
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
-from ddpm_operator.naming import claim_name
+from ddpm_operator.manifests.naming import claim_name
 
 
 def add_to(commands: Commands) -> None:

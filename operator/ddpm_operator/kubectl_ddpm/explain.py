@@ -6,10 +6,10 @@ import argparse
 
 from rich.console import Console
 
-from ddpm_operator.explain import explain, view
+from ddpm_operator.kubectl_ddpm.explanation import explain, view
 from ddpm_operator.kubectl_ddpm.files import read
+from ddpm_operator.kubectl_ddpm.manifest_file import samplings
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, print_json
-from ddpm_operator.resource_file import samplings
 
 
 def add_to(commands: Commands) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_operator.kubectl_ddpm.bar import bar
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
-from ddpm_operator.texts import count
+from ddpm_operator.text import count
 
 
 def add_to(commands: Commands) -> None:

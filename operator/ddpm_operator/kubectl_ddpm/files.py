@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ddpm_operator.resource_file import FileFault
+from ddpm_operator.kubectl_ddpm.manifest_file import FileFault
 
 
 def read(filename: str) -> tuple[str, str]:

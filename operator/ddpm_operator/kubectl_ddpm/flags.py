@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ddpm_operator.api import GROUP, KIND, VERSION
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.spec import Device, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
-from ddpm_operator.resource_file import FileFault, Written, sentence
+from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written, sentence
 
 
 class Flag(NamedTuple):

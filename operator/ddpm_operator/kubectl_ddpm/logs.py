@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.client import Client
-from ddpm_operator.client.faults import ClientFault
-from ddpm_operator.client.standing import has_ended, sentence
+from ddpm_operator.client.conditions import has_ended, sentence
+from ddpm_operator.client.errors import ClientFault
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
-from ddpm_operator.texts import printable
+from ddpm_operator.text import printable
 
 
 def add_to(commands: Commands) -> None:

@@ -6,7 +6,7 @@ import argparse
 
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.kubectl_ddpm.views import progress_of
-from ddpm_operator.texts import count
+from ddpm_operator.text import count
 
 
 def add_to(commands: Commands) -> None:

@@ -21,8 +21,8 @@ from ddpm_operator.kubectl_ddpm.flags import (
     local_model,
     sampling_of,
 )
+from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written, samplings
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
-from ddpm_operator.resource_file import FileFault, Written, samplings
 
 _EXAMPLES = """\
 examples:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_operator.api import DDPMSampling, Phase, Progress
-from ddpm_operator.client.standing import sentence
-from ddpm_operator.texts import count, duration
+from ddpm_operator.client.conditions import sentence
+from ddpm_operator.text import count, duration
 
 _COLOURS = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.RUNNING: "cyan"}
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.standing import has_ended, holds, sentence
+from ddpm_operator.client.conditions import has_ended, holds, sentence
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_words
 

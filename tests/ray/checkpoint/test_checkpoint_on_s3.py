@@ -7,7 +7,7 @@ import s3fs
 
 from ddpm_inference.checkpoint import fetch, location
 from ddpm_inference.errors import ModelNotFound, ModelRejected
-from tests.s3 import Reconnect
+from tests.support.s3 import Reconnect
 
 pytestmark = pytest.mark.s3
 

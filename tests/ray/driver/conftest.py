@@ -13,7 +13,7 @@ import torch
 from ddpm_inference.checkpoint import save
 from ddpm_inference.job import ModelSpec, TrainedSchedule
 from ddpm_inference.models import build
-from tests.rays import Head, python_without, ray_head
+from tests.support.rays import Head, python_without, ray_head
 
 # Ray has one mode of tokens a process, and here it meets Rays without; set before it is imported. Commands that
 # the tests start do not inherit it.

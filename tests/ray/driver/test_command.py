@@ -17,7 +17,17 @@ from ddpm_inference.checkpoint import load
 from ddpm_inference.job import ModelRequest, shards_of
 from ddpm_inference.shard_sampler import ShardSampler
 from ddpm_inference.store import Store
-from tests.rays import Ended, alive, descendants, end_of, run_command, running, start_command, wait_until, workers
+from tests.support.rays import (
+    Ended,
+    alive,
+    descendants,
+    end_of,
+    run_command,
+    running,
+    start_command,
+    wait_until,
+    workers,
+)
 
 QUICK = ("--sampler", "ddim", "--steps", "3", "--ray_address", "None")
 # About a second a shard: long enough to be interrupted half way.

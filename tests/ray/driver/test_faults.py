@@ -22,9 +22,9 @@ from ddpm_inference.driver import Outcome, run
 from ddpm_inference.errors import Incomplete, OutOfMemory, ResourcesUnavailable, StorageFailed, WorkerLost
 from ddpm_inference.job import Identity, Job, Shard
 from ddpm_inference.progress import Progress
+from ddpm_inference.ray_backend.worker import MakeSampler
 from ddpm_inference.store.shard_file import Samples
-from ddpm_inference.worker import MakeSampler
-from tests.rays import Head
+from tests.support.rays import Head
 
 pytestmark = pytest.mark.xdist_group("an open head")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 
-from tests.rays import (
+from tests.support.rays import (
     Head,
     alive,
     descendants,

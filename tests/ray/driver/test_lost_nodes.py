@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rays import alive, descendants, end_of, ray_head, ray_node, start_command, wait_until
+from tests.support.rays import alive, descendants, end_of, ray_head, ray_node, start_command, wait_until
 
 WAITS_FOR = 30
 

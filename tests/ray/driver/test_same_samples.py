@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from ddpm_inference.checkpoint import load
+from ddpm_inference.console import Quiet
 from ddpm_inference.driver import Outcome, run
 from ddpm_inference.errors import Interrupted
 from ddpm_inference.job import Job, ModelRequest, Shard, shards_of
 from ddpm_inference.progress import Progress
 from ddpm_inference.shard_sampler import ShardSampler
 from ddpm_inference.store import Store
-from ddpm_inference.views import Quiet
-from tests.rays import Head, workers
+from tests.support.rays import Head, workers
 
 pytestmark = pytest.mark.xdist_group("an open head")
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import ray
 
-from ddpm_inference.address import Target
 from ddpm_inference.checkpoint import Checkpoint, load
-from ddpm_inference.cluster import Share, connected
 from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, resolve_sampler
-from ddpm_inference.probe import torch_version
+from ddpm_inference.ray_backend.address import Target
+from ddpm_inference.ray_backend.cluster import Share, connected
+from ddpm_inference.ray_backend.node_packages import torch_version
+from ddpm_inference.ray_backend.worker import Receipt, Work, spawner
 from ddpm_inference.store import Store
-from ddpm_inference.worker import Receipt, Work, spawner
-from tests.rays import Head, run_command
-from tests.s3 import S3Server
+from tests.support.rays import Head, run_command
+from tests.support.s3 import S3Server
 
 pytestmark = pytest.mark.s3
 

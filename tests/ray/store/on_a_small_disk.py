@@ -13,7 +13,7 @@ from pathlib import Path
 from ddpm_inference.errors import StorageFailed
 from ddpm_inference.job import shards_of
 from ddpm_inference.store import Store
-from tests.storing import an_identity, run, write_shards
+from tests.support.storing import an_identity, run, write_shards
 
 IDENTITY = an_identity(img_size=28)
 N_SAMPLES = 80

@@ -20,9 +20,9 @@ from ddpm_inference.errors import StorageFailed
 from ddpm_inference.job import shards_of
 from ddpm_inference.store import Store
 from ddpm_inference.store.shard_file import Samples, encode
-from tests.s3 import Reconnect, S3Server, StartS3, UseS3
-from tests.store_contract import StoreContract
-from tests.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
+from tests.support.s3 import Reconnect, S3Server, StartS3, UseS3
+from tests.support.store_contract import StoreContract
+from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
 
 OURS = an_identity()
 SHARDS = list(shards_of(20, 8))

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.s3 import ROOT
+from tests.support.s3 import ROOT
 
 PROGRAM = Path(__file__).with_name("on_a_small_disk.py")
 

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from ddpm_operator.api import Spec
-from ddpm_operator.metrics import PORT as METRICS_PORT
-from ddpm_operator.naming import MANAGED_BY, MANAGER
-from ddpm_operator.ray_jobs import JOBS_PORT
-from ddpm_operator.render import PROGRESS_PORT
-from ddpm_operator.templating import shipped
-from tests.chart_readme import CHART
+from ddpm_operator.controller.metrics import PORT as METRICS_PORT
+from ddpm_operator.manifests.naming import MANAGED_BY, MANAGER
+from ddpm_operator.manifests.render import PROGRESS_PORT
+from ddpm_operator.manifests.templating import shipped
+from ddpm_operator.ray.head_client import JOBS_PORT
+from hack.chart_readme import CHART
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -10,7 +10,7 @@ import yaml
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.crd import crd
-from tests.chart_readme import CHART
+from hack.chart_readme import CHART
 
 CHART_YAML: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chart_readme import CHART, Undescribed, Value, readme, values
+from hack.chart_readme import CHART, Undescribed, Value, readme, values
 
 TEXT = """\
 # Who.
@@ -19,7 +19,7 @@ where:
 
 
 def test_the_readme_is_that_of_todays_values() -> None:
-    assert (CHART / "README.md").read_text() == readme(CHART), "run: python tests/chart_readme.py"
+    assert (CHART / "README.md").read_text() == readme(CHART), "run: python hack/chart_readme.py"
 
 
 def test_a_values_comment_is_its_description() -> None:

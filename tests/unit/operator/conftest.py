@@ -11,7 +11,7 @@ import yaml
 
 from ddpm_operator.api import DDPMSampling, Metadata, Spec
 
-HERE = Path(__file__).parent
+SAMPLINGS = Path(__file__).parents[2] / "fixtures" / "samplings"
 
 MakeSpec = Callable[..., Spec]
 
@@ -33,5 +33,5 @@ def metadata() -> Metadata:
 
 @pytest.fixture(scope="session")
 def accepted() -> list[DDPMSampling]:
-    documents = yaml.safe_load_all((HERE / "samplings" / "accepted.yaml").read_text())
+    documents = yaml.safe_load_all((SAMPLINGS / "accepted.yaml").read_text())
     return [DDPMSampling.from_document(document) for document in documents]

@@ -15,19 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ddpm_operator.actions import CreateCluster, WriteStatus
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.folder import Damaged
 from ddpm_operator.client.manifest import Manifest
-from ddpm_operator.job import job_document
-from ddpm_operator.limits import Limits
-from ddpm_operator.observed import Observed, WorkerImage
-from ddpm_operator.progress_document import last_error, read_progress
-from ddpm_operator.reconcile import reconcile
-from ddpm_operator.render import OperatorPods, network_policy, output_claim, ray_cluster
-from ddpm_operator.templating import Templates
-from ddpm_operator.unreadable import Unreadable, objection, read
-from tests.hostile import ANYTHING, MANY, specs
+from ddpm_operator.kube.decode import Unreadable, objection, read
+from ddpm_operator.manifests.job_document import job_document
+from ddpm_operator.manifests.render import OperatorPods, network_policy, output_claim, ray_cluster
+from ddpm_operator.manifests.templating import Templates
+from ddpm_operator.planning.image_reference import WorkerImage
+from ddpm_operator.planning.limits import Limits
+from ddpm_operator.reconcile.actions import CreateCluster, WriteStatus
+from ddpm_operator.reconcile.observed import Observed
+from ddpm_operator.reconcile.progress_document import last_error, read_progress
+from ddpm_operator.reconcile.reconcile import reconcile
+from tests.support.hostile import ANYTHING, MANY, specs
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 IMAGE = WorkerImage("worker:1", "2.60.0")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_operator.limits import Limits
-from ddpm_operator.observed import WorkerImage
-from ddpm_operator.render import OperatorPods
+from ddpm_operator.manifests.render import OperatorPods
+from ddpm_operator.planning.image_reference import WorkerImage
+from ddpm_operator.planning.limits import Limits
 from ddpm_operator.settings import Settings, SettingsFault
 
 ENVIRONMENT = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddpm_operator.client.checkpoint_file import LARGEST, Images, checkpoint_file
-from ddpm_operator.client.faults import Refused
+from ddpm_operator.client.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[4]
 SHIPPED = ROOT / "models/mnist.safetensors"

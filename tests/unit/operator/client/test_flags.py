@@ -10,9 +10,9 @@ import pytest
 from ddpm_operator.api import Spec
 from ddpm_operator.client.checkpoint_file import CheckpointFile, Images
 from ddpm_operator.kubectl_ddpm.flags import add_flags, given, sampling_of
+from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written
 from ddpm_operator.kubectl_ddpm.submit import with_checkpoint
-from ddpm_operator.resource_file import FileFault, Written
-from ddpm_operator.sizing import claim_size, plan
+from ddpm_operator.planning.sizing import claim_size, plan
 
 
 def meant_by(line: str) -> Written:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_operator.client.faults import Damaged
+from ddpm_operator.client.errors import Damaged
 from ddpm_operator.client.manifest import Manifest, StoredFile, is_whole
 
 SHARD = {"first": 0, "last": 15, "bytes": 3, "sha256": "a" * 64}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddpm_operator.kubectl_ddpm import main
-from tests.unit.operator.client.recorded_api import Document, RecordedApi, sampling
+from tests.fakes.recorded_api import Document, RecordedApi, sampling
 
 DEFAULT = "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
 

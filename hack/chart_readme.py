@@ -1,0 +1,86 @@
+"""Writes the table of values in the README of the chart from values.yaml: `python hack/chart_readme.py`.
+
+Every value has a comment above it, on lines of its own, which becomes its description.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+CHART = Path(__file__).parents[1] / "charts" / "ddpm-ray"
+BEGIN, END = "<!-- values: hack/chart_readme.py writes what follows -->", "<!-- end of values -->"
+
+_KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z]\w*):(?: |$)")
+
+
+class Undescribed(Exception):
+    """A value has no comment."""
+
+
+class Value(NamedTuple):
+    """One line of the table; `default` is None of a group of values."""
+
+    name: str
+    default: object
+    description: str
+
+
+def values(text: str) -> Iterator[Value]:
+    """The values of a values.yaml in its own order.
+
+    Args:
+        text: block style down to the values that are shown; two spaces a level.
+
+    Raises:
+        Undescribed: with the value's name.
+    """
+    defaults = yaml.safe_load(text)
+    path: list[str] = []
+    comment: list[str] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            comment.append(line.strip().removeprefix("#").strip())
+            continue
+        found = _KEY.match(line)
+        if found:
+            path = [*path[: len(found["indent"]) // 2], found["key"]]
+            name = ".".join(path)
+            if not comment:
+                raise Undescribed(f"{name} has no comment above it in values.yaml: say what it is for")
+            default = defaults
+            for key in path:
+                default = default[key]
+            yield Value(name, None if line.rstrip().endswith(":") else default, " ".join(comment))
+        comment = []
+
+
+def table(text: str) -> str:
+    """The table in Markdown."""
+    lines = ["| value | default | what it is |", "| --- | --- | --- |"]
+    for value in values(text):
+        default = "" if value.default is None else f"`{json.dumps(value.default)}`"
+        description = value.description.replace("|", "\\|")
+        lines.append(f"| `{value.name}` | {default} | {description} |")
+    return "\n".join(lines)
+
+
+def readme(chart: Path) -> str:
+    """The README with the table of today's values."""
+    text = (chart / "README.md").read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table((chart / 'values.yaml').read_text())}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    try:
+        (CHART / "README.md").write_text(readme(CHART))
+    except Undescribed as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,112 @@
+"""An operator whose clock is another than the one before it had: nothing is waited for that lies in the future."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm_operator.api import ConditionType, FailureReason, Phase
+from tests.fakes.world import World
+
+YEAR = 365 * 24 * 3600
+
+
+def set_back(world: World, seconds: float = YEAR) -> None:
+    """The next operator's clock is behind."""
+    world.now -= timedelta(seconds=seconds)
+    world.due = world.now
+
+
+def sampling(**spec: object) -> World:
+    world = World.of(samples=640, **spec)
+    world.run(until=lambda it: it.stored >= 128)
+    return world
+
+
+def test_progress_is_told_on() -> None:
+    world = sampling()
+    world.look()
+    assert world.status.progress
+    before = world.status.progress.done
+    set_back(world)
+    for _ in range(20):
+        world.step()
+    assert world.status.progress.done > before
+
+
+def test_the_next_attempt_begins_when_it_would_have() -> None:
+    world = sampling()
+    world.driver_fails()
+    world.look()
+    set_back(world)
+    then = world.now
+    world.run(until=lambda it: it.status.attempt == 2)
+    assert world.now - then < timedelta(seconds=30)
+
+
+def test_a_finished_resource_is_deleted_when_it_would_have_been() -> None:
+    world = sampling(ttlSecondsAfterFinished=60)
+    world.run(until=lambda it: it.ended)
+    set_back(world)
+    then = world.now
+    world.run(until=lambda it: it.gone)
+    assert world.now - then < timedelta(seconds=90)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_deadline_is_met_as_late_as_if_it_had_begun_now(running: bool) -> None:
+    world = World.of(samples=10**6, startupDeadlineSeconds=60, activeDeadlineSeconds=60, backoffLimit=0)
+    if running:
+        world.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    else:
+        world.look()
+    set_back(world)
+    then = world.now
+    while not world.status.failure:
+        world.driver()
+        world.look()
+        assert world.due
+        world.now = max(world.due, world.now + timedelta(seconds=1))
+    assert world.now - then < timedelta(seconds=65)
+    assert world.status.failure.reason in (FailureReason.DEADLINE_EXCEEDED, FailureReason.KUBERAY_MISSING)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 5, 60, 3600, YEAR])), max_size=8), st.booleans()
+)
+def test_however_often_it_is_set_back_all_samples_are_drawn_at_the_first_attempt(
+    jumps: list[tuple[int, float]], dies: bool
+) -> None:
+    world = World.of(samples=640, activeDeadlineSeconds=3600)
+    for steps, seconds in jumps:
+        for _ in range(steps):
+            world.step()
+        if dies:
+            world.dies_at = len(world.carried)
+        set_back(world, seconds)
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert (world.status.phase, world.status.attempt, world.status.failed_attempts) == (Phase.SUCCEEDED, 1, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 40), st.floats(-YEAR, YEAR)), max_size=8))
+def test_whichever_way_it_jumps_there_is_an_end_with_all_samples_or_a_deadline(
+    jumps: list[tuple[int, float]],
+) -> None:
+    world = World.of(samples=640, activeDeadlineSeconds=3600)
+    for steps, seconds in jumps:
+        for _ in range(steps):
+            world.step()
+        world.wait(seconds)
+        world.due = world.now
+    world.run(until=lambda it: it.at_rest)
+    assert not world.clusters
+    assert not world.pods
+    if not world.holds(ConditionType.COMPLETE):
+        assert world.status.failure
+        assert "DeadlineExceeded" in world.status.failure.reason

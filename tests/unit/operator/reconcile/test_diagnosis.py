@@ -1,0 +1,114 @@
+"""What Kubernetes says of pods, in the words of the closed list."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from ddpm_operator.manifests.tokens import attempt_tokens
+from ddpm_operator.reconcile.diagnosis import trouble
+from ddpm_operator.reconcile.observed import Cluster, Container, Pod, Terminated, Waiting
+from tests.fakes.world import START
+
+TOKENS = attempt_tokens(b"k" * 32, "uid", 1)
+CLUSTER = Cluster("digits-1", "c1", 1, START)
+SOON, LATE = START + timedelta(seconds=5), START + timedelta(seconds=16)
+
+
+def waiting(reason: str, message: str = "") -> Pod:
+    container = Container("ray-head", Waiting(reason, message))
+    return Pod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", containers=(container,))
+
+
+def unschedulable(message: str) -> Pod:
+    return Pod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", unschedulable=message)
+
+
+def refused(message: str) -> Cluster:
+    return Cluster("digits-1", "c1", 1, START, replica_failure=message)
+
+
+FORBIDDEN = 'failed to create pod: pods "x" is forbidden: '
+
+
+def restarting(reason: str, code: int, message: str = "") -> Pod:
+    ended = Terminated(reason, code, message)
+    container = Container("ray-worker", Waiting("CrashLoopBackOff", "back-off 10s"), restarts=2, last_end=ended)
+    return Pod("digits-1-worker", "p2", "digits-1", 1, "worker", "Running", containers=(container,))
+
+
+PODS = [
+    (waiting("ContainerCreating"), None, None),
+    (waiting("ImagePullBackOff", 'Back-off pulling image "x:2"'), "ImagePullFailed", None),
+    (waiting("ErrImagePull", "not found"), "ImagePullFailed", None),
+    (waiting("InvalidImageName"), "ImagePullFailed", 0),
+    (waiting("CreateContainerConfigError", f'secret "{TOKENS.secret_name("digits-1")}" not found'), None, None),
+    (waiting("CreateContainerConfigError", 'secret "s3" not found'), "ReferenceNotFound", 15),
+    (waiting("CreateContainerConfigError", 'secret "digits-1-s3" not found'), "ReferenceNotFound", 15),
+    (waiting("CreateContainerConfigError", "failed to sync secret cache"), "PodRejected", None),
+    (waiting("CreateContainerError", "no such device"), "PodRejected", None),
+    (unschedulable("0/1 nodes are available: 1 Insufficient memory."), "Unschedulable", None),
+    (restarting("OOMKilled", 137), "OutOfMemory", None),
+    (restarting("Error", 127), "WorkerLost", None),
+    (unschedulable('persistentvolumeclaim "models" not found'), "ReferenceNotFound", 15),
+]
+CLUSTERS = [
+    (
+        refused(FORBIDDEN + "exceeded quota: team, requested: cpu=2, used: cpu=8, limited: cpu=8"),
+        "QuotaExceeded",
+        None,
+    ),
+    (refused(FORBIDDEN + 'violates PodSecurity "restricted:latest"'), "PodRejected", 0),
+    (refused(FORBIDDEN + "maximum memory usage per Container is 1Gi, but limit is 4Gi"), "PodRejected", 0),
+    (refused('admission webhook "policy" denied the request: no latest tags'), "PodRejected", 0),
+    (
+        refused(FORBIDDEN + 'error looking up service account: serviceaccount "x" not found'),
+        "ReferenceNotFound",
+        15,
+    ),
+    (refused(FORBIDDEN + 'User "kuberay" cannot create resource "pods" in API group ""'), "PodRejected", None),
+    (refused("Internal error occurred: failed calling webhook: timeout"), "PodRejected", None),
+]
+
+
+@pytest.mark.parametrize(("pod", "reason", "patience"), PODS)
+def test_a_pod_that_does_not_start_is_understood(pod: Pod, reason: str | None, patience: int | None) -> None:
+    judged(CLUSTER, (pod,), reason, patience)
+
+
+@pytest.mark.parametrize(("cluster", "reason", "patience"), CLUSTERS)
+def test_a_pod_that_may_not_be_is_understood(cluster: Cluster, reason: str, patience: int | None) -> None:
+    judged(cluster, (), reason, patience)
+
+
+def judged(cluster: Cluster, pods: tuple[Pod, ...], reason: str | None, patience: int | None) -> None:
+    """The reason, and after how many seconds it is certain; None: never."""
+    soon, late = (trouble(cluster, pods, START, now) for now in (SOON, LATE))
+    assert (soon and soon.reason, late and late.reason) == (reason, reason)
+    if soon and late:
+        assert (soon.certain, late.certain) == (patience == 0, patience is not None)
+        assert soon.message.endswith(".")
+        assert not soon.message.endswith("..")
+
+
+def test_what_is_certain_comes_before_what_may_pass() -> None:
+    pods = (unschedulable("0/1 nodes are available."), waiting("InvalidImageName"))
+    found = trouble(CLUSTER, pods, START, SOON)
+    assert found
+    assert found.reason == "ImagePullFailed"
+
+
+def test_the_message_names_the_pod_and_repeats_what_kubernetes_says() -> None:
+    found = trouble(CLUSTER, (waiting("ErrImagePull", "x:2: not found"),), START, SOON)
+    assert found
+    assert found.message == "The head pod digits-1-head cannot get its image: x:2: not found."
+
+
+def test_what_a_container_that_is_started_again_and_again_ended_of_is_told() -> None:
+    found = trouble(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
+    assert found
+    assert found.message == (
+        "The worker pod digits-1-worker has ended and waits to be started again: "
+        "Error, exit code 127: ray: command not found."
+    )

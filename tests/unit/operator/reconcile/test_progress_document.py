@@ -1,0 +1,102 @@
+"""The operator reads what the driver really says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ddpm_inference.cli import main
+from ddpm_inference.job import Shard
+from ddpm_inference.progress import Progress
+from ddpm_inference.progress_server.run_state import Board
+from ddpm_operator.api import FailureReason
+from ddpm_operator.reconcile.progress_document import Broken, Finished, last_error, read_progress
+
+
+def answer(board: Board) -> str:
+    return json.dumps(board.document())
+
+
+def test_a_run_under_way_is_read() -> None:
+    board, progress = Board(), Progress(phase="sampling")
+    progress.begin(total=100, done=36, shards_left=1)
+    progress.observe(0.0, {Shard(first=36, last=99): 0.0}, workers=1, busy=1)
+    progress.observe(10.0, {Shard(first=36, last=99): 0.5}, workers=1, busy=1)
+    board.post(progress.snapshot())
+    document = read_progress(answer(board))
+    assert (document.phase, document.done, document.total) == ("sampling", 36, 100)
+    assert document.samples_per_second
+    assert document.eta_seconds
+    assert document.outcome is None
+
+
+def test_a_run_that_has_not_begun_is_read() -> None:
+    assert read_progress(answer(Board())).total == 0
+
+
+def test_a_complete_run_is_read_with_its_picture() -> None:
+    board = Board(picture=lambda _: b"png")
+    board.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
+    outcome = read_progress(answer(board)).outcome
+    assert outcome == Finished(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")
+
+
+def test_a_failed_run_is_read() -> None:
+    board = Board()
+    failure = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
+    board.end("failed", failure)  # type: ignore[arg-type]
+    outcome = read_progress(answer(board)).outcome
+    assert outcome == Broken(reason="OutOfMemory", exit_code=4, message="a worker died", hint="more")
+
+
+def test_what_a_newer_driver_says_beside_it_does_no_harm() -> None:
+    document = json.loads(answer(Board())) | {"temperature": 21}
+    assert read_progress(json.dumps(document)).phase == "preparing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<html>", "[]", '{"version": 2}', json.dumps({**json.loads(json.dumps(Board().document())), "done": -1})],
+)
+def test_what_is_no_such_document_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        read_progress(text)
+
+
+def test_the_commands_last_line_tells_why_it_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = main(["--json", "--model_path", str(tmp_path / "nothing.safetensors"), "--out_dir", str(tmp_path)])
+    printed = capsys.readouterr().out
+    error = last_error(f"Ray says: failed\n{printed}\n(raylet) goodbye")
+    assert error
+    assert error.exit_code == code == 2
+    assert FailureReason(error.reason) == FailureReason.MODEL_NOT_FOUND  # type: ignore[call-arg]
+    assert "nothing.safetensors" in error.message
+
+
+@pytest.mark.parametrize("field", ["done", "total", "samplesPerSecond", "etaSeconds"])
+@pytest.mark.parametrize("figure", ["1e300", "Infinity", "NaN", "9" * 400, "1000000000001"])
+def test_a_figure_that_no_status_can_hold_is_refused(field: str, figure: str) -> None:
+    said = json.loads(answer(Board())) | {field: 0}
+    assert read_progress(json.dumps(said)).total == 0
+    with pytest.raises(ValidationError):
+        read_progress(json.dumps(said).replace(f'"{field}": 0', f'"{field}": {figure}'))
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        '{"a":' * 4000,
+        f'{{"event": "error", "exitCode": {"1" * 5000}}}',
+        "",
+        "{",
+        '{"event": "error"}',
+        '{"event": "progress"}',
+        "[1]",
+        '{"a": 1}\nend',
+    ],
+)
+def test_a_log_without_such_a_line_tells_nothing(log: str) -> None:
+    assert last_error(log) is None

@@ -1,0 +1,225 @@
+"""Whatever happens, in whatever order, with an operator that dies at any point and sees things late."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm_operator.api import ConditionType, EventReason
+from ddpm_operator.reconcile.actions import Action, WritePreview, WriteStatus
+from ddpm_operator.reconcile.observed import Cluster, Fault, FaultKind, Pod
+from tests.fakes.world import World
+
+TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
+FULL = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
+FOR_A_WHILE = [
+    TRANSIENT,
+    Fault(FaultKind.QUOTA, "create the RayCluster digits-1", FULL),
+    Fault(FaultKind.KUBERAY_MISSING, "create the RayCluster digits-1", "the cluster knows no RayCluster"),
+]
+NO_PREVIEW = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "timeout")
+
+# What the world does by itself, more often than it does harm.
+COURSE: list[Callable[[World], object]] = [
+    World.kuberay,
+    World.collect_garbage,
+    World.kubelet,
+    World.kubelet,
+    World.driver,
+    World.driver,
+]
+
+
+def keep_workers_out(world: World) -> None:
+    """A quota has no room for those that have not begun."""
+    quota(world, full=True)
+    for pod in [it for it in world.pods.values() if it.role == "worker" and it.phase == "Pending"]:
+        del world.pods[pod.uid]
+
+
+HARM: list[Callable[[World], object]] = [
+    World.driver_fails,
+    World.driver_exits,
+    World.head_dies,
+    lambda it: it.head_dies("OOMKilled", 137),
+    World.pod_deleted,
+    World.cluster_deleted,
+    lambda it: it.driver_fails("ModelNotFound"),
+    lambda it: quota(it, full=True),
+    lambda it: quota(it, full=False),
+    keep_workers_out,
+    lambda it: elder(it, "elder"),
+    lambda it: elder(it, None),
+]
+
+
+def quota(world: World, *, full: bool) -> None:
+    """KubeRay may make no more pods, or may again."""
+    failure = FULL if full else None
+    world.clusters = {name: replace(it, replica_failure=failure) for name, it in world.clusters.items()}
+
+
+def elder(world: World, name: str | None) -> None:
+    """Another sampling waits for its workers, or does so no more."""
+    world.ahead = name
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, object]:
+    return {
+        "samples": draw(st.integers(1, 300)),
+        "backoffLimit": draw(st.integers(0, 3)),
+        "keepClusterSeconds": draw(st.sampled_from([0, 0, 60])),
+        "startupDeadlineSeconds": draw(st.sampled_from([30, 600])),
+        "resources": {"maxWorkers": draw(st.integers(0, 2))},
+    } | draw(st.sampled_from([{}, {}, {"activeDeadlineSeconds": 60}, {"suspend": True}]))
+
+
+class Chaos:
+    """Draws what happens next."""
+
+    def __init__(self, draw: st.DataObject, spec: dict[str, object]) -> None:
+        self._draw = draw
+        self.world = World.of(**spec)
+        self._late_pods: list[dict[str, Pod]] = [{}]
+        self._late_clusters: list[dict[str, Cluster]] = [{}]
+
+    def go(self, steps: int) -> None:
+        for _ in range(steps):
+            self._step()
+
+    def _step(self) -> None:
+        world = self.world
+        match self._draw.draw(st.sampled_from(["well", "well", "course", "look", "look", "time", "harm", "user"])):
+            case "well":
+                for _ in range(self._draw.draw(st.integers(1, 15))):
+                    world.step()
+                self._late_pods.clear()  # the operator has seen all there is
+                self._late_clusters.clear()
+            case "course":
+                self._move(COURSE)
+            case "harm":
+                self._move(HARM)
+            case "time":
+                world.wait(self._draw.draw(st.sampled_from([1, 1, 5, 20, 120])))
+            case "user":
+                self._user()
+            case "look":
+                self._look()
+        self._late_pods.append(dict(world.pods))
+        self._late_clusters.append(dict(world.clusters))
+
+    def _move(self, moves: list[Callable[[World], object]]) -> None:
+        self._draw.draw(st.sampled_from(moves))(self.world)
+
+    def _user(self) -> None:
+        spec = self.world.sampling.spec
+        match self._draw.draw(st.sampled_from(["grow", "suspend", "retry"])):
+            case "grow":
+                self.world.edit(samples=spec.samples + self._draw.draw(st.integers(1, 100)))
+            case "suspend":
+                self.world.edit(suspend=not spec.suspend)
+            case "retry":
+                self.world.edit(backoffLimit=min(100, spec.backoff_limit + 1))
+
+    def _look(self) -> None:
+        # A cache is late, each as late as it likes, but never goes back behind what it has shown.
+        self._late_pods = self._late_pods[self._draw.draw(st.integers(0, len(self._late_pods) - 1)) :]
+        self._late_clusters = self._late_clusters[self._draw.draw(st.integers(0, len(self._late_clusters) - 1)) :]
+        world = self.world
+        dies_after = self._draw.draw(st.none() | st.none() | st.integers(0, 6))
+        world.dies_at = None if dies_after is None else len(world.carried) + dies_after
+        between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *HARM, lambda _: self._user()]))
+        refused = self._draw.draw(st.none() | st.none() | st.integers(0, 4))
+        world.refuse = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
+        doubled = self._draw.draw(st.sampled_from([False, False, False, True]))
+        meanwhile = (lambda: between(world)) if between else None
+        world.look(self._late_pods[0], self._late_clusters[0], meanwhile, doubled)
+        world.refuse = lambda _: None
+        if dies_after is not None:
+            world.dies_at = None
+            self._late_pods, self._late_clusters = [dict(world.pods)], [dict(world.clusters)]
+
+
+def refusing(number: int | None, fault: Fault) -> Callable[[Action], Fault | None]:
+    """From the n-th action on, nothing but the status goes through."""
+    left = iter(range(number or 0))
+
+    def refuse(action: Action) -> Fault | None:
+        if number is None or isinstance(action, WriteStatus):
+            return None
+        if next(left, None) is not None:
+            return None
+        return NO_PREVIEW if isinstance(action, WritePreview) else fault
+
+    return refuse
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), specs(), st.integers(0, 60))
+def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
+    data: st.DataObject, spec: dict[str, object], steps: int
+) -> None:
+    chaos = Chaos(data, spec)
+    chaos.go(steps)
+    world = chaos.world
+    # From here on all goes well: the world takes its course, and the operator wakes when it asked to be woken.
+    if world.sampling.spec.suspend:
+        world.edit(suspend=False)
+    quota(world, full=False)
+    elder(world, None)
+    world.look()
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
+    assert not world.clusters
+    assert not world.pods
+    if world.holds(ConditionType.FAILED):
+        assert world.status.failure
+        assert world.status.failure.hint
+    no_event_is_told_twice(world)
+    world.look()
+    world.look()
+    assert world.at_rest
+
+
+def no_event_is_told_twice(world: World) -> None:
+    """There are never more events than there were changes for them to tell of."""
+    changes: Counter[EventReason] = Counter()
+    kinds = {
+        EventReason.ACCEPTED: ConditionType.ACCEPTED,
+        EventReason.STARTED: ConditionType.RUNNING,
+        EventReason.COMPLETED: ConditionType.COMPLETE,
+        EventReason.FAILED: ConditionType.FAILED,
+        EventReason.SUSPENDED: ConditionType.SUSPENDED,
+        EventReason.CLUSTER_DELETED: ConditionType.CLEANED_UP,
+    }
+    held: dict[EventReason, bool] = {}
+    attempts, failures = set(), set()
+    for status in world.history:
+        holding = {it.type for it in status.conditions if it.status == "True"}
+        for reason, kind in kinds.items():
+            changes[reason] += kind in holding and not held.get(reason, False)
+            held[reason] = kind in holding
+        attempts.add(status.attempt)
+        failures.add((status.attempt, status.failure.time if status.failure else None))
+    told = Counter(world.reasons)
+    for reason in kinds:
+        assert told[reason] <= changes[reason], f"{reason} was told {told[reason]} times"
+    assert told[EventReason.CLUSTER_CREATED] <= len(attempts)
+    assert told[EventReason.RETRYING] <= len(attempts)
+    assert told[EventReason.ATTEMPT_FAILED] <= len(failures)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 40))
+def test_an_operator_killed_after_any_one_action_loses_nothing(number: int) -> None:
+    world = World.of(samples=200, resources={"maxWorkers": 1})
+    world.dies_at = number
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.made == 3
+    assert world.status.attempt == 1

@@ -1,0 +1,83 @@
+"""spec.suspend: the cluster goes, the samples stay, and false goes on."""
+
+from __future__ import annotations
+
+from ddpm_operator.api import ConditionType, EventReason, Phase
+from tests.fakes.world import IMAGE, World
+
+
+def suspended() -> World:
+    world = World.of(samples=640)
+    world.run(until=lambda it: it.stored >= 128)
+    world.edit(suspend=True)
+    world.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
+    return world
+
+
+def test_the_cluster_goes_and_the_samples_stay() -> None:
+    world = suspended()
+    assert world.status.phase == Phase.SUSPENDED
+    assert world.holds(ConditionType.SUSPENDED)
+    assert not world.clusters
+    assert not world.pods
+    assert world.status.progress
+    assert world.status.progress.done >= 64
+    assert world.status.failure is None
+    assert world.status.completion_time is None
+
+
+def test_it_goes_on_with_a_new_attempt_that_counts_as_no_failure() -> None:
+    world = suspended()
+    world.edit(suspend=False)
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+    assert not world.holds(ConditionType.SUSPENDED)
+    assert world.status.attempt == 2
+    assert world.status.failed_attempts == 0
+    assert world.reasons.count(EventReason.SUSPENDED) == 1
+    assert world.reasons.count(EventReason.RESUMED) == 1
+
+
+def test_a_new_sampling_that_is_suspended_makes_nothing() -> None:
+    world = World.of(suspend=True)
+    world.look()
+    assert world.status.phase == Phase.SUSPENDED
+    assert not world.clusters
+    assert world.holds(ConditionType.CLEANED_UP)
+    world.edit(suspend=False)
+    world.run(until=lambda it: it.at_rest)
+    assert world.holds(ConditionType.COMPLETE)
+
+
+def test_before_the_first_attempt_the_image_is_named_but_not_kept() -> None:
+    world = World.of(suspend=True)
+    world.look()
+    assert world.status.image == IMAGE.reference
+    world.edit(suspend=False)
+    world.look()
+    assert (world.status.attempt, world.status.image) == (1, None)
+
+
+def test_going_on_waits_until_the_last_pod_is_gone() -> None:
+    world = World.of(samples=640)
+    world.run(until=lambda it: it.stored >= 128)
+    world.edit(suspend=True)
+    world.look()
+    world.edit(suspend=False)
+    world.look()
+    assert world.pods
+    assert all(it.deleted for it in world.clusters.values())
+    assert world.status.phase == Phase.PENDING
+    assert world.condition(ConditionType.CLUSTER_READY).message == (
+        "The next attempt waits until nothing is left of attempt 1."
+    )
+    world.run(until=lambda it: it.at_rest)
+
+
+def test_a_finished_sampling_is_not_suspended() -> None:
+    world = World.of()
+    world.run(until=lambda it: it.at_rest)
+    world.edit(suspend=True)
+    world.look()
+    assert world.holds(ConditionType.COMPLETE)
+    assert world.status.phase == Phase.SUCCEEDED

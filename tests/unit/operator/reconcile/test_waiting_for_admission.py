@@ -1,0 +1,308 @@
+"""Many samplings of which only some may be at work at once, with one operator that sees things late and dies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm_operator.api import ConditionType, DDPMSampling, EventReason, Phase
+from ddpm_operator.controller.admission import Line
+from ddpm_operator.kube.objects import Key
+from ddpm_operator.planning.limits import Limits
+from ddpm_operator.reconcile.actions import CreateCluster
+from ddpm_operator.reconcile.observed import Fault, FaultKind
+from tests.fakes.world import START, World
+
+AWAY = Fault(FaultKind.TRANSIENT, "create the RayCluster", "timeout")
+
+
+@dataclass
+class Town:
+    """Samplings under one operator.
+
+    Attributes:
+        told: what the watch has told or may tell yet of each sampling, the oldest first.
+        began: in which order they did.
+    """
+
+    limits: Limits
+    worlds: list[World] = field(default_factory=list)
+    told: dict[Key, list[dict[str, Any]]] = field(default_factory=dict)
+    began: list[Key] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def add(self, namespace: str, name: str, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
+        """A sampling that is a second younger than the one before."""
+        world = World.of(**spec)
+        named = {"name": name, "namespace": namespace, "uid": f"{namespace}-{name}"}
+        created = START + timedelta(seconds=len(self.worlds))
+        metadata = world.sampling.metadata.model_copy(update=named | {"creation_timestamp": created})
+        world.sampling, world.line = world.sampling.model_copy(update={"metadata": metadata}), self.line
+        self.worlds.append(world)
+        self.told[world.key] = []
+        return world
+
+    def restart(self) -> None:
+        """A new operator, which lists what there is."""
+        self.line = Line(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
+        for world in self.worlds:
+            world.line = self.line
+            world.due = world.now
+            self.line.heard(document(world.sampling))
+
+    def check(self) -> None:
+        """Never are there more at work than there may be."""
+        at_work = [world for world in self.worlds if world.clusters or has_cluster(world)]
+        assert len(at_work) <= (self.limits.at_once or 99)
+        of_one = Counter(world.key.namespace for world in at_work)
+        assert max(of_one.values(), default=0) <= (self.limits.at_once_per_namespace or 99)
+        self.began += [world.key for world in at_work if world.key not in self.began]
+
+    def calls(self) -> None:
+        for key in self.line.called():
+            world = next(it for it in self.worlds if it.key == key)
+            world.due = world.now
+
+    def goes_on(self, most: int = 4000) -> None:
+        """All goes well from here on."""
+        for _ in range(most):
+            awake = [world for world in self.worlds if not world.at_rest]
+            if not awake:
+                return
+            now = max(world.now for world in self.worlds)
+            for world in awake:
+                world.now = now
+                world.step()
+                self.calls()
+                self.check()
+        raise AssertionError(f"not all ended: {[world.sampling.status for world in self.worlds]}")
+
+
+def document(sampling: DDPMSampling) -> dict[str, Any]:
+    return sampling.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def has_cluster(world: World) -> bool:
+    return world.sampling.status is not None and world.sampling.status.cluster is not None
+
+
+def town(limits: Limits, names: str, **spec: Any) -> Town:  # noqa: ANN401 - as YAML has them
+    found = Town(limits)
+    for name in names.split():
+        found.add(name[0], name, **spec)
+    return found
+
+
+def names(keys: list[Key]) -> str:
+    return " ".join(key.name for key in keys)
+
+
+def test_one_that_waits_is_queued_says_why_and_has_no_cluster() -> None:
+    here = town(Limits(at_once_per_namespace=1), "a1 a2 b3")
+    for world in here.worlds:
+        world.look()
+    first, second, other = here.worlds
+    assert [first.status.phase, second.status.phase, other.status.phase] == [
+        Phase.STARTING,
+        Phase.QUEUED,
+        Phase.STARTING,
+    ]
+    assert second.condition(ConditionType.CLUSTER_READY).message == (
+        "It waits for its turn: the administrator lets 1 sampling of a namespace work at once."
+    )
+    assert second.holds(ConditionType.ACCEPTED)
+    assert second.reasons == [EventReason.ACCEPTED, EventReason.QUEUED]
+    assert not second.clusters
+    assert second.status.attempt is None
+    assert second.status.start_time is None
+    here.goes_on()
+    assert second.holds(ConditionType.COMPLETE)
+    assert second.status.attempt == 1
+
+
+def test_the_limit_in_all_is_named_where_that_is_what_is_waited_for() -> None:
+    here = town(Limits(at_once=2, at_once_per_namespace=2), "a1 b2 c3")
+    for world in here.worlds:
+        world.look()
+    assert here.worlds[2].condition(ConditionType.CLUSTER_READY).message == (
+        "It waits for its turn: the administrator lets 2 samplings work at once."
+    )
+
+
+def test_namespaces_take_turns_and_in_each_the_oldest_goes_first() -> None:
+    here = town(Limits(at_once=1), "a1 a2 a3 a4 b5 b6 c7")
+    for world in here.worlds:
+        world.look()
+        here.check()
+    here.goes_on()
+    assert names(here.began) == "a1 b5 c7 a2 b6 a3 a4"
+
+
+def test_waiting_costs_no_attempt_and_no_deadline_runs() -> None:
+    here = town(Limits(at_once=1), "a1 a2", startupDeadlineSeconds=60, activeDeadlineSeconds=60)
+    first, second = here.worlds
+    first.look()
+    second.look()
+    second.wait(3600)
+    second.look()
+    assert second.status.phase == Phase.QUEUED
+    here.goes_on()
+    assert second.holds(ConditionType.COMPLETE)
+    assert (second.status.attempt, second.status.failed_attempts) == (1, 0)
+
+
+def test_one_whose_attempt_failed_gives_its_place_away_while_it_waits_to_try_again() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.run(until=lambda it: it.holds(ConditionType.RUNNING))
+    second.look()
+    first.driver_fails()
+    here.goes_on()
+    assert first.holds(ConditionType.COMPLETE)
+    assert first.status.attempt == 2
+    assert second.holds(ConditionType.COMPLETE)
+
+
+def test_those_that_wait_are_called_once_when_their_turn_comes() -> None:
+    here = town(Limits(at_once=1), "a1 a2 a3")
+    for world in here.worlds:
+        world.look()
+    assert here.line.called() == ()
+    here.worlds[0].edit(suspend=True)
+    here.worlds[0].run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
+    assert names([*here.line.called()]) == "a2"
+    assert here.line.called() == ()
+
+
+def test_one_that_is_gone_without_a_word_holds_nobody_up() -> None:
+    here = town(Limits(at_once=1), "a1 a2 a3")
+    for world in here.worlds:
+        world.look()
+    first, second, third = here.worlds
+    second.gone = True
+    first.edit(suspend=True)
+    first.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
+    assert here.line.called() == (second.key,)
+    here.line.gone(second.key)
+    assert here.line.called() == (third.key,)
+
+
+def test_two_looks_at_once_never_take_the_same_place() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.look(between=second.look)
+    here.check()
+    assert [first.status.phase, second.status.phase] == [Phase.STARTING, Phase.QUEUED]
+
+
+def test_a_place_that_could_not_be_taken_is_free_again() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.look(between=lambda: first.edit(suspend=True))
+    assert first.sampling.status is None
+    first.look()
+    second.look()
+    assert [first.status.phase, second.status.phase] == [Phase.SUSPENDED, Phase.STARTING]
+
+
+def test_an_old_word_of_the_watch_takes_no_place_away() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    before = document(first.sampling)
+    first.refuse = lambda it: AWAY if isinstance(it, CreateCluster) else None
+    first.look()
+    assert not first.clusters
+    here.line.heard(before)
+    second.look()
+    assert second.status.phase == Phase.QUEUED
+
+
+def test_what_is_left_of_a_deleted_sampling_holds_its_place() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.look()
+    here.line.gone(first.key)
+    second.look()
+    assert second.status.phase == Phase.QUEUED
+    first.remove_cluster(next(iter(first.clusters)))
+    first.collect_garbage()
+    assert here.line.called() == (second.key,)
+
+
+def test_a_sampling_that_a_finalizer_keeps_gives_its_place_away_with_its_cluster() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    first, second = here.worlds
+    first.look()
+    first.asked_to_go()
+    first.look()
+    second.look()
+    assert second.status.phase == Phase.QUEUED
+    first.collect_garbage()
+    assert here.line.called() == (second.key,)
+    second.look()
+    assert second.status.phase == Phase.STARTING
+
+
+def test_clusters_with_labels_of_samplings_that_never_were_take_no_place() -> None:
+    here = town(Limits(at_once=1), "a1 a2")
+    forger = here.add("b", "b1")
+    forger.look()
+    here.worlds.remove(forger)
+    here.restart()
+    here.worlds.append(forger)
+    first, second = here.worlds[:2]
+    first.look()
+    second.look()
+    assert [first.status.phase, second.status.phase] == [Phase.STARTING, Phase.QUEUED]
+
+
+LIMITS = st.builds(Limits, at_once=st.integers(1, 3)) | st.builds(Limits, at_once_per_namespace=st.integers(1, 2))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), LIMITS, st.lists(st.sampled_from("abc"), min_size=2, max_size=6), st.integers(0, 60))
+def test_whatever_happens_there_are_never_more_at_work_than_allowed_and_all_get_their_turn(
+    data: st.DataObject, limits: Limits, namespaces: list[str], steps: int
+) -> None:
+    here = town(limits, " ".join(f"{namespace}{number}" for number, namespace in enumerate(namespaces)))
+    for _ in range(steps):
+        _something(data, here, *data.draw(st.tuples(*[st.sampled_from(here.worlds)] * 2)))
+        here.check()
+    for world in here.worlds:
+        if world.sampling.spec.suspend:
+            world.edit(suspend=False)
+        world.due = world.now
+    here.goes_on()
+    for world in here.worlds:
+        assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
+
+
+def _something(data: st.DataObject, here: Town, world: World, other: World) -> None:
+    here.told[world.key].append(document(world.sampling))
+    match data.draw(st.sampled_from(["well", "look", "both", "both", "tell", "restart", "user", "harm"])):
+        case "well":
+            for _ in range(data.draw(st.integers(1, 12))):
+                world.step()
+        case "look":
+            world.look()
+        case "both":
+            # The other's look begins after this one has decided and before it has done anything.
+            if other is not world:
+                world.look(between=other.look)
+        case "tell":
+            late = here.told[world.key]
+            here.line.heard(late[data.draw(st.integers(0, len(late) - 1))])
+        case "restart":
+            here.restart()
+        case "user":
+            world.look(between=lambda: world.edit(suspend=not world.sampling.spec.suspend))
+            here.line.heard(document(world.sampling))
+        case "harm":
+            _ = data.draw(st.sampled_from([world.driver_fails, world.head_dies, world.cluster_deleted]))()

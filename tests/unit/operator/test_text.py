@@ -1,0 +1,108 @@
+"""Words and figures for people."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpm_operator.text import LOG_TAIL_BYTES, clip, count, duration, log_tail, printable, redact, sentence
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.4, "59s"), (60, "1m00s"), (130, "2m10s"), (11_100, "3h05m"), (187_200, "2d04h")],
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AWS_SECRET_ACCESS_KEY=hunter2",
+        'export AWS_SESSION_TOKEN="hunter2"',
+        '{"auth_token": "hunter2"}',
+        "https://me:hunter2@example.com/x",
+        "Authorization: Bearer hunter2",
+        "GET /x?X-Amz-Signature=hunter2&y=1",
+        "password: hunter2",
+    ],
+)
+def test_what_looks_like_a_credential_is_taken_out(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert "[redacted]" in redact(text)
+
+
+@pytest.mark.parametrize("text", ["s3://models/unet.pt", "batch 64 of 100", "The token bucket is full"])
+def test_other_words_stay_as_they_are(text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("\x1b[36m(worker)\x1b[0m starts", "(worker) starts"),
+        ("\x1b]0;another title\x07", "]0;another title"),
+        ("\x1b[2J\x1b[1;1Hgone", "gone"),
+        ("\x9b31mred", "31mred"),
+        ("first\r\nsecond\tcolumn", "first\nsecond\tcolumn"),
+        ("abc\x08\x08\x08xyz\x7f\x00", "abcxyz"),
+        ("gnp.\u202egpj", "gnp.gpj"),
+        ("größer ≥ 3 👾", "größer ≥ 3 👾"),
+    ],
+)
+def test_a_terminal_gets_nothing_that_it_would_obey(text: str, seen: str) -> None:
+    assert printable(text) == seen
+    assert redact(text) == seen
+    assert clip(text, 99) == seen
+    assert log_tail(text) == seen
+
+
+def test_a_credential_is_found_between_the_characters_that_nobody_sees() -> None:
+    assert redact("pass\x00word=\x1b[1mhunter2") == "password=[redacted]"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"]
+)
+def test_a_text_made_to_be_searched_for_ever_is_searched_at_once(word: str) -> None:
+    """Where a pattern may look at every letter once for each of them, a megabyte takes twenty minutes."""
+    text = word * ((1 << 20) // len(word))
+    assert redact(text)[:1000] == printable(text)[:1000]
+
+
+@given(st.text())
+def test_a_log_tail_fits_and_is_the_end(log: str) -> None:
+    tail = log_tail(log)
+    assert len(tail.encode()) <= LOG_TAIL_BYTES
+    assert redact(log).rstrip().endswith(tail)
+
+
+def test_a_log_tail_begins_with_a_whole_line() -> None:
+    assert log_tail("first line\n" + "x" * (LOG_TAIL_BYTES - 1) + "\n") == "x" * (LOG_TAIL_BYTES - 1)
+    assert log_tail("first line\n" + "x" * 3000) == "x" * LOG_TAIL_BYTES
+
+
+def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
+    assert clip("abcdef", 6) == "abcdef"
+    assert clip("abcdefg", 6) == "abcde…"
+
+
+@pytest.mark.parametrize(
+    ("text", "as_sentence"),
+    [
+        (" the disk is full ", "The disk is full."),
+        ("Really?", "Really?"),
+        ("unet.pt is damaged", "unet.pt is damaged."),
+        ("s3://models cannot be read", "s3://models cannot be read."),
+        ("downs: too few", "Downs: too few."),
+    ],
+)
+def test_messages_from_elsewhere_become_sentences(text: str, as_sentence: str) -> None:
+    assert sentence(text) == as_sentence
+
+
+def test_nouns_agree_with_their_number() -> None:
+    assert (count(1, "sample"), count(2000, "sample")) == ("1 sample", "2,000 samples")
