@@ -87,9 +87,7 @@ def guide(scale: Scale, folder: Path) -> Measured:
     tensors = (torch.tensor(made.betas, dtype=torch.float32), acp, torch.cat([torch.ones(1), acp[:-1]]))
 
     def draw(count: int, timesteps: int) -> None:
-        pending = [
-            task.remote(index, str(path), *(each[:timesteps] for each in tensors)) for index in range(count)
-        ]
+        pending = [task.remote(index, str(path), *(each[:timesteps] for each in tensors)) for index in range(count)]
         done = []
         while pending:
             ready, pending = ray.wait(pending, num_returns=1)

@@ -75,9 +75,7 @@ def main() -> int:
     parser.add_argument("--n_samples", type=int, default=1_000_000)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--model_path", default="builtin://mnist", help="gives the shape of the samples")
-    parser.add_argument(
-        "--folder", type=Path, help="for the samples, which are removed (default: a temporary one)"
-    )
+    parser.add_argument("--folder", type=Path, help="for the samples, which are removed (default: a temporary one)")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ddpm-memory-", dir=arguments.folder))
     try:

@@ -101,9 +101,7 @@ class HeadPod:
 def sampling(namespace: Namespace, spec: Manifest) -> Measured:
     """The operator's way."""
     document = {"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": spec}
-    return measured(
-        namespace, document, lambda seen: has_condition("Complete")(seen) or has_condition("Failed")(seen)
-    )
+    return measured(namespace, document, lambda seen: has_condition("Complete")(seen) or has_condition("Failed")(seen))
 
 
 def ray_job(namespace: Namespace, image: str, mode: str) -> Measured:

@@ -98,9 +98,7 @@ def acceptance(judge: Classifier, images: dict[str, Tensor]) -> Table:
     for name, group in images.items():
         verdicts = classifier.accepted(judge, group)
         sure = verdicts[verdicts >= 0]
-        shares = " ".join(
-            f"{round(100 * int((sure == digit).sum()) / max(1, len(sure))):2}" for digit in range(10)
-        )
+        shares = " ".join(f"{round(100 * int((sure == digit).sum()) / max(1, len(sure))):2}" for digit in range(10))
         table.add_row(name, str(len(group)), f"{len(sure) / len(group):.1%}", shares)
     return table
 
@@ -132,9 +130,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     fakes = {f"decoys: {name}": make(held_out, generator) for name, make in decoys.MAKERS.items()}
     order = torch.randperm(len(data.images), generator=generator)
-    real = {
-        f"training digits, part {i + 1}": data.images[part] for i, part in enumerate(torch.split(order, 1000)[:4])
-    }
+    real = {f"training digits, part {i + 1}": data.images[part] for i, part in enumerate(torch.split(order, 1000)[:4])}
     real["held-out digits"] = held_out.images
     known = {"held-out digits": held_out.images, **fakes, "untrained network": untrained(250)}
     print(acceptance(judge, samples | known))

@@ -70,9 +70,7 @@ def parse() -> Options:
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches, timesteps and noise")
     parser.add_argument("--out", type=Path, default=HERE / "mnist.safetensors", help="the checkpoint")
     parser.add_argument("--curve", type=Path, default=HERE / "loss.png", help="picture of the loss")
-    parser.add_argument(
-        "--state", type=Path, default=Path("build/train.pt"), help="kept now and then, to go on from"
-    )
+    parser.add_argument("--state", type=Path, default=Path("build/train.pt"), help="kept now and then, to go on from")
     return parser.parse_args(namespace=Options())
 
 
@@ -277,13 +275,10 @@ def main() -> None:
     loss = measure(run.average, diffusion, held_out.images)
     print(f"{run.step * options.batch:,} digits seen in {run.seconds / 60:.1f} minutes; held-out loss {loss:.5f}")
     recipe = {
-        key: str(getattr(options, key))
-        for key in ("gamma", "steps", "warmup", "decay", "lr", "batch", "ema", "seed")
+        key: str(getattr(options, key)) for key in ("gamma", "steps", "warmup", "decay", "lr", "batch", "ema", "seed")
     }
     trained = TrainedSchedule(name=options.schedule, timesteps=TIMESTEPS, variance="small")
-    checkpoint.save(
-        options.out, run.average.state_dict(), spec, trained, recipe | {"held_out_loss": f"{loss:.5f}"}
-    )
+    checkpoint.save(options.out, run.average.state_dict(), spec, trained, recipe | {"held_out_loss": f"{loss:.5f}"})
     draw_curve(run, options.curve)
 
 

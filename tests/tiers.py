@@ -280,12 +280,8 @@ def required(results: list[Result], tiers: list[str]) -> list[Result]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--tier", choices=tuple(RUN), action="append", default=[], help="run this tier, and no others"
-    )
-    parser.add_argument(
-        "--require", choices=TIERS, action="append", default=[], help="fail if this tier cannot run"
-    )
+    parser.add_argument("--tier", choices=tuple(RUN), action="append", default=[], help="run this tier, and no others")
+    parser.add_argument("--require", choices=TIERS, action="append", default=[], help="fail if this tier cannot run")
     args = parser.parse_args()
 
     results = []
@@ -294,9 +290,7 @@ def main() -> int:
         print(f"\n== {tier} ==", flush=True)
         results.append(replace(RUN[tier](), tier=tier))
     results = required(results, [*args.require, *args.tier])
-    print(
-        f"\n{table(results)}\n\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed"
-    )
+    print(f"\n{table(results)}\n\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed")
     return int(any(r.failed for r in results))
 
 

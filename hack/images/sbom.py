@@ -62,9 +62,7 @@ def bill(image: str, inventory: Inventory, lock: str) -> dict[str, Any]:
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
-        "metadata": {
-            "component": {"type": "container", "name": f"ddpm-ray-{image}", "version": found[own]["version"]}
-        },
+        "metadata": {"component": {"type": "container", "name": f"ddpm-ray-{image}", "version": found[own]["version"]}},
         "components": [
             {
                 "type": "operating-system",
@@ -126,9 +124,7 @@ def main(arguments: list[str]) -> int:
         case [image] if image in OWN:
             said = subprocess.run([ROOT / "hack/images/inventory", image], stdout=subprocess.PIPE, check=True)
             try:
-                document = bill(
-                    image, json.loads(said.stdout), (ROOT / "requirements" / f"{image}.txt").read_text()
-                )
+                document = bill(image, json.loads(said.stdout), (ROOT / "requirements" / f"{image}.txt").read_text())
             except NotLocked as error:
                 print(f"{error}\n  build it again: hack/images/build {image}", file=sys.stderr)
                 return 1

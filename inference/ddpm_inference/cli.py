@@ -18,11 +18,11 @@ from ddpm_inference import stop
 from ddpm_inference.errors import DdpmError, Interrupted
 from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
 from ddpm_inference.job import Job, ModelRequest, TrainedSchedule
-from ddpm_inference.process.log_upload import LOG_VARIABLE, kept_log
-from ddpm_inference.process.signals import stoppable
-from ddpm_inference.process.supervisor import watched
+from ddpm_inference.process.log_upload import LOG_VARIABLE, log_upload
+from ddpm_inference.process.signals import interrupt_on_signals
+from ddpm_inference.process.supervisor import supervised
 from ddpm_inference.progress import Progress
-from ddpm_inference.progress_server.run_state import Board, Complete, Failure, Posting
+from ddpm_inference.progress_server.run_state import Complete, Failure, RunState, RunStateView
 from ddpm_inference.progress_server.settings import settings_from
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (see `flags.EXAMPLES`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if LOG_VARIABLE in os.environ:
-        return watched(partial(_main, arguments), partial(_bereaved, as_json="--json" in arguments))
+        return supervised(partial(_main, arguments), partial(_bereaved, as_json="--json" in arguments))
     return _main(arguments)
 
 
@@ -48,15 +48,15 @@ def _main(arguments: list[str]) -> int:
     code = Interrupted.exit_code
     # Two blocks in one another: whether the run itself was stopped or not, a further signal only cuts short
     # what comes after it.
-    with suppress(KeyboardInterrupt), stoppable(), ExitStack() as afterwards:
-        code = _code_of(arguments, Board(), afterwards)
+    with suppress(KeyboardInterrupt), interrupt_on_signals(), ExitStack() as afterwards:
+        code = _code_of(arguments, RunState(), afterwards)
     return code
 
 
-def _code_of(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
+def _code_of(arguments: list[str], board: RunState, afterwards: ExitStack) -> int:
     as_json = "--json" in arguments
     try:
-        with stoppable():
+        with interrupt_on_signals():
             if arguments[:1] == ["convert"]:
                 return _convert(arguments[1:])
             return _sample(arguments, board, afterwards)
@@ -72,7 +72,7 @@ def _code_of(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
         return UNEXPECTED
 
 
-def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
+def _sample(arguments: list[str], board: RunState, afterwards: ExitStack) -> int:
     parser = sample_parser()
     given = parser.parse(arguments)
     if given.dry_run:
@@ -82,17 +82,17 @@ def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
     job = job_from(parser, given, os.environ)
     from ddpm_inference.console import event, view_for
     from ddpm_inference.driver import run
-    from ddpm_inference.progress_server.thumbnail import Gallery
+    from ddpm_inference.progress_server.thumbnail import Thumbnail
 
-    started, progress, gallery = time.monotonic(), Progress(), Gallery()
+    started, progress, gallery = time.monotonic(), Progress(), Thumbnail()
     board.picture = gallery.png
-    log = kept_log(os.environ)
+    log = log_upload(os.environ)
     meanwhile = log.kept_meanwhile() if log else nullcontext()
     with meanwhile, closing(view_for(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
         outcome = run(
             job,
             ray_address=given.ray_address,
-            view=Posting(view, progress, board),
+            view=RunStateView(view, progress, board),
             progress=progress,
             on_stored=gallery.add,
         )
@@ -107,7 +107,7 @@ def _sample(arguments: list[str], board: Board, afterwards: ExitStack) -> int:
 
 def _keep_log() -> None:
     """Stores what was said, before the end is told: who hears it may take this machine away."""
-    log = kept_log(os.environ)
+    log = log_upload(os.environ)
     if log:
         log.keep()
     stop.stored()
@@ -115,16 +115,16 @@ def _keep_log() -> None:
 
 def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
     from ddpm_inference.console import event
-    from ddpm_inference.dry_run import preview
+    from ddpm_inference.dry_run import dry_run
 
-    plan = preview(job, ray_address)
+    plan = dry_run(job, ray_address)
     if as_json:
         event(sys.stdout, "plan", **plan)
     else:
         print("\n".join(f"{label:10}{words}" for label, words in plan.items()))
 
 
-def _serve(board: Board, afterwards: ExitStack) -> None:
+def _serve(board: RunState, afterwards: ExitStack) -> None:
     """Serves the board if the environment asks for it, and in the end until somebody was told of the outcome."""
     settings = settings_from(os.environ)
     if settings is not None:
@@ -134,7 +134,7 @@ def _serve(board: Board, afterwards: ExitStack) -> None:
         afterwards.callback(_linger, board)
 
 
-def _linger(board: Board) -> None:
+def _linger(board: RunState) -> None:
     until = time.monotonic() + LINGER_SECONDS
     # Bit by bit: Python notices a signal that came just before a wait only after it.
     while board.ended and time.monotonic() < until and not board.heard.wait(LOOK_SECONDS):
@@ -159,7 +159,7 @@ def _convert(arguments: list[str]) -> int:
     return 0
 
 
-def _refused(error: DdpmError, board: Board, *, as_json: bool) -> int:
+def _refused(error: DdpmError, board: RunState, *, as_json: bool) -> int:
     _tell(error, as_json=as_json)
     _keep_log()
     board.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))

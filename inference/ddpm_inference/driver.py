@@ -15,11 +15,11 @@ from ddpm_inference.outputs import FILES, finish
 from ddpm_inference.plan import known_device, refuse_another, resolve
 from ddpm_inference.progress import Phase, Plan, Progress, View
 from ddpm_inference.ray_backend.address import find, prepare
-from ddpm_inference.ray_backend.shard_queue import Ledger, ranges
+from ddpm_inference.ray_backend.shard_queue import ShardQueue, ranges
 from ddpm_inference.store import Manifest, ShardRecord, Store, select
 
 if TYPE_CHECKING:
-    from ddpm_inference.ray_backend.worker import MakeSampler, Receipt
+    from ddpm_inference.ray_backend.worker import MakeSampler, ShardResult
 
 Error = TypeVar("Error", bound=Exception)
 OnStored = Callable[[Store, Iterable[ShardRecord]], None]
@@ -137,22 +137,20 @@ class _Run:
             self.view.say(warning)
         return Found(n_samples, *select(scan.records, n_samples, identity.batch_size), None)
 
-    def sample(
-        self, checkpoint: Checkpoint, there: Identity | None, found: Found | None
-    ) -> tuple[Identity, Found]:
+    def sample(self, checkpoint: Checkpoint, there: Identity | None, found: Found | None) -> tuple[Identity, Found]:
         """Has the missing shards sampled; what is then found lacks none."""
         self.enter("connecting")
         target = find(self.ray_address)
         prepare(target)
         # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
-        from ddpm_inference.ray_backend.actor_pool import Dispatch
-        from ddpm_inference.ray_backend.cluster import Share, connected
+        from ddpm_inference.ray_backend.actor_pool import ActorPool
+        from ddpm_inference.ray_backend.cluster import ActorResources, connected
         from ddpm_inference.ray_backend.worker import spawner
 
         with connected(target) as cluster:
             device = known_device(self.job, there) or ("cuda" if cluster.has_gpus else "cpu")
-            share = Share.of(self.job.resources, device)
-            dispatch = Dispatch(
+            share = ActorResources.of(self.job.resources, device)
+            dispatch = ActorPool(
                 cluster,
                 share,
                 spawner(share, self.store, self.make_sampler),
@@ -187,7 +185,7 @@ class _Run:
         records = sorted([*found.usable, *self.new_records], key=lambda record: record.first)
         return identity, found._replace(usable=records, missing=[])
 
-    def keep(self, identity: Identity, receipt: Receipt) -> None:
+    def keep(self, identity: Identity, receipt: ShardResult) -> None:
         """Stores what the worker could not store itself."""
         record = receipt.record
         if receipt.samples is not None:
@@ -233,7 +231,7 @@ class _Run:
         self.view.show(self.progress)
 
 
-def refuse_failed(ledger: Ledger) -> None:
+def refuse_failed(ledger: ShardQueue) -> None:
     """Raises an error that names what could not be sampled and why, if there is any such."""
     if not ledger.failed:
         return

@@ -13,7 +13,7 @@ from ddpm_inference.store import Store, select
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
-def preview(job: Job, ray_address: str) -> dict[str, str]:
+def dry_run(job: Job, ray_address: str) -> dict[str, str]:
     """Label -> what will be done, in the order in which to show it.
 
     Raises:

@@ -93,9 +93,7 @@ def sample_parser() -> Parser:
     parser.field(
         group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist, s3://bucket/key or https://…"
     )
-    parser.field(
-        group, "--n_samples", "n_samples", "how many (default 100); may grow later", type=int, metavar="N"
-    )
+    parser.field(group, "--n_samples", "n_samples", "how many (default 100); may grow later", type=int, metavar="N")
     parser.field(group, "--seed", "seed", "of the noise (default 0)", type=int)
     _add_architecture(parser)
 
@@ -123,9 +121,7 @@ def sample_parser() -> Parser:
         metavar="None|auto|ray://HOST:PORT",
         help="None: a Ray of its own; auto (default): one that runs here, else a port-forward's, else its own",
     )
-    parser.field(
-        group, "--device", "device", "default auto: cuda where Ray has GPUs", choices=["auto", "cuda", "cpu"]
-    )
+    parser.field(group, "--device", "device", "default auto: cuda where Ray has GPUs", choices=["auto", "cuda", "cpu"])
     for flag, text, kind in (
         ("--num_gpus_per_task", "GPUs a worker holds on cuda (default 0.25: four share one)", float),
         ("--num_cpus_per_task", "CPUs a worker holds, and its threads (default 1)", float),

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MOST = 100
+MAX_IMAGES = 100
 WIDTH = 960
-LARGEST_SCALE = 8
+MAX_SCALE = 8
 THUMB = 32
 GAP = 1
 GAP_GREY = 64
@@ -20,7 +20,7 @@ GAP_GREY = 64
 def grid(samples: NDArray[np.float32]) -> Image.Image:
     """A `sheet` for a person to look at: small images are enlarged by a whole factor, pixel by pixel."""
     image = sheet(samples)
-    scale = min(max(WIDTH // image.width, 1), LARGEST_SCALE)
+    scale = min(max(WIDTH // image.width, 1), MAX_SCALE)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
 
 
@@ -65,14 +65,12 @@ def sheet(samples: NDArray[np.float32]) -> Image.Image:
         ValueError: if N is 0 or larger than `MOST`.
     """
     count, channels, height, width = samples.shape
-    if not 1 <= count <= MOST:
-        raise ValueError(f"a grid shows 1 to {MOST} samples, not {count}")
+    if not 1 <= count <= MAX_IMAGES:
+        raise ValueError(f"a grid shows 1 to {MAX_IMAGES} samples, not {count}")
     shown = samples if channels == 3 else samples[:, :1]
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    canvas = np.full(
-        (rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, shown.shape[1]), GAP_GREY, np.uint8
-    )
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, shown.shape[1]), GAP_GREY, np.uint8)
     for index, pixels in enumerate(np.rint(shown.clip(0, 1) * 255).astype(np.uint8)):
         top, left = (
             GAP + place * (size + GAP) for place, size in zip(divmod(index, columns), (height, width), strict=True)

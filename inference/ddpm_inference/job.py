@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ddpm_inference.errors import InvalidSpec
 
-JOB_VERSION = 1
+JOB_DOCUMENT_VERSION = 1
 NOISE_VERSION = "philox4x32-10/1"
 
 ModelName = Literal["Unet", "SimpleUnet"]
@@ -42,7 +42,7 @@ DEFAULT_TIMESTEPS = 1000
 DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
 
 
-class Document(BaseModel):
+class StrictModel(BaseModel):
     """A frozen document that refuses unknown fields, so that a typing error is never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -67,7 +67,7 @@ def explain(error: ValidationError) -> str:
     )
 
 
-class ModelSpec(Document):
+class ModelSpec(StrictModel):
     """The architecture of a network, complete: enough to build it and to know the shape of its images.
 
     Attributes:
@@ -92,7 +92,7 @@ class ModelSpec(Document):
         return (self.channels, self.img_size, self.img_size)
 
 
-class TrainedSchedule(Document):
+class TrainedSchedule(StrictModel):
     """The noise schedule a checkpoint was trained with, from its metadata."""
 
     name: ScheduleName
@@ -100,7 +100,7 @@ class TrainedSchedule(Document):
     variance: Variance | None = None
 
 
-class SamplerSpec(Document):
+class SamplerSpec(StrictModel):
     """The sampler, complete. Fields that the named sampler does not look at hold a fixed value, so that they
     cannot change the fingerprint.
 
@@ -125,7 +125,7 @@ class SamplerSpec(Document):
         return self
 
 
-class Identity(Document):
+class Identity(StrictModel):
     """Everything that decides the pixels of sample i, and nothing else (N, workers and paths are not here).
 
     Bits are equal for equal identities on one CPU instruction set or one kind of GPU; elsewhere within the
@@ -162,7 +162,7 @@ class Identity(Document):
         return [f"{key}: {mine[key]}, there {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
 
-class ModelRequest(Document):
+class ModelRequest(StrictModel):
     """The checkpoint, and its architecture where the checkpoint does not say it itself."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
@@ -175,7 +175,7 @@ class ModelRequest(Document):
     time_embedding: TimeEmbedding | None = None
 
 
-class SamplerRequest(Document):
+class SamplerRequest(StrictModel):
     """The sampler as asked for; what is absent comes from the checkpoint, then from the guide's defaults."""
 
     name: SamplerName = "ddpm"
@@ -186,7 +186,7 @@ class SamplerRequest(Document):
     variance: Variance | None = None
 
 
-class OutputRequest(Document):
+class OutputRequest(StrictModel):
     """Where the results go, and in which forms beside the shards."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
@@ -194,7 +194,7 @@ class OutputRequest(Document):
     overwrite: bool = False
 
 
-class ResourceRequest(Document):
+class ResourceRequest(StrictModel):
     """What the run may take of the Ray cluster. None of it decides a pixel.
 
     Attributes:
@@ -211,7 +211,7 @@ class ResourceRequest(Document):
     startup_timeout: Annotated[float, Field(gt=0, le=86_400)] = 60
 
 
-class Job(Document):
+class Job(StrictModel):
     """One request: N samples of this checkpoint, stored there. The operator hands it over as JSON."""
 
     version: Literal[1] = 1
@@ -271,7 +271,7 @@ def resolve_sampler(request: SamplerRequest, trained: TrainedSchedule | None) ->
         raise InvalidSpec(f"the sampler is not valid: {explain(error)}", hint="lower --steps") from error
 
 
-class Shard(Document):
+class Shard(StrictModel):
     """Samples `first` to `last`, both included: one batch, the last of a job perhaps short."""
 
     first: Annotated[int, Field(ge=0)]

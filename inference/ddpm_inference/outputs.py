@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ddpm_inference.image_grid import MOST, grid, png
+from ddpm_inference.image_grid import MAX_IMAGES, grid, png
 from ddpm_inference.job import Format, Identity
 from ddpm_inference.store import FileRecord, Manifest, ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
@@ -57,4 +57,4 @@ def finish(
 
 def first_samples(store: Store, records: Sequence[ShardRecord]) -> Samples:
     """The samples that the grid shows, float32 (n, C, H, W)."""
-    return np.concatenate([store.read_shard(record) for record in records if record.first < MOST])[:MOST]
+    return np.concatenate([store.read_shard(record) for record in records if record.first < MAX_IMAGES])[:MAX_IMAGES]

@@ -15,8 +15,8 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client import Client, ClientFault, Damaged
-from ddpm_operator.client.conditions import has_ended, holds, sentence
+from ddpm_operator.client import Client, ClientError, Damaged
+from ddpm_operator.client.conditions import has_ended, holds, status_message
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.manifest import NAME, Manifest, is_whole
 
@@ -27,7 +27,7 @@ def ended(client: Client, name: str) -> DDPMSampling:
     """Waits until a sampling is complete or has failed, and says meanwhile what it does."""
     said = ""
     for sampling in client.watch(name):
-        says = sentence(sampling)
+        says = status_message(sampling)
         if says != said:
             print(f"{name}: {says}", flush=True)
         said = says
@@ -52,15 +52,11 @@ def check(sampling: DDPMSampling, folder: Path) -> str:
     manifest = Manifest.read(text, told)
     asked = sampling.spec.samples
     if manifest.n_samples != asked:
-        raise Damaged(
-            f"the manifest tells of {manifest.n_samples} samples, not {asked}", "look at the driver's log"
-        )
+        raise Damaged(f"the manifest tells of {manifest.n_samples} samples, not {asked}", "look at the driver's log")
     for file in manifest.wanted:
         if not is_whole(folder / file.path, file):
             raise Damaged(f"{file.path} is not as the manifest says", "look who else writes there")
-    return (
-        f"{asked} samples in {len(manifest.wanted)} files, as the manifest {hashlib.sha256(text).hexdigest()} says"
-    )
+    return f"{asked} samples in {len(manifest.wanted)} files, as the manifest {hashlib.sha256(text).hexdigest()} says"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,11 +74,11 @@ def _run(namespace: str, name: str, folder: Path | None) -> int:
         sampling = ended(Client(_connection(namespace)), name)
         if holds(sampling, ConditionType.FAILED):
             hint = sampling.status.failure.hint if sampling.status and sampling.status.failure else ""
-            print(f"error: {sentence(sampling)}\n  {hint}", file=sys.stderr)
+            print(f"error: {status_message(sampling)}\n  {hint}", file=sys.stderr)
             return 1
         if folder:
             print(check(sampling, folder))
-    except ClientFault as fault:
+    except ClientError as fault:
         print(f"error: {fault.message}\n  {fault.hint}", file=sys.stderr)
         return 1
     return 0

@@ -13,42 +13,47 @@ import kopf
 import prometheus_client
 
 from ddpm_operator.api import GROUP, PLURAL, VERSION
-from ddpm_operator.controller.clock import SteadyClock
+from ddpm_operator.controller.clock import MonotonicWallClock
 from ddpm_operator.controller.controller import Controller
-from ddpm_operator.controller.executor import ClusterWork
+from ddpm_operator.controller.executor import ActionExecutor
 from ddpm_operator.controller.metrics import Metrics
 from ddpm_operator.controller.resync import SELECTOR, Resync
-from ddpm_operator.controller.signing_key import KeyUnusable, operator_key
+from ddpm_operator.controller.signing_key import SigningKeyInvalid, signing_key
 from ddpm_operator.controller.work_queue import WorkQueue
-from ddpm_operator.kube.cache import Seen
-from ddpm_operator.kube.client import LONGEST_REQUEST, PAGE, ApiError, connected, patiently
-from ddpm_operator.kube.objects import Key, RayCluster, RayPod, Sampling
-from ddpm_operator.manifests.templating import TemplateFault, Templates
-from ddpm_operator.manifests.validate import rehearse_all
-from ddpm_operator.ray.head_client import RayHead, new_session
-from ddpm_operator.reconcile.observed import Cluster, Pod
-from ddpm_operator.settings import Settings, SettingsFault
+from ddpm_operator.kube.cache import ObjectCache
+from ddpm_operator.kube.client import PAGE, REQUEST_TIMEOUT, ApiError, connected, patiently
+from ddpm_operator.kube.objects import ObjectKey, RayCluster, RayPod, Sampling
+from ddpm_operator.manifests.templating import TemplateError, Templates
+from ddpm_operator.manifests.validate import validate_all_templates
+from ddpm_operator.ray.head_client import HeadClient, new_session
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
+from ddpm_operator.settings import Settings, SettingsError
 
-LOOKS_AT_ONCE = 32
-LOOKS_AT_ONE_NAMESPACE = 8
+MAX_CONCURRENT_RECONCILES = 32
+MAX_CONCURRENT_PER_NAMESPACE = 8
 # A burst of events of one sampling is one look.
-SETTLE = 0.05
+EVENT_DEBOUNCE_SECONDS = 0.05
 # Every look ends within a minute, see `controller.LONGEST_LOOK`; that none does is no trouble of one sampling.
-LONGEST_STANDSTILL = 300.0
+MAX_STALL_SECONDS = 300.0
 # The first requests are worth a wait: who ends at once is started ever more seldom. The chart's startupProbe has
 # patience for it.
-START_WITHIN = 60.0
+STARTUP_TIMEOUT = 60.0
 HEALTH = "http://0.0.0.0:8080/healthz"
 
 logger = logging.getLogger(__name__)
 
 
-class StandsStill(Exception):
+class Stalled(Exception):
     """The operator's own work does not go on; a restart is the cure."""
 
 
 def watches(
-    queue: WorkQueue, controller: Controller, clusters: Seen[Cluster], pods: Seen[Pod], *, everywhere: bool
+    queue: WorkQueue,
+    controller: Controller,
+    clusters: ObjectCache[ObservedCluster],
+    pods: ObjectCache[ObservedPod],
+    *,
+    everywhere: bool,
 ) -> kopf.OperatorRegistry:
     """What kopf is asked to do: to watch, to tell, and to answer the probe.
 
@@ -65,7 +70,7 @@ def watches(
         # What users have stored is never to be in memory all at once, neither as a list nor as kopf's last events.
         settings.watching.chunk_size = PAGE
         # Left to itself, kopf gives a list five minutes; nothing is seen of what happens meanwhile.
-        settings.networking.request_timeout = LONGEST_REQUEST
+        settings.networking.request_timeout = REQUEST_TIMEOUT
         settings.queueing.idle_timeout = 0.1
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660
@@ -87,13 +92,13 @@ def watches(
             controller.metrics.census.saw(seen)
             controller.line.heard(dict(body))
         if not controller.has_written(seen.key, str(seen.metadata.resource_version)):
-            queue.ask(seen.key, SETTLE)
+            queue.ask(seen.key, EVENT_DEBOUNCE_SECONDS)
 
     @kopf.on.event("ray.io", "v1", "rayclusters", registry=registry)
     async def cluster(body: kopf.Body, type: str | None, **_: object) -> None:
         sight = RayCluster.model_validate(dict(body)).sight()
         if sight and (clusters.gone(sight.uid) if type == "DELETED" else clusters.saw(sight)):
-            queue.ask(sight.of, SETTLE)
+            queue.ask(sight.of, EVENT_DEBOUNCE_SECONDS)
 
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def pod(body: kopf.Body, type: str | None, **_: object) -> None:
@@ -103,20 +108,20 @@ def watches(
         # KubeRay deletes a head that has failed at once: what it died of is known from its end alone.
         last = sight if sight.fact.role == "head" else None
         if pods.gone(sight.uid, last) if type == "DELETED" else pods.saw(sight):
-            queue.ask(sight.of, SETTLE)
+            queue.ask(sight.of, EVENT_DEBOUNCE_SECONDS)
 
     # An error of any other mode would be tried again, and the probe kept waiting for it.
     @kopf.on.probe(registry=registry, id="stands_still", errors=kopf.ErrorsMode.PERMANENT)
     async def stands_still(**_: object) -> float:
         seconds = queue.stands_still()
-        if seconds > LONGEST_STANDSTILL:
-            raise StandsStill(f"no look at a sampling has ended for {seconds:.0f} s")
+        if seconds > MAX_STALL_SECONDS:
+            raise Stalled(f"no look at a sampling has ended for {seconds:.0f} s")
         return round(seconds, 1)
 
     return registry
 
 
-async def look(controller: Controller, queue: WorkQueue, key: Key) -> float | None:
+async def look(controller: Controller, queue: WorkQueue, key: ObjectKey) -> float | None:
     """One look, after which it may be the turn of others."""
     try:
         with controller.metrics.look():
@@ -146,29 +151,32 @@ async def run(settings: Settings) -> None:
         TemplateFault: if a template in force cannot be used.
     """
     templates = Templates(settings.templates)
-    rehearse_all(templates, settings.worker, settings.pods)
-    clusters: Seen[Cluster] = Seen()
-    pods: Seen[Pod] = Seen()
+    validate_all_templates(templates, settings.worker, settings.pods)
+    clusters: ObjectCache[ObservedCluster] = ObjectCache()
+    pods: ObjectCache[ObservedPod] = ObjectCache()
     metrics = Metrics(clusters.owners)
     async with (
         connected(metrics.requested) as api,
         new_session() as session,
         metrics.served(settings.metrics_host),
     ):
-        until = asyncio.get_running_loop().time() + START_WITHIN
-        secret = await patiently(lambda: operator_key(api, settings.pods.namespace, settings.key_secret), until)
-        work = ClusterWork(
+        until = asyncio.get_running_loop().time() + STARTUP_TIMEOUT
+        secret = await patiently(lambda: signing_key(api, settings.pods.namespace, settings.key_secret), until)
+        work = ActionExecutor(
             api=api,
             clusters=clusters,
             templates=templates,
             key=secret,
             operator=settings.pods,
-            find_head=functools.partial(RayHead.of_pod, session),
+            find_head=functools.partial(HeadClient.of_pod, session),
         )
-        clock = SteadyClock(time.time, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+        clock = MonotonicWallClock(time.time, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
         controller = Controller(api, work, clusters, pods, settings.worker, metrics, settings.limits, clock.now)
         queue = WorkQueue(
-            lambda key: look(controller, queue, key), LOOKS_AT_ONCE, LOOKS_AT_ONE_NAMESPACE, metrics.waited
+            lambda key: look(controller, queue, key),
+            MAX_CONCURRENT_RECONCILES,
+            MAX_CONCURRENT_PER_NAMESPACE,
+            metrics.waited,
         )
         resync = Resync(api, clusters, pods, settings.namespaces)
         # Before the first look: a cluster that is not known yet would be taken for one that is lost, and whoever
@@ -182,7 +190,7 @@ async def run(settings: Settings) -> None:
         if not where.kuberay:
             logger.warning("KubeRay is not there: until it is, in version 1.6 or newer, samplings fail")
         if settings.namespaces and not where.namespaces:
-            raise StandsStill(f"none of the namespaces to watch can be listed: {', '.join(settings.namespaces)}")
+            raise Stalled(f"none of the namespaces to watch can be listed: {', '.join(settings.namespaces)}")
         logger.info("looks after the DDPMSamplings of %s", ", ".join(where.namespaces) or "all namespaces")
         sweeping = asyncio.create_task(resync.for_ever(queue))
         start_again = asyncio.Event()
@@ -211,7 +219,7 @@ def main() -> int:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         asyncio.run(run(Settings.from_environment(os.environ)))
-    except (SettingsFault, TemplateFault, KeyUnusable, ApiError, StandsStill) as error:
+    except (SettingsError, TemplateError, SigningKeyInvalid, ApiError, Stalled) as error:
         logger.error("the operator cannot start: %s", error)
         return 1
     return 0

@@ -12,7 +12,7 @@ from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import Limits
 
 
-class SettingsFault(Exception):
+class SettingsError(Exception):
     """A variable is missing or wrong; the chart sets all of them."""
 
 
@@ -80,7 +80,7 @@ class Settings:
 def _text(environment: Mapping[str, str], name: str) -> str:
     found = environment.get(name, "")
     if not found:
-        raise SettingsFault(f"{name} is not set: install the operator with the chart, which sets it")
+        raise SettingsError(f"{name} is not set: install the operator with the chart, which sets it")
     return found
 
 
@@ -88,28 +88,28 @@ def _json(environment: Mapping[str, str], name: str) -> object:
     try:
         value: object = json.loads(_text(environment, name))
     except json.JSONDecodeError as error:
-        raise SettingsFault(f"{name} is no JSON: {error}") from error
+        raise SettingsError(f"{name} is no JSON: {error}") from error
     return value
 
 
 def _labels(environment: Mapping[str, str], name: str) -> dict[str, str]:
     labels = _json(environment, name)
     if not isinstance(labels, dict) or not labels:
-        raise SettingsFault(f"{name} has to be an object with the labels of the operator's own pods")
+        raise SettingsError(f"{name} has to be an object with the labels of the operator's own pods")
     return {str(key): str(label) for key, label in labels.items()}
 
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     names = _json(environment, name)
     if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
-        raise SettingsFault(f"{name} has to be a list of texts, as the chart writes it")
+        raise SettingsError(f"{name} has to be a list of texts, as the chart writes it")
     return tuple(names)
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
     text = _text(environment, name)
     if text not in ("true", "false"):
-        raise SettingsFault(f"{name} has to be true or false, as the chart writes it")
+        raise SettingsError(f"{name} has to be true or false, as the chart writes it")
     return text == "true"
 
 
@@ -117,5 +117,5 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
     """None for 0, which the chart writes for any number."""
     text = _text(environment, name)
     if not text.isdecimal():
-        raise SettingsFault(f"{name} has to be a number, as the chart writes it; 0 stands for any")
+        raise SettingsError(f"{name} has to be a number, as the chart writes it; 0 stands for any")
     return int(text) or None

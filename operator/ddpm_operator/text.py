@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-LONGEST_MESSAGE = 2048
-LONGEST_HINT = 1024
+MAX_MESSAGE_LENGTH = 2048
+MAX_HINT_LENGTH = 1024
 LOG_TAIL_BYTES = 2048
 
 # Texts come from whoever writes a driver: a repeat that may fail is bounded, or 64 KiB of one word that is looked
@@ -54,7 +54,7 @@ def log_tail(log: str) -> str:
     return lines.decode(errors="ignore")
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """A message from elsewhere as a sentence: a capital at its beginning, if that is a word, and a full stop."""
     text = re.sub(r"^[a-z]+(?=[\s,;:])", lambda word: word[0].capitalize(), text.strip())
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."

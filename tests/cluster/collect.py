@@ -82,9 +82,7 @@ def _write_logs(namespace: Namespace, folder: Path) -> None:
 
 
 def _log(namespace: Namespace, pod: str, container: str, *, previous: bool = False) -> str:
-    return _asked(
-        lambda: namespace.logs(pod, container, previous=previous), "no log: the API server does not answer"
-    )
+    return _asked(lambda: namespace.logs(pod, container, previous=previous), "no log: the API server does not answer")
 
 
 def _events(namespace: Namespace) -> list[Manifest]:

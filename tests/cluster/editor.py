@@ -33,9 +33,7 @@ def editor_of(namespace: Namespace, folder: Path) -> Path:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {"name": "c", "cluster": {"server": server.host, "certificate-authority": server.ssl_ca_cert}}
-        ],
+        "clusters": [{"name": "c", "cluster": {"server": server.host, "certificate-authority": server.ssl_ca_cert}}],
         "users": [{"name": NAME, "user": {"token": token.status.token}}],
         "contexts": [{"name": NAME, "context": {"cluster": "c", "user": NAME, "namespace": namespace.name}}],
         "current-context": NAME,

@@ -49,9 +49,7 @@ def routes() -> list[tuple[str, str]]:
     package = Path(ray.__file__).parent
     sources = [*(package / "dashboard").rglob("*.py"), package / "_private/runtime_env/agent/main.py"]
     texts = [source.read_text() for source in sources]
-    found = {
-        (method.upper(), path) for text in texts for it in (ROUTE, ADDED) for method, path in it.findall(text)
-    }
+    found = {(method.upper(), path) for text in texts for it in (ROUTE, ADDED) for method, path in it.findall(text)}
     assert len(found) > 40, "Ray's routes are written in another way than they were"
     return sorted(
         {(method, re.sub(r"{[^}]*}", "x", path)) for method, path in found}

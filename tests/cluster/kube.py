@@ -150,9 +150,7 @@ class Namespace:
         items: list[Manifest] = found.to_dict()["items"]
         return items
 
-    def wait(
-        self, api_version: str, kind: str, name: str, condition: Condition, seconds: float, what: str
-    ) -> Manifest:
+    def wait(self, api_version: str, kind: str, name: str, condition: Condition, seconds: float, what: str) -> Manifest:
         """`Cluster.wait` in this namespace."""
         return self.cluster.wait(api_version, kind, name, condition, seconds, what, self.name)
 

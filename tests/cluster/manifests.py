@@ -92,9 +92,7 @@ def claim(name: str) -> Manifest:
     }
 
 
-def _container(
-    name: str, image: str, *, cpu: str = "100m", env_from: str | None = None, **more: object
-) -> Manifest:
+def _container(name: str, image: str, *, cpu: str = "100m", env_from: str | None = None, **more: object) -> Manifest:
     return {
         "name": name,
         "image": image,

@@ -18,7 +18,7 @@ PATIENCE = 3.0
 right, ahead = time.time, Path(sys.argv[1])
 with (
     patch.object(time, "time", lambda: right() + float(ahead.read_text())),
-    patch.object(client, "LONGEST_REQUEST", PATIENCE),
-    patch.object(main, "LONGEST_REQUEST", PATIENCE),
+    patch.object(client, "REQUEST_TIMEOUT", PATIENCE),
+    patch.object(main, "REQUEST_TIMEOUT", PATIENCE),
 ):
     sys.exit(main.main())

@@ -70,9 +70,7 @@ def one_running(cluster: Cluster, operator: Operator, place: AbstractContextMana
         pods = {it["metadata"]["labels"]["ray.io/node-type"]: it for it in namespace.list("v1", "Pod")}
         assert pods.keys() == {"head", "worker"}
         ports = {role: _listening(operator, pod) for role, pod in pods.items()}
-        tokens = _texts_of(
-            namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
-        )
+        tokens = _texts_of(namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"]))
         key = _texts_of(operator.namespace, f"{operator.release}-operator-key")
         planted = (marker, *tokens.values(), *key.values())
         yield Running(sampling, pods, ports, tokens, planted, stack.close)

@@ -50,9 +50,7 @@ def s3_in(cluster: Cluster, image: str, program: Path) -> Iterator[dict[str, str
 
 
 def _bring(program: Path, namespace: Namespace) -> None:
-    namespace.wait(
-        "v1", "Pod", "s3", lambda seen: phase(seen) == "Running", READY_WITHIN, "the S3 server's pod to run"
-    )
+    namespace.wait("v1", "Pod", "s3", lambda seen: phase(seen) == "Running", READY_WITHIN, "the S3 server's pod to run")
     for command in (
         ["cp", str(program), f"{namespace.name}/s3:/tmp/part"],
         ["-n", namespace.name, "exec", "s3", "--", "mv", "/tmp/part", "/tmp/versitygw"],

@@ -82,9 +82,7 @@ def rules() -> str:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_alert_fires_when_it_should_and_no_other_does(
-    case: str, rules: str, promtool: Path, tmp_path: Path
-) -> None:
+def test_an_alert_fires_when_it_should_and_no_other_does(case: str, rules: str, promtool: Path, tmp_path: Path) -> None:
     series, firing = CASES[case]
     (tmp_path / "rules.yaml").write_text(rules)
     told = 'count by (alertname) (ALERTS{alertstate="firing"})'

@@ -285,9 +285,7 @@ def kill_the_head(sampling: Sampling) -> Manifest:
     "kills",
     [
         pytest.param([kill_the_head], id="a killed head"),
-        pytest.param(
-            [kill_the_driver, kill_the_head], id="a killed driver and a killed head", marks=pytest.mark.long
-        ),
+        pytest.param([kill_the_driver, kill_the_head], id="a killed driver and a killed head", marks=pytest.mark.long),
     ],
 )
 def test_what_is_stored_is_never_drawn_again_after(
@@ -300,9 +298,7 @@ def test_what_is_stored_is_never_drawn_again_after(
         sampling.wait(done(stored, attempt), f"{stored} to be stored", ENDS_WITHIN)
         lost = kill(sampling)
         assert lost["progress"]["done"] >= stored
-        next_one = sampling.wait(done(stored + 16, attempt + 1), "the next attempt to draw more", ENDS_WITHIN)[
-            "status"
-        ]
+        next_one = sampling.wait(done(stored + 16, attempt + 1), "the next attempt to draw more", ENDS_WITHIN)["status"]
         assert next_one["progress"]["done"] >= lost["progress"]["done"]
         assert waited(lost, next_one) >= timedelta(seconds=10 * 2 ** (attempt - 1))
 

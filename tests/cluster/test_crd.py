@@ -285,12 +285,12 @@ def test_a_status_speaks_in_the_closed_lists_only(
     assert says in refusal(lambda: samplings.patch_status(name, {"status": status}))
 
 
-TEXTS = st.sampled_from(
-    ["", "a", "A", "a.b", "-", "0", "1.0", "500m", "2Gi", "nvidia.com/gpu", "a" * 64]
-) | st.text(st.sampled_from("aZ0-._/:@ \n\t\x7f\u00a0\u0661é{}$'\""), max_size=8)
-PATHS = st.lists(
-    st.sampled_from(["a", "b-c", ".", "..", "...", "", " ", "\n", "\u00a0", "é", "d.e"]), max_size=4
-).map("/".join)
+TEXTS = st.sampled_from(["", "a", "A", "a.b", "-", "0", "1.0", "500m", "2Gi", "nvidia.com/gpu", "a" * 64]) | st.text(
+    st.sampled_from("aZ0-._/:@ \n\t\x7f\u00a0\u0661é{}$'\""), max_size=8
+)
+PATHS = st.lists(st.sampled_from(["a", "b-c", ".", "..", "...", "", " ", "\n", "\u00a0", "é", "d.e"]), max_size=4).map(
+    "/".join
+)
 URIS = st.builds(
     lambda scheme, host, path: f"{scheme}://{host}/{path}",
     st.sampled_from(["builtin", "pvc", "s3", "gs", "https", "http", "S3"]),
@@ -302,9 +302,7 @@ QUANTITIES = NUMBERS | st.from_regex(
     r"[+-]?[0-9]{0,3}\.?[0-9]{0,2}([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9])?", fullmatch=True
 )
 MAPS = st.dictionaries(TEXTS, TEXTS, max_size=2)
-OWN_KEYS = st.sampled_from(
-    ["ray.io/a", "x.ray.io/a", "a.ddpm-ray.io/b", "app.kubernetes.io/name", "ray.io", "team"]
-)
+OWN_KEYS = st.sampled_from(["ray.io/a", "x.ray.io/a", "a.ddpm-ray.io/b", "app.kubernetes.io/name", "ray.io", "team"])
 FIELDS: dict[str, st.SearchStrategy[object]] = {
     "model.uri": URIS,
     "model.sha256": st.text(st.sampled_from("0af"), min_size=63, max_size=65) | st.just("A" * 64),

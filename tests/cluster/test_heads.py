@@ -45,7 +45,5 @@ def test_an_image_without_ray_is_told_by_the_last_words_of_its_container(
     namespace: Namespace, operator_image: str
 ) -> None:
     Sampling.apply(namespace, "no-ray", LIGHT | ONE_TRY | {"image": operator_image})
-    told(
-        failed(namespace, "no-ray"), "HeadLost", "exit code 127: /bin/bash: line 1: ray: command not found", "head"
-    )
+    told(failed(namespace, "no-ray"), "HeadLost", "exit code 127: /bin/bash: line 1: ray: command not found", "head")
     nothing_is_left(namespace)

@@ -120,9 +120,7 @@ def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
         API, KIND, lambda all_: all(map(answered, all_)), ANSWERED_WITHIN, "an answer to each"
     )
     assert {it["metadata"]["name"] for it in found} == set(names)
-    reasons = {
-        it["metadata"]["name"]: it["status"]["failure"]["reason"] for it in found if "failure" in it["status"]
-    }
+    reasons = {it["metadata"]["name"]: it["status"]["failure"]["reason"] for it in found if "failure" in it["status"]}
     assert reasons == {"no-account": "InvalidSpec", "no-claim": "ReferenceNotFound", "no-class": "InvalidSpec"}
     assert operator.restarts() == before
     namespace.cluster.resource(API, KIND).delete(

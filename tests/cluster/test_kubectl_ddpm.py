@@ -94,9 +94,7 @@ def test_what_kubectl_has_applied_grows_and_whatever_else_it_has_set_is_left_to_
 
     def write(**fields: object) -> None:
         spec = SMALL | {"suspend": True, "seed": 1} | fields
-        file.write_text(
-            yaml.safe_dump({"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": spec})
-        )
+        file.write_text(yaml.safe_dump({"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": spec}))
 
     write()
     operator.kubectl_says("apply", "--namespace", namespace.name, "--filename", str(file))
@@ -151,9 +149,7 @@ def test_a_checkpoint_of_this_machine_is_sampled_as_on_this_machine(
 
 
 @pytest.mark.draws_nothing
-def test_an_upload_that_is_interrupted_leaves_nothing(
-    person: Person, namespace: Namespace, checkpoint: Path
-) -> None:
+def test_an_upload_that_is_interrupted_leaves_nothing(person: Person, namespace: Namespace, checkpoint: Path) -> None:
     # With an image that nobody has the upload is sure to be under way still. A shell's background job, as this run
     # may be one, ignores SIGINT.
     submit_it = [PLUGIN, "submit", "mine", "--model_path", checkpoint, *SAMPLER]

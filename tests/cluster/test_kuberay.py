@@ -30,9 +30,7 @@ def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_un
             assert phase(seen) == "Starting"
         running.wait_until_complete(128)
         status = failed(namespace, "late")
-        told(
-            status, "KubeRayMissing", "is there, and nobody makes pods of it: KubeRay does not run", "KubeRay 1.6"
-        )
+        told(status, "KubeRayMissing", "is there, and nobody makes pods of it: KubeRay does not run", "KubeRay 1.6")
         assert "has not begun to sample within 1m00s" in status["failure"]["message"]
     status = patient.wait_until_complete(16)["status"]
     assert (status["attempt"], status["failedAttempts"]) == (1, 0)

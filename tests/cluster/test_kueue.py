@@ -23,9 +23,7 @@ ROOM = ({"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota":
 # What admission puts on the pods: a label of every Linux node, and a toleration that nobody else has.
 OF_THE_FLAVOR = {"kubernetes.io/os": "linux"}
 TOLERATION = {"key": "ddpm-ray.test/flavor", "operator": "Exists", "effect": "NoSchedule"}
-SHARDS = (
-    "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
-)
+SHARDS = "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
 
 # Its webhooks are asked about every RayCluster, so while it comes and goes nobody else may make one.
 pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.long, pytest.mark.alone]

@@ -25,9 +25,7 @@ for port in sys.argv[2:]:
 """
 
 
-def test_what_becomes_of_a_sampling_is_counted_and_not_whose_it_is(
-    namespace: Namespace, operator: Operator
-) -> None:
+def test_what_becomes_of_a_sampling_is_counted_and_not_whose_it_is(namespace: Namespace, operator: Operator) -> None:
     before = series(metrics_text(operator))
     name = f"planted-{secrets.token_hex(4)}"
     Sampling.apply(namespace, name, LIGHT | {"podOverrides": {"serviceAccountName": "default"}}).wait_for("Failed")

@@ -89,8 +89,7 @@ def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespac
         "credentials": {"credentialsSecretRef": {"name": "s3"}},
     }
     thieves = {
-        name: Sampling.apply(namespace, name, LIGHT | {"backoffLimit": 0} | fields)
-        for name, fields in asked.items()
+        name: Sampling.apply(namespace, name, LIGHT | {"backoffLimit": 0} | fields) for name, fields in asked.items()
     }
     for name, thief in thieves.items():
         failure = thief.wait_for("Failed", WITHIN)["status"]["failure"]

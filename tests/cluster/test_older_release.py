@@ -103,9 +103,7 @@ def test_from_an_older_release_and_back_no_sampling_is_disturbed(
     assert [(it["attempt"], it["failedAttempts"]) for it in ended] == [(1, 0), (1, 0)]
     nothing_is_left(namespace)
 
-    files = [
-        f"/out/{folder}/{file}" for folder in ("before", "after") for file in ("samples.npy", "manifest.json")
-    ]
+    files = [f"/out/{folder}/{file}" for folder in ("before", "after") for file in ("samples.npy", "manifest.json")]
     made = run_python(namespace, worker_image, DIGESTS, *files, claim="results")
     samples = local_samples(N, tmp_path / "local", *SAMPLER)
     assert made == [it for one in ended for it in (samples, one["output"]["manifestSha256"])]

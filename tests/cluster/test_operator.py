@@ -185,9 +185,7 @@ def test_an_operator_that_is_killed_goes_on_where_it_was_and_deletes_what_has_ha
 
 
 @pytest.mark.operator_away
-def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(
-    namespace: Namespace, operator: Operator
-) -> None:
+def test_without_its_operator_a_sampling_can_be_deleted_all_the_same(namespace: Namespace, operator: Operator) -> None:
     sampling = Sampling.apply(namespace, "digits", LONG)
     sampling.wait_for("Running")
     operator.uninstall()

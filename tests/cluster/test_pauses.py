@@ -31,9 +31,7 @@ SAMPLER = ("--sampler", "ddpm", "--steps", "80", "--batch_size", "16")
 # Work for twenty seconds, in shards of three.
 N = 96
 A_WHILE = SMALL | {"samples": N, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 80}}
-SHARDS = (
-    "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
-)
+SHARDS = "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
 LOGS = "import pathlib\nfor it in pathlib.Path('/out/logs').glob('*.log'): print(it.read_text())"
 
 pytestmark = pytest.mark.usefixtures("operator")

@@ -67,9 +67,7 @@ def intrude(running: Running, namespace: Namespace, image: str, **asked: Any) ->
     heard = json.loads(said)
     assert heard["strange"] == [], "these ports speak what the intruder does not, so nothing was asked there"
     assert [it for it in heard["answers"] if it[-1]] == [], "an answer holds a secret"
-    return {
-        (running.addresses[address], port, what, status) for address, port, _, what, status, _ in heard["answers"]
-    }
+    return {(running.addresses[address], port, what, status) for address, port, _, what, status, _ in heard["answers"]}
 
 
 def test_every_port_of_every_pod_is_known_and_asked(running: Running) -> None:
@@ -95,9 +93,7 @@ def test_the_drivers_token_opens_the_drivers_port_and_no_other(running: Running,
     assert {what for _, _, what, status in of_driver if status == "200"} - {"GET /grid.png"} == {"GET /progress"}
 
 
-def test_with_the_token_the_same_program_is_answered(
-    running: Running, namespace: Namespace, worker_image: str
-) -> None:
+def test_with_the_token_the_same_program_is_answered(running: Running, namespace: Namespace, worker_image: str) -> None:
     right = {"right": running.tokens["auth_token"]}
     got = intrude(running, namespace, worker_image, tokens=right, only=HARMLESS)
     assert {

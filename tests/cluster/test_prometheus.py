@@ -32,9 +32,7 @@ def with_metrics(operator: Operator) -> Iterator[Operator]:
     operator.install()
 
 
-def test_prometheus_finds_the_operator_and_misses_it_when_it_is_gone(
-    with_metrics: Operator, tmp_path: Path
-) -> None:
+def test_prometheus_finds_the_operator_and_misses_it_when_it_is_gone(with_metrics: Operator, tmp_path: Path) -> None:
     cluster = with_metrics.cluster
     assert cluster.kubeconfig
     with prometheus(tmp_path, monitored(), cluster.kubeconfig) as server:

@@ -58,9 +58,7 @@ def test_a_quota_that_is_too_small_ends_it(namespace: Namespace, worker_image: s
 
 
 @pytest.mark.long
-def test_a_quota_that_is_full_is_waited_for_with_or_without_a_head(
-    namespace: Namespace, worker_image: str
-) -> None:
+def test_a_quota_that_is_full_is_waited_for_with_or_without_a_head(namespace: Namespace, worker_image: str) -> None:
     core = namespace.cluster.core
     quota_beside_another_pod(namespace, worker_image)
     namespace.apply(pod("another", worker_image, ["sleep", "infinity"]))

@@ -114,9 +114,7 @@ def test_under_another_name_and_for_one_namespace_all_goes_on(
 
     kept.wait_for("Suspended")
     outside = Sampling.apply(neighbour, "outside", SMALL)
-    with_account = Sampling.apply(
-        namespace, "account", SMALL | {"podOverrides": {"serviceAccountName": "default"}}
-    )
+    with_account = Sampling.apply(namespace, "account", SMALL | {"podOverrides": {"serviceAccountName": "default"}})
     failed = with_account.wait_for("Failed")
     assert failed["status"]["failure"]["reason"] == "InvalidSpec"
     assert "allowed.serviceAccounts" in failed["status"]["failure"]["hint"]

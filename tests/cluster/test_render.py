@@ -39,9 +39,7 @@ NAMED_ELSEWHERE = ("serviceAccountName", "priorityClassName", "runtimeClassName"
 
 def samplings() -> list[DDPMSampling]:
     accepted = ROOT / "tests/fixtures/samplings" / "accepted.yaml"
-    texts = [
-        path.read_text() for path in (accepted, ROOT / "examples" / "digits.yaml", ROOT / "examples" / "gpu.yaml")
-    ]
+    texts = [path.read_text() for path in (accepted, ROOT / "examples" / "digits.yaml", ROOT / "examples" / "gpu.yaml")]
     return [DDPMSampling.from_document(document) for text in texts for document in yaml.safe_load_all(text)]
 
 

@@ -55,9 +55,7 @@ def uids(pods: list[Manifest]) -> set[str]:
 
 def delete_at_once(namespace: Namespace, pods: list[Manifest]) -> None:
     for pod in pods:
-        namespace.cluster.core.delete_namespaced_pod(
-            pod["metadata"]["name"], namespace.name, grace_period_seconds=0
-        )
+        namespace.cluster.core.delete_namespaced_pod(pod["metadata"]["name"], namespace.name, grace_period_seconds=0)
 
 
 def for_two_workers(namespace: Namespace, worker_image: str, s3_environment: dict[str, str]) -> Manifest:
@@ -121,9 +119,7 @@ def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_
     sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
     few = {"metadata": {"name": "few"}, "spec": {"hard": {"count/pods": "1"}}}
     namespace.apply({"apiVersion": "v1", "kind": "ResourceQuota", **few})
-    namespace.wait(
-        "v1", "ResourceQuota", "few", lambda it: bool(it["status"].get("used")), PLACED_WITHIN, "a count"
-    )
+    namespace.wait("v1", "ResourceQuota", "few", lambda it: bool(it["status"].get("used")), PLACED_WITHIN, "a count")
     delete_at_once(namespace, by_role(namespace.list("v1", "Pod", "ray.io/node-type"))["worker"])
 
     status = failed(namespace, "digits")

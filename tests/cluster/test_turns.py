@@ -41,9 +41,7 @@ def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
                 "It waits for its turn: the administrator lets 1 sampling of a namespace work at once."
             )
         operator.kill()
-        ended = [
-            it.wait_until_complete(samples)["status"] for it, samples in ((first, 128), (second, 16), (third, 16))
-        ]
+        ended = [it.wait_until_complete(samples)["status"] for it, samples in ((first, 128), (second, 16), (third, 16))]
     finally:
         operator.install()
     for before, after in pairwise(ended):

@@ -91,9 +91,9 @@ class ApiServer:
         body = json.loads(await request.text() or "{}")
         if request.method == "GET" and request.path.rpartition("/")[2] in LISTED:
             return self._list(request)
-        answer = {"GET": self._get, "POST": self._create, "PATCH": self._apply, "DELETE": self._delete}[
-            request.method
-        ](request.path, body)
+        answer = {"GET": self._get, "POST": self._create, "PATCH": self._apply, "DELETE": self._delete}[request.method](
+            request.path, body
+        )
         if number == self.fails_at and request.transport:
             request.transport.close()
         return answer

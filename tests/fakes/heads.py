@@ -11,7 +11,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.ray.head_client import RayHead, new_session
+from ddpm_operator.ray.head_client import HeadClient, new_session
 
 TOKENS = Tokens(ray="ray's", progress="driver's", suffix="suffix")
 
@@ -62,7 +62,7 @@ def says(status: int, text: str | bytes, headers: dict[str, str] | None = None) 
     return answer
 
 
-def ask_head(ask: Callable[[RayHead], Awaitable[Result]], dashboard: Door, driver: Door | None = None) -> Result:
+def ask_head(ask: Callable[[HeadClient], Awaitable[Result]], dashboard: Door, driver: Door | None = None) -> Result:
     """What a question to a head with these doors comes to."""
 
     async def run() -> Result:
@@ -71,6 +71,6 @@ def ask_head(ask: Callable[[RayHead], Awaitable[Result]], dashboard: Door, drive
             (driver or Door(nobody())).open() as second,
             new_session() as session,
         ):
-            return await ask(RayHead(session, first, second, TOKENS))
+            return await ask(HeadClient(session, first, second, TOKENS))
 
     return asyncio.run(run())

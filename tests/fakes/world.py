@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
-from ddpm_operator.controller.admission import Line
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.controller.admission import AdmissionQueue
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import UNLIMITED, Limits
 from ddpm_operator.reconcile.actions import (
@@ -33,21 +33,21 @@ from ddpm_operator.reconcile.actions import (
 )
 from ddpm_operator.reconcile.deadlines import STUCK_POD
 from ddpm_operator.reconcile.observed import (
-    Answer,
-    Cluster,
+    ActionError,
     Container,
-    Fault,
-    Job,
+    HeadResponse,
+    HeadUnreachable,
     JobState,
     Observed,
+    ObservedCluster,
+    ObservedPod,
     OutputClaim,
-    Pod,
+    RayJob,
     Running,
-    Silent,
     Terminated,
     Waiting,
 )
-from ddpm_operator.reconcile.progress_document import Broken, ChosenPlan, Finished, ProgressDocument
+from ddpm_operator.reconcile.progress_document import ChosenPlan, FailedOutcome, FinishedOutcome, ProgressDocument
 from ddpm_operator.reconcile.reconcile import reconcile
 
 START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
@@ -65,9 +65,9 @@ def sha(samples: int) -> str:
 class Driver:
     """What runs in a head: one driver at a time, of the last job."""
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[RayJob] = field(default_factory=list)
     phase: str = "preparing"
-    outcome: Finished | Broken | None = None
+    outcome: FinishedOutcome | FailedOutcome | None = None
     heard: bool = False
 
 
@@ -105,8 +105,8 @@ class World:
 
     sampling: DDPMSampling
     now: datetime = START
-    clusters: dict[str, Cluster] = field(default_factory=dict)
-    pods: dict[str, Pod] = field(default_factory=dict)
+    clusters: dict[str, ObservedCluster] = field(default_factory=dict)
+    pods: dict[str, ObservedPod] = field(default_factory=dict)
     drivers: dict[str, Driver] = field(default_factory=dict)
     claim: OutputClaim | None = None
     stored: int = 0
@@ -119,10 +119,10 @@ class World:
     carried: list[Action] = field(default_factory=list)
     history: list[Status] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
-    faults: tuple[Fault, ...] = ()
-    refuse: Callable[[Action], Fault | None] = lambda _: None
+    faults: tuple[ActionError, ...] = ()
+    refuse: Callable[[Action], ActionError | None] = lambda _: None
     limits: Limits = UNLIMITED
-    line: Line | None = None
+    line: AdmissionQueue | None = None
     dies_at: int | None = None
     answers_early: bool = False
     silent_since: datetime | None = None
@@ -130,12 +130,12 @@ class World:
     made: int = 0
     gone: bool = False
     provisioned: set[str] = field(default_factory=set)
-    departed: Pod | None = None
+    departed: ObservedPod | None = None
     ahead: str | None = None
     unseen: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
     unheard: set[str] = field(default_factory=set)
-    shown: dict[str, Pod] = field(default_factory=dict)
+    shown: dict[str, ObservedPod] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
@@ -172,16 +172,14 @@ class World:
         changed = {"resource_version": str(int(metadata.resource_version) + 1)}
         if "generation" in fields:
             changed["generation"] = fields.pop("generation")
-        self.sampling = self.sampling.model_copy(
-            update={**fields, "metadata": metadata.model_copy(update=changed)}
-        )
+        self.sampling = self.sampling.model_copy(update={**fields, "metadata": metadata.model_copy(update=changed)})
 
     # --- what is there to be seen ---
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ObjectKey:
         metadata = self.sampling.metadata
-        return Key(metadata.namespace, metadata.name, metadata.uid)
+        return ObjectKey(metadata.namespace, metadata.name, metadata.uid)
 
     @property
     def status(self) -> Status:
@@ -206,7 +204,9 @@ class World:
     def reasons(self) -> list[EventReason]:
         return [event.reason for event in self.told]
 
-    def observe(self, pods: dict[str, Pod] | None = None, clusters: dict[str, Cluster] | None = None) -> Observed:
+    def observe(
+        self, pods: dict[str, ObservedPod] | None = None, clusters: dict[str, ObservedCluster] | None = None
+    ) -> Observed:
         """One look.
 
         Args:
@@ -230,7 +230,7 @@ class World:
         head = observed.head_to_ask
         return replace(observed, driver=self._ask(head)) if head else observed
 
-    def _late(self, clusters: dict[str, Cluster]) -> list[Cluster]:
+    def _late(self, clusters: dict[str, ObservedCluster]) -> list[ObservedCluster]:
         """What a late cache shows, with all that the operator did to clusters itself: that it knows."""
         left = [it for name, it in clusters.items() if name not in self.clusters and it.uid not in self.unseen]
         there = []
@@ -241,14 +241,14 @@ class World:
             there.append(replace(known, **own))
         return [*left, *there]
 
-    def _ask(self, head: Pod) -> Silent | Answer | None:
+    def _ask(self, head: ObservedPod) -> HeadUnreachable | HeadResponse | None:
         real = self.pods.get(head.uid)
         if real is None or real.uid in self.unheard or not (real.ready or self.answers_early):
             if not head.ready and not self.holds(ConditionType.RUNNING):
                 self.silent_since = None
                 return None
             self.silent_since = self.silent_since or self.now
-            return Silent(self.silent_since, "connection refused")
+            return HeadUnreachable(self.silent_since, "connection refused")
         self.silent_since = None
         driver = self.drivers[head.cluster]
         running = bool(driver.jobs) and driver.jobs[-1].state == "RUNNING"
@@ -258,7 +258,7 @@ class World:
             driver.heard, self.last_words = True, {word: progress}
         else:
             progress = progress or self.last_words.get(word)
-        return Answer(tuple(driver.jobs), progress)
+        return HeadResponse(tuple(driver.jobs), progress)
 
     def _progress(self, driver: Driver) -> ProgressDocument:
         # Before it has looked what is stored, a driver knows of nothing.
@@ -284,8 +284,8 @@ class World:
 
     def look(
         self,
-        pods: dict[str, Pod] | None = None,
-        clusters: dict[str, Cluster] | None = None,
+        pods: dict[str, ObservedPod] | None = None,
+        clusters: dict[str, ObservedCluster] | None = None,
         between: Callable[[], object] | None = None,
         doubled: bool = False,
     ) -> None:
@@ -331,7 +331,7 @@ class World:
             self.carried.append(action)
             assert len(self.clusters) <= 1, f"two clusters at once: {list(self.clusters)}"
 
-    def _stuck(self, pod: Pod) -> bool:
+    def _stuck(self, pod: ObservedPod) -> bool:
         return pod.deleted is not None and self.now - pod.deleted >= STUCK_POD
 
     def _die(self) -> None:
@@ -363,7 +363,7 @@ class World:
                     old = [it.name for it in self.shown.values() if not self._stuck(it)]
                     assert not old, f"{attempt.name} is made while {old} are there"
                     self.made += 1
-                    self.clusters[attempt.name] = Cluster(
+                    self.clusters[attempt.name] = ObservedCluster(
                         attempt.name, f"cluster-{self.made}", attempt.number, self.now
                     )
                     self.drivers[attempt.name] = Driver()
@@ -403,7 +403,7 @@ class World:
         if driver is None or job_id in [job.id for job in driver.jobs]:
             return
         assert all(job.state not in ("PENDING", "RUNNING") for job in driver.jobs), "two drivers at once"
-        driver.jobs.append(Job(job_id, "PENDING", samples))
+        driver.jobs.append(RayJob(job_id, "PENDING", samples))
         driver.phase, driver.outcome, driver.heard = "preparing", None, False
 
     # --- what must never be ---
@@ -438,9 +438,7 @@ class World:
             later = by_type[former.type]
             moved = later.last_transition_time != former.last_transition_time
             ahead = former.last_transition_time > self.now  # said by an operator whose clock was another
-            assert moved <= (later.status != former.status or ahead), (
-                f"{former.type} moved its time without a change"
-            )
+            assert moved <= (later.status != former.status or ahead), f"{former.type} moved its time without a change"
         if old.completion_time and not new.completion_time:
             limit = old.failure.backoff_limit if old.failure else None
             grown = spec.samples > old.progress.total
@@ -495,7 +493,7 @@ class World:
                 return True
         return False
 
-    def _empty(self, cluster: Cluster) -> bool:
+    def _empty(self, cluster: ObservedCluster) -> bool:
         """The pods of a suspended cluster are asked to end; nothing of Ray is left with them."""
         pods = [pod for pod in self.pods.values() if pod.cluster == cluster.name and not pod.deleted]
         for pod in pods:
@@ -524,11 +522,11 @@ class World:
                 return True
         return False
 
-    def _new_pod(self, cluster: Cluster, role: Any) -> None:  # noqa: ANN401 - head or worker
+    def _new_pod(self, cluster: ObservedCluster, role: Any) -> None:  # noqa: ANN401 - head or worker
         self.made += 1
         uid = f"pod-{self.made}"
         waiting = Container("ray", Waiting("ContainerCreating"))
-        self.pods[uid] = Pod(
+        self.pods[uid] = ObservedPod(
             f"{cluster.name}-{role}-{self.made}",
             uid,
             cluster.name,
@@ -558,7 +556,7 @@ class World:
                 return True
         return False
 
-    def pod_gone(self, pod: Pod) -> None:
+    def pod_gone(self, pod: ObservedPod) -> None:
         """The API server has it no more, and its watch tells of that."""
         del self.pods[pod.uid]
         self.departed = pod if pod.role == "head" else self.departed
@@ -567,9 +565,7 @@ class World:
     def driver(self) -> bool:
         """The driver takes its next step."""
         for cluster, driver in self.drivers.items():
-            head = next(
-                (p for p in self.pods.values() if p.cluster == cluster and p.role == "head" and p.ready), None
-            )
+            head = next((p for p in self.pods.values() if p.cluster == cluster and p.role == "head" and p.ready), None)
             if head is None or not driver.jobs:
                 continue
             job = driver.jobs[-1]
@@ -586,7 +582,7 @@ class World:
             else:
                 self.manifest = max(self.manifest, job.samples)
                 driver.phase = "complete"
-                driver.outcome = Finished(
+                driver.outcome = FinishedOutcome(
                     manifest_sha256=sha(job.samples),
                     samples=job.samples,
                     sampled=0,
@@ -600,7 +596,7 @@ class World:
         """A driver that has told its outcome exits; one that nobody has heard does so after a while."""
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome:
-                state: JobState = "SUCCEEDED" if isinstance(driver.outcome, Finished) else "FAILED"
+                state: JobState = "SUCCEEDED" if isinstance(driver.outcome, FinishedOutcome) else "FAILED"
                 driver.jobs[-1] = replace(driver.jobs[-1], state=state)
                 return True
         return False
@@ -612,7 +608,7 @@ class World:
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome is None:
                 driver.phase = "failed"
-                driver.outcome = Broken(reason=reason, exit_code=4, message=message, hint=hint)
+                driver.outcome = FailedOutcome(reason=reason, exit_code=4, message=message, hint=hint)
                 return True
         return False
 

@@ -39,9 +39,7 @@ def fuzzed(reader: str, seconds: int) -> bool:
         )
         return False
     kept = len(list((folder / "corpus").iterdir()))
-    print(
-        f"{reader}: {int(executions[1]):,} inputs, coverage {covered[0]} to {covered[-1]}, {kept} kept, all stood"
-    )
+    print(f"{reader}: {int(executions[1]):,} inputs, coverage {covered[0]} to {covered[-1]}, {kept} kept, all stood")
     return True
 
 
@@ -50,9 +48,7 @@ def main(arguments: list[str]) -> int:
     if arguments and arguments[0].isdecimal():
         seconds, readers = int(arguments[0]), arguments[1:]
     if unknown := set(readers) - set(READERS):
-        print(
-            f"usage: python -m tests.fuzz [SECONDS] [READER…]\nno reader is called {min(unknown)}", file=sys.stderr
-        )
+        print(f"usage: python -m tests.fuzz [SECONDS] [READER…]\nno reader is called {min(unknown)}", file=sys.stderr)
         print(f"readers: {', '.join(READERS)}", file=sys.stderr)
         return 2
     stood = [fuzzed(reader, seconds) for reader in readers or READERS]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ddpm_operator.api import Phase, Status
 from ddpm_operator.reconcile.actions import WriteStatus
-from ddpm_operator.reconcile.observed import Answer, Observed
+from ddpm_operator.reconcile.observed import HeadResponse, Observed
 from ddpm_operator.reconcile.progress_document import read_progress
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.fakes.world import World
@@ -23,7 +23,7 @@ LARGEST_STATUS = 64 * 1024
 WORLD = World.of()
 WORLD.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
 OBSERVED = WORLD.observe()
-assert isinstance(OBSERVED.driver, Answer)
+assert isinstance(OBSERVED.driver, HeadResponse)
 JOBS = OBSERVED.driver.jobs
 
 
@@ -39,12 +39,12 @@ def seeds() -> Iterator[bytes]:
 
 def one(data: bytes) -> None:
     try:
-        _believed(replace(OBSERVED, driver=Answer(JOBS, read_progress(data))))
+        _believed(replace(OBSERVED, driver=HeadResponse(JOBS, read_progress(data))))
     except ValidationError as error:
         assert error.title == "ProgressDocument"  # noqa: PT017 - the operator's own documents must stay sound
     log = data.decode(errors="replace")
     for job in (replace(JOBS[-1], state="FAILED", message=log), replace(JOBS[-1], state="FAILED", log=log)):
-        _believed(replace(OBSERVED, driver=Answer((*JOBS[:-1], job), None)))
+        _believed(replace(OBSERVED, driver=HeadResponse((*JOBS[:-1], job), None)))
 
 
 def _believed(observed: Observed) -> None:

@@ -41,9 +41,7 @@ class Client:
     def environment(self) -> dict[str, str]:
         return {"DDPM_PROGRESS_PORT": str(self.port), "DDPM_PROGRESS_TOKEN": TOKEN}
 
-    def ask(
-        self, path: str = "/progress", method: str = "GET", authorization: str | None = f"Bearer {TOKEN}"
-    ) -> Reply:
+    def ask(self, path: str = "/progress", method: str = "GET", authorization: str | None = f"Bearer {TOKEN}") -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             headers = {} if authorization is None else {"Authorization": authorization}

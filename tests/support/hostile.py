@@ -35,12 +35,7 @@ CODE = [
 ]
 TEXTS = st.sampled_from([*NAMES, *NAMES, *NAMES, *QUANTITIES, *QUANTITIES, *PLACES, *CODE, "0" * 64, ""])
 ANYTHING = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
-    | st.floats(-1e9, 1e9)
-    | TEXTS
-    | st.text(max_size=9),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(-1e9, 1e9) | TEXTS | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )

@@ -81,9 +81,7 @@ def _is_peer(peer: Document, pod: End, other: End) -> bool:
 def _within(block: Document, address: str) -> bool:
     _only(block, "cidr", "except")
     found = ip_address(address)
-    return found in ip_network(block["cidr"]) and not any(
-        found in ip_network(it) for it in block.get("except") or ()
-    )
+    return found in ip_network(block["cidr"]) and not any(found in ip_network(it) for it in block.get("except") or ())
 
 
 def matches(selector: Document, labels: Mapping[str, str]) -> bool:

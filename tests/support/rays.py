@@ -61,9 +61,7 @@ def ray_head(folder: Path, python: Path, *options: str, token: str | None = None
     ports = [f"--port={gcs}", f"--ray-client-server-port={client}"]
     with _started(folder / "head.log", python, environment, *start, *ports, *options, mark=temporary) as process:
         note = temporary / "ray_current_cluster"
-        wait_until(
-            lambda: note.exists() and _listens(gcs) and _listens(client), STARTS_WITHIN, lambda: alive(process)
-        )
+        wait_until(lambda: note.exists() and _listens(gcs) and _listens(client), STARTS_WITHIN, lambda: alive(process))
         exported = {"RAY_AUTH_TOKEN": token} if token else {}
         yield Head(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", folder, exported, python, process)
 
@@ -117,9 +115,7 @@ def _started(
                     os.kill(pid, signal.SIGKILL)
 
 
-def start_command(
-    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+def start_command(*arguments: object, cwd: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts ddpm-sample in a session of its own, with nothing of Ray in its environment but what is given."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
@@ -217,9 +213,7 @@ def _state(pid: int) -> str:
 
 
 def _parents() -> dict[int, int]:
-    return {
-        int(path.name): int(_stat(int(path.name))[1]) for path in Path("/proc").iterdir() if path.name.isdigit()
-    }
+    return {int(path.name): int(_stat(int(path.name))[1]) for path in Path("/proc").iterdir() if path.name.isdigit()}
 
 
 def _arguments(pid: int) -> str:

@@ -14,7 +14,7 @@ import pytest
 from ddpm_inference.errors import OutputConflict, StorageFailed
 from ddpm_inference.image_grid import thumbnail
 from ddpm_inference.job import Shard, shards_of
-from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Gallery
+from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Thumbnail
 from ddpm_inference.store import Manifest, Store, select
 from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
 
@@ -65,7 +65,7 @@ class StoreContract:
         assert hashlib.sha256(data).hexdigest() == store.manifest_sha256() == said
 
     def test_another_thread_can_make_a_picture_of_what_is_stored(self, store: Store) -> None:
-        gallery = Gallery()
+        gallery = Thumbnail()
         gallery.add(store, run(store, OURS, 20).shards)
         with ThreadPoolExecutor(1) as pool:
             png = pool.submit(gallery.png, 0.0).result()

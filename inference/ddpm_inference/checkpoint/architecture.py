@@ -108,9 +108,7 @@ def _inferred(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[
         raise ModelRejected(f"its weights are of no network known here: {explain(error)}") from error
     notes = []
     if request.time_embedding is None and spec.name == "Unet":
-        notes.append(
-            "time embedding: row, the original's (--time_embedding step if it was trained with the timestep)"
-        )
+        notes.append("time embedding: row, the original's (--time_embedding step if it was trained with the timestep)")
     if request.img_size is None:
         notes.append(f"image size: {spec.img_size} (--img_size if it was trained with another)")
     if not norm:
@@ -161,9 +159,7 @@ def _flag(value: object) -> str:
 
 
 def _described(spec: ModelSpec) -> str:
-    return (
-        f"{spec.name} with downs {_flag(spec.downs)}, time_emb_dim {spec.time_emb_dim}, channels {spec.channels}"
-    )
+    return f"{spec.name} with downs {_flag(spec.downs)}, time_emb_dim {spec.time_emb_dim}, channels {spec.channels}"
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -118,9 +118,7 @@ def _simple_unet(spec: ModelSpec) -> Shapes:
     for level, (inputs, outputs) in enumerate(pairwise(downs[::-1])):
         key, resample = f"upsampling.{level}", f"upsampling.{level}.3"
         shapes |= _simple_level(key, inputs + outputs, inputs, emb)
-        shapes |= (
-            _conv(resample, inputs, outputs, 3) if level == last else _transposed_conv(resample, inputs, outputs)
-        )
+        shapes |= _conv(resample, inputs, outputs, 3) if level == last else _transposed_conv(resample, inputs, outputs)
     return shapes
 
 

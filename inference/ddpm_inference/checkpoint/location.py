@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
 from ddpm_inference.net import https_download
-from ddpm_inference.net.blocked_addresses import ClosedAddress
+from ddpm_inference.net.blocked_addresses import BlockedAddress
 
-SIZE_LIMIT = 4 << 30
+MAX_CHECKPOINT_BYTES = 4 << 30
 """Bytes a checkpoint may have; the widest networks that train on one GPU are a tenth of it."""
 
 SCHEMES = "a path, file://, builtin://, s3:// or https://"
@@ -109,12 +109,12 @@ def _read_https(uri: str) -> bytes:
     # Whoever has put a password or a signature into the address did not mean it for a log.
     shown = re.sub(r"//[^/]*@", "//", uri.partition("?")[0])
     try:
-        return https_download.read_at_most(uri, SIZE_LIMIT)
+        return https_download.read_at_most(uri, MAX_CHECKPOINT_BYTES)
     except https_download.Absent as fault:
         raise ModelNotFound(f"{shown} is not there: {fault}", hint="check --model_path") from fault
     except https_download.TooLarge as fault:
-        raise ModelRejected(f"{shown} has {fault}; a checkpoint may have {SIZE_LIMIT:,}") from fault
-    except (https_download.WebFault, ClosedAddress) as fault:
+        raise ModelRejected(f"{shown} has {fault}; a checkpoint may have {MAX_CHECKPOINT_BYTES:,}") from fault
+    except (https_download.DownloadError, BlockedAddress) as fault:
         raise ModelNotFound(
             f"{shown} cannot be read: {fault}",
             hint="by https comes only what anybody may read without a login; put other checkpoints into a bucket",
@@ -122,5 +122,5 @@ def _read_https(uri: str) -> bytes:
 
 
 def _refuse_larger(size: int, uri: str) -> None:
-    if size > SIZE_LIMIT:
-        raise ModelRejected(f"{uri} has {size:,} bytes; a checkpoint may have {SIZE_LIMIT:,}")
+    if size > MAX_CHECKPOINT_BYTES:
+        raise ModelRejected(f"{uri} has {size:,} bytes; a checkpoint may have {MAX_CHECKPOINT_BYTES:,}")

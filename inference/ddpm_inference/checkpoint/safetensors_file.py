@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from ddpm_inference.errors import ModelRejected
-from ddpm_inference.job import Document, ModelSpec, TrainedSchedule, explain
+from ddpm_inference.job import ModelSpec, StrictModel, TrainedSchedule, explain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ MOST_AXES = 4
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
-class Metadata(Document):
+class Metadata(StrictModel):
     """What the weights are: the JSON value of `METADATA_KEY` in the header of a safetensors file.
 
     One key, because safetensors orders several at random, and equal checkpoints shall be equal bytes.
@@ -75,9 +75,7 @@ def decode(data: bytes) -> tuple[Weights, Metadata | None]:
     try:
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
-        raise ModelRejected(
-            f"it is no whole safetensors file: {error}", hint="download or copy it again"
-        ) from error
+        raise ModelRejected(f"it is no whole safetensors file: {error}", hint="download or copy it again") from error
     metadata = _metadata(data[LENGTH_BYTES : LENGTH_BYTES + header])
     return {key: _array(key, **tensor) for key, tensor in tensors}, metadata
 

@@ -167,9 +167,7 @@ class _Attention(nn.Module):
         weight = torch.cat([in_weight @ part.weight.double() for part, in_weight, _ in parts])
         bias = torch.cat([in_weight @ part.bias.double() + in_bias for part, in_weight, in_bias in parts])
         time = _linear(block.lintemb, emb).relu()
-        scale, shift = (
-            _affine(block.bnorm) if block.norm else (torch.ones_like(time[0]), torch.zeros_like(time[0]))
-        )
+        scale, shift = _affine(block.bnorm) if block.norm else (torch.ones_like(time[0]), torch.zeros_like(time[0]))
         self.qkv = _Conv((weight * scale)[:, :, None, None], None)
         self.bias = nn.Buffer(F.linear(time * scale + shift, weight, bias))
         out_weight = block.proj.weight.double() @ inner.out_proj.weight.double()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-CLOSED = tuple(
+BLOCKED = tuple(
     map(
         ip_network,
         (
@@ -30,11 +30,11 @@ _TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48")))
 """IPv6 addresses whose last 32 bits are the IPv4 address that a NAT64 gateway connects to (RFC 6052, RFC 8215)."""
 
 
-class ClosedAddress(Exception):
+class BlockedAddress(Exception):
     """A connection that is not made. The message says to which address."""
 
 
-def refuse_closed(address: str, instead: str) -> None:
+def refuse_blocked(address: str, instead: str) -> None:
     """Lets through an IP address that samples or checkpoints could be at.
 
     Args:
@@ -43,17 +43,17 @@ def refuse_closed(address: str, instead: str) -> None:
     Raises:
         ClosedAddress: for any other.
     """
-    if is_closed(address):
-        raise ClosedAddress(
+    if is_blocked(address):
+        raise BlockedAddress(
             f"{address} is an address of this machine's own or of a cloud's metadata service, where no {instead}"
         )
 
 
-def is_closed(address: str) -> bool:
+def is_blocked(address: str) -> bool:
     """Whether an IP address is none that samples or checkpoints could be at."""
     found = ip_address(address.partition("%")[0])
     leads_to = (_carried(found) if isinstance(found, IPv6Address) else None) or found
-    return any(leads_to in network for network in CLOSED)
+    return any(leads_to in network for network in BLOCKED)
 
 
 def _carried(address: IPv6Address) -> IPv4Address | None:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from urllib.parse import quote, urljoin, urlsplit
 
-from ddpm_inference.net.blocked_addresses import refuse_closed
+from ddpm_inference.net.blocked_addresses import refuse_blocked
 
 MOST_REDIRECTS = 5
 TIMEOUT = 30.0
@@ -29,7 +29,7 @@ _PATH = "/%:@!$&'()*+,;=~"
 _QUERY = f"{_PATH}?"
 
 
-class WebFault(Exception):
+class DownloadError(Exception):
     """The file did not come. The message says why, without what an address may hold behind its question mark.
 
     Args:
@@ -41,11 +41,11 @@ class WebFault(Exception):
         self.passes = passes
 
 
-class Absent(WebFault):
+class Absent(DownloadError):
     """The server says that there is no such file."""
 
 
-class TooLarge(WebFault):
+class TooLarge(DownloadError):
     """The file is larger than is taken."""
 
 
@@ -60,13 +60,13 @@ class _Place:
         try:
             parts = urlsplit(uri)
             if parts.scheme != "https" or not parts.hostname:
-                raise WebFault("the way there does not stay on https")
+                raise DownloadError("the way there does not stay on https")
             if parts.username is not None or parts.password is not None:
-                raise WebFault("an address with a user or password in it is not asked")
+                raise DownloadError("an address with a user or password in it is not asked")
             query = f"?{quote(parts.query, _QUERY)}" if parts.query else ""
             return cls(parts.hostname, parts.port or 443, quote(parts.path or "/", _PATH) + query)
         except ValueError as error:
-            raise WebFault(f"its address cannot be read: {error}") from error
+            raise DownloadError(f"its address cannot be read: {error}") from error
 
 
 def read_at_most(uri: str, most: int) -> bytes:
@@ -84,7 +84,7 @@ def read_at_most(uri: str, most: int) -> bytes:
     for pause in PAUSES:
         try:
             return _read(uri, most)
-        except WebFault as fault:
+        except DownloadError as fault:
             if not fault.passes:
                 raise
         time.sleep(pause)
@@ -102,17 +102,17 @@ def _read(uri: str, most: int) -> bytes:
                 return _body(answer, place, most)
             uri = urljoin(uri, answer.headers.get("Location", ""))
         except ssl.SSLCertVerificationError as error:
-            raise WebFault(f"{place.host} has no certificate to trust: {error.verify_message}") from error
+            raise DownloadError(f"{place.host} has no certificate to trust: {error.verify_message}") from error
         except IncompleteRead as error:
-            raise WebFault(f"{place.host} broke off in the middle of the file", passes=True) from error
+            raise DownloadError(f"{place.host} broke off in the middle of the file", passes=True) from error
         except (OSError, HTTPException) as error:
             why = str(error) or type(error).__name__
-            raise WebFault(f"{place.host} does not answer: {why}", passes=True) from error
+            raise DownloadError(f"{place.host} does not answer: {why}", passes=True) from error
         except ValueError as error:
-            raise WebFault(f"{place.host} cannot be asked, or sends to no address: {error}") from error
+            raise DownloadError(f"{place.host} cannot be asked, or sends to no address: {error}") from error
         finally:
             connection.close()
-    raise WebFault(f"{place.host} sends elsewhere more than {MOST_REDIRECTS} times")
+    raise DownloadError(f"{place.host} sends elsewhere more than {MOST_REDIRECTS} times")
 
 
 def _asked(connection: HTTPSConnection, place: _Place) -> HTTPResponse:
@@ -126,11 +126,11 @@ def _body(answer: HTTPResponse, place: _Place, most: int) -> bytes:
         raise Absent(said)
     if answer.status != HTTPStatus.OK:
         later = answer.status == HTTPStatus.TOO_MANY_REQUESTS or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        raise WebFault(said, passes=later)
+        raise DownloadError(said, passes=later)
     if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise WebFault(f"{place.host} sends the file compressed, which was not asked for")
+        raise DownloadError(f"{place.host} sends the file compressed, which was not asked for")
     if answer.length is None and not answer.chunked:
-        raise WebFault(f"{place.host} does not say how long the file is")
+        raise DownloadError(f"{place.host} does not say how long the file is")
     if (answer.length or 0) > most:
         raise TooLarge(f"{answer.length:,} bytes")
     found = bytearray()
@@ -158,7 +158,7 @@ class _Connection(HTTPSConnection):
 def _open(place: _Place) -> socket.socket:
     found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     for *_, address in found:
-        refuse_closed(str(address[0]), "checkpoint is; correct the URI")
+        refuse_blocked(str(address[0]), "checkpoint is; correct the URI")
     failed: OSError | None = None
     for family, kind, protocol, _, address in found:
         opened = socket.socket(family, kind, protocol)

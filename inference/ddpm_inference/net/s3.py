@@ -15,7 +15,7 @@ from aiohttp import ClientPayloadError, ClientResponse, ClientSession
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 from fsspec.asyn import sync
 
-from ddpm_inference.net.blocked_addresses import refuse_closed
+from ddpm_inference.net.blocked_addresses import refuse_blocked
 
 BROKEN_OFF = (ClientPayloadError, HTTPClientError, IncompleteReadError)
 """What an answer raises that has begun, and does not come to its end."""
@@ -64,7 +64,7 @@ def open_socket(info: AddressInfo) -> socket.socket:
         ClosedAddress: see `refuse_closed`.
     """
     family, kind, protocol, _, address = info
-    refuse_closed(str(address[0]), "S3 server is; correct AWS_ENDPOINT_URL")
+    refuse_blocked(str(address[0]), "S3 server is; correct AWS_ENDPOINT_URL")
     return socket.socket(family, kind, protocol)
 
 

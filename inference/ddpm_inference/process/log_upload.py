@@ -17,7 +17,7 @@ from threading import Event, Thread
 from ddpm_inference.errors import DdpmError, InvalidSpec
 from ddpm_inference.flags import JOB_VARIABLE
 from ddpm_inference.job import Job
-from ddpm_inference.store.uri import place_of
+from ddpm_inference.store.uri import backend_for
 
 LOG_VARIABLE = "DDPM_LOG"
 LARGEST = 1 << 20
@@ -25,7 +25,7 @@ EVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class KeptLog:
+class LogUpload:
     """Where the log lies, and where it is kept.
 
     Attributes:
@@ -41,7 +41,7 @@ class KeptLog:
     def keep(self) -> None:
         """Stores the log as it is now, at most its last MiB. That this fails is said, and harms nothing."""
         try:
-            place_of(self.uri).write(self.name, self._tail())
+            backend_for(self.uri).write(self.name, self._tail())
         except (DdpmError, OSError) as error:
             print(f"the log could not be kept: {error}", file=sys.stderr, flush=True)
 
@@ -69,7 +69,7 @@ class KeptLog:
         return data if size <= LARGEST else data.partition(b"\n")[2]
 
 
-def kept_log(environment: Mapping[str, str]) -> KeptLog | None:
+def log_upload(environment: Mapping[str, str]) -> LogUpload | None:
     """The log of the environment's job; None if it is not to be kept, or cannot be."""
     name, file = environment.get(LOG_VARIABLE, ""), Path("/proc/self/fd/1")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) or not file.is_file():
@@ -78,4 +78,4 @@ def kept_log(environment: Mapping[str, str]) -> KeptLog | None:
         job = Job.parse(environment.get(JOB_VARIABLE, ""), JOB_VARIABLE)
     except InvalidSpec:
         return None
-    return KeptLog(file.resolve(), job.output.uri, f"logs/{name}.log")
+    return LogUpload(file.resolve(), job.output.uri, f"logs/{name}.log")

@@ -18,7 +18,7 @@ CLEANUP_SECONDS = 8
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def interrupt_on_signals() -> Iterator[None]:
     """Within the block the first of the signals raises KeyboardInterrupt, wherever the main thread happens to be.
 
     Later ones are ignored while the program cleans up. Should that hang, or the exception be lost in a place where

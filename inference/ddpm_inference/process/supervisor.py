@@ -13,7 +13,7 @@ from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.process.signals import SIGNALS
 
 
-def watched(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int:
+def supervised(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int:
     """Runs in a child, to which signals are passed on, those of `stop` as well; returns its exit code.
 
     Must be called before there are threads.

@@ -50,7 +50,7 @@ def no_picture(oldest: float) -> None:
 
 
 @dataclass
-class Board:
+class RunState:
     """Every document is put in place whole and never changed, so that who reads it needs no lock.
 
     Attributes:
@@ -95,12 +95,12 @@ class Board:
 
 
 @dataclass
-class Posting:
+class RunStateView:
     """A view that also puts on a board what it shows."""
 
     view: View
     progress: Progress
-    board: Board
+    board: RunState
 
     def say(self, sentence: str) -> None:
         self.progress.message = sentence

@@ -20,7 +20,7 @@ from threading import BoundedSemaphore, Thread
 from typing import NamedTuple
 
 from ddpm_inference.errors import InvalidSpec
-from ddpm_inference.progress_server.run_state import Board
+from ddpm_inference.progress_server.run_state import RunState
 from ddpm_inference.progress_server.settings import PORT_VARIABLE, Settings
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the one who asks is on another machine; hence the token
@@ -30,7 +30,7 @@ PICTURE_SECONDS = 5.0
 STOPS_WITHIN = 0.1
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What a request gets.
 
     Attributes:
@@ -44,13 +44,13 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Desk:
+class RequestHandler:
     """Who may ask, and what is answered."""
 
-    board: Board
+    board: RunState
     token: str
 
-    def answer(self, method: str, path: str, authorization: str) -> Answer:
+    def answer(self, method: str, path: str, authorization: str) -> HttpResponse:
         if not self._admits(authorization):
             return _refusal(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer <the run's token>")
         if path not in ("/progress", "/grid.png"):
@@ -59,11 +59,11 @@ class Desk:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing to do here but GET")
         if path == "/progress":
             document = self.board.document()
-            return Answer(HTTPStatus.OK, "application/json", json.dumps(document).encode(), "outcome" in document)
+            return HttpResponse(HTTPStatus.OK, "application/json", json.dumps(document).encode(), "outcome" in document)
         png = self.board.picture(PICTURE_SECONDS)
         if png is None:
             return _refusal(HTTPStatus.NOT_FOUND, "no sample is stored yet, or there can be no picture just now")
-        return Answer(HTTPStatus.OK, "image/png", png)
+        return HttpResponse(HTTPStatus.OK, "image/png", png)
 
     def _admits(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
@@ -71,14 +71,14 @@ class Desk:
 
 
 @contextmanager
-def served(board: Board, settings: Settings) -> Iterator[int]:
+def served(board: RunState, settings: Settings) -> Iterator[int]:
     """Answers questions about a board, from threads that die with the process; yields the port.
 
     Raises:
         InvalidSpec: if the port cannot be listened on.
     """
     try:
-        server = _Server((EVERYWHERE, settings.port), Desk(board, settings.token))
+        server = _Server((EVERYWHERE, settings.port), RequestHandler(board, settings.token))
     except OSError as error:
         raise InvalidSpec(
             f"{PORT_VARIABLE} is {settings.port}, but nothing can listen there: {error.strerror}",
@@ -97,7 +97,7 @@ class _Server(ThreadingMixIn, TCPServer):
     allow_reuse_address = True
     server_address: tuple[str, int]
 
-    def __init__(self, address: tuple[str, int], desk: Desk) -> None:
+    def __init__(self, address: tuple[str, int], desk: RequestHandler) -> None:
         self.desk = desk
         self._free = BoundedSemaphore(MOST_CONNECTIONS)
         super().__init__(address, _Connection)
@@ -138,7 +138,7 @@ class _Connection(BaseHTTPRequestHandler):
                 self.server.desk.board.heard.set()
         return False
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: HttpResponse) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.body)))
@@ -161,5 +161,5 @@ class _Connection(BaseHTTPRequestHandler):
 _Request = socket | tuple[bytes, socket]
 
 
-def _refusal(status: HTTPStatus, sentence: str) -> Answer:
-    return Answer(status, "text/plain", f"{status.phrase}: {sentence}\n".encode())
+def _refusal(status: HTTPStatus, sentence: str) -> HttpResponse:
+    return HttpResponse(status, "text/plain", f"{status.phrase}: {sentence}\n".encode())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_inference.errors import StorageFailed
-from ddpm_inference.image_grid import MOST, reduced, thumbnail
+from ddpm_inference.image_grid import MAX_IMAGES, reduced, thumbnail
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     png: bytes | None
 
 
-class Gallery:
+class Thumbnail:
     """Shards are added by the thread that runs the job, which never waits here; others ask for the picture."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Gallery:
         former = self._stored.records if self._stored else ()
         by_first = {record.first: record for record in (*former, *records)}
         if by_first:
-            self._stored = Stored(store, nsmallest(MOST, by_first.values(), key=lambda record: record.first))
+            self._stored = Stored(store, nsmallest(MAX_IMAGES, by_first.values(), key=lambda record: record.first))
 
     def png(self, oldest: float) -> bytes | None:
         """The picture, as PNG of at most `MOST_BYTES`; None if nothing is stored, or it cannot be made just now.
@@ -82,7 +82,7 @@ def _first_samples(stored: Stored) -> Samples | None:
     """Up to `MOST` of them, reduced; memory holds one shard. None if they lie in shards too large to read here."""
     found: list[Samples] = []
     for record in stored.records:
-        room = MOST - sum(map(len, found))
+        room = MAX_IMAGES - sum(map(len, found))
         if not room or record.bytes > LARGEST_SHARD:
             break
         found.append(reduced(stored.store.read_shard(record)[:room]))

@@ -23,11 +23,11 @@ from ddpm_inference.errors import (
 from ddpm_inference.job import Identity, ResourceRequest, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.progress import Progress, View
-from ddpm_inference.ray_backend.cluster import Cluster, Share, is_one_image
-from ddpm_inference.ray_backend.node_packages import Findings
+from ddpm_inference.ray_backend.cluster import ActorResources, Cluster, is_one_image
+from ddpm_inference.ray_backend.node_packages import NodePackages
 from ddpm_inference.ray_backend.ray_errors import ask_oom_kills, cause_of
-from ddpm_inference.ray_backend.shard_queue import Ledger
-from ddpm_inference.ray_backend.worker import Glance, Home, Receipt, Work, Worker
+from ddpm_inference.ray_backend.shard_queue import ShardQueue
+from ddpm_inference.ray_backend.worker import Placement, ShardProgress, ShardResult, Worker, WorkItem
 
 IN_FLIGHT = 2
 TICK_SECONDS = 0.5
@@ -41,7 +41,7 @@ Ref = ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
 
 
 @dataclass(eq=False)
-class Member:
+class ActorState:
     """One actor of the pool.
 
     Attributes:
@@ -54,11 +54,11 @@ class Member:
     number: int
     actor: ActorHandle[Worker]
     placing: Ref | None
-    home: Home | None = None
+    home: Placement | None = None
     starting: Ref | None = None
     in_flight: dict[Ref, Shard] = field(default_factory=dict)
     looking: Ref | None = None
-    glance: Glance | None = None
+    glance: ShardProgress | None = None
 
     @property
     def ready(self) -> bool:
@@ -70,7 +70,7 @@ class Member:
 
 
 @dataclass
-class Dispatch:
+class ActorPool:
     """The actors of one run, and the shards they are given.
 
     Args:
@@ -82,16 +82,16 @@ class Dispatch:
     """
 
     cluster: Cluster
-    share: Share
+    share: ActorResources
     spawn: Callable[[], ActorHandle[Worker]]
     checkpoint: InitVar[Checkpoint]
     progress: Progress
     view: View
     resources: ResourceRequest
-    ledger: Ledger = field(default_factory=lambda: Ledger(()))
-    _work: Work = field(init=False)
-    _keep: Callable[[Receipt], None] = field(init=False)
-    _members: list[Member] = field(default_factory=list)
+    ledger: ShardQueue = field(default_factory=lambda: ShardQueue(()))
+    _work: WorkItem = field(init=False)
+    _keep: Callable[[ShardResult], None] = field(init=False)
+    _members: list[ActorState] = field(default_factory=list)
     _made: int = 0
     _placed: bool = False
     _unfit: list[DdpmError] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Dispatch:
     def __post_init__(self, checkpoint: Checkpoint) -> None:
         self._weights = [ray.put(checkpoint)]
 
-    def prepare(self) -> ObjectRef[Findings] | None:
+    def prepare(self) -> ObjectRef[NodePackages] | None:
         """Makes the first actor, which gets ready for whatever it will be: there is always something to sample.
 
         Returns:
@@ -124,7 +124,7 @@ class Dispatch:
             WorkerLost: if they had them, and for as long there is no node any more that has.
             DdpmError: what each of them found to speak against it.
         """
-        self._work = Work(identity, self._weights)
+        self._work = WorkItem(identity, self._weights)
         room, wanted = self.cluster.room(self.share), min(self.resources.workers or shards, shards)
         if not room and self.cluster.own:
             raise self._unplaced("no node has room for a worker")
@@ -135,7 +135,7 @@ class Dispatch:
             self._grow(shards)
             self._wait()
 
-    def run(self, missing: Iterable[Shard], keep: Callable[[Receipt], None]) -> Ledger:
+    def run(self, missing: Iterable[Shard], keep: Callable[[ShardResult], None]) -> ShardQueue:
         """Samples the shards; returns the book of it, with those that were given up.
 
         Args:
@@ -146,7 +146,7 @@ class Dispatch:
                 is no node for them.
             StorageFailed: if results cannot be stored.
         """
-        self.ledger, self._keep = Ledger(missing), keep
+        self.ledger, self._keep = ShardQueue(missing), keep
         while self.ledger.open and not self.ledger.hopeless:
             self._grow(self.ledger.open)
             self._hand_out()
@@ -192,7 +192,7 @@ class Dispatch:
     def _make(self) -> ActorHandle[Worker]:
         actor = self.spawn()
         self._made += 1
-        self._members.append(Member(self._made, actor, actor.place.remote()))
+        self._members.append(ActorState(self._made, actor, actor.place.remote()))
         return actor
 
     def _refuse_lost_cluster(self, now: float) -> None:
@@ -241,7 +241,7 @@ class Dispatch:
                 self._note_shard(member, ref)
         self._refuse_to_wait_for_ever()
 
-    def _answers(self, timeout: float) -> Iterator[tuple[Member, Ref]]:
+    def _answers(self, timeout: float) -> Iterator[tuple[ActorState, Ref]]:
         owners = {ref: member for member in self._members for ref in member.refs}
         if not owners:
             return
@@ -277,7 +277,7 @@ class Dispatch:
             f"{what}: each needs {self.share.words}, and there is\n{self.cluster.table()}", hint=hint
         )
 
-    def _note_start(self, member: Member, ref: Ref) -> None:
+    def _note_start(self, member: ActorState, ref: Ref) -> None:
         try:
             answer = ray.get(ref)
         except RayError as error:
@@ -293,7 +293,7 @@ class Dispatch:
         else:
             member.starting = None
 
-    def _note_glance(self, member: Member, ref: Ref) -> None:
+    def _note_glance(self, member: ActorState, ref: Ref) -> None:
         member.looking = None
         try:
             member.glance = ray.get(ref)
@@ -301,9 +301,9 @@ class Dispatch:
             # What became of the actor is told by its shards.
             member.glance = None
 
-    def _note_shard(self, member: Member, ref: Ref) -> None:
+    def _note_shard(self, member: ActorState, ref: Ref) -> None:
         try:
-            receipt: Receipt = ray.get(ref)
+            receipt: ShardResult = ray.get(ref)
         except RayActorError as error:
             self._note_loss(member, error)
         except RayError as error:
@@ -315,7 +315,7 @@ class Dispatch:
             self.progress.finished(shard)
             self._barren_losses = 0
 
-    def _note_failure(self, member: Member, shard: Shard, cause: DdpmError) -> None:
+    def _note_failure(self, member: ActorState, shard: Shard, cause: DdpmError) -> None:
         if not self.ledger.failure(shard, member.number, cause):
             return
         if isinstance(cause, StorageFailed):
@@ -323,7 +323,7 @@ class Dispatch:
         self.progress.given_up(shard)
         self.view.say(f"samples {shard.first} to {shard.last} are given up: {cause.message}")
 
-    def _note_loss(self, member: Member, error: RayActorError) -> None:
+    def _note_loss(self, member: ActorState, error: RayActorError) -> None:
         """The process of an actor died, also when Ray tried again. The shard it worked on may be the cause."""
         first, *others = member.in_flight.values()
         member.in_flight.clear()
@@ -338,7 +338,7 @@ class Dispatch:
                 raise cause
             self.view.say("a worker is lost for good; another takes its place if there is room")
 
-    def _cause_of(self, error: RayError, member: Member) -> DdpmError:
+    def _cause_of(self, error: RayError, member: ActorState) -> DdpmError:
         """What went wrong on a worker; its node may know that it was for its memory."""
         cause = cause_of(error)
         if not isinstance(cause, WorkerLost) or member.home is None:
@@ -359,7 +359,7 @@ class Dispatch:
         # Without its head, Ray would keep the question for a minute, and then end this process.
         return ask_oom_kills(node) if self.cluster.answers() else None
 
-    def _drop(self, member: Member) -> None:
+    def _drop(self, member: ActorState) -> None:
         ray.kill(member.actor)
         self._members.remove(member)
         self._next_growth = 0.0

@@ -28,7 +28,7 @@ import ddpm_inference
 from ddpm_inference.errors import ResourcesUnavailable, in_short
 from ddpm_inference.job import Device, ResourceRequest
 from ddpm_inference.ray_backend.address import CLIENT, Target, answers
-from ddpm_inference.ray_backend.node_packages import Findings, look
+from ddpm_inference.ray_backend.node_packages import NodePackages, find_packages
 
 # "1" where every node runs the image and the environment that this process runs in.
 ONE_IMAGE = "DDPM_ONE_IMAGE"
@@ -79,7 +79,7 @@ class Cluster:
             return None
         return ray.get_runtime_context().get_node_id()
 
-    def room(self, share: Share) -> int:
+    def room(self, share: ActorResources) -> int:
         """How many actors of that share the nodes have room for, if nobody else is there."""
         return sum(share.fits(node.resources) for node in live_nodes())
 
@@ -88,7 +88,7 @@ class Cluster:
         """The packages that a worker needs; one that is sent this one need not have it."""
         return (*ON_WORKERS, OWN) if is_one_image() else ON_WORKERS
 
-    def torch_version(self, timeout: float, of_worker: ObjectRef[Findings] | None = None) -> str:
+    def torch_version(self, timeout: float, of_worker: ObjectRef[NodePackages] | None = None) -> str:
         """The torch of the nodes, by asking one of them, which must also have all else that a worker needs.
 
         Args:
@@ -99,14 +99,14 @@ class Cluster:
             ResourcesUnavailable: if Ray runs no task within `timeout` seconds, or something is missing there,
                 naming it.
         """
-        return torch_of(look(self.needs) if self.own else self._ask(timeout, of_worker))
+        return torch_of(find_packages(self.needs) if self.own else self._ask(timeout, of_worker))
 
-    def _ask(self, timeout: float, of_worker: ObjectRef[Findings] | None) -> Findings:
+    def _ask(self, timeout: float, of_worker: ObjectRef[NodePackages] | None) -> NodePackages:
         if of_worker and ray.wait([of_worker], timeout=min(timeout, WORKER_ANSWERS_WITHIN))[0]:
             with suppress(RayError):
                 return ray.get(of_worker)
         # Another process to start, which needs no CPU of Ray's: a worker may wait for its own for long.
-        task = ray.remote(num_cpus=0, max_retries=2)(look).remote(self.needs)
+        task = ray.remote(num_cpus=0, max_retries=2)(find_packages).remote(self.needs)
         done, _ = ray.wait([task], timeout=timeout)
         if not done:
             raise ResourcesUnavailable(
@@ -134,14 +134,14 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Share:
+class ActorResources:
     """What one actor holds of a node."""
 
     cpus: float
     gpus: float
 
     @classmethod
-    def of(cls, request: ResourceRequest, device: Device) -> Share:
+    def of(cls, request: ResourceRequest, device: Device) -> ActorResources:
         """The share asked for; on device cpu it never holds a GPU."""
         return cls(request.num_cpus_per_task, request.num_gpus_per_task if device == "cuda" else 0.0)
 
@@ -183,7 +183,7 @@ def connected(target: Target) -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def torch_of(findings: Findings) -> str:
+def torch_of(findings: NodePackages) -> str:
     """The torch version that was found.
 
     Raises:

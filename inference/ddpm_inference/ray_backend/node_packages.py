@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Findings(NamedTuple):
+class NodePackages(NamedTuple):
     """What was found.
 
     Attributes:
@@ -25,9 +25,9 @@ class Findings(NamedTuple):
     torch: str | None
 
 
-def look(packages: Iterable[str]) -> Findings:
+def find_packages(packages: Iterable[str]) -> NodePackages:
     """Looks up packages by the names they are installed under; imports none of them."""
-    return Findings(platform.python_version(), {name: _version(name) for name in packages}, torch_version())
+    return NodePackages(platform.python_version(), {name: _version(name) for name in packages}, torch_version())
 
 
 def torch_version() -> str | None:

@@ -23,7 +23,7 @@ class _Troubled:
 
 
 @dataclass
-class Ledger:
+class ShardQueue:
     """Hands out shards and takes note of the outcome.
 
     A shard that failed for a reason of its own goes to another worker if there is one, and is given up after

@@ -22,8 +22,8 @@ from ddpm_inference.errors import StorageFailed
 from ddpm_inference.job import Identity, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.ray_backend import node_packages
-from ddpm_inference.ray_backend.cluster import Share
-from ddpm_inference.ray_backend.node_packages import Findings
+from ddpm_inference.ray_backend.cluster import ActorResources
+from ddpm_inference.ray_backend.node_packages import NodePackages
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
@@ -46,21 +46,21 @@ def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int)
     return ShardSampler(checkpoint, identity, threads)
 
 
-class Home(NamedTuple):
+class Placement(NamedTuple):
     """The node an actor is on, and how many processes the kernel has ended there for their memory."""
 
     node: str
     oom_kills: int
 
 
-class Glance(NamedTuple):
+class ShardProgress(NamedTuple):
     """What a worker is doing: the shard, and how much of it is done, 0 to 1."""
 
     shard: Shard
     part: float
 
 
-class Receipt(NamedTuple):
+class ShardResult(NamedTuple):
     """A sampled shard: its record if the worker stored it, else its samples for the driver to store."""
 
     shard: Shard
@@ -69,7 +69,7 @@ class Receipt(NamedTuple):
     samples: Samples | None
 
 
-class Work(NamedTuple):
+class WorkItem(NamedTuple):
     """What there is to sample; handed over with every call, since a worker that Ray started anew has none.
 
     Attributes:
@@ -95,12 +95,12 @@ class Worker:
     store: Store
     threads: int
     _sampler: SamplesShards | None = None
-    _glance: Glance | None = None
+    _glance: ShardProgress | None = None
     _reaches: bool | None = None
 
-    def place(self) -> Home:
+    def place(self) -> Placement:
         """Answers as soon as the actor has its resources."""
-        return Home(ray.get_runtime_context().get_node_id(), oom_kills())
+        return Placement(ray.get_runtime_context().get_node_id(), oom_kills())
 
     def prepare(self) -> None:
         """Imports what takes long, while it is not known yet what there is to sample."""
@@ -109,11 +109,11 @@ class Worker:
             for name in self.imports:
                 import_module(name)
 
-    def find(self, packages: Iterable[str]) -> Findings:
+    def find(self, packages: Iterable[str]) -> NodePackages:
         """What there is here to work with."""
-        return node_packages.look(packages)
+        return node_packages.find_packages(packages)
 
-    def start(self, work: Work) -> None:
+    def start(self, work: WorkItem) -> None:
         """Builds the network.
 
         Raises:
@@ -121,7 +121,7 @@ class Worker:
         """
         self._built(work)
 
-    def sample(self, work: Work, shard: Shard) -> Receipt:
+    def sample(self, work: WorkItem, shard: Shard) -> ShardResult:
         """Samples one shard; stores it where the store is reached from here.
 
         Raises:
@@ -132,19 +132,19 @@ class Worker:
         samples = sampler.sample(shard, partial(self._note, shard))
         seconds = time.monotonic() - started
         if not self._reaches_store(work.identity):
-            return Receipt(shard, seconds, None, samples)
+            return ShardResult(shard, seconds, None, samples)
         record = self.store.write_shard(shard, samples, work.identity.fingerprint)
-        return Receipt(shard, seconds, record, None)
+        return ShardResult(shard, seconds, record, None)
 
     @ray.method(concurrency_group="look")
-    def look(self) -> Glance | None:
+    def look(self) -> ShardProgress | None:
         """What the actor is doing; answers while it samples."""
         return self._glance
 
     def _note(self, shard: Shard, done: int, steps: int) -> None:
-        self._glance = Glance(shard, done / steps)
+        self._glance = ShardProgress(shard, done / steps)
 
-    def _built(self, work: Work) -> SamplesShards:
+    def _built(self, work: WorkItem) -> SamplesShards:
         if self._sampler is None:
             self._sampler = self.make_sampler(ray.get(work.weights[0]), work.identity, self.threads)
         return self._sampler
@@ -164,7 +164,7 @@ class Worker:
 
 
 def spawner(
-    share: Share, store: Store, make_sampler: MakeSampler | None = None
+    share: ActorResources, store: Store, make_sampler: MakeSampler | None = None
 ) -> Callable[[], ActorHandle[Worker]]:
     """Makes one more actor at each call.
 

@@ -65,9 +65,7 @@ def spaced(timesteps: int, steps: int) -> list[int]:
         InvalidSpec: if `steps` is not within 1..T.
     """
     if not 1 <= steps <= timesteps:
-        raise InvalidSpec(
-            f"{steps} steps do not fit a schedule of {timesteps} timesteps", hint=f"use 1 to {timesteps}"
-        )
+        raise InvalidSpec(f"{steps} steps do not fit a schedule of {timesteps} timesteps", hint=f"use 1 to {timesteps}")
     return [round(i * timesteps / steps) - 1 for i in range(steps, 0, -1)]
 
 

@@ -53,9 +53,7 @@ class Bucket:
         page: dict[str, str] = {}
         with self._explained("listed", folder):
             for _ in range(MOST_PAGES):
-                answer = self._s3.call_s3(
-                    "list_objects_v2", Bucket=self.bucket, Prefix=start, Delimiter="/", **page
-                )
+                answer = self._s3.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=start, Delimiter="/", **page)
                 found |= {item["Key"].removeprefix(start): item["Size"] for item in answer.get("Contents", ())}
                 if not answer.get("IsTruncated"):
                     return {name: size for name, size in found.items() if name}
@@ -120,9 +118,7 @@ class Bucket:
         while batch := list(islice(names, KEYS_A_DELETE)):
             keys = [{"Key": self._key(name)} for name in batch]
             with self._explained("removed", batch[0]):
-                answer = self._s3.call_s3(
-                    "delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}
-                )
+                answer = self._s3.call_s3("delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
             if refused := answer.get("Errors"):
                 with self._explained("removed", refused[0]["Key"].removeprefix(self._start(""))):
                     raise ClientError({"Error": refused[0]}, "DeleteObjects")

@@ -147,7 +147,5 @@ def _explained(action: str, path: Path) -> Iterator[None]:
             hint="choose another output place, or change the rights there",
         ) from error
     except OSError as error:
-        cause, hint = _CAUSES.get(
-            error.errno or 0, (error.strerror or str(error), f"see to the file system, {_AGAIN}")
-        )
+        cause, hint = _CAUSES.get(error.errno or 0, (error.strerror or str(error), f"see to the file system, {_AGAIN}"))
         raise StorageFailed(f"{path} could not be {action}: {cause}", hint=hint) from error

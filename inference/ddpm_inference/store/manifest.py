@@ -7,10 +7,10 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from ddpm_inference.job import Document, Identity, Sha256, Shard, shards_of
+from ddpm_inference.job import Identity, Sha256, Shard, StrictModel, shards_of
 
 
-class FileRecord(Document):
+class FileRecord(StrictModel):
     """One stored file: its length in bytes and its sha256."""
 
     bytes: Annotated[int, Field(ge=0)]
@@ -28,7 +28,7 @@ class ShardRecord(Shard):
         return Shard(first=self.first, last=self.last)
 
 
-class Manifest(Document):
+class Manifest(StrictModel):
     """What a finished job consists of. It holds no time and no path: equal jobs have equal manifests.
 
     Attributes:

@@ -11,7 +11,7 @@ class Writer(Protocol):
     def write(self, data: bytes | memoryview, /) -> object: ...
 
 
-class Place(Protocol):
+class StorageBackend(Protocol):
     """Files below one URI, by relative names with slashes. A file appears whole or not at all.
 
     Every method raises StorageFailed, which says what could not be done, where, and why.

@@ -20,8 +20,8 @@ from ddpm_inference.job import Identity, Shard
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
 from ddpm_inference.store.npy_file import npy_chunks, npy_length
 from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, most_bytes, sha256
-from ddpm_inference.store.storage_backend import Place
-from ddpm_inference.store.uri import place_of
+from ddpm_inference.store.storage_backend import StorageBackend
+from ddpm_inference.store.uri import backend_for
 
 IDENTITY = "job.json"
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ class Store:
     What others may have stored, or a server makes up, is read to no greater length than this program writes it.
     """
 
-    place: Place
+    place: StorageBackend
 
     @classmethod
     def open(cls, uri: str) -> Store:
@@ -62,7 +62,7 @@ class Store:
         Raises:
             InvalidSpec: for any other URI.
         """
-        return cls(place_of(uri))
+        return cls(backend_for(uri))
 
     @property
     def uri(self) -> str:

@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.store.folder import Folder
-from ddpm_inference.store.storage_backend import Place
+from ddpm_inference.store.storage_backend import StorageBackend
 
 
-def place_of(uri: str) -> Place:
+def backend_for(uri: str) -> StorageBackend:
     """The place at a path, a ``file://`` URI or an ``s3://bucket/prefix``. Touches nothing.
 
     Raises:

@@ -11,9 +11,7 @@ from ddpm_operator.api.uri import SUBDOMAIN
 
 _NAME = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _KEY = rf"(?:{SUBDOMAIN}/)?{_NAME}"
-_KEY_SENTENCE = (
-    "a key is a name of at most 63 letters, digits, -, _ and ., perhaps after a domain: example.com/name"
-)
+_KEY_SENTENCE = "a key is a name of at most 63 letters, digits, -, _ and ., perhaps after a domain: example.com/name"
 
 KEYS = KeysMatch(_KEY_SENTENCE, _KEY)
 QualifiedName = Annotated[str, Field(min_length=1, max_length=317), Matches(_KEY_SENTENCE, _KEY)]

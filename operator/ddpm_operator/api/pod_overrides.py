@@ -196,20 +196,17 @@ class PodOverrides(Model):
         default=None, description="Taints the pods do not mind."
     )
     affinity: Affinity | None = Field(default=None, description="Near what the pods run, and apart from what.")
-    topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=8)] | None = (
-        Field(default=None, description="How the pods spread over nodes or zones.")
+    topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=8)] | None = Field(
+        default=None, description="How the pods spread over nodes or zones."
     )
     labels: Annotated[dict[str, LabelValue], Field(max_length=32), KEYS, FOREIGN_KEYS] | None = Field(
         default=None, description="Labels the pods get beside the operator's own."
     )
     annotations: (
-        Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), KEYS, FOREIGN_KEYS]
-        | None
+        Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), KEYS, FOREIGN_KEYS] | None
     ) = Field(default=None, description="Annotations the pods get beside the operator's own.")
     priority_class_name: ObjectName | None = Field(default=None, description="The pods' PriorityClass.")
-    runtime_class_name: ObjectName | None = Field(
-        default=None, description="The pods' RuntimeClass, such as nvidia."
-    )
+    runtime_class_name: ObjectName | None = Field(default=None, description="The pods' RuntimeClass, such as nvidia.")
     scheduler_name: ObjectName | None = Field(default=None, description="The scheduler that places the pods.")
     image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] | None = Field(
         default=None, description="Secrets for a private registry."

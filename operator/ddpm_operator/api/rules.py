@@ -38,9 +38,7 @@ class Rule:
 
     def validation(self) -> dict[str, str]:
         """The entry of ``x-kubernetes-validations``."""
-        return {"rule": self.cel, "message": self.sentence} | (
-            {"fieldPath": f".{self.field}"} if self.field else {}
-        )
+        return {"rule": self.cel, "message": self.sentence} | ({"fieldPath": f".{self.field}"} if self.field else {})
 
 
 _M = TypeVar("_M")

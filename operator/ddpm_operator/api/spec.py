@@ -30,9 +30,7 @@ Sha256 = Annotated[
 ]
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]
 Cpu = Annotated[str, Quantity("cpu is a quantity from 100m to 1024, such as 2 or 500m", "100m", "1024")]
-Memory = Annotated[
-    str, Quantity("memory is a quantity from 1Gi, which Ray and torch need, to 64Ti", "1Gi", "64Ti")
-]
+Memory = Annotated[str, Quantity("memory is a quantity from 1Gi, which Ray and torch need, to 64Ti", "1Gi", "64Ti")]
 Size = Annotated[str, Quantity("a claim's size is a quantity from 1Mi to 1Pi, such as 10Gi", "1Mi", "1Pi")]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 
@@ -51,9 +49,9 @@ class Checkpoint(Model):
         default=None,
         description="The architecture; only where the checkpoint has no metadata, as the fields that follow.",
     )
-    downs: (
-        Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)] | None
-    ) = Field(default=None, description="Channels of each level, outermost first.")
+    downs: Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)] | None = (
+        Field(default=None, description="Channels of each level, outermost first.")
+    )
     time_emb_dim: Annotated[int, Field(ge=2, le=4096)] | None = Field(
         default=None, description="Width of the time embedding."
     )
@@ -83,9 +81,7 @@ class Sampler(Model):
         Field(min_length=1, max_length=10),
         Matches('eta is a decimal from 0 to 1 in quotes, such as "0.5"', r"0(?:\.[0-9]{1,8})?|1(?:\.0{1,8})?"),
     ] = Field(default="0", description="Noise of ddim: 0 is deterministic, 1 is like ddpm. A decimal in quotes.")
-    schedule: ScheduleName | None = Field(
-        default=None, description="Noise schedule the checkpoint was trained with."
-    )
+    schedule: ScheduleName | None = Field(default=None, description="Noise schedule the checkpoint was trained with.")
     variance: Variance | None = Field(
         default=None, description="Variance of a ddpm step: large (beta_t) or small (the posterior's)."
     )

@@ -66,12 +66,8 @@ class Progress(Model):
     done: Count = Field(description="Samples that are stored.")
     total: Count = Field(description="Samples asked for.")
     percent: Annotated[int, Field(ge=0, le=100)] = Field(description="done of total, rounded down.")
-    samples_per_second: Annotated[str, Field(max_length=16)] | None = Field(
-        default=None, description="Rate just now."
-    )
-    estimated_remaining_seconds: Count | None = Field(
-        default=None, description="Seconds until the end at this rate."
-    )
+    samples_per_second: Annotated[str, Field(max_length=16)] | None = Field(default=None, description="Rate just now.")
+    estimated_remaining_seconds: Count | None = Field(default=None, description="Seconds until the end at this rate.")
     eta: Annotated[str, Field(max_length=16)] | None = Field(
         default=None, description="The same for people, such as 2m10s."
     )

@@ -11,35 +11,35 @@
 from ddpm_operator.client.checkpoint_file import CheckpointFile, checkpoint_file
 from ddpm_operator.client.client import Client, Submitted
 from ddpm_operator.client.errors import (
-    ClientFault,
+    ClientError,
     Conflict,
     Damaged,
     NotAllowed,
     NotFound,
-    Refused,
+    RequestRejected,
     SamplingFailed,
     Unreachable,
 )
 from ddpm_operator.client.fetch import Fetched, FetchedFile
-from ddpm_operator.client.progress_callback import Told, nobody
+from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.uploader import model_uri
 
 __all__ = [
     "CheckpointFile",
     "Client",
-    "ClientFault",
+    "ClientError",
     "Conflict",
     "Damaged",
     "Fetched",
     "FetchedFile",
     "NotAllowed",
     "NotFound",
-    "Refused",
+    "ProgressCallback",
+    "RequestRejected",
     "SamplingFailed",
     "Submitted",
-    "Told",
     "Unreachable",
     "checkpoint_file",
+    "ignore_progress",
     "model_uri",
-    "nobody",
 ]

@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ddpm_operator.client.errors import Refused
+from ddpm_operator.client.errors import RequestRejected
 
 # The limits of the driver.
 LARGEST = 4 << 30
@@ -83,13 +83,13 @@ def checkpoint_file(path: Path) -> CheckpointFile:
     try:
         length = path.stat().st_size
         if length > LARGEST:
-            raise Refused(f"{path} has {length:,} bytes of at most {LARGEST:,}", "give the weights alone")
+            raise RequestRejected(f"{path} has {length:,} bytes of at most {LARGEST:,}", "give the weights alone")
         with path.open("rb") as file:
             suffix, images = _kind(path, file, length)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Refused(
+        raise RequestRejected(
             f"{path}: {error.strerror or error}",
             "--model_path is a file of this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key, …",
         ) from error
@@ -106,15 +106,15 @@ def _kind(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, Images]:
         header = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
         return "safetensors", _check_header(path, file, header, length)
     if not length:
-        raise Refused(f"{path} is empty", _AGAIN)
+        raise RequestRejected(f"{path} is empty", _AGAIN)
     if beginning.startswith(b"\x80"):
-        raise Refused(
+        raise RequestRejected(
             f"{path} is a bare pickle, which may carry code and is never loaded",
             "save model.state_dict() again with a current torch.save, or as safetensors",
         )
     if beginning.startswith(b"version "):
-        raise Refused(f"{path} is a Git LFS pointer, not the file it stands for", "run git lfs pull")
-    raise Refused(
+        raise RequestRejected(f"{path} is a Git LFS pointer, not the file it stands for", "run git lfs pull")
+    raise RequestRejected(
         f"{path} is neither a safetensors file nor a .pt file by torch.save", "give the checkpoint itself"
     )
 
@@ -126,11 +126,11 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
             names = archive.namelist()
             damaged = archive.testzip() if _is_stored(archive) else None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise Refused(f"{path} is a .pt file that is cut short or damaged: {error}", _AGAIN) from error
+        raise RequestRejected(f"{path} is a .pt file that is cut short or damaged: {error}", _AGAIN) from error
     if damaged is not None:
-        raise Refused(f"{path} is damaged: its entry {damaged!r} does not match its checksum", _AGAIN)
+        raise RequestRejected(f"{path} is damaged: its entry {damaged!r} does not match its checksum", _AGAIN)
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-        raise Refused(
+        raise RequestRejected(
             f"{path} is a zip archive, but none that torch.save made", "save model.state_dict() with torch.save"
         )
 
@@ -143,7 +143,7 @@ def _is_stored(archive: zipfile.ZipFile) -> bool:
 def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> Images:
     """The tensors that a safetensors header lists fill the rest of the file; metadata of ours can be read."""
     if header > _LARGEST_HEADER:
-        raise Refused(
+        raise RequestRejected(
             f"{path} is no safetensors file, or damaged: its header claims {header:,} bytes of at most "
             f"{_LARGEST_HEADER:,}",
             _AGAIN,
@@ -153,10 +153,10 @@ def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> Image
         texts = _Texts.validate_python(entries.pop(_METADATA, {}))
         tensors = [_Tensor.model_validate_json(json.dumps(entry)) for entry in entries.values()]
     except ValidationError as error:
-        raise Refused(f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _AGAIN) from error
+        raise RequestRejected(f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _AGAIN) from error
     ends = _LENGTH_BYTES + header + max((tensor.data_offsets[1] for tensor in tensors), default=0)
     if ends != length:
-        raise Refused(f"{path} has {length:,} bytes, and its header says {ends:,}", _AGAIN)
+        raise RequestRejected(f"{path} has {length:,} bytes, and its header says {ends:,}", _AGAIN)
     return _metadata(path, texts[_OURS]).model if _OURS in texts else Images()
 
 
@@ -166,7 +166,7 @@ def _metadata(path: Path, text: str) -> _Metadata:
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(str(part) for part in wrong["loc"])
-        raise Refused(
+        raise RequestRejected(
             f"{path} has metadata that is not known: {where}: {wrong['msg']}",
             "it may be of a newer version of this program: use its own kubectl-ddpm",
         ) from error

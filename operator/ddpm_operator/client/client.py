@@ -13,11 +13,11 @@ from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
 from ddpm_operator.client import head_log, stored_log
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.errors import Conflict, NotFound, Refused
+from ddpm_operator.client.errors import Conflict, NotFound, RequestRejected
 from ddpm_operator.client.fetch import Fetched, fetch
-from ddpm_operator.client.progress_callback import Told, nobody
+from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.retry import one_more_attempt
-from ddpm_operator.client.upload import bring, has_model, undone_unless_done
+from ddpm_operator.client.upload import has_model, undone_unless_done, upload_checkpoint
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.responses import APPLY, MERGE, Document
 
@@ -54,9 +54,7 @@ class Client:
         path = paths.ALL_SAMPLINGS if everywhere else paths.samplings(self.namespace)
         items = self.connection.request("GET", path)["items"]
         found = [
-            _typed(_IDENTITY | item)
-            for item in (items if isinstance(items, list) else ())
-            if isinstance(item, dict)
+            _typed(_IDENTITY | item) for item in (items if isinstance(items, list) else ()) if isinstance(item, dict)
         ]
         return tuple(sorted(found, key=lambda one: (one.metadata.namespace, one.metadata.name)))
 
@@ -71,7 +69,10 @@ class Client:
             raise self._absent(name, fault) from fault
 
     def submit(
-        self, manifest: Document, checkpoint: CheckpointFile | None = None, told: Told = nobody
+        self,
+        manifest: Document,
+        checkpoint: CheckpointFile | None = None,
+        told: ProgressCallback = ignore_progress,
     ) -> Submitted:
         """Creates a sampling, or changes the one of its name as far as that can be: more `samples` let it grow.
 
@@ -128,7 +129,7 @@ class Client:
         """
         return stored_log.read(self.connection, sampling)
 
-    def fetch(self, name: str, folder: Path, told: Told = nobody) -> Fetched:
+    def fetch(self, name: str, folder: Path, told: ProgressCallback = ignore_progress) -> Fetched:
         """Brings the samples of a complete sampling into a folder, every file checked against its manifest.
 
         Files that are there already, whole, are not fetched again.
@@ -168,13 +169,13 @@ class Client:
         manifest: Document,
         before: DDPMSampling | None,
         checkpoint: CheckpointFile,
-        told: Told,
+        told: ProgressCallback,
     ) -> DDPMSampling:
         spec = manifest["spec"]
         suspended: Document = {**manifest, "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True}}
         waiting = self._apply(name, suspended, before)
         with undone_unless_done(lambda: self._delete(waiting) if before is None else None):
-            bring(self.connection, waiting, checkpoint, told)
+            upload_checkpoint(self.connection, waiting, checkpoint, told)
             return self._apply(name, manifest, before)
 
     def _apply(self, name: str, manifest: Document, before: DDPMSampling | None) -> DDPMSampling:
@@ -204,9 +205,7 @@ class Client:
 
     def _absent(self, name: str, fault: NotFound | None = None) -> NotFound:
         if fault and name not in fault.message:
-            return NotFound(
-                "the cluster knows no DDPMSamplings", "ask its administrator to install ddpm-ray's chart"
-            )
+            return NotFound("the cluster knows no DDPMSamplings", "ask its administrator to install ddpm-ray's chart")
         return NotFound(
             f"there is no DDPMSampling {name} in the namespace {self.namespace}",
             "`kubectl ddpm list --all-namespaces` shows all there are",
@@ -218,7 +217,7 @@ def _typed(document: Document) -> DDPMSampling:
         return DDPMSampling.from_document(document)
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise Refused(
+        raise RequestRejected(
             f"a DDPMSampling of the cluster is not as this command knows it: {where}: {error.errors()[0]['msg']}",
             "use the kubectl-ddpm of the operator's own version",
         ) from error

@@ -27,7 +27,7 @@ def has_ended(sampling: DDPMSampling) -> bool:
     return any(holds(sampling, type) for type in _ENDS)
 
 
-def sentence(sampling: DDPMSampling) -> str:
+def status_message(sampling: DDPMSampling) -> str:
     """What there is to say of it just now."""
     status = sampling.status
     if status is None:

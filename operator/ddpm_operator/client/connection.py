@@ -18,9 +18,9 @@ from kubernetes.client import ApiClient, ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.stream.ws_client import create_websocket, get_websocket_url
 
-from ddpm_operator.client.errors import ClientFault, Conflict, NotAllowed, NotFound, Refused, Unreachable
+from ddpm_operator.client.errors import ClientError, Conflict, NotAllowed, NotFound, RequestRejected, Unreachable
 from ddpm_operator.client.remote_command import RemoteCommand
-from ddpm_operator.kube.responses import JSON, Document, Method, Refusal, headers, read
+from ddpm_operator.kube.responses import JSON, Document, ErrorResponse, Method, headers, parse_response
 
 _CONNECT, _READ, _WATCH = 5.0, 30.0, 60.0
 _CHECK = "look at `kubectl cluster-info`, and at --context"
@@ -184,13 +184,13 @@ def version_of(document: Document | None) -> str:
 
 
 def _document(status: int, text: bytes) -> Document:
-    answer = read(status, text)
-    if isinstance(answer, Refusal):
+    answer = parse_response(status, text)
+    if isinstance(answer, ErrorResponse):
         raise _fault(answer)
     return answer
 
 
-def _fault(refusal: Refusal) -> ClientFault:
+def _fault(refusal: ErrorResponse) -> ClientError:
     status, message = refusal.status, refusal.message
     match status:
         case HTTPStatus.NOT_FOUND:
@@ -200,9 +200,9 @@ def _fault(refusal: Refusal) -> ClientFault:
         case HTTPStatus.CONFLICT if refusal.conflicts:
             return Conflict(refusal.conflicts)
         case HTTPStatus.CONFLICT:
-            return Refused(message, "somebody else was quicker: look at it, and try again")
+            return RequestRejected(message, "somebody else was quicker: look at it, and try again")
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Refused(message, "correct what it names")
+            return RequestRejected(message, "correct what it names")
         case _:
             return Unreachable(f"the API server failed: {message}", _CHECK)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class ClientFault(Exception):
+class ClientError(Exception):
     """Something that was asked for did not happen.
 
     Args:
@@ -19,15 +19,15 @@ class ClientFault(Exception):
         self.hint = hint
 
 
-class NotFound(ClientFault):
+class NotFound(ClientError):
     """There is no such thing, or not yet."""
 
 
-class Refused(ClientFault):
+class RequestRejected(ClientError):
     """The API server does not take it as it is."""
 
 
-class Conflict(Refused):
+class Conflict(RequestRejected):
     """Fields have other values, and somebody else has set them.
 
     Args:
@@ -45,17 +45,17 @@ class Conflict(Refused):
         self.fields = fields
 
 
-class Damaged(ClientFault):
+class Damaged(ClientError):
     """What is stored is not what the sampling has stored."""
 
 
-class NotAllowed(ClientFault):
+class NotAllowed(ClientError):
     """The user has no right to it."""
 
 
-class Unreachable(ClientFault):
+class Unreachable(ClientError):
     """No answer from the cluster, or from the pod that was to answer."""
 
 
-class SamplingFailed(ClientFault):
+class SamplingFailed(ClientError):
     """The sampling has failed, so there is nothing to be had of it."""

@@ -14,7 +14,7 @@ from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.errors import Damaged, NotFound, SamplingFailed
 from ddpm_operator.client.folder import Folder
 from ddpm_operator.client.manifest import NAME, Manifest, StoredFile
-from ddpm_operator.client.progress_callback import Told
+from ddpm_operator.client.progress_callback import ProgressCallback
 from ddpm_operator.client.stored_files import RESTORE, StoredFiles, stored_files
 
 _LARGEST_MANIFEST = 256 << 20
@@ -37,7 +37,7 @@ class Fetched:
     files: tuple[FetchedFile, ...]
 
 
-def fetch(connection: Connection, sampling: DDPMSampling, path: Path, told: Told) -> Fetched:
+def fetch(connection: Connection, sampling: DDPMSampling, path: Path, told: ProgressCallback) -> Fetched:
     """See `Client.fetch`. A pod is started only if something is missing."""
     sha256, image = _stored(sampling)
     try:
@@ -84,7 +84,7 @@ def _manifest(stored: StoredFiles) -> bytes:
         return b"".join(content)
 
 
-def _bring(stored: StoredFiles, lacking: list[StoredFile], folder: Folder, told: Told) -> None:
+def _bring(stored: StoredFiles, lacking: list[StoredFile], folder: Folder, told: ProgressCallback) -> None:
     """Stages what is lacking, each file once it is whole."""
     come, total = 0, sum(file.bytes for file in lacking)
     with closing(stored.read([file.path for file in lacking])) as files:

@@ -26,9 +26,7 @@ def read(connection: Connection, sampling: DDPMSampling, *, follow: bool) -> Ite
     found = connection.request("GET", pods(sampling.metadata.namespace), wanted)["items"]
     heads = [item["metadata"] for item in (found if isinstance(found, list) else ()) if isinstance(item, dict)]
     if not heads or not isinstance(heads[0], dict):
-        raise NotFound(
-            f"{name} has no head pod that runs now", f"`kubectl ddpm status {name}` says where it stands"
-        )
+        raise NotFound(f"{name} has no head pod that runs now", f"`kubectl ddpm status {name}` says where it stands")
     pod = Pod(connection, sampling.metadata.namespace, str(heads[0]["name"]))
     command = ["sh", "-c", f'exec tail -n +1 {"-F" if follow else ""} "$({_NEWEST})"']
     return _lines(connection, pod, command, name, follow=follow)

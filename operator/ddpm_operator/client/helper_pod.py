@@ -16,7 +16,7 @@ _WAIT = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal
 _PLACEMENT = ("nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName", "schedulerName")
 
 
-def own_pod(
+def helper_pod(
     sampling: DDPMSampling,
     image: str,
     role: str,

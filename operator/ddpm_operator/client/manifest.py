@@ -77,8 +77,7 @@ class Manifest(_Part):
         files = [StoredFile(name, file.bytes, file.sha256) for name, file in sorted(self.files.items())]
         if SAMPLES not in self.files:
             files += [
-                StoredFile(f"shards/{one.first:09d}-{one.last:09d}.npz", one.bytes, one.sha256)
-                for one in self.shards
+                StoredFile(f"shards/{one.first:09d}-{one.last:09d}.npz", one.bytes, one.sha256) for one in self.shards
             ]
         return tuple(files)
 

@@ -34,9 +34,7 @@ class Pod:
         self, command: Sequence[str], longest_silence: float | None, *, takes_input: bool = False
     ) -> Iterator[RemoteCommand]:
         """See `Connection.running`."""
-        with self.connection.running(
-            self.path, CONTAINER, command, longest_silence, takes_input=takes_input
-        ) as remote:
+        with self.connection.running(self.path, CONTAINER, command, longest_silence, takes_input=takes_input) as remote:
             yield remote
 
 

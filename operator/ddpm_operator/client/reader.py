@@ -8,7 +8,7 @@ from importlib.resources import files
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.client.helper_pod import own_pod
+from ddpm_operator.client.helper_pod import helper_pod
 from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.manifests.render import OUTPUT_PATH
 
@@ -17,7 +17,7 @@ def reader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
     """With the output's claim, read-only, or with the credentials of its bucket."""
     claim, secret = _claim(sampling), sampling.spec.credentials_secret_ref
     credentials = secret.name if secret and not claim else None
-    return own_pod(sampling, image, "reader", claim, OUTPUT_PATH, credentials=credentials)
+    return helper_pod(sampling, image, "reader", claim, OUTPUT_PATH, credentials=credentials)
 
 
 def read_command(sampling: DDPMSampling, names: Sequence[str]) -> list[str]:

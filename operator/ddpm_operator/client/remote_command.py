@@ -13,13 +13,13 @@ import websocket
 from kubernetes.stream.ws_client import ERROR_CHANNEL, STDERR_CHANNEL, STDIN_CHANNEL, STDOUT_CHANNEL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ddpm_operator.client.errors import ClientFault
+from ddpm_operator.client.errors import ClientError
 
 _CLOSED = websocket.ABNF.OPCODE_CLOSE
 _LONGEST_COMPLAINT = 4096
 
 
-class CommandFailed(ClientFault):
+class CommandFailed(ClientError):
     """A command in a pod ended with an error, or its stream broke off.
 
     Args:

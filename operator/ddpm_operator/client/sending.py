@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ddpm_operator.client.progress_callback import Told
+from ddpm_operator.client.progress_callback import ProgressCallback
 from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand
 
 PIECE = 1 << 18
@@ -12,7 +12,7 @@ PIECE = 1 << 18
 UNHEARD = 4 << 20
 
 
-def send(content: BinaryIO, receiver: RemoteCommand, length: int, told: Told) -> None:
+def send(content: BinaryIO, receiver: RemoteCommand, length: int, told: ProgressCallback) -> None:
     """Sends a file to a command that says on lines how much of it has come, as `uploader_program` does.
 
     Args:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.errors import ClientFault, Refused, Unreachable
+from ddpm_operator.client.errors import ClientError, RequestRejected, Unreachable
 from ddpm_operator.client.pods import running
-from ddpm_operator.client.progress_callback import Told
+from ddpm_operator.client.progress_callback import ProgressCallback
 from ddpm_operator.client.remote_command import CommandFailed
 from ddpm_operator.client.sending import send
 from ddpm_operator.client.uploader import model_claim, model_claim_name, receive_command, uploader_pod
@@ -26,7 +26,9 @@ _GONE_WITHIN = 60.0
 _LONGEST_SILENCE = 60.0
 
 
-def bring(connection: Connection, sampling: DDPMSampling, file: CheckpointFile, told: Told) -> None:
+def upload_checkpoint(
+    connection: Connection, sampling: DDPMSampling, file: CheckpointFile, told: ProgressCallback
+) -> None:
     """Puts the checkpoint of a suspended sampling where it names it.
 
     Args:
@@ -48,7 +50,7 @@ def bring(connection: Connection, sampling: DDPMSampling, file: CheckpointFile, 
     except CommandFailed as fault:
         raise Unreachable(f"{file.path} could not be stored: {fault.message}", fault.hint) from fault
     except OSError as error:
-        raise Refused(
+        raise RequestRejected(
             f"{file.path}: {error.strerror or error}", "it must stay as it is until it is sent"
         ) from error
 
@@ -72,7 +74,7 @@ def undone_unless_done(undo: Callable[[], object]) -> Iterator[None]:
         done = True
     finally:
         if not done:
-            with suppress(ClientFault):
+            with suppress(ClientError):
                 undo()
 
 
@@ -104,7 +106,7 @@ def _claim(connection: Connection, sampling: DDPMSampling, file: CheckpointFile)
             break
         if owner == sampling.metadata.uid and not _is_going(seen):
             return
-    raise Refused(
+    raise RequestRejected(
         f"the claim {name} is there already, and is not this sampling's",
         f"give the sampling another name, or look into it: kubectl describe pvc {name}",
     )

@@ -7,7 +7,7 @@ from importlib.resources import files
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.checkpoint_file import CheckpointFile
-from ddpm_operator.client.helper_pod import own_pod
+from ddpm_operator.client.helper_pod import helper_pod
 from ddpm_operator.manifests.naming import MANAGED_BY, SAMPLING
 from ddpm_operator.manifests.render import owned_by_sampling
 
@@ -48,7 +48,7 @@ def model_claim(sampling: DDPMSampling, file: CheckpointFile) -> dict[str, JsonV
 def uploader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
     """With the claim, to be written to."""
     claim = model_claim_name(sampling.metadata.name)
-    return own_pod(sampling, image, "uploader", claim, _MOUNT, read_only=False)
+    return helper_pod(sampling, image, "uploader", claim, _MOUNT, read_only=False)
 
 
 def receive_command(file: CheckpointFile) -> list[str]:

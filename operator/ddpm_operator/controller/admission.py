@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ddpm_operator.api import GROUP, KIND, VERSION, ConditionType, DDPMSampling, Phase
-from ddpm_operator.kube.decode import Unreadable, read
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import Decision, WriteStatus
@@ -28,7 +28,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueueEntry:
     """What the line knows of a sampling.
 
     Attributes:
@@ -45,7 +45,7 @@ class Standing:
     waits: bool
 
 
-def standing(sampling: DDPMSampling) -> Standing:
+def queue_entry(sampling: DDPMSampling) -> QueueEntry:
     """Where a sampling stands by its own status."""
     metadata, status = sampling.metadata, sampling.status
     cluster = status.cluster if status else None
@@ -54,7 +54,7 @@ def standing(sampling: DDPMSampling) -> Standing:
     # Its status is not written any more: only what is there of it tells.
     going = metadata.deletion_timestamp is not None
     queued = status is not None and status.phase is Phase.QUEUED and cluster is None
-    return Standing(
+    return QueueEntry(
         version=int(metadata.resource_version),
         created=metadata.creation_timestamp or _LONG_AGO,
         begun=max(times, default=None),
@@ -63,9 +63,12 @@ def standing(sampling: DDPMSampling) -> Standing:
     )
 
 
-def next_in_line(
-    limits: Limits, holding: Collection[Key], waiting: Mapping[Key, Standing], begun: Mapping[str, datetime]
-) -> tuple[Key, ...]:
+def next_to_start(
+    limits: Limits,
+    holding: Collection[ObjectKey],
+    waiting: Mapping[ObjectKey, QueueEntry],
+    begun: Mapping[str, datetime],
+) -> tuple[ObjectKey, ...]:
     """Those that may begin now, the first in line first.
 
     Args:
@@ -73,10 +76,10 @@ def next_in_line(
         begun: when the last attempt of a namespace did.
     """
     taken = Counter(key.namespace for key in holding)
-    lines: dict[str, deque[Key]] = {}
+    lines: dict[str, deque[ObjectKey]] = {}
     for key in sorted(waiting, key=lambda it: (waiting[it].created, it)):
         lines.setdefault(key.namespace, deque()).append(key)
-    found: list[Key] = []
+    found: list[ObjectKey] = []
     while limits.at_once is None or taken.total() < limits.at_once:
         per_namespace = limits.at_once_per_namespace
         able = [it for it in lines if lines[it] and (per_namespace is None or taken[it] < per_namespace)]
@@ -88,7 +91,7 @@ def next_in_line(
     return tuple(found)
 
 
-class Line:
+class AdmissionQueue:
     """Who holds a place, and who waits for one.
 
     Two samplings never get the same place: whoever is let in holds it from that moment, before its status says so,
@@ -100,13 +103,13 @@ class Line:
             anybody's to write.
     """
 
-    def __init__(self, limits: Limits, at_work: Callable[[], Collection[Key]]) -> None:
+    def __init__(self, limits: Limits, at_work: Callable[[], Collection[ObjectKey]]) -> None:
         self._limits = limits
         self._at_work = at_work
-        self._known: dict[Key, Standing] = {}
-        self._departed: set[Key] = set()
-        self._let_in: set[Key] = set()
-        self._called: set[Key] = set()
+        self._known: dict[ObjectKey, QueueEntry] = {}
+        self._departed: set[ObjectKey] = set()
+        self._let_in: set[ObjectKey] = set()
+        self._called: set[ObjectKey] = set()
 
     @property
     def limited(self) -> bool:
@@ -117,8 +120,8 @@ class Line:
         if not self.limited:
             return
         try:
-            sampling = read(_IDENTITY | document)
-        except Unreadable:
+            sampling = decode_sampling(_IDENTITY | document)
+        except SchemaMismatch:
             return  # a look at it says so, and nothing is begun
         known = self._known.get(_key(sampling))
         if known is None or known.version < int(sampling.metadata.resource_version):
@@ -128,16 +131,16 @@ class Line:
         """The API server has just shown a sampling, or taken its status: this is how it is now."""
         if self.limited:
             key = _key(sampling)
-            self._known[key] = standing(sampling)
+            self._known[key] = queue_entry(sampling)
             self._let_in.discard(key)
 
-    def gone(self, key: Key) -> None:
+    def gone(self, key: ObjectKey) -> None:
         """A sampling is there no more."""
         if self._known.pop(key, None):
             self._departed.add(key)
         self._let_in.discard(key)
 
-    def held_back(self, key: Key) -> str | None:
+    def held_back(self, key: ObjectKey) -> str | None:
         """Why a sampling that could begin now may not, in a sentence; None if it may."""
         if not self.limited or key in self._next(key):
             return None
@@ -150,13 +153,13 @@ class Line:
             most, where = limits.at_once or 0, ""
         return f"It waits for its turn: the administrator lets {count(most, 'sampling')} {where}work at once."
 
-    def decided(self, key: Key, decision: Decision) -> None:
+    def decided(self, key: ObjectKey, decision: Decision) -> None:
         """What a look has decided, before any of it is done: whoever gets a cluster holds a place at once."""
         statuses = [action.status for action in decision.actions if isinstance(action, WriteStatus)]
         if self.limited and any(status.cluster for status in statuses):
             self._let_in.add(key)
 
-    def called(self) -> tuple[Key, ...]:
+    def called(self) -> tuple[ObjectKey, ...]:
         """Those whose turn has come since this was last asked."""
         if not self.limited:
             return ()
@@ -165,23 +168,21 @@ class Line:
         self._called = set(due)
         return new
 
-    def _holding(self) -> set[Key]:
+    def _holding(self) -> set[ObjectKey]:
         at_work = {*self._at_work()}
         self._departed &= at_work
         holding = {key for key, it in self._known.items() if it.holds} | self._let_in
         return holding | self._departed | (at_work & self._known.keys())
 
-    def _next(self, asking: Key | None = None) -> tuple[Key, ...]:
+    def _next(self, asking: ObjectKey | None = None) -> tuple[ObjectKey, ...]:
         holding = self._holding()
-        waiting = {
-            key: it for key, it in self._known.items() if (it.waits or key == asking) and key not in holding
-        }
+        waiting = {key: it for key, it in self._known.items() if (it.waits or key == asking) and key not in holding}
         begun: dict[str, datetime] = {}
         for key, it in self._known.items():
             begun[key.namespace] = max(begun.get(key.namespace, _LONG_AGO), it.begun or _LONG_AGO)
-        return next_in_line(self._limits, holding, waiting, begun)
+        return next_to_start(self._limits, holding, waiting, begun)
 
 
-def _key(sampling: DDPMSampling) -> Key:
+def _key(sampling: DDPMSampling) -> ObjectKey:
     metadata = sampling.metadata
-    return Key(metadata.namespace, metadata.name, metadata.uid)
+    return ObjectKey(metadata.namespace, metadata.name, metadata.uid)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ddpm_operator.api import Phase
-from ddpm_operator.kube.objects import Key, Sampling
+from ddpm_operator.kube.objects import ObjectKey, Sampling
 
 _ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
@@ -19,7 +19,7 @@ class _Standing:
     keeps_cluster: bool
 
 
-class Census:
+class SamplingCounts:
     """Every sampling's phase.
 
     What was deleted while there was no watch for minutes is counted until the next start, unless it is looked at.
@@ -32,7 +32,7 @@ class Census:
     def __init__(self, queued: Callable[[float], object], now: Callable[[], float] = time.monotonic) -> None:
         self._queued = queued
         self._now = now
-        self._standings: dict[Key, _Standing] = {}
+        self._standings: dict[ObjectKey, _Standing] = {}
 
     def saw(self, sampling: Sampling) -> None:
         """The watch has told of a sampling."""
@@ -44,7 +44,7 @@ class Census:
         if old and not same and old.phase is Phase.QUEUED:
             self._queued(now - old.since)
 
-    def gone(self, key: Key) -> None:
+    def gone(self, key: ObjectKey) -> None:
         """A sampling is there no more."""
         self._standings.pop(key, None)
 
@@ -52,6 +52,6 @@ class Census:
         """How many samplings there are of a phase."""
         return sum(it.phase is phase for it in self._standings.values())
 
-    def outlived(self, owners: Collection[Key]) -> int:
+    def outlived(self, owners: Collection[ObjectKey]) -> int:
         """How many of those who own a RayCluster are gone, or have ended and do not keep it."""
         return sum(key not in self._standings or not self._standings[key].keeps_cluster for key in owners)

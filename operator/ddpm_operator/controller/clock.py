@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 _PACE = 0.1
 
 
-class SteadyClock:
+class MonotonicWallClock:
     """Goes evenly. When the machine's clock jumps, this one follows at a walk, and never goes back.
 
     Args:

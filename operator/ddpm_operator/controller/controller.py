@@ -12,20 +12,26 @@ from http import HTTPStatus
 
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.controller.admission import Line
-from ddpm_operator.controller.executor import ClusterWork, NoPreview, NotYet, Overtaken, Refused
-from ddpm_operator.controller.log_line import sentence
+from ddpm_operator.controller.admission import AdmissionQueue
+from ddpm_operator.controller.executor import (
+    ActionDeferred,
+    ActionExecutor,
+    ActionRejected,
+    PreviewNotReady,
+    StaleResource,
+)
+from ddpm_operator.controller.log_line import log_line
 from ddpm_operator.controller.metrics import Metrics, Result
-from ddpm_operator.controller.rivals import ahead
+from ddpm_operator.controller.rivals import blocked_by
 from ddpm_operator.kube import paths
-from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.decode import Unreadable, objection, read
-from ddpm_operator.kube.objects import Key, PersistentVolumeClaim
+from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, objection
+from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim
 from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import UNLIMITED, Limits
-from ddpm_operator.ray.head_client import HeadSilent
+from ddpm_operator.ray.head_client import HeadDidNotAnswer
 from ddpm_operator.reconcile.actions import (
     Action,
     CopyPreview,
@@ -36,14 +42,22 @@ from ddpm_operator.reconcile.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.reconcile.observed import Answer, Cluster, Fault, Observed, OutputClaim, Pod, Silent
+from ddpm_operator.reconcile.observed import (
+    ActionError,
+    HeadResponse,
+    HeadUnreachable,
+    Observed,
+    ObservedCluster,
+    ObservedPod,
+    OutputClaim,
+)
 from ddpm_operator.reconcile.progress_document import ProgressDocument
 from ddpm_operator.reconcile.reconcile import reconcile
 from ddpm_operator.reconcile.status_builder import holds
 
-OVERTAKEN_AGAIN = 0.2
+STALE_RETRY_SECONDS = 0.2
 # Every request has a limit of its own. This one is of all together, whoever draws them out.
-LONGEST_LOOK = 60.0
+RECONCILE_TIMEOUT = 60.0
 _FIRST_RETRY = 0.5
 _LONGEST_RETRY = 60.0
 
@@ -64,13 +78,13 @@ class _Memory:
 
     sampling: DDPMSampling | None = None
     claim: OutputClaim | None = None
-    silent: Silent | None = None
+    silent: HeadUnreachable | None = None
     last_word: tuple[str, int, ProgressDocument] | None = None
     preview_tried: datetime | None = None
     preview_written: bool = False
     secrets: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[ActionError, ...] = ()
     failures: int = 0
 
 
@@ -92,9 +106,9 @@ class Controller:
     def __init__(
         self,
         api: KubeApi,
-        work: ClusterWork,
-        clusters: Seen[Cluster],
-        pods: Seen[Pod],
+        work: ActionExecutor,
+        clusters: ObjectCache[ObservedCluster],
+        pods: ObjectCache[ObservedPod],
         image: WorkerImage,
         metrics: Metrics,
         limits: Limits = UNLIMITED,
@@ -108,15 +122,15 @@ class Controller:
         self.metrics = metrics
         self._limits = limits
         self._now = now
-        self.line = Line(limits, clusters.owners)
-        self._memories: dict[Key, _Memory] = {}
+        self.line = AdmissionQueue(limits, clusters.owners)
+        self._memories: dict[ObjectKey, _Memory] = {}
 
-    def has_written(self, key: Key, version: str) -> bool:
+    def has_written(self, key: ObjectKey, version: str) -> bool:
         """Whether a sampling's resourceVersion is that of the operator's own last write, which needs no look."""
         memory = self._memories.get(key)
         return bool(memory and memory.sampling and memory.sampling.metadata.resource_version == version)
 
-    async def look(self, key: Key) -> float | None:
+    async def look(self, key: ObjectKey) -> float | None:
         """Looks once.
 
         Returns:
@@ -124,25 +138,25 @@ class Controller:
         """
         memory = self._memories.setdefault(key, _Memory())
         try:
-            async with asyncio.timeout(LONGEST_LOOK):
+            async with asyncio.timeout(RECONCILE_TIMEOUT):
                 after = await self._look(key, memory)
         except TimeoutError:
             self.metrics.looked(Result.STALLED)
-            logger.warning("%s: the look was broken off after %.0f s, and is tried again", key, LONGEST_LOOK)
+            logger.warning("%s: the look was broken off after %.0f s, and is tried again", key, RECONCILE_TIMEOUT)
             return _later(memory)
         except ApiError as error:
             self.metrics.looked(Result.UNREACHABLE)
             logger.warning("%s: cannot be looked at: %s", key, error)
             return _later(memory)
-        except Refused as error:
+        except ActionRejected as error:
             self.metrics.looked(Result.REFUSED)
             logger.warning("%s: %s", key, error)
             memory.faults = (error.fault,)
             return _later(memory)
-        except Overtaken:
+        except StaleResource:
             self.metrics.looked(Result.OVERTAKEN)
-            return OVERTAKEN_AGAIN
-        except Unreadable as error:
+            return STALE_RETRY_SECONDS
+        except SchemaMismatch as error:
             self.metrics.looked(Result.UNREADABLE)
             logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
             self.line.gone(key)
@@ -150,7 +164,7 @@ class Controller:
         self.metrics.looked(Result.DONE)
         return after
 
-    async def _look(self, key: Key, memory: _Memory) -> float | None:
+    async def _look(self, key: ObjectKey, memory: _Memory) -> float | None:
         memory.sampling = memory.sampling or await self._read(key)
         if memory.sampling is None:
             await self._part_from(key)
@@ -174,15 +188,15 @@ class Controller:
             return 0.0  # the watch tells nothing new of it, and it waits for its Secret
         return decision.look_again.total_seconds() if decision.look_again is not None else None
 
-    async def _carry_out(self, key: Key, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
+    async def _carry_out(self, key: ObjectKey, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
         for action in decision.actions:
             before = sampling.status
-            said = sentence(action, before)
+            said = log_line(action, before)
             try:
                 memory.sampling = sampling = await self._work.carry_out(sampling, action)
-            except NotYet:
+            except ActionDeferred:
                 continue
-            except NoPreview as error:
+            except PreviewNotReady as error:
                 logger.warning("%s: %s", key, error)
                 memory.preview_tried = self._now()
                 continue
@@ -193,18 +207,18 @@ class Controller:
             if said:
                 logger.info("%s: %s", key, said)
 
-    async def _object_to(self, key: Key, error: Unreadable, memory: _Memory) -> float | None:
+    async def _object_to(self, key: ObjectKey, error: SchemaMismatch, memory: _Memory) -> float | None:
         said = objection(error.document, error.fault, self._now())
         try:
             if said:
                 await self._work.object_to(key, said)
-        except Refused as refused:
+        except ActionRejected as refused:
             logger.warning("%s: %s", key, refused)
             return _later(memory)
         del self._memories[key]
         return None
 
-    async def _part_from(self, key: Key) -> None:
+    async def _part_from(self, key: ObjectKey) -> None:
         """The sampling is gone. Its clusters follow it by their owner references, unless those were taken away."""
         for cluster in self._clusters.of(key):
             if not cluster.deleted:
@@ -214,11 +228,11 @@ class Controller:
         self.metrics.census.gone(key)
         self._forget(key)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: ObjectKey) -> None:
         self._pods.forget(key)
         del self._memories[key]
 
-    async def _read(self, key: Key) -> DDPMSampling | None:
+    async def _read(self, key: ObjectKey) -> DDPMSampling | None:
         """The sampling as the API server has it; None if it is gone, though another may have its name."""
         try:
             document = await self._api.get(f"{paths.samplings(key.namespace)}/{key.name}")
@@ -226,10 +240,10 @@ class Controller:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        sampling = read(document)
+        sampling = decode_sampling(document)
         return sampling if sampling.metadata.uid == key.uid else None
 
-    def _observed(self, key: Key, sampling: DDPMSampling, memory: _Memory) -> Observed:
+    def _observed(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> Observed:
         clusters = tuple(
             replace(one, has_secret=one.uid in memory.secrets, has_network_policy=one.uid in memory.policies)
             for one in self._clusters.of(key)
@@ -240,14 +254,14 @@ class Controller:
             clusters=clusters,
             pods=self._pods.of(key),
             departed=self._pods.departed(key),
-            ahead=ahead(key, self._clusters, self._pods),
+            ahead=blocked_by(key, self._clusters, self._pods),
             preview_tried=memory.preview_tried,
             preview_written=memory.preview_written,
             faults=memory.faults,
             limits=self._limits,
         )
 
-    async def _claim(self, key: Key, sampling: DDPMSampling, memory: _Memory) -> OutputClaim | None:
+    async def _claim(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> OutputClaim | None:
         uri, metadata = sampling.spec.output.uri, sampling.metadata
         place = claim_path(uri or "")
         if uri and not place:
@@ -268,19 +282,19 @@ class Controller:
         memory.claim = fact if fact.phase == "Bound" else None
         return fact
 
-    async def _ask_driver(self, observed: Observed, memory: _Memory) -> Answer | Silent | None:
+    async def _ask_driver(self, observed: Observed, memory: _Memory) -> HeadResponse | HeadUnreachable | None:
         head, cluster = observed.head_to_ask, observed.cluster
         if head is None or cluster is None or cluster.attempt is None:
             memory.silent = None
             return None
         try:
             answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask(cluster.name)
-        except HeadSilent as error:
+        except HeadDidNotAnswer as error:
             if not head.ready and not holds(observed.sampling.status, ConditionType.RUNNING):
                 memory.silent = None  # it starts; the deadline of the start is its limit
                 return None
             since = memory.silent.since if memory.silent else self._now()
-            memory.silent = Silent(since, str(error))
+            memory.silent = HeadUnreachable(since, str(error))
             return memory.silent
         memory.silent = None
         if answer.progress and answer.progress.outcome:

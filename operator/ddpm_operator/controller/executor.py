@@ -16,11 +16,11 @@ from typing import TypeVar, assert_never
 
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling, Metadata
 from ddpm_operator.kube import paths
-from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
 from ddpm_operator.kube.decode import MANAGER as READER
-from ddpm_operator.kube.errors import fault_of
-from ddpm_operator.kube.objects import Key, PersistentVolumeClaim, RayCluster
+from ddpm_operator.kube.errors import classify_error
+from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim, RayCluster
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.manifests.job_document import job_document
 from ddpm_operator.manifests.naming import MANAGER, claim_name, preview_name
@@ -33,10 +33,10 @@ from ddpm_operator.manifests.render import (
     ray_cluster,
     token_secret,
 )
-from ddpm_operator.manifests.templating import TemplateFault, Templates
+from ddpm_operator.manifests.templating import TemplateError, Templates
 from ddpm_operator.manifests.tokens import Tokens, attempt_tokens
-from ddpm_operator.manifests.validate import rehearse
-from ddpm_operator.ray.head_client import HeadSilent, RayHead
+from ddpm_operator.manifests.validate import validate_templates
+from ddpm_operator.ray.head_client import HeadClient, HeadDidNotAnswer
 from ddpm_operator.reconcile.actions import (
     Action,
     CopyPreview,
@@ -51,37 +51,37 @@ from ddpm_operator.reconcile.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.reconcile.observed import Cluster, Fault, FaultKind
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, ObservedCluster
 
 logger = logging.getLogger(__name__)
 
 _CLUSTERS = "rayclusters"
 
-FindHead = Callable[[str, Tokens], RayHead]
+FindHead = Callable[[str, Tokens], HeadClient]
 Rendered = TypeVar("Rendered")
 
 
-class Refused(Exception):
+class ActionRejected(Exception):
     """An action could not be carried out."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ActionError) -> None:
         super().__init__(f"cannot {fault.doing}: {fault.message}")
         self.fault = fault
 
 
-class Overtaken(Exception):
+class StaleResource(Exception):
     """The resource is newer than what the decision was taken on, or gone: look again."""
 
 
-class NotYet(Exception):
+class ActionDeferred(Exception):
     """There is nothing to carry it out with at the moment, which stops nothing else."""
 
 
-class NoPreview(Exception):
+class PreviewNotReady(Exception):
     """A preview on the way could not be written, which stops nothing else."""
 
 
-class ClusterWork:
+class ActionExecutor:
     """What the operator does to the world.
 
     Args:
@@ -94,7 +94,7 @@ class ClusterWork:
     def __init__(
         self,
         api: KubeApi,
-        clusters: Seen[Cluster],
+        clusters: ObjectCache[ObservedCluster],
         templates: Templates,
         key: bytes,
         operator: OperatorPods,
@@ -107,7 +107,7 @@ class ClusterWork:
         self._operator = operator
         self._find_head = find_head
 
-    def head(self, sampling: Metadata, attempt: int, ip: str) -> RayHead:
+    def head(self, sampling: Metadata, attempt: int, ip: str) -> HeadClient:
         """The head of an attempt, to be asked."""
         return self._find_head(ip, self._tokens(sampling, attempt))
 
@@ -167,7 +167,7 @@ class ClusterWork:
                 return
             # 409 is another cluster of the same name.
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise Refused(fault_of(error, f"delete the RayCluster {name}", "RayCluster")) from error
+                raise ActionRejected(classify_error(error, f"delete the RayCluster {name}", "RayCluster")) from error
             answer = {}
         # The API server answers with the object as long as it is there, and with a Status when it is gone.
         held = RayCluster.model_validate(answer).sight() if answer.get("kind") == "RayCluster" else None
@@ -176,7 +176,7 @@ class ClusterWork:
         else:
             self._clusters.deleted(uid)
 
-    async def object_to(self, key: Key, objection: Document) -> None:
+    async def object_to(self, key: ObjectKey, objection: Document) -> None:
         """Says of a sampling that the operator cannot read it; see `ddpm_operator.kube.decode`.
 
         Raises:
@@ -187,7 +187,7 @@ class ClusterWork:
             await self._api.apply(path, objection, READER, force=True)
         except ApiError as error:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise Refused(fault_of(error, "say that the resource cannot be read", KIND)) from error
+                raise ActionRejected(classify_error(error, "say that the resource cannot be read", KIND)) from error
 
     async def _write_status(self, sampling: DDPMSampling, action: WriteStatus) -> DDPMSampling:
         metadata = sampling.metadata
@@ -208,9 +208,11 @@ class ClusterWork:
             return DDPMSampling.from_document(await self._api.apply(path, body, MANAGER, force=True))
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise Overtaken(error.message) from error
+                raise StaleResource(error.message) from error
             # Whatever it was that refused it: once it can be written again, that is over.
-            raise Refused(Fault(FaultKind.TRANSIENT, "write the status", error.message or str(error))) from error
+            raise ActionRejected(
+                ActionError(ActionErrorKind.TRANSIENT, "write the status", error.message or str(error))
+            ) from error
 
     async def _tell(self, sampling: Metadata, event: Event) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -249,12 +251,10 @@ class ClusterWork:
             return
         if await self._create(paths.claims(metadata.namespace), manifest, doing):
             return
-        found = PersistentVolumeClaim.model_validate(
-            await self._get(paths.claims(metadata.namespace), name, doing)
-        )
-        if found.goes_before(Key(metadata.namespace, metadata.name, metadata.uid)):
+        found = PersistentVolumeClaim.model_validate(await self._get(paths.claims(metadata.namespace), name, doing))
+        if found.goes_before(ObjectKey(metadata.namespace, metadata.name, metadata.uid)):
             message = f"the claim {name} of a former sampling is about to be deleted"
-            raise Refused(Fault(FaultKind.TRANSIENT, doing, message))
+            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, message))
 
     async def _create_cluster(self, attempt: Attempt) -> None:
         namespace, doing = attempt.sampling.namespace, f"create the RayCluster {attempt.name}"
@@ -266,7 +266,7 @@ class ClusterWork:
         sight = RayCluster.model_validate(document).sight()
         if sight is None or sight.of.uid != attempt.sampling.uid:
             message = f"a RayCluster of the name {attempt.name} is there, and it is not this sampling's"
-            raise Refused(Fault(FaultKind.TAKEN, doing, message))
+            raise ActionRejected(ActionError(ActionErrorKind.TAKEN, doing, message))
         self._clusters.saw(sight)
 
     async def _create_policy(self, attempt: Attempt, cluster_uid: str) -> None:
@@ -289,22 +289,22 @@ class ClusterWork:
         try:
             objection = await head.objection()
             if objection:
-                raise Refused(Fault(FaultKind.OPEN_HEAD, doing, objection))
+                raise ActionRejected(ActionError(ActionErrorKind.OPEN_HEAD, doing, objection))
             await head.submit(action.id, job_document(attempt), attempt.spec.samples)
-        except HeadSilent as error:
-            raise Refused(Fault(FaultKind.TRANSIENT, doing, str(error))) from error
+        except HeadDidNotAnswer as error:
+            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, str(error))) from error
 
     async def _copy_preview(self, attempt: Attempt, head_ip: str) -> None:
         try:
             png = await self.head(attempt.sampling, attempt.number, head_ip).grid()
-        except HeadSilent as error:
-            raise NotYet(str(error)) from error
+        except HeadDidNotAnswer as error:
+            raise ActionDeferred(str(error)) from error
         if png is None:
-            raise NotYet("the driver has no picture of its samples")
+            raise ActionDeferred("the driver has no picture of its samples")
         try:
             await self._write_preview(attempt.sampling, png)
-        except Refused as error:
-            raise NoPreview(str(error)) from error
+        except ActionRejected as error:
+            raise PreviewNotReady(str(error)) from error
 
     async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
         name = preview_name(sampling)
@@ -314,7 +314,7 @@ class ClusterWork:
             )
         except ApiError as error:
             doing = f"write the preview {name}"
-            raise Refused(Fault(FaultKind.PREVIEW, doing, error.message or str(error))) from error
+            raise ActionRejected(ActionError(ActionErrorKind.PREVIEW, doing, error.message or str(error))) from error
 
     async def _delete_sampling(self, sampling: Metadata, resource_version: str) -> None:
         path = f"{paths.samplings(sampling.namespace)}/{sampling.name}"
@@ -322,13 +322,13 @@ class ClusterWork:
             await self._api.delete(path, {"uid": sampling.uid, "resourceVersion": resource_version})
         except ApiError as error:
             if error.status == HTTPStatus.CONFLICT:
-                raise Overtaken(error.message) from error
+                raise StaleResource(error.message) from error
             if error.status != HTTPStatus.NOT_FOUND:
-                raise Refused(fault_of(error, "delete the finished sampling", KIND)) from error
+                raise ActionRejected(classify_error(error, "delete the finished sampling", KIND)) from error
 
     def _rehearse(self, doing: str, attempt: Attempt) -> None:
         """Before the first thing of an attempt is made, all that it will need can be rendered."""
-        _rendered(doing, lambda: rehearse(self._templates, attempt, self._operator))
+        _rendered(doing, lambda: validate_templates(self._templates, attempt, self._operator))
 
     async def _create(self, path: str, manifest: Document, doing: str) -> Document | None:
         """The object that was made; None if there is one of its name."""
@@ -337,18 +337,18 @@ class ClusterWork:
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
-            raise Refused(fault_of(error, doing, str(manifest.get("kind")))) from error
+            raise ActionRejected(classify_error(error, doing, str(manifest.get("kind")))) from error
 
     async def _get(self, path: str, name: str, doing: str) -> Document:
         """An object that was there a moment ago."""
         try:
             return await self._api.get(f"{path}/{name}")
         except ApiError as error:
-            raise Refused(Fault(FaultKind.TRANSIENT, doing, error.message or str(error))) from error
+            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, error.message or str(error))) from error
 
 
 def _rendered(doing: str, render: Callable[[], Rendered]) -> Rendered:
     try:
         return render()
-    except TemplateFault as error:
-        raise Refused(Fault(FaultKind.TEMPLATE, doing, str(error))) from error
+    except TemplateError as error:
+        raise ActionRejected(ActionError(ActionErrorKind.TEMPLATE, doing, str(error))) from error

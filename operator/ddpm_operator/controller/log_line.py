@@ -19,7 +19,7 @@ from ddpm_operator.reconcile.actions import (
 )
 
 
-def sentence(action: Action, before: Status | None) -> str | None:
+def log_line(action: Action, before: Status | None) -> str | None:
     """A line for the log, or None.
 
     Args:
@@ -31,9 +31,7 @@ def sentence(action: Action, before: Status | None) -> str | None:
         case EnsureClaim():
             return "made sure of the output's claim"
         case CreateCluster(attempt):
-            return (
-                f"created the RayCluster {attempt.name}: {attempt.plan.workers} workers, {attempt.plan.gpus} GPUs"
-            )
+            return f"created the RayCluster {attempt.name}: {attempt.plan.workers} workers, {attempt.plan.gpus} GPUs"
         case CreateSecret(attempt, _):
             return f"created the tokens of {attempt.name}"
         case SubmitJob(_, job, head_ip):

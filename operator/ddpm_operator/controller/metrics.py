@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from ddpm_operator.api import ConditionType, FailureReason, Phase, Status
-from ddpm_operator.controller.census import Census
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.controller.census import SamplingCounts
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.kube.responses import Method
 from ddpm_operator.reconcile.status_builder import holds
 
@@ -50,7 +50,7 @@ class Metrics:
         census: of the samplings there are.
     """
 
-    def __init__(self, owners: Callable[[], Collection[Key]]) -> None:
+    def __init__(self, owners: Callable[[], Collection[ObjectKey]]) -> None:
         self.registry = registry = CollectorRegistry()
         self._looks = Counter(
             "ddpm_operator_reconciles", "Looks at a sampling, by how they ended.", ["result"], registry=registry
@@ -89,7 +89,7 @@ class Metrics:
             buckets=_QUEUED_SECONDS,
             registry=registry,
         )
-        self.census = Census(queued.observe)
+        self.census = SamplingCounts(queued.observe)
         samplings = Gauge("ddpm_samplings", "Samplings that are there, by phase.", ["phase"], registry=registry)
         for phase in Phase:
             samplings.labels(phase.value).set_function(partial(self.census.count, phase))

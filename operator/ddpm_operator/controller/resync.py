@@ -13,19 +13,17 @@ from pydantic import ValidationError
 
 from ddpm_operator.controller.work_queue import WorkQueue
 from ddpm_operator.kube import paths
-from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.objects import Fact, Key, RayCluster, RayPod, Sight
+from ddpm_operator.kube.objects import Fact, ObjectKey, RayCluster, RayPod, Versioned
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.manifests.naming import MANAGED_BY, MANAGER
-from ddpm_operator.reconcile.observed import Cluster, Pod
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 INTERVAL = 60.0
 
-_NO_RIGHTS = (
-    "the operator has no rights in it; if it was made anew, install the chart again, which brings its Role"
-)
+_NO_RIGHTS = "the operator has no rights in it; if it was made anew, install the chart again, which brings its Role"
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class _List(Generic[Fact]):
         before: what was known of it until then, less what could not be read.
     """
 
-    sights: tuple[Sight[Fact], ...]
+    sights: tuple[Versioned[Fact], ...]
     before: frozenset[str]
 
 
@@ -60,8 +58,8 @@ class _Listed:
     """What is in one namespace, or in all; `clusters` is None without KubeRay."""
 
     namespace: str | None
-    clusters: _List[Cluster] | None
-    pods: _List[Pod]
+    clusters: _List[ObservedCluster] | None
+    pods: _List[ObservedPod]
 
 
 class Resync:
@@ -74,7 +72,11 @@ class Resync:
     """
 
     def __init__(
-        self, api: KubeApi, clusters: Seen[Cluster], pods: Seen[Pod], namespaces: Collection[str] = ()
+        self,
+        api: KubeApi,
+        clusters: ObjectCache[ObservedCluster],
+        pods: ObjectCache[ObservedPod],
+        namespaces: Collection[str] = (),
     ) -> None:
         self._api = api
         self._clusters = clusters
@@ -94,7 +96,7 @@ class Resync:
             raise ValueError("nothing was listed yet")
         return self._within
 
-    async def once(self) -> set[Key]:
+    async def once(self) -> set[ObjectKey]:
         """Lists everything. What cannot be listed or read is neither found nor lost: it stays as it was known.
 
         Returns:
@@ -112,7 +114,7 @@ class Resync:
             for namespace in sorted({*self._namespaces} - {*within.namespaces}):
                 logger.warning("the namespace %s is left alone: %s", namespace, _NO_RIGHTS)
         self._within = within
-        changed: set[Key] = set()
+        changed: set[ObjectKey] = set()
         for one in known:
             if one.clusters:
                 changed |= self._clusters.listed(one.clusters.sights, one.clusters.before)
@@ -150,9 +152,7 @@ class Resync:
     async def _below(self, namespace: str | None) -> _Listed | None:
         """What is in one namespace, or in all; None of a namespace that the operator has no rights in any more."""
         try:
-            pods = await self._list(
-                paths.pods(namespace) if namespace else paths.ALL_PODS, _pod, self._pods, namespace
-            )
+            pods = await self._list(paths.pods(namespace) if namespace else paths.ALL_PODS, _pod, self._pods, namespace)
             clusters = await self._clusters_below(namespace)
         except ApiError as error:
             if namespace is None or error.status != HTTPStatus.FORBIDDEN:
@@ -160,7 +160,7 @@ class Resync:
             return None
         return _Listed(namespace, clusters, pods)
 
-    async def _clusters_below(self, namespace: str | None) -> _List[Cluster] | None:
+    async def _clusters_below(self, namespace: str | None) -> _List[ObservedCluster] | None:
         path = paths.clusters(namespace) if namespace else paths.ALL_CLUSTERS
         try:
             return await self._list(path, _cluster, self._clusters, namespace)
@@ -170,10 +170,14 @@ class Resync:
             raise
 
     async def _list(
-        self, path: str, read: Callable[[Document], Sight[Fact] | None], seen: Seen[Fact], namespace: str | None
+        self,
+        path: str,
+        read: Callable[[Document], Versioned[Fact] | None],
+        seen: ObjectCache[Fact],
+        namespace: str | None,
     ) -> _List[Fact]:
         before = seen.known(namespace)
-        sights: list[Sight[Fact]] = []
+        sights: list[Versioned[Fact]] = []
         unreadable: set[str] = set()
         async for document in self._api.list(path, SELECTOR):
             try:
@@ -197,9 +201,9 @@ class Resync:
         return str(uid)
 
 
-def _cluster(document: Document) -> Sight[Cluster] | None:
+def _cluster(document: Document) -> Versioned[ObservedCluster] | None:
     return RayCluster.model_validate(document).sight()
 
 
-def _pod(document: Document) -> Sight[Pod] | None:
+def _pod(document: Document) -> Versioned[ObservedPod] | None:
     return RayPod.model_validate(document).sight()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ddpm_operator.kube.cache import Seen
-from ddpm_operator.kube.objects import Key
-from ddpm_operator.reconcile.observed import Cluster, Pod
+from ddpm_operator.kube.cache import ObjectCache
+from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 from ddpm_operator.reconcile.quota import waits_for_workers
 
 
-def ahead(key: Key, clusters: Seen[Cluster], pods: Seen[Pod]) -> str | None:
+def blocked_by(key: ObjectKey, clusters: ObjectCache[ObservedCluster], pods: ObjectCache[ObservedPod]) -> str | None:
     """The sampling to which this one gives way, if both wait for their workers.
 
     Returns:

@@ -16,11 +16,11 @@ _BYTES = 32
 _FIELD = "key"
 
 
-class KeyUnusable(Exception):
+class SigningKeyInvalid(Exception):
     """There is a Secret of the key's name, and no key in it."""
 
 
-async def operator_key(api: KubeApi, namespace: str, name: str) -> bytes:
+async def signing_key(api: KubeApi, namespace: str, name: str) -> bytes:
     """Reads the key, or makes it.
 
     Args:
@@ -59,7 +59,7 @@ async def _read(api: KubeApi, namespace: str, name: str) -> bytes:
     except binascii.Error:
         key = b""
     if len(key) < _BYTES:
-        raise KeyUnusable(
+        raise SigningKeyInvalid(
             f"the Secret {name} in namespace {namespace} holds no {_FIELD!r} of {_BYTES} bytes: delete it, and "
             "restart the operator, which makes a new one; samplings that run now start another attempt"
         )

@@ -11,13 +11,13 @@ import logging
 import weakref
 from collections.abc import Awaitable, Callable
 
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 
 _LONGEST_DELAY = 300.0
 
 logger = logging.getLogger(__name__)
 
-Look = Callable[[Key], Awaitable[float | None]]
+Look = Callable[[ObjectKey], Awaitable[float | None]]
 
 
 class WorkQueue:
@@ -40,14 +40,14 @@ class WorkQueue:
         self._of_one = of_one
         # A namespace's places are kept by its looks alone.
         self._free_in: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._tasks: dict[Key, asyncio.Task[float | None]] = {}
-        self._started: dict[Key, float] = {}
+        self._timers: dict[ObjectKey, asyncio.TimerHandle] = {}
+        self._tasks: dict[ObjectKey, asyncio.Task[float | None]] = {}
+        self._started: dict[ObjectKey, float] = {}
         self._last_end = float("-inf")
-        self._asked_meanwhile: set[Key] = set()
-        self._errors: dict[Key, int] = {}
+        self._asked_meanwhile: set[ObjectKey] = set()
+        self._errors: dict[ObjectKey, int] = {}
 
-    def ask(self, key: Key, after: float = 0.0) -> None:
+    def ask(self, key: ObjectKey, after: float = 0.0) -> None:
         """Has a sampling looked at after so many seconds; sooner, if that was asked for already."""
         loop = asyncio.get_running_loop()
         due = loop.time() + after
@@ -78,7 +78,7 @@ class WorkQueue:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, key: Key) -> None:
+    def _begin(self, key: ObjectKey) -> None:
         del self._timers[key]
         loop = asyncio.get_running_loop()
         if key in self._tasks:
@@ -89,13 +89,13 @@ class WorkQueue:
         self._tasks[key] = task
         task.add_done_callback(lambda done: self._end(key, done))
 
-    async def _one_look(self, key: Key) -> float | None:
+    async def _one_look(self, key: ObjectKey) -> float | None:
         free_here = self._free_in.setdefault(key.namespace, asyncio.Semaphore(self._of_one))
         async with free_here, self._free:
             self._waited(asyncio.get_running_loop().time() - self._started[key])
             return await self._look(key)
 
-    def _end(self, key: Key, task: asyncio.Task[float | None]) -> None:
+    def _end(self, key: ObjectKey, task: asyncio.Task[float | None]) -> None:
         del self._tasks[key], self._started[key]
         self._last_end = asyncio.get_running_loop().time()
         asked = key in self._asked_meanwhile

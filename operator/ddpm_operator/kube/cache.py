@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic
 
-from ddpm_operator.kube.objects import Fact, Key, Sight
+from ddpm_operator.kube.objects import Fact, ObjectKey, Versioned
 
 
-class Seen(Generic[Fact]):
+class ObjectCache(Generic[Fact]):
     """The last sight of every object of one kind.
 
     Sights come from watches, from lists and from answers to the operator's own requests, in any order: an older
@@ -16,16 +16,16 @@ class Seen(Generic[Fact]):
     """
 
     def __init__(self) -> None:
-        self._by_uid: dict[str, Sight[Fact]] = {}
-        self._by_owner: dict[Key, set[str]] = {}
-        self._deleted: dict[str, Key] = {}
-        self._departed: dict[Key, Fact] = {}
+        self._by_uid: dict[str, Versioned[Fact]] = {}
+        self._by_owner: dict[ObjectKey, set[str]] = {}
+        self._deleted: dict[str, ObjectKey] = {}
+        self._departed: dict[ObjectKey, Fact] = {}
 
-    def of(self, key: Key) -> tuple[Fact, ...]:
+    def of(self, key: ObjectKey) -> tuple[Fact, ...]:
         """Those of one sampling, the oldest sight of them first."""
         return tuple(self._by_uid[uid].fact for uid in sorted(self._by_owner.get(key, ())))
 
-    def owners(self) -> set[Key]:
+    def owners(self) -> set[ObjectKey]:
         """Every sampling that something was seen of."""
         return set(self._by_owner)
 
@@ -34,7 +34,7 @@ class Seen(Generic[Fact]):
         owners = {uid: sight.of for uid, sight in self._by_uid.items()} | self._deleted
         return frozenset(uid for uid, key in owners.items() if namespace in (None, key.namespace))
 
-    def saw(self, sight: Sight[Fact]) -> bool:
+    def saw(self, sight: Versioned[Fact]) -> bool:
         """Takes down a sight; returns whether it was news."""
         known = self._by_uid.get(sight.uid)
         if sight.uid in self._deleted or (known and known.version >= sight.version):
@@ -43,7 +43,7 @@ class Seen(Generic[Fact]):
         self._by_owner.setdefault(sight.of, set()).add(sight.uid)
         return True
 
-    def gone(self, uid: str, last: Sight[Fact] | None = None) -> Key | None:
+    def gone(self, uid: str, last: Versioned[Fact] | None = None) -> ObjectKey | None:
         """The watch has told the end of an object; returns whose it was, if it was known still.
 
         Args:
@@ -55,11 +55,11 @@ class Seen(Generic[Fact]):
             self._departed[key] = last.fact
         return key
 
-    def departed(self, key: Key) -> Fact | None:
+    def departed(self, key: ObjectKey) -> Fact | None:
         """The last one of a sampling that is gone and was to be remembered."""
         return self._departed.get(key)
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: ObjectKey) -> None:
         """Nobody will ask any more what of a sampling is gone."""
         self._departed.pop(key, None)
 
@@ -69,7 +69,7 @@ class Seen(Generic[Fact]):
         if key:
             self._deleted[uid] = key
 
-    def listed(self, sights: Iterable[Sight[Fact]], before: frozenset[str]) -> set[Key]:
+    def listed(self, sights: Iterable[Versioned[Fact]], before: frozenset[str]) -> set[ObjectKey]:
         """Takes down a list of all there is in a namespace, or in all, for what a watch has missed.
 
         Args:
@@ -86,7 +86,7 @@ class Seen(Generic[Fact]):
             self._deleted.pop(uid, None)
         return changed | {key for key in lost if key}
 
-    def _remove(self, uid: str) -> Key | None:
+    def _remove(self, uid: str) -> ObjectKey | None:
         sight = self._by_uid.pop(uid, None)
         if sight is None:
             return None

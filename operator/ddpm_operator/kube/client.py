@@ -14,10 +14,10 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from ddpm_operator.kube.responses import APPLY, JSON, Document, Method, Refusal, headers, read
+from ddpm_operator.kube.responses import APPLY, JSON, Document, ErrorResponse, Method, headers, parse_response
 
 # Seconds, also of one page of a list.
-LONGEST_REQUEST = 20.0
+REQUEST_TIMEOUT = 20.0
 # Objects at a time. What a namespace's users put into each may be a megabyte, which only the page at hand keeps.
 PAGE = 50
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
@@ -147,18 +147,18 @@ class KubeApi:
                 auth_settings=["BearerToken"],
             )
             response = await self._client.call_api(
-                *request, _request_timeout=aiohttp.ClientTimeout(total=LONGEST_REQUEST)
+                *request, _request_timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
             )
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
             self._counted(method, 0)
-            raise ApiError(0, "Timeout", f"the API server did not answer within {LONGEST_REQUEST:g} s") from error
+            raise ApiError(0, "Timeout", f"the API server did not answer within {REQUEST_TIMEOUT:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
             self._counted(method, 0)
             raise ApiError(0, "Unreachable", str(error)) from error
         self._counted(method, response.status)
-        answer = read(response.status, text)
-        if isinstance(answer, Refusal):
+        answer = parse_response(response.status, text)
+        if isinstance(answer, ErrorResponse):
             raise ApiError(answer.status, answer.reason, answer.message, answer.kind)
         return answer
 

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, FailureReason
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.kube.responses import Document
-from ddpm_operator.text import LONGEST_MESSAGE, clip
+from ddpm_operator.text import MAX_MESSAGE_LENGTH, clip
 
 MANAGER = "ddpm-operator-reader"
 
 
-class Unreadable(Exception):
+class SchemaMismatch(Exception):
     """The operator's types refuse what the API server has.
 
     Args:
@@ -32,7 +32,7 @@ class Unreadable(Exception):
         self.fault = fault
 
 
-def read(document: Document) -> DDPMSampling:
+def decode_sampling(document: Document) -> DDPMSampling:
     """A sampling as the API server has it.
 
     Raises:
@@ -42,7 +42,7 @@ def read(document: Document) -> DDPMSampling:
         return DDPMSampling.from_document(document)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise Unreadable(document, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        raise SchemaMismatch(document, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
 
 
 def objection(document: Document, fault: str, now: datetime) -> Document | None:
@@ -57,7 +57,7 @@ def objection(document: Document, fault: str, now: datetime) -> Document | None:
         f"This operator cannot read the resource, which its own release of the CRD would refuse: {fault}. Nothing "
         "is done about it until operator and CRD are of one release: ask the cluster's administrator to upgrade "
         "the chart.",
-        LONGEST_MESSAGE,
+        MAX_MESSAGE_LENGTH,
     )
     if said.get("message") == message or "completionTime" in status or "deletionTimestamp" in metadata:
         return None

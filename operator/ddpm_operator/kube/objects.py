@@ -11,7 +11,15 @@ from pydantic.alias_generators import to_camel
 
 from ddpm_operator.api import KEPT, ConditionType, Phase
 from ddpm_operator.manifests.naming import ATTEMPT, SAMPLING, SAMPLING_UID
-from ddpm_operator.reconcile.observed import Cluster, Container, OutputClaim, Pod, Running, Terminated, Waiting
+from ddpm_operator.reconcile.observed import (
+    Container,
+    ObservedCluster,
+    ObservedPod,
+    OutputClaim,
+    Running,
+    Terminated,
+    Waiting,
+)
 
 _CLUSTER_OF_POD = "ray.io/cluster"
 _ROLE_OF_POD = "ray.io/node-type"
@@ -20,11 +28,11 @@ _NO_PODS = ("RayClusterSuspending", "RayClusterSuspended")
 _PHASES = {phase.value: phase for phase in Phase}
 _ROLES: dict[str, Literal["head", "worker"]] = {"head": "head", "worker": "worker"}
 
-Fact = TypeVar("Fact", Cluster, Pod)
+Fact = TypeVar("Fact", ObservedCluster, ObservedPod)
 
 
 @dataclass(frozen=True, order=True)
-class Key:
+class ObjectKey:
     """One sampling, and no later one of the same name."""
 
     namespace: str
@@ -36,7 +44,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Sight(Generic[Fact]):
+class Versioned(Generic[Fact]):
     """An object that belongs to a sampling, as it was at one moment.
 
     Attributes:
@@ -45,7 +53,7 @@ class Sight(Generic[Fact]):
         version: its resourceVersion; of two sights of one object, the greater is the later.
     """
 
-    of: Key
+    of: ObjectKey
     uid: str
     version: int
     fact: Fact
@@ -75,10 +83,10 @@ class ObjectMeta(_Part):
         return (self.labels or {}).get(name, "")
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> ObjectKey | None:
         """The sampling it belongs to; None if its labels name none."""
         name, uid = self.label(SAMPLING), self.label(SAMPLING_UID)
-        return Key(self.namespace, name, uid) if name and uid else None
+        return ObjectKey(self.namespace, name, uid) if name and uid else None
 
     @property
     def attempt(self) -> int | None:
@@ -130,9 +138,9 @@ class Sampling(_Part):
     status: _SamplingStatus = _SamplingStatus()
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ObjectKey:
         """The sampling itself."""
-        return Key(self.metadata.namespace, self.metadata.name, self.metadata.uid)
+        return ObjectKey(self.metadata.namespace, self.metadata.name, self.metadata.uid)
 
     @property
     def phase(self) -> Phase:
@@ -165,13 +173,13 @@ class RayCluster(_Part):
     spec: _ClusterSpec = _ClusterSpec()
     status: _ClusterStatus = _ClusterStatus()
 
-    def sight(self) -> Sight[Cluster] | None:
+    def sight(self) -> Versioned[ObservedCluster] | None:
         """None if it belongs to no sampling."""
         meta, key = self.metadata, self.metadata.key
         if key is None:
             return None
         failure, suspension = self.status.get("ReplicaFailure"), self.status.get("RayClusterSuspended")
-        fact = Cluster(
+        fact = ObservedCluster(
             name=meta.name,
             uid=meta.uid,
             attempt=meta.attempt,
@@ -182,7 +190,7 @@ class RayCluster(_Part):
             heeded=self.status.observed_generation == meta.generation,
             replica_failure=failure.message if failure and failure.status == "True" else None,
         )
-        return Sight(key, meta.uid, meta.resource_version, fact)
+        return Versioned(key, meta.uid, meta.resource_version, fact)
 
 
 class _Waiting(_Part):
@@ -253,14 +261,14 @@ class RayPod(_Part):
     metadata: _OwnedMeta
     status: _PodStatus = _PodStatus()
 
-    def sight(self) -> Sight[Pod] | None:
+    def sight(self) -> Versioned[ObservedPod] | None:
         """None if it is no head or worker of a sampling."""
         meta, key, status = self.metadata, self.metadata.key, self.status
         role = _ROLES.get(meta.label(_ROLE_OF_POD))
         if key is None or role is None:
             return None
         scheduled, disruption = status.get("PodScheduled"), status.get("DisruptionTarget")
-        fact = Pod(
+        fact = ObservedPod(
             name=meta.name,
             uid=meta.uid,
             cluster=meta.label(_CLUSTER_OF_POD),
@@ -278,7 +286,7 @@ class RayPod(_Part):
             unschedulable=scheduled.message if scheduled and scheduled.reason == "Unschedulable" else None,
             containers=tuple(one.fact() for one in (*status.init_container_statuses, *status.container_statuses)),
         )
-        return Sight(key, meta.uid, meta.resource_version, fact)
+        return Versioned(key, meta.uid, meta.resource_version, fact)
 
 
 class _ClaimSpec(_Part):
@@ -299,7 +307,7 @@ class PersistentVolumeClaim(_Part):
     def fact(self) -> OutputClaim:
         return OutputClaim(self.metadata.name, self.status.phase, self.spec.access_modes)
 
-    def goes_before(self, key: Key) -> bool:
+    def goes_before(self, key: ObjectKey) -> bool:
         """It is being deleted, or will be with a former sampling of the same name that owns it."""
         owners = [owner.uid for owner in self.metadata.owner_references if owner.kind == "DDPMSampling"]
         return self.metadata.deletion_timestamp is not None or any(uid != key.uid for uid in owners)

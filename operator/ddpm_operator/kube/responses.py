@@ -20,7 +20,7 @@ MERGE = "application/merge-patch+json"
 _LONGEST_TEXT = 1024
 
 
-class Refusal(NamedTuple):
+class ErrorResponse(NamedTuple):
     """An answer that is an error.
 
     Attributes:
@@ -43,7 +43,7 @@ def headers(content_type: str) -> dict[str, str]:
     return {"Accept": JSON, "Content-Type": content_type}
 
 
-def read(status: int, text: bytes) -> Document | Refusal:
+def parse_response(status: int, text: bytes) -> Document | ErrorResponse:
     """What an answer says. A proxy's page instead of a document is a refusal with its beginning."""
     try:
         document = json.loads(text)
@@ -54,7 +54,7 @@ def read(status: int, text: bytes) -> Document | Refusal:
     if status < HTTPStatus.MULTIPLE_CHOICES:
         return document
     details = document.get("details")
-    return Refusal(
+    return ErrorResponse(
         status,
         str(document.get("reason") or ""),
         str(document.get("message") or f"the API server answered {status}"),

@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddpm_operator.client import ClientFault, NotAllowed, SamplingFailed, Unreachable
+from ddpm_operator.client import ClientError, NotAllowed, SamplingFailed, Unreachable
 from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, watch
-from ddpm_operator.kubectl_ddpm.manifest_file import FileFault
-from ddpm_operator.planning.sizing import Unplannable
+from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError
+from ddpm_operator.planning.sizing import PlanningError
 
 _COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
 
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
-    except FileFault as fault:
+    except ManifestError as fault:
         return _say(2, *fault.faults)
-    except Unplannable as fault:
+    except PlanningError as fault:
         return _say(2, f"{fault.message}\n  {fault.hint}")
-    except ClientFault as fault:
+    except ClientError as fault:
         return _say(_code(fault), f"{fault.message}\n  {fault.hint}")
     except KeyboardInterrupt:
         return 130
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _code(fault: ClientFault) -> int:
+def _code(fault: ClientError) -> int:
     if isinstance(fault, SamplingFailed):
         return 4
     return 3 if isinstance(fault, NotAllowed | Unreachable) else 2

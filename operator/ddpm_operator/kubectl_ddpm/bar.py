@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from ddpm_operator.client import Told
+from ddpm_operator.client import ProgressCallback
 
 
 class _Figures(ProgressColumn):
@@ -24,7 +24,7 @@ class _Figures(ProgressColumn):
 
 
 @contextmanager
-def bar(before: str, then: str) -> Iterator[Told]:
+def bar(before: str, then: str) -> Iterator[ProgressCallback]:
     """Shows how far bytes are that come or go.
 
     Args:

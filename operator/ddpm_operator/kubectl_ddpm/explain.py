@@ -20,9 +20,7 @@ def add_to(commands: Commands) -> None:
         "show how a sampling would be spread over pods; needs no cluster",
         cluster=False,
     )
-    command.add_argument(
-        "-f", "--filename", required=True, metavar="FILE", help="YAML file, or - for standard input"
-    )
+    command.add_argument("-f", "--filename", required=True, metavar="FILE", help="YAML file, or - for standard input")
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -57,9 +57,7 @@ def explain(sampling: DDPMSampling) -> Explanation:
     head, worker = head_size(spec, chosen), worker_size(spec, chosen)
     pods = [Pods(role="head", count=1, cpu=head.cpu, memory=head.memory, gpus=0)]
     if chosen.workers:
-        pods.append(
-            Pods(role="worker", count=chosen.workers, cpu=worker.cpu, memory=worker.memory, gpus=worker.gpus)
-        )
+        pods.append(Pods(role="worker", count=chosen.workers, cpu=worker.cpu, memory=worker.memory, gpus=worker.gpus))
     return Explanation(name=sampling.metadata.name, plan=chosen, pods=tuple(pods), output=_place(sampling))
 
 
@@ -76,9 +74,7 @@ def view(sampling: DDPMSampling, explanation: Explanation) -> RenderableType:
         f"  {spec.samples:,} of {spec.model.uri}, {spec.sampler.name}, seed {spec.seed}",
     )
     kept = Text(f"{shards} on {chosen.device}, kept on {_words(explanation.output)}")
-    return Group(
-        title, *(Padding(part, (1, 0, 0, 2), expand=False) for part in (_pods(explanation.pods), kept, why))
-    )
+    return Group(title, *(Padding(part, (1, 0, 0, 2), expand=False) for part in (_pods(explanation.pods), kept, why)))
 
 
 def _place(sampling: DDPMSampling) -> Place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ddpm_operator.kubectl_ddpm.manifest_file import FileFault
+from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError
 
 
 def read(filename: str) -> tuple[str, str]:
@@ -20,4 +20,4 @@ def read(filename: str) -> tuple[str, str]:
         return Path(filename).read_text(encoding="utf-8"), filename
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
-        raise FileFault([f"{filename}: {reason}"]) from error
+        raise ManifestError([f"{filename}: {reason}"]) from error

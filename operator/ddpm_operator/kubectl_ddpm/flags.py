@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ddpm_operator.api import GROUP, KIND, VERSION
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.spec import Device, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
-from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written, sentence
+from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, Written, validation_message
 
 
 class Flag(NamedTuple):
@@ -103,7 +103,7 @@ def sampling_of(name: str, fields: Mapping[str, JsonValue]) -> Written:
         FileFault: with a sentence for each flag that is wrong.
     """
     if MODEL_URI not in fields:
-        raise FileFault([f"--{MODEL} is missing: a checkpoint such as builtin://mnist"])
+        raise ManifestError([f"--{MODEL} is missing: a checkpoint such as builtin://mnist"])
     whole = {"spec.samples": 100, **fields, NAME: name}
     if TASKS_PER_GPU in whole:
         whole[TASKS_PER_GPU] = _tasks_per_gpu(whole[TASKS_PER_GPU])
@@ -111,14 +111,14 @@ def sampling_of(name: str, fields: Mapping[str, JsonValue]) -> Written:
     try:
         return Written.read(document)
     except ValidationError as error:
-        raise FileFault([sentence(item, _NAMES) for item in error.errors()]) from error
+        raise ManifestError([validation_message(item, _NAMES) for item in error.errors()]) from error
 
 
 def _tasks_per_gpu(share: JsonValue) -> int:
     """0.25 of a GPU a task are 4 tasks a GPU."""
     tasks = round(1 / share) if isinstance(share, float) and share > 0 else 0
     if tasks < 1 or not isinstance(share, float) or abs(share * tasks - 1) > 0.01:
-        raise FileFault([f"--num_gpus_per_task must be 1 divided by a whole number, such as 0.25, not {share}"])
+        raise ManifestError([f"--num_gpus_per_task must be 1 divided by a whole number, such as 0.25, not {share}"])
     return tasks
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client.client import Client
-from ddpm_operator.client.conditions import has_ended, sentence
-from ddpm_operator.client.errors import ClientFault
+from ddpm_operator.client.conditions import has_ended, status_message
+from ddpm_operator.client.errors import ClientError
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.text import printable
 
@@ -41,18 +41,18 @@ def after_the_end(client: Client, sampling: DDPMSampling) -> Iterator[str]:
     """The log beside the samples, and what there is to say of the end; else what the status has of both."""
     try:
         yield from lines(client.kept_log(sampling))
-    except ClientFault as fault:
+    except ClientError as fault:
         print(f"{fault.message}; this is what the status keeps", file=sys.stderr)
         yield from kept(sampling)
     else:
-        yield sentence(sampling)
+        yield status_message(sampling)
 
 
 def kept(sampling: DDPMSampling) -> list[str]:
     """The end of a failed driver's log, if the status has it, and what there is to say of the end."""
     failure = sampling.status.failure if sampling.status else None
     tail = failure.log_tail.splitlines() if failure else []
-    return [*tail, sentence(sampling)]
+    return [*tail, status_message(sampling)]
 
 
 def lines(chunks: Iterator[bytes]) -> Iterator[str]:

@@ -20,7 +20,7 @@ _SHOULD = re.compile(r"^(?:Input|String|Tuple|Dictionary|Value) should")
 Location = tuple[int | str, ...]
 
 
-class FileFault(Exception):
+class ManifestError(Exception):
     """A file that holds no DDPMSampling, or a wrong one.
 
     Args:
@@ -87,12 +87,12 @@ def samplings(text: str, where: str) -> list[Written]:
         try:
             found.append(Written.read(document))
         except ValidationError as error:
-            wrong = sorted((_line(root, item), sentence(item)) for item in error.errors())
+            wrong = sorted((_line(root, item), validation_message(item)) for item in error.errors())
             faults += [f"{where}:{line}: {sentence}" for line, sentence in wrong]
     if faults:
-        raise FileFault(faults)
+        raise ManifestError(faults)
     if not found:
-        raise FileFault([f"{where} holds no {KIND}: its kind must be {KIND}"])
+        raise ManifestError([f"{where} holds no {KIND}: its kind must be {KIND}"])
     return found
 
 
@@ -108,11 +108,11 @@ def _documents(text: str, where: str) -> Iterator[tuple[JsonValue, yaml.Node | N
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise FileFault([f"{where}{line}: {error.problem or error.context}"]) from error
+        raise ManifestError([f"{where}{line}: {error.problem or error.context}"]) from error
     except yaml.reader.ReaderError as error:
-        raise FileFault([f"{where}: character {error.position + 1} is not allowed in YAML"]) from error
+        raise ManifestError([f"{where}: character {error.position + 1} is not allowed in YAML"]) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise FileFault([f"{where}: holds what no Kubernetes object can hold: {error}"]) from error
+        raise ManifestError([f"{where}: holds what no Kubernetes object can hold: {error}"]) from error
 
 
 def _path(item: ErrorDetails) -> Location:
@@ -140,7 +140,7 @@ def _child(node: yaml.Node, part: int | str, line: int) -> tuple[int, yaml.Node 
     return line, None
 
 
-def sentence(item: ErrorDetails, names: Mapping[str, str] = MappingProxyType({})) -> str:
+def validation_message(item: ErrorDetails, names: Mapping[str, str] = MappingProxyType({})) -> str:
     """What is wrong, beginning with the field.
 
     Args:

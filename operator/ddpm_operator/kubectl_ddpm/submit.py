@@ -8,7 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ddpm_operator.api.model import JsonValue
-from ddpm_operator.client import CheckpointFile, Client, Refused, Told, checkpoint_file, model_uri, nobody
+from ddpm_operator.client import (
+    CheckpointFile,
+    Client,
+    ProgressCallback,
+    RequestRejected,
+    checkpoint_file,
+    ignore_progress,
+    model_uri,
+)
 from ddpm_operator.kubectl_ddpm.bar import bar
 from ddpm_operator.kubectl_ddpm.files import read
 from ddpm_operator.kubectl_ddpm.flags import (
@@ -21,7 +29,7 @@ from ddpm_operator.kubectl_ddpm.flags import (
     local_model,
     sampling_of,
 )
-from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written, samplings
+from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, Written, samplings
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 
 _EXAMPLES = """\
@@ -59,9 +67,9 @@ def _submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _told(checkpoint: CheckpointFile | None) -> AbstractContextManager[Told]:
+def _told(checkpoint: CheckpointFile | None) -> AbstractContextManager[ProgressCallback]:
     if checkpoint is None:
-        return nullcontext(nobody)
+        return nullcontext(ignore_progress)
     return bar("starting an uploader pod", str(checkpoint.path))
 
 
@@ -70,14 +78,14 @@ def _wanted(options: argparse.Namespace) -> list[tuple[Written, CheckpointFile |
     fields = given(options)
     if options.filename is None:
         if options.name is None:
-            raise FileFault(["say which sampling: NAME with flags, or -f FILE"])
+            raise ManifestError(["say which sampling: NAME with flags, or -f FILE"])
         path = local_model(fields)
         if path is None:
             return [(sampling_of(options.name, fields), None)]
         file = checkpoint_file(Path(path))
         return [(sampling_of(options.name, with_checkpoint(options.name, fields, file)), file)]
     if options.name is not None or fields:
-        raise FileFault([f"{options.filename} says it all: leave NAME and the other flags out"])
+        raise ManifestError([f"{options.filename} says it all: leave NAME and the other flags out"])
     return [(written, None) for written in samplings(*read(options.filename))]
 
 
@@ -96,7 +104,7 @@ def _check_namespace(one: Written, client: Client) -> None:
     metadata = one.document["metadata"]
     named = metadata.get("namespace") if isinstance(metadata, dict) else None
     if named not in (None, client.namespace):
-        raise Refused(
+        raise RequestRejected(
             f"{one.sampling.metadata.name} is for the namespace {named}, not for {client.namespace}",
             f"say --namespace {named}",
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_operator.api import DDPMSampling, Phase, Progress
-from ddpm_operator.client.conditions import sentence
+from ddpm_operator.client.conditions import status_message
 from ddpm_operator.text import count, duration
 
 _COLOURS = {Phase.SUCCEEDED: "green", Phase.FAILED: "red", Phase.RUNNING: "cyan"}
@@ -52,7 +52,7 @@ def details(sampling: DDPMSampling, now: datetime) -> RenderableType:
     row("asked for", f"{count(spec.samples, 'sample')} of {spec.model.uri}, {spec.sampler.name}, seed {spec.seed}")
     row("progress", progress_words(progress_of(sampling)))
     failure = status.failure if status else None
-    row("now", None if failure else sentence(sampling))
+    row("now", None if failure else status_message(sampling))
     if status:
         row("attempt", str(status.attempt) if status.attempt else None)
         row("failed with", f"{failure.reason}: {failure.message}" if failure else None)

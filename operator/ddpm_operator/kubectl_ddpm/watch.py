@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.conditions import has_ended, holds, sentence
+from ddpm_operator.client.conditions import has_ended, holds, status_message
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
 from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_words
 
@@ -46,7 +46,7 @@ def line(before: DDPMSampling | None, now: DDPMSampling) -> str | None:
     """What a log says of a change: a new phase, attempt or sentence, and every tenth of the way; else nothing."""
     if before is not None and _mark(before) == _mark(now):
         return None
-    words = sentence(now)
+    words = status_message(now)
     return f"{phase(now)}  {progress_words(progress_of(now))}{f'  {words}' if words else ''}"
 
 
@@ -57,7 +57,7 @@ def picture(sampling: DDPMSampling) -> RenderableType:
     first = Table.grid(padding=(0, 2))
     first.add_column(no_wrap=True)
     first.add_row(name, ProgressBar(total=max(progress.total, 1), completed=progress.done, width=_BAR))
-    below = (Text(progress_words(progress)), Text(sentence(sampling), "dim"))
+    below = (Text(progress_words(progress)), Text(status_message(sampling), "dim"))
     for line in below:
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(first, *below)
@@ -66,7 +66,7 @@ def picture(sampling: DDPMSampling) -> RenderableType:
 def _mark(sampling: DDPMSampling) -> tuple[object, ...]:
     status, progress = sampling.status, progress_of(sampling)
     attempt = status.attempt if status else None
-    return str(phase(sampling)), attempt, sentence(sampling), progress.total, progress.percent // 10
+    return str(phase(sampling)), attempt, status_message(sampling), progress.total, progress.percent // 10
 
 
 def _to_the_end(seen: Iterator[DDPMSampling]) -> Iterator[DDPMSampling]:
@@ -86,7 +86,7 @@ def _as_json(seen: Iterator[DDPMSampling]) -> DDPMSampling:
                 "phase": status.phase if status else None,
                 "attempt": status.attempt if status else None,
                 "progress": progress_of(sampling).to_document(),
-                "message": sentence(sampling),
+                "message": status_message(sampling),
             }
         )
     return sampling

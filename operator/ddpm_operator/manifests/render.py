@@ -24,7 +24,7 @@ from ddpm_operator.manifests.naming import (
     labels,
     preview_name,
 )
-from ddpm_operator.manifests.templating import Manifest, TemplateFault, Templates
+from ddpm_operator.manifests.templating import Manifest, TemplateError, Templates
 from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.sizing import PodSize, claim_size, head_size, worker_size
 
@@ -131,7 +131,7 @@ def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest
     image = _image_of(made, "headGroupSpec")
     if plan.workers and image != _image_of(made, "workerGroupSpecs", 0):
         # The driver sends its workers no code, and takes the torch of one for that of all.
-        raise TemplateFault(_RAY_CLUSTER, "head and workers have not one image, which the operator relies on")
+        raise TemplateError(_RAY_CLUSTER, "head and workers have not one image, which the operator relies on")
     return made
 
 

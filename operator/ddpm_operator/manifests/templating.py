@@ -24,7 +24,7 @@ Manifest = dict[str, JsonValue]
 _LONGEST_PLAIN_KEY = 1000
 
 
-class TemplateFault(Exception):
+class TemplateError(Exception):
     """A template that cannot be used: it does not parse, names what is not there, or makes something else.
 
     Args:
@@ -88,7 +88,7 @@ def _only_json(value: object) -> _Json:
     return value
 
 
-def shipped() -> Path:
+def shipped_templates() -> Path:
     """The folder of the shipped templates: in a wheel inside the package, in a checkout at its root."""
     package = Path(__file__).resolve().parents[1]
     return next(folder for folder in (package / "templates", package.parents[1] / "templates") if folder.is_dir())
@@ -102,7 +102,7 @@ class Templates:
     """
 
     def __init__(self, replacements: Path | None = None) -> None:
-        folders = [folder for folder in (replacements, shipped()) if folder]
+        folders = [folder for folder in (replacements, shipped_templates()) if folder]
         self._environment = ImmutableSandboxedEnvironment(
             loader=jinja2.FileSystemLoader(folders),
             undefined=jinja2.StrictUndefined,
@@ -129,24 +129,24 @@ class Templates:
         manifest = self._parse(template, self._fill(template, values))
         missing = _missing(must, manifest, "")
         if missing:
-            raise TemplateFault(template, f"{missing} is not what the operator relies on")
+            raise TemplateError(template, f"{missing} is not what the operator relies on")
         return manifest
 
     def _fill(self, template: str, values: Mapping[str, object]) -> str:
         try:
             return self._environment.get_template(template).render(values)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateFault(error.name or template, f"line {error.lineno}: {error.message}") from error
+            raise TemplateError(error.name or template, f"line {error.lineno}: {error.message}") from error
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise TemplateFault(template, f"{_where(error)}{error}") from error
+            raise TemplateError(template, f"{_where(error)}{error}") from error
 
     def _parse(self, template: str, text: str) -> Manifest:
         try:
             document = yaml.load(text, yaml.CSafeLoader)
         except yaml.YAMLError as error:
-            raise TemplateFault(template, f"the result is no YAML: {error}") from error
+            raise TemplateError(template, f"the result is no YAML: {error}") from error
         if not isinstance(document, dict):
-            raise TemplateFault(template, "the result is no Kubernetes object")
+            raise TemplateError(template, "the result is no Kubernetes object")
         return document
 
 
@@ -164,8 +164,6 @@ def _missing(must: JsonValue, found: JsonValue, path: str) -> str:
         gaps = (_missing(value, found.get(key), f"{path}.{key}" if path else key) for key, value in must.items())
         return next(filter(None, gaps), "")
     if isinstance(must, list) and isinstance(found, list) and len(must) == len(found):
-        gaps = (
-            _missing(value, it, f"{path}[{at}]") for at, (value, it) in enumerate(zip(must, found, strict=True))
-        )
+        gaps = (_missing(value, it, f"{path}[{at}]") for at, (value, it) in enumerate(zip(must, found, strict=True)))
         return next(filter(None, gaps), "")
     return "" if must == found else path

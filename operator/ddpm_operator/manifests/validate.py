@@ -41,7 +41,7 @@ _SAMPLINGS: tuple[dict[str, JsonValue], ...] = (
 )
 
 
-def rehearse(templates: Templates, attempt: Attempt, operator: OperatorPods) -> None:
+def validate_templates(templates: Templates, attempt: Attempt, operator: OperatorPods) -> None:
     """Renders all that an attempt will need, and makes none of it.
 
     Raises:
@@ -53,7 +53,7 @@ def rehearse(templates: Templates, attempt: Attempt, operator: OperatorPods) -> 
     token_secret(templates, attempt, _UID, _TOKENS)
 
 
-def rehearse_all(templates: Templates, image: WorkerImage, operator: OperatorPods) -> None:
+def validate_all_templates(templates: Templates, image: WorkerImage, operator: OperatorPods) -> None:
     """The same for samplings of every kind: the head alone, workers with GPUs, claims and buckets.
 
     Raises:
@@ -64,4 +64,4 @@ def rehearse_all(templates: Templates, image: WorkerImage, operator: OperatorPod
         spec = Spec.from_document(document)
         shared = spec.output.claim is not None and "ReadWriteMany" in spec.output.claim.access_modes
         attempt = Attempt(sampling, 1, spec, plan(spec), image.reference, image.ray_version, shared)
-        rehearse(templates, attempt, operator)
+        validate_templates(templates, attempt, operator)

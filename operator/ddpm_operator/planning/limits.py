@@ -22,7 +22,7 @@ _NO_PLAIN_WORD = "aadpodidbinding"
 
 
 @dataclass(frozen=True)
-class Objection:
+class LimitViolation:
     """What a sampling names and may not.
 
     Attributes:
@@ -69,13 +69,13 @@ class Limits:
     at_once: int | None = None
     at_once_per_namespace: int | None = None
 
-    def objection(self, spec: Spec) -> Objection | None:
+    def objection(self, spec: Spec) -> LimitViolation | None:
         """The first thing in a spec that is not allowed; None if all is."""
         return next(self._objections(spec), None)
 
-    def _objections(self, spec: Spec) -> Iterator[Objection]:
+    def _objections(self, spec: Spec) -> Iterator[LimitViolation]:
         if spec.credentials_secret_ref and spec.credentials_secret_ref.name == self.key_secret:
-            yield Objection(
+            yield LimitViolation(
                 f"spec.credentialsSecretRef names {self.key_secret}, which is the operator's own key.",
                 "Name the Secret with your bucket's credentials; one of this very name needs another.",
             )
@@ -103,7 +103,7 @@ class Limits:
         for field, uri in (("spec.model.uri", spec.model.uri), ("spec.output.uri", spec.output.uri)):
             scheme = (uri or "").partition("://")[0]
             if scheme == _RESERVED:
-                yield Objection(
+                yield LimitViolation(
                     f"{field} says {scheme}://, which is reserved: no driver reads it yet.",
                     "Bring the checkpoint to s3://, https:// or a claim, as `kubectl ddpm submit --model_path "
                     "FILE` does, and name it in a new DDPMSampling.",
@@ -134,9 +134,9 @@ def _matches(image: str, allowed: str) -> bool:
     return not has_tag_or_digest and repository(image) == repository(allowed)
 
 
-def _objection(field: str, said: str, value: str, allowed: tuple[str, ...]) -> Objection:
+def _objection(field: str, said: str, value: str, allowed: tuple[str, ...]) -> LimitViolation:
     instead = f"allowed are {', '.join(allowed)}" if allowed else "none is allowed"
-    return Objection(
+    return LimitViolation(
         f"{field} says {said}, which the administrator of this operator does not allow: {instead}.",
         "Say something else there, in a new DDPMSampling where the field is immutable; or ask the administrator "
         f"to extend the chart's value allowed.{value}, then run `kubectl ddpm retry`.",

@@ -18,7 +18,7 @@ from ddpm_operator.text import count
 Device = Literal["cpu", "cuda"]
 
 # What inference knows and the operator, which never imports it, must know as well; a test holds the two together.
-LARGEST_BATCH: dict[Device, int] = {"cpu": 32, "cuda": 512}
+MAX_BATCH_SIZE: dict[Device, int] = {"cpu": 32, "cuda": 512}
 BATCH_PIXELS: dict[Device, int] = {"cpu": 32 * 1024, "cuda": 1024 * 1024}
 DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
 DEFAULT_TIMESTEPS = 1000
@@ -35,7 +35,7 @@ _HEAD_MAY_BORROW = 1
 _ASSUMED_SHAPE = (3, 64)
 
 
-class Unplannable(Exception):
+class PlanningError(Exception):
     """A spec that is valid by itself, but not after what an earlier attempt has chosen.
 
     Args:
@@ -68,7 +68,7 @@ class PodSize:
 
 def default_batch_size(img_size: int, device: Device) -> int:
     """The batch size chosen where none is asked for; the same as inference's."""
-    size = LARGEST_BATCH[device]
+    size = MAX_BATCH_SIZE[device]
     while size > 1 and size * img_size**2 > BATCH_PIXELS[device]:
         size //= 2
     return size
@@ -86,12 +86,12 @@ def plan(spec: Spec, kept: Plan | None = None) -> Plan:
     """
     device = kept.device if kept else _device(spec)
     if device == "cuda" and spec.resources.gpus == 0:
-        raise Unplannable(
+        raise PlanningError(
             "the first attempt ran on GPUs, and resources.gpus is 0 now",
             "set resources.gpus to 1 or more, or create a new DDPMSampling for the CPU",
         )
     batch_size, why_batch = _batch_size(spec, device, kept)
-    shards = -(-spec.samples // (batch_size or LARGEST_BATCH[device]))
+    shards = -(-spec.samples // (batch_size or MAX_BATCH_SIZE[device]))
     known = shards if batch_size else None
     if device == "cuda":
         return _on_gpus(spec, batch_size, shards, known, why_batch)
@@ -239,6 +239,6 @@ def _why_shards(spec: Spec, batch_size: int | None, shards: int, why_batch: str,
     if batch_size:
         return f"{samples} in batches of {batch_size} ({why_batch}) are {count(shards, 'shard')}."
     return (
-        f"{samples}; the batch size is chosen by the checkpoint's image size, at most {LARGEST_BATCH[device]}: "
+        f"{samples}; the batch size is chosen by the checkpoint's image size, at most {MAX_BATCH_SIZE[device]}: "
         f"{count(shards, 'shard')} or more. Set model.imgSize or batchSize to have the plan made for all of them."
     )

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.manifests.render import PROGRESS_PORT
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.ray.responses import KEPT_OF_LOG, SAMPLES, log_end, objection_to, own_jobs, words
-from ddpm_operator.reconcile.observed import Answer, Job
-from ddpm_operator.reconcile.progress_document import Broken, ProgressDocument, read_progress
+from ddpm_operator.ray.responses import MAX_LOG_BYTES, SAMPLES, log_end, objection_to, own_jobs, words
+from ddpm_operator.reconcile.observed import HeadResponse, RayJob
+from ddpm_operator.reconcile.progress_document import FailedOutcome, ProgressDocument, read_progress
 
 JOBS_PORT = 8265
 ENTRYPOINT = "ddpm-sample --json"
-LARGEST_PREVIEW = 48 * 1024
+MAX_PREVIEW_BYTES = 48 * 1024
 
 _ASK = aiohttp.ClientTimeout(total=5, connect=2)
 # Ray's own patience with its agent, while that starts, is ten seconds.
@@ -34,11 +34,11 @@ _LARGEST_ANSWER = 1 << 20
 _LARGEST_LOG = 64 << 20
 
 
-class HeadSilent(Exception):
+class HeadDidNotAnswer(Exception):
     """The head did not answer in time, or not in the form it should."""
 
 
-class RayHead:
+class HeadClient:
     """The head of one attempt.
 
     Args:
@@ -53,12 +53,12 @@ class RayHead:
         self._tokens = tokens
 
     @classmethod
-    def of_pod(cls, session: aiohttp.ClientSession, ip: str, tokens: Tokens) -> RayHead:
+    def of_pod(cls, session: aiohttp.ClientSession, ip: str, tokens: Tokens) -> HeadClient:
         """The head in a pod of this address."""
         host = f"http://[{ip}]" if ":" in ip else f"http://{ip}"
         return cls(session, f"{host}:{JOBS_PORT}", f"{host}:{PROGRESS_PORT}", tokens)
 
-    async def ask(self, cluster: str) -> Answer:
+    async def ask(self, cluster: str) -> HeadResponse:
         """The operator's own jobs, then the driver's progress; of a last job that has failed the end of its log.
 
         However much a head lists, it is asked three things at most.
@@ -72,12 +72,12 @@ class RayHead:
         """
         jobs, progress = await self._jobs(cluster), await self._progress()
         if jobs and jobs[-1].state == "FAILED" and _NODE_DIED in jobs[-1].message and not progress:
-            raise HeadSilent("Ray says that the head's own node has died")
-        gave_up = progress is not None and isinstance(progress.outcome, Broken)
+            raise HeadDidNotAnswer("Ray says that the head's own node has died")
+        gave_up = progress is not None and isinstance(progress.outcome, FailedOutcome)
         if jobs and (gave_up or jobs[-1].state == "FAILED"):
             *former, last = jobs
             jobs = (*former, replace(last, log=await self._log(last.id)))
-        return Answer(jobs, progress)
+        return HeadResponse(jobs, progress)
 
     async def objection(self) -> str | None:
         """Why nothing may be run on this head, in words; None if it asks for its token and has no known holes.
@@ -87,12 +87,12 @@ class RayHead:
         """
         status, version = await self._get("version", self._tokens.ray)
         if status != HTTPStatus.OK:
-            raise HeadSilent(words(status, version))
+            raise HeadDidNotAnswer(words(status, version))
         without_token, _ = await self._get("jobs/", None)
         try:
             return objection_to(version, without_token)
         except ValueError as error:
-            raise HeadSilent(f"the version is not what Ray answers: {error}") from error
+            raise HeadDidNotAnswer(f"the version is not what Ray answers: {error}") from error
 
     async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int) -> None:
         """Submits the driver, or finds a job of this id there.
@@ -122,7 +122,7 @@ class RayHead:
             },
         )
         if status != HTTPStatus.OK and b"already exists" not in body:
-            raise HeadSilent(words(status, body))
+            raise HeadDidNotAnswer(words(status, body))
 
     async def grid(self) -> bytes | None:
         """A PNG of what is stored so far, at most 48 KiB; None while there is none.
@@ -130,33 +130,31 @@ class RayHead:
         Raises:
             HeadSilent: if the driver does not answer.
         """
-        status, body = await self._ask_driver("grid.png", LARGEST_PREVIEW)
+        status, body = await self._ask_driver("grid.png", MAX_PREVIEW_BYTES)
         return body if status == HTTPStatus.OK and body.startswith(b"\x89PNG") else None
 
-    async def _jobs(self, cluster: str) -> tuple[Job, ...]:
+    async def _jobs(self, cluster: str) -> tuple[RayJob, ...]:
         status, body = await self._jobs_api("GET", "")
         if status != HTTPStatus.OK:
-            raise HeadSilent(words(status, body))
+            raise HeadDidNotAnswer(words(status, body))
         try:
             return own_jobs(body, cluster)
         except ValueError as error:
-            raise HeadSilent(f"the list of jobs is not what Ray answers: {error}") from error
+            raise HeadDidNotAnswer(f"the list of jobs is not what Ray answers: {error}") from error
 
     async def _progress(self) -> ProgressDocument | None:
         """None if there is no driver that says something it could have said."""
         try:
             status, body = await self._ask_driver("progress", _LARGEST_ANSWER)
             return read_progress(body) if status == HTTPStatus.OK else None
-        except (HeadSilent, ValidationError):
+        except (HeadDidNotAnswer, ValidationError):
             return None
 
     async def _log(self, submission_id: str) -> str:
         """The end of a job's log; "" if it cannot be had, or is too long to be read through."""
         try:
-            status, body = await self._jobs_api(
-                "GET", f"{submission_id}/logs", most=_LARGEST_LOG, kept=KEPT_OF_LOG
-            )
-        except HeadSilent:
+            status, body = await self._jobs_api("GET", f"{submission_id}/logs", most=_LARGEST_LOG, kept=MAX_LOG_BYTES)
+        except HeadDidNotAnswer:
             return ""
         return log_end(body) if status == HTTPStatus.OK else ""
 
@@ -192,9 +190,9 @@ class RayHead:
             ) as response:
                 return response.status, await _read(response, most, kept)
         except TimeoutError as error:
-            raise HeadSilent(f"{url} did not answer in time") from error
+            raise HeadDidNotAnswer(f"{url} did not answer in time") from error
         except aiohttp.ClientError as error:
-            raise HeadSilent(f"{url}: {error}") from error
+            raise HeadDidNotAnswer(f"{url}: {error}") from error
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -209,7 +207,7 @@ async def _read(response: aiohttp.ClientResponse, most: int, kept: int) -> bytes
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > most:
-            raise HeadSilent(f"{response.url} answered with more than {most} bytes")
+            raise HeadDidNotAnswer(f"{response.url} answered with more than {most} bytes")
         end += chunk
         del end[:-kept]
     return bytes(end)

@@ -13,16 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ddpm_operator.manifests.naming import job_id
-from ddpm_operator.reconcile.observed import Job, JobState
+from ddpm_operator.reconcile.observed import JobState, RayJob
 from ddpm_operator.text import printable
 
 SAMPLES = "samples"
 # Ray has tokens since 2.52, and before this release lets requests without one stop what runs.
 OLDEST_RAY = (2, 54)
 # A driver is submitted once, and once more for every growth of its sampling.
-MOST_JOBS = 100
+MAX_JOBS = 100
 # Bytes of JSON, in which a letter may take twelve: enough for all that `log_end` gives.
-KEPT_OF_LOG = 64 * 1024
+MAX_LOG_BYTES = 64 * 1024
 
 _LONGEST_TAIL = 4096
 _LONGEST_MESSAGE = 20_480
@@ -41,9 +41,9 @@ class _Details(BaseModel):
     message: str | None = None
     metadata: dict[str, str] | None = None
 
-    def fact(self) -> Job:
+    def fact(self) -> RayJob:
         samples = (self.metadata or {}).get(SAMPLES, "")
-        return Job(
+        return RayJob(
             self.submission_id,
             self.status,
             samples=int(samples) if samples.isdecimal() and len(samples) < 16 else 0,
@@ -62,7 +62,7 @@ class _Log(BaseModel):
 _TEXT = TypeAdapter(str)
 
 
-def own_jobs(body: bytes, cluster: str) -> tuple[Job, ...]:
+def own_jobs(body: bytes, cluster: str) -> tuple[RayJob, ...]:
     """The operator's own among the jobs that a head lists, by their number; without logs.
 
     Args:
@@ -76,10 +76,10 @@ def own_jobs(body: bytes, cluster: str) -> tuple[Job, ...]:
         raise ValueError("it is no list")
     jobs = [one for one in listed if isinstance(one, dict)]
     by_id = {name: one for one in jobs if isinstance(name := one.get("submission_id"), str)}
-    found: list[Job] = []
+    found: list[RayJob] = []
     while (details := by_id.get(job_id(cluster, len(found) + 1))) is not None:
-        if len(found) == MOST_JOBS:
-            raise ValueError(f"it has more than {MOST_JOBS} jobs of {cluster}")
+        if len(found) == MAX_JOBS:
+            raise ValueError(f"it has more than {MAX_JOBS} jobs of {cluster}")
         try:
             found.append(_Details.model_validate(details).fact())
         except ValidationError as error:

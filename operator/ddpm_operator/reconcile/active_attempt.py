@@ -8,17 +8,17 @@ from datetime import datetime, timedelta
 from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
 from ddpm_operator.planning.sizing import head_size
 from ddpm_operator.reconcile import deadlines
-from ddpm_operator.reconcile.action_failures import Refusal, failing, refusal
+from ddpm_operator.reconcile.action_failures import ActionFailure, action_failure, failing
 from ddpm_operator.reconcile.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.reconcile.attempts import digest_of, fail, nothing_left, pause, reject, rendering
-from ddpm_operator.reconcile.diagnosis import Trouble, head_end, trouble
-from ddpm_operator.reconcile.driver_status import ending, heard, listen
-from ddpm_operator.reconcile.growth import told
-from ddpm_operator.reconcile.observed import Cluster, Observed, Silent
-from ddpm_operator.reconcile.quota import give_way, has_begun, judged, without_head
-from ddpm_operator.reconcile.status_builder import Draft, condition
+from ddpm_operator.reconcile.diagnosis import Problem, head_end, pod_problem
+from ddpm_operator.reconcile.driver_status import driver_end, follow_driver, record_driver_status
+from ddpm_operator.reconcile.growth import update_plan
+from ddpm_operator.reconcile.observed import HeadUnreachable, Observed, ObservedCluster
+from ddpm_operator.reconcile.quota import has_begun, judged, without_head, yield_to_other
+from ddpm_operator.reconcile.status_builder import StatusBuilder, condition
 from ddpm_operator.reconcile.suspension import former_head, heads, waits_for_former_pods, was_suspended
-from ddpm_operator.reconcile.transition import Step, earliest
+from ddpm_operator.reconcile.transition import Transition, earliest
 from ddpm_operator.text import count, duration
 
 # Looks that only make sure: what changes in Kubernetes is heard of at once.
@@ -26,72 +26,72 @@ _SOON = timedelta(seconds=5)
 _NET = timedelta(seconds=10)
 
 
-def underway(observed: Observed, draft: Draft) -> Step:
+def active_attempt(observed: Observed, draft: StatusBuilder) -> Transition:
     """The next step of an attempt that has begun and not ended."""
     spec, cluster = observed.sampling.spec, observed.cluster
-    draft = told(spec, draft)
+    draft = update_plan(spec, draft)
     if cluster is None:
         return _without_cluster(observed, draft)
     draft = _seen(draft, cluster, observed.sampling.metadata.namespace)
     if cluster.suspended:
         where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
-        return Step(_queued(draft, spec, "Queued", f"The RayCluster waits for {where}."))
+        return Transition(_queued(draft, spec, "Queued", f"The RayCluster waits for {where}."))
     if was_suspended(observed, draft, cluster):
         draft = pause(draft, spec, "Queued", "The RayCluster was suspended, and goes on.")
     if waits_for_former_pods(observed, draft):
         why = "The RayCluster goes on as soon as its pods from before it was suspended are gone."
         # A half-made cluster's head was never taken away, and cannot start before it has its Secret.
         lacking = _lacking(observed, draft, cluster)
-        return Step(_queued(draft, spec, "Queued", why), after=lacking, look=draft.now + _SOON)
+        return Transition(_queued(draft, spec, "Queued", why), after=lacking, look=draft.now + _SOON)
     full = _full_quota(observed, draft, cluster)
     if full and observed.cluster_pods and observed.ahead:
-        return Step(give_way(draft, spec, observed.ahead), look=draft.now + _NET)
+        return Transition(yield_to_other(draft, spec, observed.ahead), look=draft.now + _NET)
     if full:
         queued = without_head(_queued(draft, spec, full.reason, full.message))
-        return Step(queued, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
-    draft = heard(observed, _admitted(observed, draft))
+        return Transition(queued, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
+    draft = record_driver_status(observed, _admitted(observed, draft))
     draft = _with_head(observed, draft)
     return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
 
 
-def create(observed: Observed, draft: Draft) -> tuple[Action, ...]:
+def create(observed: Observed, draft: StatusBuilder) -> tuple[Action, ...]:
     """What brings an attempt's cluster about."""
     attempt = rendering(observed, draft)
     own_claim = observed.sampling.spec.output.uri is None and observed.claim is None
     return (*((EnsureClaim(attempt),) if own_claim else ()), CreateCluster(attempt))
 
 
-def _without_cluster(observed: Observed, draft: Draft) -> Step:
+def _without_cluster(observed: Observed, draft: StatusBuilder) -> Transition:
     spec, cluster = observed.sampling.spec, draft.status.cluster
     if cluster and cluster.dashboard:
         message = f"The RayCluster {cluster.name} was deleted, and not by the operator."
-        return Step(fail(draft, spec, Trouble(FailureReason.HEAD_LOST, message, certain=True)))
+        return Transition(fail(draft, spec, Problem(FailureReason.HEAD_LOST, message, certain=True)))
     refused = _refusal(observed, draft)
     if refused and refused.trouble.certain:
-        return Step(reject(draft, spec, refused.trouble, refused.hint))
+        return Transition(reject(draft, spec, refused.trouble, refused.hint))
     # One that somebody deleted before it was seen: a create would find it, as long as it goes.
     cleared = nothing_left(observed, draft.now)
     if cleared and refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
         queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
-        return Step(queued, after=create(observed, draft), look=draft.now + _NET)
+        return Transition(queued, after=create(observed, draft), look=draft.now + _NET)
     draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED else draft
     deadline = deadlines.startup_deadline(spec, draft.status)
     if deadline and draft.now >= deadline:
         last = failing(observed.faults)
         late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created", last)
-        return Step(fail(draft, spec, late, refused.hint if refused else ""))
+        return Transition(fail(draft, spec, late, refused.hint if refused else ""))
     if not cleared:
         why = "The RayCluster is made again as soon as nothing is left of one that somebody deleted."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
-        return Step(draft, look=earliest(draft.now + _NET, deadline))
+        return Transition(draft, look=earliest(draft.now + _NET, deadline))
     if refused:
         draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
     elif observed.faults:
         draft = draft.say(ConditionType.CLUSTER_READY, False, "Creating", failing(observed.faults))
-    return Step(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
+    return Transition(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
 
 
-def _seen(draft: Draft, cluster: Cluster, namespace: str) -> Draft:
+def _seen(draft: StatusBuilder, cluster: ObservedCluster, namespace: str) -> StatusBuilder:
     known = draft.status.cluster
     if known is None or known.dashboard:
         return draft
@@ -99,7 +99,7 @@ def _seen(draft: Draft, cluster: Cluster, namespace: str) -> Draft:
     return draft.put(cluster=known.model_copy(update={"dashboard": dashboard}))
 
 
-def _queued(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
+def _queued(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
     """Kueue has not admitted the cluster, or takes its pods back, or a quota is full just now.
 
     Samples that are done stay done.
@@ -107,7 +107,7 @@ def _queued(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
     return pause(draft.put(phase=Phase.QUEUED), spec, reason, why)
 
 
-def _full_quota(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
+def _full_quota(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Problem | None:
     """What keeps all of the cluster's pods out, or all of its workers, as long as others fill the quota.
 
     With any one worker the driver begins, and takes the others as they come.
@@ -118,7 +118,7 @@ def _full_quota(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble |
     return found if found and found.reason is FailureReason.QUOTA_EXCEEDED and not found.certain else None
 
 
-def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action, ...]:
+def _lacking(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> tuple[Action, ...]:
     """What a cluster that is there still lacks, in the order in which it gets it.
 
     A head that runs has both: it cannot start without its Secret, which comes last. To ask again what an operator
@@ -132,7 +132,7 @@ def _lacking(observed: Observed, draft: Draft, cluster: Cluster) -> tuple[Action
     return (*policy, *secret)
 
 
-def _admitted(observed: Observed, draft: Draft) -> Draft:
+def _admitted(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
     known, status = draft.status.cluster, draft.status
     if known is None:
         return draft
@@ -147,7 +147,7 @@ def _admitted(observed: Observed, draft: Draft) -> Draft:
     return draft.put(phase=Phase.STARTING, cluster=known.model_copy(update=admitted))
 
 
-def _with_head(observed: Observed, draft: Draft) -> Draft:
+def _with_head(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
     """Takes down which pod is the head, when it got a node, and its image."""
     known = draft.status.cluster
     # One that was taken away before it was anybody's leaves its place to the next.
@@ -168,10 +168,10 @@ def _with_head(observed: Observed, draft: Draft) -> Draft:
     return draft
 
 
-def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
+def _ended(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Transition | None:
     """The attempt's end, if it has come: well, or by what is known to be wrong, or by the clock."""
     spec, status = observed.sampling.spec, draft.status
-    ended = ending(observed, draft)
+    ended = driver_end(observed, draft)
     if ended and ended.draft.holds(ConditionType.COMPLETE):
         return ended
     uid = status.cluster.head_uid if status.cluster else None
@@ -179,37 +179,37 @@ def _ended(observed: Observed, draft: Draft, cluster: Cluster) -> Step | None:
     known = (*heads(observed), *((observed.departed,) if observed.departed else ()))
     lost = head_end(cluster.name, known, uid, memory) if uid else None
     if lost:
-        return Step(fail(draft, spec, lost))
+        return Transition(fail(draft, spec, lost))
     if ended:
         return ended
     refused = _refusal(observed, draft)
     if refused and refused.trouble.certain and not draft.holds(ConditionType.RUNNING):
-        return Step(reject(draft, spec, refused.trouble, refused.hint))
+        return Transition(reject(draft, spec, refused.trouble, refused.hint))
     found = _trouble(observed, draft, cluster)
     if found and found.certain and not draft.holds(ConditionType.RUNNING):
-        return Step(fail(draft, spec, found))
+        return Transition(fail(draft, spec, found))
     late = _overdue(observed, draft, cluster, found)
-    return Step(fail(draft, spec, late)) if late else None
+    return Transition(fail(draft, spec, late)) if late else None
 
 
-def _going_on(observed: Observed, draft: Draft, cluster: Cluster) -> Step:
+def _going_on(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Transition:
     spec = observed.sampling.spec
     draft = _readiness(observed, draft, _trouble(observed, draft, cluster))
     missing = _lacking(observed, draft, cluster)
-    step = listen(observed, draft) if observed.head_to_ask else Step(draft, look=draft.now + _NET)
+    step = follow_driver(observed, draft) if observed.head_to_ask else Transition(draft, look=draft.now + _NET)
     status = step.draft.status
     deadline = deadlines.active_deadline(spec, status, draft.now)
     if not step.draft.holds(ConditionType.RUNNING):
         deadline = _startup_deadline(observed, step.draft)
-    return Step(step.draft, step.before, (*missing, *step.after), earliest(step.look, deadline))
+    return Transition(step.draft, step.before, (*missing, *step.after), earliest(step.look, deadline))
 
 
-def _readiness(observed: Observed, draft: Draft, found: Trouble | None) -> Draft:
+def _readiness(observed: Observed, draft: StatusBuilder, found: Problem | None) -> StatusBuilder:
     ready, reason, message = _stand(observed, draft, found)
     return draft.say(ConditionType.CLUSTER_READY, ready, reason, message)
 
 
-def _stand(observed: Observed, draft: Draft, found: Trouble | None) -> tuple[bool, str, str]:
+def _stand(observed: Observed, draft: StatusBuilder, found: Problem | None) -> tuple[bool, str, str]:
     """Whether all pods are ready, a word for it, and a sentence."""
     head, plan = observed.head, draft.status.plan
     wanted = plan.workers if plan else 0
@@ -228,19 +228,19 @@ def _stand(observed: Observed, draft: Draft, found: Trouble | None) -> tuple[boo
     return False, "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
 
 
-def _trouble(observed: Observed, draft: Draft, cluster: Cluster) -> Trouble | None:
+def _trouble(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Problem | None:
     admitted = draft.status.cluster.start_time if draft.status.cluster else None
-    found = trouble(cluster, observed.cluster_pods, admitted, draft.now)
+    found = pod_problem(cluster, observed.cluster_pods, admitted, draft.now)
     if found:
         return judged(found, observed.sampling.spec, draft.status.plan)
     if _unheeded(observed, draft, cluster):
         message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
-        return Trouble(FailureReason.KUBERAY_MISSING, message, certain=False)
+        return Problem(FailureReason.KUBERAY_MISSING, message, certain=False)
     refused = _refusal(observed, draft)
     return refused.trouble if refused else None
 
 
-def _unheeded(observed: Observed, draft: Draft, cluster: Cluster) -> bool:
+def _unheeded(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> bool:
     """KubeRay has had the time to act on a cluster, and has not done so."""
     admitted = draft.status.cluster.start_time if draft.status.cluster else None
     if cluster.heeded or observed.cluster_pods or admitted is None:
@@ -250,12 +250,14 @@ def _unheeded(observed: Observed, draft: Draft, cluster: Cluster) -> bool:
     return draft.now >= begun + deadlines.GRACE
 
 
-def _refusal(observed: Observed, draft: Draft) -> Refusal | None:
-    found = refusal(observed.faults)
+def _refusal(observed: Observed, draft: StatusBuilder) -> ActionFailure | None:
+    found = action_failure(observed.faults)
     return found and replace(found, trouble=judged(found.trouble, observed.sampling.spec, draft.status.plan))
 
 
-def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble | None) -> Trouble | None:
+def _overdue(
+    observed: Observed, draft: StatusBuilder, cluster: ObservedCluster, found: Problem | None
+) -> Problem | None:
     """The deadline that the attempt has missed."""
     spec, status = observed.sampling.spec, draft.status
     if draft.holds(ConditionType.RUNNING):
@@ -263,7 +265,7 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
         if end is None or draft.now < end:
             return None
         ran = duration(spec.active_deadline_seconds or 0)
-        return Trouble(FailureReason.DEADLINE_EXCEEDED, f"It has run for {ran}, as long as it may.", certain=True)
+        return Problem(FailureReason.DEADLINE_EXCEEDED, f"It has run for {ran}, as long as it may.", certain=True)
     deadline = _startup_deadline(observed, draft)
     if deadline is None or draft.now < deadline:
         return None
@@ -273,19 +275,19 @@ def _overdue(observed: Observed, draft: Draft, cluster: Cluster, found: Trouble 
     return _too_late(spec, found, "The attempt has not begun to sample", spoken if ready and spoken else stand)
 
 
-def _startup_deadline(observed: Observed, draft: Draft) -> datetime | None:
+def _startup_deadline(observed: Observed, draft: StatusBuilder) -> datetime | None:
     """When the attempt must have begun to sample.
 
     Nobody knows of a head that has just missed an answer whether it has: an operator that was away looks for the
     first time.
     """
     deadline = deadlines.startup_deadline(observed.sampling.spec, draft.status)
-    if deadline and isinstance(observed.driver, Silent):
+    if deadline and isinstance(observed.driver, HeadUnreachable):
         return max(deadline, observed.driver.since + deadlines.GRACE)
     return deadline
 
 
-def _too_late(spec: Spec, found: Trouble | None, what: str, stand: str = "") -> Trouble:
+def _too_late(spec: Spec, found: Problem | None, what: str, stand: str = "") -> Problem:
     """The deadline of the start is missed.
 
     Args:
@@ -295,4 +297,4 @@ def _too_late(spec: Spec, found: Trouble | None, what: str, stand: str = "") -> 
     words = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
     if found:
         return replace(found, message=f"{found.message} {words}")
-    return Trouble(FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{words} {stand}".rstrip(), certain=True)
+    return Problem(FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{words} {stand}".rstrip(), certain=True)

@@ -17,11 +17,11 @@ from ddpm_operator.manifests.render import Attempt
 from ddpm_operator.planning.image_reference import repository
 from ddpm_operator.planning.sizing import head_size, worker_size
 from ddpm_operator.reconcile.deadlines import STUCK_POD, running_seconds
-from ddpm_operator.reconcile.diagnosis import Trouble
-from ddpm_operator.reconcile.observed import Observed, Pod
+from ddpm_operator.reconcile.diagnosis import Problem
+from ddpm_operator.reconcile.observed import Observed, ObservedPod
 from ddpm_operator.reconcile.progress import stopped
-from ddpm_operator.reconcile.status_builder import Draft
-from ddpm_operator.text import LONGEST_HINT, LONGEST_MESSAGE, clip, count, log_tail, redact, sentence
+from ddpm_operator.reconcile.status_builder import StatusBuilder
+from ddpm_operator.text import MAX_HINT_LENGTH, MAX_MESSAGE_LENGTH, as_sentence, clip, count, log_tail, redact
 
 # Another attempt would meet the same.
 FINAL = frozenset(
@@ -41,7 +41,7 @@ FINAL = frozenset(
 )
 
 
-def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
+def begin(draft: StatusBuilder, sampling: DDPMSampling, chosen: Plan) -> StatusBuilder:
     """The next attempt, before anything of it exists.
 
     Args:
@@ -65,7 +65,7 @@ def begin(draft: Draft, sampling: DDPMSampling, chosen: Plan) -> Draft:
     return draft.say(ConditionType.CLUSTER_READY, False, "Creating", f"The RayCluster {cluster.name} is created.")
 
 
-def pause(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
+def pause(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
     """The attempt has no pods any more: what it ran and cost is added up."""
     status = draft.status
     paused = {"start_time": None, "scheduled_time": None}
@@ -80,12 +80,12 @@ def pause(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
     return draft.say(ConditionType.CLUSTER_READY, False, reason, why)
 
 
-def end(draft: Draft, spec: Spec, reason: str, why: str) -> Draft:
+def end(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
     """The attempt's end, however it ended: its cluster is no more in use."""
     return pause(draft, spec, reason, why).put(cluster=None)
 
 
-def fail(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "", log: str = "") -> Draft:
+def fail(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str = "", log: str = "") -> StatusBuilder:
     """The attempt's failure, and the sampling's if there is to be no other."""
     failed = (draft.status.failed_attempts or 0) + 1
     last = _met_again(trouble) or failed > spec.backoff_limit
@@ -97,12 +97,12 @@ def fail(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "", log: str = 
     return draft.put(phase=Phase.PENDING)
 
 
-def _met_again(trouble: Trouble) -> bool:
+def _met_again(trouble: Problem) -> bool:
     """Whether another attempt would meet the same. A quota that only others fill may have room by then."""
     return trouble.reason in FINAL and (trouble.certain or trouble.reason is not FailureReason.QUOTA_EXCEEDED)
 
 
-def reject(draft: Draft, spec: Spec, trouble: Trouble, hint: str = "") -> Draft:
+def reject(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str = "") -> StatusBuilder:
     """The end of a sampling that cannot be done as it is asked for, as only the operator can know."""
     draft = end(draft, spec, "NotAccepted", "The sampling was not accepted.")
     draft = draft.put(failure=_failure(draft, spec, trouble, hint, ""))
@@ -116,7 +116,7 @@ def nothing_left(observed: Observed, now: datetime) -> bool:
     return not observed.clusters and all(pod.deleted and pod.deleted <= stuck for pod in observed.pods)
 
 
-def rendering(observed: Observed, draft: Draft) -> Attempt:
+def rendering(observed: Observed, draft: StatusBuilder) -> Attempt:
     """The attempt that is under way, as templates and the job's document take it."""
     sampling, status = observed.sampling, draft.status
     if status.plan is None or status.attempt is None:
@@ -134,12 +134,12 @@ def rendering(observed: Observed, draft: Draft) -> Attempt:
     )
 
 
-def image_of(observed: Observed, draft: Draft) -> str:
+def image_of(observed: Observed, draft: StatusBuilder) -> str:
     """What the pods run: that of the attempts so far, else what is asked for, else the operator's default."""
     return draft.status.image or observed.sampling.spec.image or observed.image.reference
 
 
-def digest_of(pod: Pod, asked: str) -> str | None:
+def digest_of(pod: ObservedPod, asked: str) -> str | None:
     """The image of a pod by its digest; None while that is not known.
 
     An image that was loaded into a node under another name cannot be had by that name elsewhere: it stays what
@@ -171,7 +171,7 @@ def _shared_output(observed: Observed) -> bool:
     return output.uri is None and output.claim is not None and "ReadWriteMany" in output.claim.access_modes
 
 
-def _cost(draft: Draft, spec: Spec) -> Cost:
+def _cost(draft: StatusBuilder, spec: Spec) -> Cost:
     """The cost with the attempt that ends now, whose pods are counted from the moment the head had a node."""
     status = draft.status
     former = status.cost or Cost()
@@ -187,23 +187,21 @@ def _cost(draft: Draft, spec: Spec) -> Cost:
     )
 
 
-def _failure(draft: Draft, spec: Spec, trouble: Trouble, hint: str, log: str) -> Failure:
+def _failure(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str, log: str) -> Failure:
     return Failure(
         reason=trouble.reason,
-        message=clip(redact(trouble.message), LONGEST_MESSAGE),
-        hint=clip(sentence(redact(hint)) if hint else trouble.reason.hint, LONGEST_HINT),
+        message=clip(redact(trouble.message), MAX_MESSAGE_LENGTH),
+        hint=clip(as_sentence(redact(hint)) if hint else trouble.reason.hint, MAX_HINT_LENGTH),
         log_tail=log_tail(log),
         time=draft.now,
         backoff_limit=spec.backoff_limit,
     )
 
 
-def _finish_failed(draft: Draft) -> Draft:
+def _finish_failed(draft: StatusBuilder) -> StatusBuilder:
     failure = draft.status.failure
     if failure is None:
         raise ValueError("a sampling fails with a reason")
     draft = draft.put(phase=Phase.FAILED, completion_time=draft.now)
-    draft = draft.say(
-        ConditionType.COMPLETE, False, "Failed", "The sampling failed before all samples were stored."
-    )
+    draft = draft.say(ConditionType.COMPLETE, False, "Failed", "The sampling failed before all samples were stored.")
     return draft.say(ConditionType.FAILED, True, failure.reason, f"{failure.message} {failure.hint}")

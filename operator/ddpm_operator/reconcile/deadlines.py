@@ -8,11 +8,11 @@ from ddpm_operator.api import ConditionType, Spec, Status
 from ddpm_operator.reconcile.status_builder import condition, since
 
 FIRST_BACKOFF = timedelta(seconds=10)
-LONGEST_BACKOFF = timedelta(minutes=6)
+MAX_BACKOFF = timedelta(minutes=6)
 # How long something may be missing that is created together with the sampling, in whatever order.
 GRACE = timedelta(seconds=15)
 # A head that is ready, but answers nobody for so long, does not come back.
-LONGEST_SILENCE = timedelta(minutes=5)
+MAX_SILENCE = timedelta(minutes=5)
 # A pod is given five seconds to end. One that is still there so long after lies on a node that is gone.
 STUCK_POD = timedelta(seconds=60)
 
@@ -64,7 +64,7 @@ def active_deadline(spec: Spec, status: Status, now: datetime) -> datetime | Non
 
 def backoff(failed_attempts: int) -> timedelta:
     """How long the next attempt waits: 10 s, 20 s, 40 s … at most 6 minutes, as Kubernetes' own Jobs do."""
-    return min(FIRST_BACKOFF * (1 << min(failed_attempts - 1, 10)), LONGEST_BACKOFF)
+    return min(FIRST_BACKOFF * (1 << min(failed_attempts - 1, 10)), MAX_BACKOFF)
 
 
 def retry_time(status: Status) -> datetime | None:

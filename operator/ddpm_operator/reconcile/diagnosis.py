@@ -9,8 +9,8 @@ from datetime import datetime
 
 from ddpm_operator.api import FailureReason
 from ddpm_operator.reconcile.deadlines import GRACE
-from ddpm_operator.reconcile.observed import Cluster, Container, Pod, Terminated, Waiting
-from ddpm_operator.text import clip, sentence
+from ddpm_operator.reconcile.observed import Container, ObservedCluster, ObservedPod, Terminated, Waiting
+from ddpm_operator.text import as_sentence, clip
 
 OUT_OF_MEMORY = "OOMKilled"
 _LONGEST_LAST_WORDS = 500
@@ -29,7 +29,7 @@ _REFUSED = re.compile(r"(?i)is forbidden|denied the request|is invalid")
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """Something that keeps an attempt from going on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Trouble:
     certain: bool
 
 
-def head_end(cluster: str, heads: Sequence[Pod], uid: str, memory: str) -> Trouble | None:
+def head_end(cluster: str, heads: Sequence[ObservedPod], uid: str, memory: str) -> Problem | None:
     """How the head of an attempt has come to its end; None if it runs on.
 
     Args:
@@ -54,17 +54,19 @@ def head_end(cluster: str, heads: Sequence[Pod], uid: str, memory: str) -> Troub
     head = next((pod for pod in heads if pod.uid == uid), None)
     if head is None:
         message = f"The head pod of the RayCluster {cluster} is gone."
-        return Trouble(FailureReason.HEAD_LOST, message, certain=True)
+        return Problem(FailureReason.HEAD_LOST, message, certain=True)
     ends = [end for container in head.containers if (end := _end(container))]
     if not head.disruption and any(end.reason == OUT_OF_MEMORY for end in ends):
         message = f"The head pod {head.name} needed more memory than its limit of {memory}."
-        return Trouble(FailureReason.OUT_OF_MEMORY, message, certain=True)
+        return Problem(FailureReason.OUT_OF_MEMORY, message, certain=True)
     if head.over or head.deleted or ends or any(container.restarts for container in head.containers):
-        return Trouble(FailureReason.HEAD_LOST, _last_words(head, ends), certain=True)
+        return Problem(FailureReason.HEAD_LOST, _last_words(head, ends), certain=True)
     return None
 
 
-def trouble(cluster: Cluster, pods: Sequence[Pod], admitted: datetime | None, now: datetime) -> Trouble | None:
+def pod_problem(
+    cluster: ObservedCluster, pods: Sequence[ObservedPod], admitted: datetime | None, now: datetime
+) -> Problem | None:
     """The first thing that keeps a cluster's pods from starting, what is certain before what may pass; else None.
 
     Args:
@@ -75,7 +77,7 @@ def trouble(cluster: Cluster, pods: Sequence[Pod], admitted: datetime | None, no
     return min(troubles, key=lambda it: not it.certain, default=None)
 
 
-def worker_out_of_memory(pods: Sequence[Pod]) -> str | None:
+def worker_out_of_memory(pods: Sequence[ObservedPod]) -> str | None:
     """The name of a worker that was ended for its memory; None if none was."""
     workers = (pod for pod in pods if pod.role == "worker")
     return next(
@@ -95,13 +97,13 @@ def _end(container: Container) -> Terminated | None:
     return end if end and (end.exit_code or end.reason == OUT_OF_MEMORY or container.restarts) else None
 
 
-def _last_words(head: Pod, ends: Sequence[Terminated]) -> str:
+def _last_words(head: ObservedPod, ends: Sequence[Terminated]) -> str:
     why = f"{head.reason}: {head.message}" if head.reason else head.disruption
     if not why and ends:
         why = _how(ends[-1])
     if not why and head.deleted:
         why = "it was deleted"
-    return sentence(f"The head pod {head.name} is lost: {why or 'it has ended'}")
+    return as_sentence(f"The head pod {head.name} is lost: {why or 'it has ended'}")
 
 
 def _how(end: Terminated) -> str:
@@ -111,58 +113,58 @@ def _how(end: Terminated) -> str:
     return f"{why}: {clip(last, _LONGEST_LAST_WORDS)}" if last else why
 
 
-def _refusals(cluster: Cluster, patient: bool) -> Iterator[Trouble]:
+def _refusals(cluster: ObservedCluster, patient: bool) -> Iterator[Problem]:
     """Pods that the API server did not let KubeRay create."""
     message = cluster.replica_failure
     if not message:
         return
-    words = sentence(f"KubeRay cannot create the pods: {message}")
+    words = as_sentence(f"KubeRay cannot create the pods: {message}")
     if OVER_QUOTA.search(message):
-        yield Trouble(FailureReason.QUOTA_EXCEEDED, words, certain=False)
+        yield Problem(FailureReason.QUOTA_EXCEEDED, words, certain=False)
     elif _MISSING.search(message):
-        yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
+        yield Problem(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
     else:
         refused = _REFUSED.search(message) and not NO_RIGHT.search(message)
-        yield Trouble(FailureReason.POD_REJECTED, words, certain=bool(refused))
+        yield Problem(FailureReason.POD_REJECTED, words, certain=bool(refused))
 
 
-def _of_pod(cluster: Cluster, pod: Pod, patient: bool) -> Iterator[Trouble]:
+def _of_pod(cluster: ObservedCluster, pod: ObservedPod, patient: bool) -> Iterator[Problem]:
     who = f"The {pod.role} pod {pod.name}"
     if pod.unschedulable and _MISSING.search(pod.unschedulable):
-        words = sentence(f"{who} refers to what is not there: {pod.unschedulable}")
-        yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
+        words = as_sentence(f"{who} refers to what is not there: {pod.unschedulable}")
+        yield Problem(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
     elif pod.unschedulable:
-        words = sentence(f"{who} fits no node: {pod.unschedulable}")
-        yield Trouble(FailureReason.UNSCHEDULABLE, words, certain=False)
+        words = as_sentence(f"{who} fits no node: {pod.unschedulable}")
+        yield Problem(FailureReason.UNSCHEDULABLE, words, certain=False)
     for container in pod.containers:
         if isinstance(container.state, Waiting):
             yield from _of_waiting(cluster, who, container.state, patient)
             yield from _of_restarts(who, container)
 
 
-def _of_restarts(who: str, container: Container) -> Iterator[Trouble]:
+def _of_restarts(who: str, container: Container) -> Iterator[Problem]:
     """A worker's container that has ended; the more often, the longer it waits until it is started again."""
     if container.last_end:
         memory = container.last_end.reason == OUT_OF_MEMORY
         reason = FailureReason.OUT_OF_MEMORY if memory else FailureReason.WORKER_LOST
-        words = sentence(f"{who} has ended and waits to be started again: {_how(container.last_end)}")
-        yield Trouble(reason, words, certain=False)
+        words = as_sentence(f"{who} has ended and waits to be started again: {_how(container.last_end)}")
+        yield Problem(reason, words, certain=False)
 
 
-def _waits_for_its_tokens(cluster: Cluster, why: str) -> bool:
+def _waits_for_its_tokens(cluster: ObservedCluster, why: str) -> bool:
     """The attempt's own Secret, named as `Tokens.secret_name` does, comes after the cluster that owns it."""
     return re.search(rf'secret "{re.escape(cluster.name)}-[0-9a-f]+" not found', why) is not None
 
 
-def _of_waiting(cluster: Cluster, who: str, waiting: Waiting, patient: bool) -> Iterator[Trouble]:
+def _of_waiting(cluster: ObservedCluster, who: str, waiting: Waiting, patient: bool) -> Iterator[Problem]:
     why = waiting.message or waiting.reason
     if waiting.reason in _NO_IMAGE | _NEVER_AN_IMAGE:
-        words = sentence(f"{who} cannot get its image: {why}")
-        yield Trouble(FailureReason.IMAGE_PULL_FAILED, words, certain=waiting.reason in _NEVER_AN_IMAGE)
+        words = as_sentence(f"{who} cannot get its image: {why}")
+        yield Problem(FailureReason.IMAGE_PULL_FAILED, words, certain=waiting.reason in _NEVER_AN_IMAGE)
     elif waiting.reason in _NO_CONTAINER and not _waits_for_its_tokens(cluster, why):
-        words = sentence(f"{who} cannot start its container: {why}")
+        words = as_sentence(f"{who} cannot start its container: {why}")
         if _MISSING.search(why):
-            yield Trouble(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
+            yield Problem(FailureReason.REFERENCE_NOT_FOUND, words, certain=not patient)
         else:
             # A kubelet that is busy says such things as well, and then starts the container after all.
-            yield Trouble(FailureReason.POD_REJECTED, words, certain=False)
+            yield Problem(FailureReason.POD_REJECTED, words, certain=False)

@@ -10,7 +10,7 @@ from ddpm_operator.reconcile.status_builder import condition, holds
 from ddpm_operator.text import count
 
 # Bytes of a message that the API server takes.
-LONGEST_EVENT = 1024
+MAX_EVENT_LENGTH = 1024
 
 
 def events(old: Status | None, new: Status) -> tuple[Event, ...]:
@@ -91,6 +91,6 @@ def _warning(reason: EventReason, message: str) -> Event:
 
 def _clipped(message: str) -> str:
     text = message.encode()
-    if len(text) <= LONGEST_EVENT:
+    if len(text) <= MAX_EVENT_LENGTH:
         return message
-    return text[: LONGEST_EVENT - len("…".encode())].decode(errors="ignore") + "…"
+    return text[: MAX_EVENT_LENGTH - len("…".encode())].decode(errors="ignore") + "…"

@@ -7,9 +7,9 @@ is done to its end. Then the attempt ends, which is no failure, and the next one
 from __future__ import annotations
 
 from ddpm_operator.api import ConditionType, Plan, Spec, Status
-from ddpm_operator.planning.sizing import Unplannable, is_small, plan
+from ddpm_operator.planning.sizing import PlanningError, is_small, plan
 from ddpm_operator.reconcile.attempts import summary
-from ddpm_operator.reconcile.status_builder import Draft
+from ddpm_operator.reconcile.status_builder import StatusBuilder
 
 
 def outgrown(spec: Spec, status: Status) -> Plan | None:
@@ -26,7 +26,7 @@ def outgrown(spec: Spec, status: Status) -> Plan | None:
     return planned if larger else None
 
 
-def told(spec: Spec, draft: Draft) -> Draft:
+def update_plan(spec: Spec, draft: StatusBuilder) -> StatusBuilder:
     """Says what is planned, of the samples that are asked for now."""
     status = draft.status
     if status.plan is None:
@@ -46,7 +46,7 @@ def _grown(spec: Spec, present: Plan) -> Plan | None:
     """The plan as it would be made now; None if it is not for more shards than the present one."""
     try:
         planned = plan(spec, kept=present)
-    except Unplannable:
+    except PlanningError:
         return None
     more = planned.shards is not None and present.shards is not None and planned.shards > present.shards
     return planned if more else None

@@ -9,22 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddpm_operator.manifests.naming import job_id
-from ddpm_operator.reconcile.observed import Answer
-from ddpm_operator.reconcile.progress_document import Broken, Finished, ProgressDocument, last_error
+from ddpm_operator.reconcile.observed import HeadResponse
+from ddpm_operator.reconcile.progress_document import FailedOutcome, FinishedOutcome, ProgressDocument, last_error
 
 # Drivers that succeed and whose outcome nobody gets to read: after so many it is no coincidence.
 MOST_UNHEARD = 3
 
 
 @dataclass(frozen=True)
-class Ask:
+class SubmitDriver:
     """The job is to be submitted, as the cluster's n-th."""
 
     id: str
 
 
 @dataclass(frozen=True)
-class Underway:
+class DriverRunning:
     """The driver is at work, or about to be.
 
     Attributes:
@@ -37,28 +37,28 @@ class Underway:
 
 
 @dataclass(frozen=True)
-class Done:
+class DriverSucceeded:
     """All samples that are asked for are stored."""
 
-    result: Finished
+    result: FinishedOutcome
 
 
 @dataclass(frozen=True)
-class Died:
+class DriverFailed:
     """The driver has given up.
 
     Attributes:
         log: end of its log.
     """
 
-    error: Broken
+    error: FailedOutcome
     log: str
 
 
-Verdict = Ask | Underway | Done | Died
+JobOutcome = SubmitDriver | DriverRunning | DriverSucceeded | DriverFailed
 
 
-def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
+def job_outcome(answer: HeadResponse, cluster: str, samples: int) -> JobOutcome:
     """What follows from what the head of a cluster answered.
 
     Args:
@@ -67,37 +67,37 @@ def verdict(answer: Answer, cluster: str, samples: int) -> Verdict:
     """
     jobs = answer.jobs
     outcome = answer.progress.outcome if answer.progress else None
-    if isinstance(outcome, Finished) and outcome.samples >= samples:
-        return Done(outcome)
+    if isinstance(outcome, FinishedOutcome) and outcome.samples >= samples:
+        return DriverSucceeded(outcome)
     if not jobs:
-        return Ask(cluster)
+        return SubmitDriver(cluster)
     last = jobs[-1]
-    if isinstance(outcome, Broken):
-        return Died(outcome, last.log)
+    if isinstance(outcome, FailedOutcome):
+        return DriverFailed(outcome, last.log)
     match last.state:
         case "PENDING" | "RUNNING":
-            return Underway(last.state == "RUNNING", answer.progress)
+            return DriverRunning(last.state == "RUNNING", answer.progress)
         case "SUCCEEDED":
             unheard = [job for job in jobs if job.state == "SUCCEEDED" and job.samples >= samples]
             if len(unheard) < MOST_UNHEARD:
-                return Ask(job_id(cluster, len(jobs) + 1))
-            return Died(
+                return SubmitDriver(job_id(cluster, len(jobs) + 1))
+            return DriverFailed(
                 _failed(f"The driver succeeded {len(unheard)} times, but its result could not be read from it"), ""
             )
         case "STOPPED":
-            return Died(_failed(f"The Ray job {last.id} was stopped by somebody"), last.log)
+            return DriverFailed(_failed(f"The Ray job {last.id} was stopped by somebody"), last.log)
         case "FAILED":
             error = last_error(last.message) or last_error(last.log)
-            return Died(error or _without_a_word(last.message or "no message"), last.log)
+            return DriverFailed(error or _without_a_word(last.message or "no message"), last.log)
 
 
-def _without_a_word(message: str) -> Broken:
+def _without_a_word(message: str) -> FailedOutcome:
     # Ray's watch over memory may end the job itself and not a worker; then Ray alone can tell.
     if "low on memory" in message:
         words = " ".join(message.split()).partition(" OOM kill reason")[0]
-        return Broken(reason="OutOfMemory", exit_code=4, message=f"Ray ended the driver: {words[:500]}")
+        return FailedOutcome(reason="OutOfMemory", exit_code=4, message=f"Ray ended the driver: {words[:500]}")
     return _failed(f"The driver ended without a word: {message}")
 
 
-def _failed(message: str) -> Broken:
-    return Broken(reason="DriverFailed", exit_code=4, message=message)
+def _failed(message: str) -> FailedOutcome:
+    return FailedOutcome(reason="DriverFailed", exit_code=4, message=message)

@@ -25,7 +25,7 @@ JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 
 @dataclass(frozen=True)
-class Cluster:
+class ObservedCluster:
     """A RayCluster of this sampling.
 
     Attributes:
@@ -98,7 +98,7 @@ class Container:
 
 
 @dataclass(frozen=True)
-class Pod:
+class ObservedPod:
     """A pod of this sampling.
 
     Attributes:
@@ -149,7 +149,7 @@ class OutputClaim:
 
 
 @dataclass(frozen=True)
-class Job:
+class RayJob:
     """A Ray job in the attempt's cluster.
 
     Attributes:
@@ -167,7 +167,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Silent:
+class HeadUnreachable:
     """A head that is ready was asked and did not answer, or one that has been at work.
 
     The latter need not be ready: of a node that is gone nobody may take the pod away.
@@ -182,7 +182,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HeadResponse:
     """What the head answered.
 
     Attributes:
@@ -190,11 +190,11 @@ class Answer:
         progress: None if no driver serves it just now.
     """
 
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[RayJob, ...] = ()
     progress: ProgressDocument | None = None
 
 
-class FaultKind(StrEnum):
+class ActionErrorKind(StrEnum):
     """Why the API server, a template or the head did not let an action be carried out."""
 
     KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
@@ -213,7 +213,7 @@ class FaultKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Fault:
+class ActionError:
     """An action that could not be carried out.
 
     Attributes:
@@ -221,7 +221,7 @@ class Fault:
         message: what the API server or the template said.
     """
 
-    kind: FaultKind
+    kind: ActionErrorKind
     doing: str
     message: str
 
@@ -248,33 +248,33 @@ class Observed:
 
     sampling: DDPMSampling
     image: WorkerImage
-    clusters: tuple[Cluster, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    departed: Pod | None = None
+    clusters: tuple[ObservedCluster, ...] = ()
+    pods: tuple[ObservedPod, ...] = ()
+    departed: ObservedPod | None = None
     claim: OutputClaim | None = None
-    driver: Silent | Answer | None = None
+    driver: HeadUnreachable | HeadResponse | None = None
     preview_tried: datetime | None = None
     preview_written: bool = False
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[ActionError, ...] = ()
     limits: Limits = UNLIMITED
     ahead: str | None = None
     held_back: str | None = None
 
     @property
-    def cluster(self) -> Cluster | None:
+    def cluster(self) -> ObservedCluster | None:
         """The RayCluster of the attempt that is under way; None if there is none, or it is going away."""
         status = self.sampling.status
         name = status.cluster.name if status and status.cluster else None
         return next((it for it in self.clusters if it.name == name and not it.deleted), None)
 
     @property
-    def head(self) -> Pod | None:
+    def head(self) -> ObservedPod | None:
         """Its head pod, unless that is going away or over."""
         heads = (pod for pod in self.cluster_pods if pod.role == "head")
         return next((pod for pod in heads if not pod.deleted and not pod.over), None)
 
     @property
-    def head_to_ask(self) -> Pod | None:
+    def head_to_ask(self) -> ObservedPod | None:
         """The head whose jobs and progress are worth asking for; None if there is nobody to ask.
 
         One that runs is asked before it is ready: the kubelet's probe finds out a second after Ray takes jobs.
@@ -283,7 +283,7 @@ class Observed:
         return head if head and head.phase == "Running" and head.ip else None
 
     @property
-    def cluster_pods(self) -> tuple[Pod, ...]:
+    def cluster_pods(self) -> tuple[ObservedPod, ...]:
         """Its pods, those that are going away included."""
         cluster = self.cluster
         if cluster is None:

@@ -18,7 +18,7 @@ Figure = Annotated[float, Field(ge=0, le=_LARGEST)]
 Sentence = Annotated[str, Field(max_length=65_536)]
 
 
-class Document(BaseModel):
+class ProgressModel(BaseModel):
     """A part of the document. A newer driver may say more than is known here."""
 
     model_config = ConfigDict(
@@ -31,7 +31,7 @@ class Document(BaseModel):
     )
 
 
-class ChosenPlan(Document):
+class ChosenPlan(ProgressModel):
     """What the run has chosen once the checkpoint was read."""
 
     device: Literal["cpu", "cuda"]
@@ -39,7 +39,7 @@ class ChosenPlan(Document):
     shards: Positive
 
 
-class Finished(Document):
+class FinishedOutcome(ProgressModel):
     """All N samples are stored, and the manifest accounts for them.
 
     Attributes:
@@ -56,7 +56,7 @@ class Finished(Document):
     grid: Annotated[str, Field(max_length=65_536)] | None = None
 
 
-class Broken(Document):
+class FailedOutcome(ProgressModel):
     """The run ended before all samples were stored.
 
     Attributes:
@@ -70,7 +70,7 @@ class Broken(Document):
     hint: Sentence = ""
 
 
-class ProgressDocument(Document):
+class ProgressDocument(ProgressModel):
     """How far the run is.
 
     Attributes:
@@ -90,7 +90,7 @@ class ProgressDocument(Document):
     eta_seconds: Figure | None
     message: Sentence = ""
     plan: ChosenPlan | None = None
-    outcome: Finished | Broken | None = None
+    outcome: FinishedOutcome | FailedOutcome | None = None
 
 
 def read_progress(text: str | bytes) -> ProgressDocument:
@@ -102,14 +102,14 @@ def read_progress(text: str | bytes) -> ProgressDocument:
     return ProgressDocument.model_validate_json(text, by_alias=True, by_name=False)
 
 
-def last_error(log: str) -> Broken | None:
+def last_error(log: str) -> FailedOutcome | None:
     """The driver's account of its failure: the last line ``{"event": "error", …}`` of a job's message or log."""
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:
                 event = from_json(line)
                 if event.get("event") == "error":
-                    return Broken.model_validate(event, by_alias=True, by_name=False)
+                    return FailedOutcome.model_validate(event, by_alias=True, by_name=False)
             except ValueError:
                 continue
     return None

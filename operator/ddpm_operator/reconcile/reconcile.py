@@ -19,20 +19,20 @@ from datetime import datetime, timedelta
 from ddpm_operator.api import KEPT, ConditionType, DDPMSampling, FailureReason, Phase, Spec, Status
 from ddpm_operator.api.status import Result
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.planning.sizing import Unplannable, plan
+from ddpm_operator.planning.sizing import PlanningError, plan
 from ddpm_operator.reconcile import deadlines
 from ddpm_operator.reconcile.actions import Action, Decision, DeleteCluster, DeleteSampling, WriteStatus
-from ddpm_operator.reconcile.active_attempt import create, underway
+from ddpm_operator.reconcile.active_attempt import active_attempt, create
 from ddpm_operator.reconcile.attempts import begin, end, image_of, nothing_left, output_uri, reject, summary
-from ddpm_operator.reconcile.diagnosis import Trouble
-from ddpm_operator.reconcile.driver_status import heard
+from ddpm_operator.reconcile.diagnosis import Problem
+from ddpm_operator.reconcile.driver_status import record_driver_status
 from ddpm_operator.reconcile.events import events
 from ddpm_operator.reconcile.observed import Observed
 from ddpm_operator.reconcile.progress import LEAST_BETWEEN_WRITES, progress
-from ddpm_operator.reconcile.quota import gave_way
-from ddpm_operator.reconcile.status_builder import Draft, condition
-from ddpm_operator.reconcile.transition import Step, earliest
-from ddpm_operator.text import count, sentence
+from ddpm_operator.reconcile.quota import yielded_to_other
+from ddpm_operator.reconcile.status_builder import StatusBuilder, condition
+from ddpm_operator.reconcile.transition import Transition, earliest
+from ddpm_operator.text import as_sentence, count
 
 _NET = timedelta(seconds=10)
 # Whoever's turn it is, is called; this is for a call that was missed.
@@ -54,11 +54,11 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     return _decision(observed.sampling, _in_time(step, observed.sampling.spec), now)
 
 
-def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
+def _begun(sampling: DDPMSampling, now: datetime) -> StatusBuilder:
     """The former status, said of the present spec; of a new sampling one in which nothing has happened yet."""
     spec, generation = sampling.spec, sampling.metadata.generation
     if sampling.status is None:
-        draft = Draft(Status(phase=Phase.PENDING), None, generation, now)
+        draft = StatusBuilder(Status(phase=Phase.PENDING), None, generation, now)
         draft = draft.put(failed_attempts=0, running_seconds=0, output=Result(uri=output_uri(sampling)))
         draft = draft.put(progress=progress(0, spec.samples))
         draft = draft.say(ConditionType.CLUSTER_READY, False, "NotBegun", "There has been no attempt yet.")
@@ -66,7 +66,7 @@ def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
         draft = draft.say(ConditionType.SUSPENDED, False, "NotAsked", "spec.suspend is false.")
         return _unfinished(draft).confirmed()
     status = deadlines.not_ahead(sampling.status, now)
-    draft = Draft(status, status, generation, now).confirmed()
+    draft = StatusBuilder(status, status, generation, now).confirmed()
     former = status.progress
     if sampling.status.completion_time is None and former and former.total < spec.samples:
         done = progress(former.done, spec.samples)
@@ -74,27 +74,27 @@ def _begun(sampling: DDPMSampling, now: datetime) -> Draft:
     return draft
 
 
-def _unfinished(draft: Draft) -> Draft:
+def _unfinished(draft: StatusBuilder) -> StatusBuilder:
     draft = draft.say(ConditionType.COMPLETE, False, "InProgress", "Not all samples are stored yet.")
     return draft.say(ConditionType.FAILED, False, "InProgress", "The sampling has not failed.")
 
 
-def _step(observed: Observed, draft: Draft) -> Step:
+def _step(observed: Observed, draft: StatusBuilder) -> Transition:
     spec = observed.sampling.spec
     if draft.status.completion_time:
         draft = _run_again(draft, spec)
     if draft.status.completion_time:
         return _ended(observed, draft)
     if spec.suspend:
-        return Step(_suspended(observed, heard(observed, draft)))
+        return Transition(_suspended(observed, record_driver_status(observed, draft)))
     if draft.holds(ConditionType.SUSPENDED):
         draft = draft.say(ConditionType.SUSPENDED, False, "Resumed", "spec.suspend is false again.")
     if draft.status.cluster:
-        return underway(observed, draft)
+        return active_attempt(observed, draft)
     return _between_attempts(observed, draft)
 
 
-def _run_again(draft: Draft, spec: Spec) -> Draft:
+def _run_again(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
     """A finished sampling that is to go on: its ends are taken back, and its clocks start anew."""
     status = draft.status
     known = status.progress.total if status.progress else 0
@@ -114,14 +114,14 @@ def _run_again(draft: Draft, spec: Spec) -> Draft:
     return _unfinished(draft)
 
 
-def _ended(observed: Observed, draft: Draft) -> Step:
+def _ended(observed: Observed, draft: StatusBuilder) -> Transition:
     expiry = deadlines.expiry(observed.sampling.spec, draft.status)
     if expiry and draft.now >= expiry:
-        return Step(draft, after=(DeleteSampling(observed.sampling.metadata.resource_version),))
-    return Step(draft)
+        return Transition(draft, after=(DeleteSampling(observed.sampling.metadata.resource_version),))
+    return Transition(draft)
 
 
-def _suspended(observed: Observed, draft: Draft) -> Draft:
+def _suspended(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
     """Names the image that pods would run, too: `kubectl ddpm submit` brings a checkpoint with a pod of it."""
     spec = observed.sampling.spec
     why = "spec.suspend is true. The samples that are done stay done."
@@ -132,39 +132,39 @@ def _suspended(observed: Observed, draft: Draft) -> Draft:
     return draft.put(phase=Phase.SUSPENDED).say(ConditionType.SUSPENDED, True, "Asked", why)
 
 
-def _between_attempts(observed: Observed, draft: Draft) -> Step:
+def _between_attempts(observed: Observed, draft: StatusBuilder) -> Transition:
     spec, status = observed.sampling.spec, draft.status
     draft = draft.put(phase=Phase.PENDING)
     due = deadlines.retry_time(status)
     if due and draft.now < due:
-        return Step(_waiting(draft, spec, due))
-    if observed.ahead and gave_way(draft):
-        return Step(draft.put(phase=Phase.QUEUED), look=draft.now + _NET)
+        return Transition(_waiting(draft, spec, due))
+    if observed.ahead and yielded_to_other(draft):
+        return Transition(draft.put(phase=Phase.QUEUED), look=draft.now + _NET)
     if not nothing_left(observed, draft.now):
         why = f"The next attempt waits until nothing is left of attempt {status.attempt or 0}."
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
-        return Step(draft, look=draft.now + _NET)
+        return Transition(draft, look=draft.now + _NET)
     objection = observed.limits.objection(spec)
     if objection:
-        cause = Trouble(FailureReason.INVALID_SPEC, objection.message, certain=True)
-        return Step(reject(draft, spec, cause, objection.hint))
+        cause = Problem(FailureReason.INVALID_SPEC, objection.message, certain=True)
+        return Transition(reject(draft, spec, cause, objection.hint))
     missing = _missing_claim(observed)
     if missing:
         return _without_claim(draft, spec, missing)
     try:
         chosen = plan(spec, kept=status.plan)
-    except Unplannable as error:
-        cause = Trouble(FailureReason.INVALID_SPEC, sentence(error.message), certain=True)
-        return Step(reject(draft, spec, cause, f"{error.hint}; then run `kubectl ddpm retry`."))
+    except PlanningError as error:
+        cause = Problem(FailureReason.INVALID_SPEC, as_sentence(error.message), certain=True)
+        return Transition(reject(draft, spec, cause, f"{error.hint}; then run `kubectl ddpm retry`."))
     if observed.held_back:
         draft = draft.put(phase=Phase.QUEUED).say(ConditionType.ACCEPTED, True, "Planned", summary(spec, chosen))
         draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForTurn", observed.held_back)
-        return Step(draft, look=draft.now + _TURN)
+        return Transition(draft, look=draft.now + _TURN)
     draft = begin(draft, observed.sampling, chosen)
-    return Step(draft, after=create(observed, draft), look=draft.now + _NET)
+    return Transition(draft, after=create(observed, draft), look=draft.now + _NET)
 
 
-def _waiting(draft: Draft, spec: Spec, due: datetime) -> Draft:
+def _waiting(draft: StatusBuilder, spec: Spec, due: datetime) -> StatusBuilder:
     status = draft.status
     following = (status.attempt or 0) + 1
     left = max(1, spec.backoff_limit + 1 - (status.failed_attempts or 0))
@@ -172,31 +172,31 @@ def _waiting(draft: Draft, spec: Spec, due: datetime) -> Draft:
     return draft.say(ConditionType.CLUSTER_READY, False, "WaitingToRetry", why)
 
 
-def _missing_claim(observed: Observed) -> Trouble | None:
+def _missing_claim(observed: Observed) -> Problem | None:
     """What is wrong with a claim that the user names for the output."""
     sampling, claim = observed.sampling, observed.claim
     named = claim_path(sampling.spec.output.uri or "")
     where = f"in the namespace {sampling.metadata.namespace}"
     if named and claim is None:
         message = f"spec.output.uri names the claim {named.claim}, which is not there {where}."
-        return Trouble(FailureReason.REFERENCE_NOT_FOUND, message, certain=False)
+        return Problem(FailureReason.REFERENCE_NOT_FOUND, message, certain=False)
     if claim and claim.phase == "Lost":
         message = f"The claim {claim.name} {where} has lost its volume."
-        return Trouble(FailureReason.STORAGE_FAILED, message, certain=True)
+        return Problem(FailureReason.STORAGE_FAILED, message, certain=True)
     return None
 
 
-def _without_claim(draft: Draft, spec: Spec, missing: Trouble) -> Step:
+def _without_claim(draft: StatusBuilder, spec: Spec, missing: Problem) -> Transition:
     """A claim that is created together with the sampling may be there in a moment."""
     draft = draft.say(ConditionType.ACCEPTED, False, missing.reason, missing.message)
     accepted = condition(draft.status, ConditionType.ACCEPTED)
     patience = accepted.last_transition_time + deadlines.GRACE if accepted else draft.now
     if missing.certain or draft.now >= patience:
-        return Step(reject(draft, spec, missing))
-    return Step(draft, look=draft.now + timedelta(seconds=2))
+        return Transition(reject(draft, spec, missing))
+    return Transition(draft, look=draft.now + timedelta(seconds=2))
 
 
-def _cleaned_up(observed: Observed, step: Step) -> Step:
+def _cleaned_up(observed: Observed, step: Transition) -> Transition:
     """Deletes every cluster that is not in use, and says whether anything is left."""
     draft, spec = step.draft, observed.sampling.spec
     status = draft.status
@@ -219,10 +219,10 @@ def _cleaned_up(observed: Observed, step: Step) -> Step:
     else:
         holds, reason, message = True, "NothingLeft", "No RayCluster and no pod is left."
     draft = draft.say(ConditionType.CLEANED_UP, holds, reason, message)
-    return Step(draft, step.before, (*step.after, *deletions), earliest(step.look, look))
+    return Transition(draft, step.before, (*step.after, *deletions), earliest(step.look, look))
 
 
-def _in_time(step: Step, spec: Spec) -> Step:
+def _in_time(step: Transition, spec: Spec) -> Transition:
     """Looks again when the next attempt or the resource's own end is due: nobody else tells of those."""
     status = step.draft.status
     if spec.suspend and not status.completion_time:
@@ -231,7 +231,7 @@ def _in_time(step: Step, spec: Spec) -> Step:
     return replace(step, look=earliest(step.look, due)) if due and due > step.draft.now else step
 
 
-def _decision(sampling: DDPMSampling, step: Step, now: datetime) -> Decision:
+def _decision(sampling: DDPMSampling, step: Transition, now: datetime) -> Decision:
     old = sampling.status
     # What is written is what will be read: a status that its own schema refuses is a fault of this program.
     new = Status.from_document(step.draft.status.to_document())

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Literal, Self
 
 from ddpm_operator.api import Condition, ConditionType, Status
-from ddpm_operator.text import LONGEST_MESSAGE, clip
+from ddpm_operator.text import MAX_MESSAGE_LENGTH, clip
 
 _ORDER = list(ConditionType)
 
 
 @dataclass(frozen=True)
-class Draft:
+class StatusBuilder:
     """The status as far as it is written.
 
     Attributes:
@@ -39,7 +39,7 @@ class Draft:
             type=kind,
             status=word,
             reason=reason,
-            message=clip(message, LONGEST_MESSAGE),
+            message=clip(message, MAX_MESSAGE_LENGTH),
             last_transition_time=former.last_transition_time if former and former.status == word else self.now,
             observed_generation=self.generation,
         )
@@ -48,9 +48,7 @@ class Draft:
 
     def confirmed(self) -> Self:
         """The same, said of the spec that is looked at now."""
-        conditions = (
-            it.model_copy(update={"observed_generation": self.generation}) for it in self.status.conditions
-        )
+        conditions = (it.model_copy(update={"observed_generation": self.generation}) for it in self.status.conditions)
         return self.put(conditions=tuple(conditions), observed_generation=self.generation)
 
     def holds(self, kind: ConditionType) -> bool:

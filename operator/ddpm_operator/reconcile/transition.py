@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ddpm_operator.reconcile.actions import Action
-from ddpm_operator.reconcile.status_builder import Draft
+from ddpm_operator.reconcile.status_builder import StatusBuilder
 
 
 @dataclass(frozen=True)
-class Step:
+class Transition:
     """The status to be, and what is done about it.
 
     Attributes:
@@ -19,7 +19,7 @@ class Step:
         look: when to look again if nothing is heard; None: need not be.
     """
 
-    draft: Draft
+    draft: StatusBuilder
     before: tuple[Action, ...] = ()
     after: tuple[Action, ...] = ()
     look: datetime | None = None

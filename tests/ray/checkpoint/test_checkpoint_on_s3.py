@@ -27,7 +27,7 @@ def test_what_is_not_there_is_not_found(place: str, bucket: str) -> None:
 
 def test_an_object_beyond_the_limit_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")
-    monkeypatch.setattr(location, "SIZE_LIMIT", 6)
+    monkeypatch.setattr(location, "MAX_CHECKPOINT_BYTES", 6)
     with pytest.raises(ModelRejected, match="has 7 bytes; a checkpoint may have 6"):
         fetch(f"s3://{bucket}/unet.pt")
 

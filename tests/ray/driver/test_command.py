@@ -76,9 +76,7 @@ def test_one_command_draws_100_samples_and_a_second_one_finds_them(checkpoint: P
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_another_run_in_the_same_folder_is_refused_and_overwrite_replaces_it(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_another_run_in_the_same_folder_is_refused_and_overwrite_replaces_it(checkpoint: Path, tmp_path: Path) -> None:
     command = ("--model_path", checkpoint, *QUICK, "--n_samples", "40")
     quiet = run_command(*command, "--quiet", cwd=tmp_path)
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")

@@ -91,9 +91,7 @@ class Bench:
             }
         )
         self.progress = Progress()
-        return run(
-            job, ray_address=self.head.gcs, view=self.seen, progress=self.progress, make_sampler=make_sampler
-        )
+        return run(job, ray_address=self.head.gcs, view=self.seen, progress=self.progress, make_sampler=make_sampler)
 
     def stored(self) -> set[int]:
         """First samples of the stored shards."""
@@ -135,9 +133,7 @@ def test_an_error_that_is_none_of_ours_is_named_as_it_is(bench: Bench) -> None:
         if shard.first == 0:
             raise ZeroDivisionError("division by zero")
 
-    with pytest.raises(
-        Incomplete, match="samples 0 to 31 could not be sampled: ZeroDivisionError: division by zero"
-    ):
+    with pytest.raises(Incomplete, match="samples 0 to 31 could not be sampled: ZeroDivisionError: division by zero"):
         bench.run(making(trouble))
     assert len(bench.stored()) == 7
 

@@ -66,9 +66,7 @@ def test_the_cluster_really_knows_nothing_of_the_project(head: Head, tmp_path: P
 
 
 @pytest.mark.parametrize("way", ["client", "gcs", "auto"])
-def test_it_draws_the_same_samples(
-    head: Head, way: str, checkpoint: Path, tmp_path: Path, expected: bytes
-) -> None:
+def test_it_draws_the_same_samples(head: Head, way: str, checkpoint: Path, tmp_path: Path, expected: bytes) -> None:
     address = {"client": head.client, "gcs": head.gcs, "auto": "auto"}[way]
     environment = head.environment | ({"RAY_TMPDIR": str(head.folder)} if way == "auto" else {})
     flags = ("--model_path", checkpoint, *FLAGS, "--ray_address", address, "--startup_timeout", "300")
@@ -105,9 +103,7 @@ def test_a_refused_token_is_a_clear_sentence(
     address = {"client": head.client, "gcs": head.gcs}[way]
     # Another home, where no token of this machine lies.
     environment = {"HOME": str(tmp_path), **environment}
-    ended = run_command(
-        "--model_path", checkpoint, "--ray_address", address, cwd=tmp_path, environment=environment
-    )
+    ended = run_command("--model_path", checkpoint, "--ray_address", address, cwd=tmp_path, environment=environment)
     assert ended.code == 3
     assert f"error: the Ray at {address} {words}" in ended.err
     assert "export RAY_AUTH_TOKEN" in ended.err

@@ -23,10 +23,10 @@ from ddpm_inference.driver import run
 from ddpm_inference.image_grid import sheet
 from ddpm_inference.job import Job, Shard
 from ddpm_inference.progress import Progress
-from ddpm_inference.progress_server.run_state import Board, Posting
+from ddpm_inference.progress_server.run_state import RunState, RunStateView
 from ddpm_inference.progress_server.server import served
 from ddpm_inference.progress_server.settings import Settings
-from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Gallery
+from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Thumbnail
 from ddpm_inference.store.shard_file import Samples
 from tests.support.asking import TOKEN, Client
 from tests.support.rays import Head, alive, end_of, start_command, wait_until
@@ -92,15 +92,15 @@ def test_a_run_tells_its_plan_its_progress_and_its_first_samples_while_it_goes_o
             "resources": {"workers": 2, "startup_timeout": 300},
         }
     )
-    progress, gallery = Progress(), Gallery()
-    board = Board(picture=gallery.png)
+    progress, gallery = Progress(), Thumbnail()
+    board = RunState(picture=gallery.png)
     with served(board, Settings(0, TOKEN)) as port, ThreadPoolExecutor(1) as pool:
         followed = pool.submit(follow, Client(port))
         followed.add_done_callback(lambda _: leave(0, 32, 64))
         outcome = run(
             job,
             ray_address=open_head.gcs,
-            view=Posting(Quiet(), progress, board),
+            view=RunStateView(Quiet(), progress, board),
             progress=progress,
             on_stored=gallery.add,
             make_sampler=lambda checkpoint, identity, threads: Paced(tmp_path),

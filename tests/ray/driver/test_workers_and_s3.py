@@ -11,9 +11,9 @@ import ray
 from ddpm_inference.checkpoint import Checkpoint, load
 from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, resolve_sampler
 from ddpm_inference.ray_backend.address import Target
-from ddpm_inference.ray_backend.cluster import Share, connected
+from ddpm_inference.ray_backend.cluster import ActorResources, connected
 from ddpm_inference.ray_backend.node_packages import torch_version
-from ddpm_inference.ray_backend.worker import Receipt, Work, spawner
+from ddpm_inference.ray_backend.worker import ShardResult, WorkItem, spawner
 from ddpm_inference.store import Store
 from tests.support.rays import Head, run_command
 from tests.support.s3 import S3Server
@@ -43,10 +43,10 @@ def identity(loaded: Checkpoint) -> Identity:
     )
 
 
-def receipt_of_a_worker(target: Target, store: Store, loaded: Checkpoint, identity: Identity) -> Receipt:
+def receipt_of_a_worker(target: Target, store: Store, loaded: Checkpoint, identity: Identity) -> ShardResult:
     with connected(target):
-        worker = spawner(Share(1, 0), store)()
-        return ray.get(worker.sample.remote(Work(identity, [ray.put(loaded)]), SHARD))
+        worker = spawner(ActorResources(1, 0), store)()
+        return ray.get(worker.sample.remote(WorkItem(identity, [ray.put(loaded)]), SHARD))
 
 
 def test_a_worker_that_reaches_the_store_writes_there(bucket: str, loaded: Checkpoint, identity: Identity) -> None:

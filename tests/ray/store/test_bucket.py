@@ -56,9 +56,7 @@ def test_a_name_with_signs_of_its_own_is_taken_literally(bucket: str) -> None:
     assert store.scan(OURS).records == []
 
 
-def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(
-    bucket: str, s3_server: S3Server
-) -> None:
+def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(bucket: str, s3_server: S3Server) -> None:
     identity = an_identity(batch_size=1, img_size=1)
     store = Store.open(f"s3://{bucket}/many")
     store.claim(identity, overwrite=False)
@@ -119,9 +117,7 @@ def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
     run(store, OURS, 20)
     held = {"Bucket": locked, "Key": f"out/shards/{SHARDS[1].name}"}
     s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "ON"})
-    with pytest.raises(
-        StorageFailed, match=f"out/shards/{SHARDS[1].name} could not be removed: .* do not allow it"
-    ):
+    with pytest.raises(StorageFailed, match=f"out/shards/{SHARDS[1].name} could not be removed: .* do not allow it"):
         store.claim(an_identity(seed=1), overwrite=True)
     assert store.read_identity() == OURS
     s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "OFF"})

@@ -115,9 +115,7 @@ def test_images_of_another_device_stay_on_the_node(machine: Machine) -> None:
     ("file", "changed"),
     [("hack/images/lib/base.sh", "# Debian's next\n"), ("requirements/worker.txt", "# a lock that changed\n")],
 )
-def test_an_image_of_another_base_or_other_packages_has_another_tag(
-    machine: Machine, file: str, changed: str
-) -> None:
+def test_an_image_of_another_base_or_other_packages_has_another_tag(machine: Machine, file: str, changed: str) -> None:
     before = machine.run("hack/images/build", "worker", "--to", "nowhere").out
     path = machine.tree / file
     path.write_text(path.read_text() + changed)
@@ -209,9 +207,7 @@ def test_a_build_of_podmans_that_is_killed_leaves_no_mounts(machine: Machine) ->
     ran = machine.setup("--provider", "node", BASE_IMAGE="a-base")
     podmans = [call for call in ran.calls if call.startswith("podman")]
     assert podmans
-    assert [f"unshare --mount {call}" for call in podmans] == [
-        call for call in ran.calls if call.startswith("unshare")
-    ]
+    assert [f"unshare --mount {call}" for call in podmans] == [call for call in ran.calls if call.startswith("unshare")]
 
 
 def test_no_proxy_is_asked_for_the_node(machine: Machine) -> None:

@@ -135,9 +135,7 @@ def test_the_footprint_has_a_line_for_what_the_network_has_of_the_node(
 
 
 @pytest.mark.parametrize("program", ["ip", "iptables-save"])
-def test_a_machine_that_lacks_the_programs_has_a_footprint_too(
-    run: Run, path_with: PathWith, program: str
-) -> None:
+def test_a_machine_that_lacks_the_programs_has_a_footprint_too(run: Run, path_with: PathWith, program: str) -> None:
     has_nothing = footprint(run, path_with(program, ""))
     assert footprint(run, path_with(program, "exit 127")) == has_nothing
 
@@ -148,9 +146,7 @@ def test_the_footprint_does_not_tell_what_every_kernel_has(run: Run, path_with: 
     assert footprint(run, path_with("iptables-save", own)) == before
 
 
-def test_the_footprint_tells_cgroups_and_the_processes_in_them(
-    run_part: Run, cgroups: str, tmp_path: Path
-) -> None:
+def test_the_footprint_tells_cgroups_and_the_processes_in_them(run_part: Run, cgroups: str, tmp_path: Path) -> None:
     pod = tmp_path / "cgroups/a-node-of-tests/pods/pod1"
     (pod / "cgroup.procs").write_text("1\n")
     said = run_part(f"{cgroups} cgroup_contents").stdout.splitlines()

@@ -126,9 +126,7 @@ def test_a_full_disk_is_refused_with_how_much_there_is_and_how_much_is_needed(
     assert_refused(run_part("need_disk", PATH=path), "29 GB are free", str(cache), "30 GB", "--purge")
 
 
-def test_once_the_worker_image_is_there_less_disk_is_enough(
-    run_part: Run, path_with: PathWith, cache: Path
-) -> None:
+def test_once_the_worker_image_is_there_less_disk_is_enough(run_part: Run, path_with: PathWith, cache: Path) -> None:
     repositories = cache / "ddpm-ray/node/lib/registry/docker/registry/v2/repositories"
     (repositories / "node/busybox/_manifests/tags/1").mkdir(parents=True)
     assert_refused(run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n5000000000\\n'")), "30 GB")

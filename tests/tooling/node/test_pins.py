@@ -30,9 +30,7 @@ def tools(group: str) -> list[str]:
 def taken_from_outside(group: str) -> list[str]:
     """The tools of a group, and of one that is written here what it imports beside Go's own library."""
     written_here = (PROGRAMS / group / "main.go").exists()
-    imported = (
-        re.findall(r'"([\w-]+\.[\w./-]+)"', (PROGRAMS / group / "main.go").read_text()) if written_here else []
-    )
+    imported = re.findall(r'"([\w-]+\.[\w./-]+)"', (PROGRAMS / group / "main.go").read_text()) if written_here else []
     return [tool for tool in tools(group) if not tool.startswith("ddpm-ray/")] + imported
 
 
@@ -64,16 +62,12 @@ def test_every_staging_module_is_replaced_by_the_tag_of_kubernetes_own_version()
     version = required("kubernetes")["k8s.io/kubernetes"]
     replaced = re.findall(r"^\tk8s.io/([\w-]+) => k8s.io/([\w-]+) (v\S+)$", go_mod("kubernetes"), re.MULTILINE)
     assert replaced
-    assert {(new, tag) for _, new, tag in replaced} == {
-        (old, version.replace("v1.", "v0.")) for old, _, _ in replaced
-    }
+    assert {(new, tag) for _, new, tag in replaced} == {(old, version.replace("v1.", "v0.")) for old, _, _ in replaced}
 
 
 def test_the_provisioner_shares_its_libraries_with_kubernetes() -> None:
     kubernetes = required("kubernetes")
-    shared = {
-        module: version for module, version in required("local-path-provisioner").items() if module in kubernetes
-    }
+    shared = {module: version for module, version in required("local-path-provisioner").items() if module in kubernetes}
     assert shared
     assert shared == {module: kubernetes[module] for module in shared}
 

@@ -13,7 +13,7 @@ from ddpm_operator.api import Spec
 from ddpm_operator.controller.metrics import PORT as METRICS_PORT
 from ddpm_operator.manifests.naming import MANAGED_BY, MANAGER
 from ddpm_operator.manifests.render import PROGRESS_PORT
-from ddpm_operator.manifests.templating import shipped
+from ddpm_operator.manifests.templating import shipped_templates
 from ddpm_operator.ray.head_client import JOBS_PORT
 from hack.chart_readme import CHART
 
@@ -91,7 +91,9 @@ def test_the_schemes_that_can_be_allowed_are_those_there_are() -> None:
 
 
 def test_the_templates_that_can_be_replaced_are_those_there_are() -> None:
-    assert SCHEMA["properties"]["templates"]["properties"].keys() == {path.name for path in shipped().glob("*.j2")}
+    assert SCHEMA["properties"]["templates"]["properties"].keys() == {
+        path.name for path in shipped_templates().glob("*.j2")
+    }
 
 
 def test_the_operator_may_reach_the_ports_it_asks_at() -> None:

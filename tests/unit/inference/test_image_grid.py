@@ -70,9 +70,7 @@ def test_three_channels_are_colour_and_other_numbers_show_the_first() -> None:
         (2, 28, (472, 240)),
     ],
 )
-def test_the_picture_is_large_enough_to_look_at_and_no_larger(
-    count: int, size: int, pixels: tuple[int, int]
-) -> None:
+def test_the_picture_is_large_enough_to_look_at_and_no_larger(count: int, size: int, pixels: tuple[int, int]) -> None:
     assert grid(filled([0.5] * count, size=size)).size == pixels
 
 

@@ -142,9 +142,7 @@ def test_more_steps_than_timesteps_is_an_error() -> None:
     ("img_size", "channels", "device", "size"),
     [(28, 1, "cpu", 32), (64, 3, "cpu", 8), (256, 3, "cpu", 1), (28, 1, "cuda", 512), (256, 3, "cuda", 16)],
 )
-def test_the_batch_size_is_chosen_from_model_and_device(
-    img_size: int, channels: int, device: str, size: int
-) -> None:
+def test_the_batch_size_is_chosen_from_model_and_device(img_size: int, channels: int, device: str, size: int) -> None:
     model = MODEL.model_copy(update={"img_size": img_size, "channels": channels})
     assert default_batch_size(model, device) == size  # type: ignore[arg-type]
 
@@ -163,8 +161,6 @@ def test_a_shard_is_found_again_by_its_name(first: int, size: int) -> None:
     assert shard.size == size
 
 
-@pytest.mark.parametrize(
-    "name", ["manifest.json", "1-2.npz", "000000005-000000004.npz", "000000000-000000031.npz.tmp"]
-)
+@pytest.mark.parametrize("name", ["manifest.json", "1-2.npz", "000000005-000000004.npz", "000000000-000000031.npz.tmp"])
 def test_other_files_are_no_shards(name: str) -> None:
     assert Shard.from_name(name) is None

@@ -62,9 +62,7 @@ def test_where_no_driver_is_at_work_nobody_is_asked(environment: dict[str, str],
     assert list(tmp_path.glob("*.pid")) == []
 
 
-def test_a_driver_that_does_not_end_is_not_waited_for_for_long(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_driver_that_does_not_end_is_not_waited_for_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert stop.WITHIN_SECONDS < 5
     monkeypatch.setattr(stop, "WITHIN_SECONDS", 0.2)
     monkeypatch.setenv("TMPDIR", str(tmp_path))

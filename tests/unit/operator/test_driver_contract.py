@@ -12,7 +12,7 @@ from ddpm_inference import stop
 from ddpm_inference.cli import main
 from ddpm_inference.errors import DdpmError
 from ddpm_inference.progress import Phase, Progress
-from ddpm_inference.progress_server.run_state import Board
+from ddpm_inference.progress_server.run_state import RunState
 from ddpm_inference.progress_server.settings import Settings, settings_from
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.reasons import FailureReason
@@ -20,7 +20,7 @@ from ddpm_operator.manifests.render import PROGRESS_PORT, Attempt, ray_cluster, 
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import attempt_tokens
 from ddpm_operator.planning.sizing import plan
-from ddpm_operator.reconcile.progress_document import Finished, last_error, read_progress
+from ddpm_operator.reconcile.progress_document import FinishedOutcome, last_error, read_progress
 
 
 def kinds(kind: type[DdpmError] = DdpmError) -> Iterator[type[DdpmError]]:
@@ -36,7 +36,7 @@ def test_every_error_of_a_run_has_a_reason_of_the_closed_list() -> None:
 
 @pytest.mark.parametrize("phase", ["preparing", "sampling"])
 def test_the_operator_reads_how_far_a_run_is(phase: Phase) -> None:
-    board, progress = Board(), Progress(phase=phase, message="2 workers")
+    board, progress = RunState(), Progress(phase=phase, message="2 workers")
     progress.begin(100, 40, 2)
     if phase == "sampling":
         progress.plan = {"device": "cpu", "batchSize": 32, "shards": 4}
@@ -49,10 +49,10 @@ def test_the_operator_reads_how_far_a_run_is(phase: Phase) -> None:
 
 
 def test_the_operator_reads_what_a_complete_run_made() -> None:
-    board = Board(picture=lambda oldest: bytes(48 * 1024))
+    board = RunState(picture=lambda oldest: bytes(48 * 1024))
     board.end("complete", {"manifestSha256": "a" * 64, "samples": 100, "sampled": 40, "output": "/output"})
     outcome = read_progress(json.dumps(board.document())).outcome
-    assert isinstance(outcome, Finished)
+    assert isinstance(outcome, FinishedOutcome)
     assert outcome.model_dump(exclude={"grid"}) == {
         "manifest_sha256": "a" * 64,
         "samples": 100,
@@ -65,7 +65,7 @@ def test_the_operator_reads_what_a_complete_run_made() -> None:
 def test_the_operator_reads_the_same_failure_from_the_board_and_from_the_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    board = Board()
+    board = RunState()
     assert main(["--json", "--model_path", "none.safetensors", "--out_dir", "/nowhere"]) == 2
     told = last_error(capsys.readouterr().out)
     assert told is not None

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.folder import Damaged
 from ddpm_operator.client.manifest import Manifest
-from ddpm_operator.kube.decode import Unreadable, objection, read
+from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, objection
 from ddpm_operator.manifests.job_document import job_document
 from ddpm_operator.manifests.render import OperatorPods, network_policy, output_claim, ray_cluster
 from ddpm_operator.manifests.templating import Templates
@@ -81,8 +81,8 @@ def test_every_sampling_is_refused_or_planned_with_a_reason() -> None:
 def fate_of(spec: dict[str, Any]) -> str:
     """What becomes of a sampling, after it was seen to be well."""
     try:
-        sampling = read(document(spec))
-    except Unreadable as error:
+        sampling = decode_sampling(document(spec))
+    except SchemaMismatch as error:
         said: Any = objection(document(spec), str(error), NOW)
         assert said["status"]["conditions"][0]["message"]
         return "refused by its form"
@@ -120,9 +120,7 @@ def _rests(sampling: DDPMSampling, written: Any) -> None:  # noqa: ANN401 - a st
 @given(st.data())
 def test_whatever_a_driver_says_is_read_or_refused(reader: Any, data: st.DataObject) -> None:  # noqa: ANN401
     known = {"version": 1, "phase": "sampling", "done": 1, "total": 2, "event": "error", "reason": "OutOfMemory"}
-    said = known | data.draw(
-        st.dictionaries(st.sampled_from([*known, "outcome", "plan", "eta", "message"]), ANYTHING)
-    )
+    said = known | data.draw(st.dictionaries(st.sampled_from([*known, "outcome", "plan", "eta", "message"]), ANYTHING))
     text = data.draw(st.sampled_from([json.dumps(said), json.dumps(said)[:-1], repr(said)]) | st.text(max_size=40))
     try:
         found = reader(text)
@@ -147,8 +145,8 @@ def test_whatever_a_manifest_says_the_client_reads_or_refuses_it(said: dict[str,
 @given(specs())
 def test_what_is_rendered_is_one_document_of_plain_yaml(spec: dict[str, Any]) -> None:
     try:
-        sampling = read(document(spec))
-    except Unreadable:
+        sampling = decode_sampling(document(spec))
+    except SchemaMismatch:
         return
     decision = reconcile(Observed(sampling, IMAGE, limits=DEFAULTS), NOW)
     for attempt in (it.attempt for it in decision.actions if isinstance(it, CreateCluster)):

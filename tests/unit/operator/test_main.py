@@ -13,11 +13,11 @@ import pytest
 import ddpm_operator
 from ddpm_operator.api import Phase
 from ddpm_operator.controller.resync import Resync
-from ddpm_operator.controller.signing_key import operator_key
+from ddpm_operator.controller.signing_key import signing_key
 from ddpm_operator.controller.work_queue import WorkQueue
 from ddpm_operator.kube.client import PAGE, KubeApi
-from ddpm_operator.kube.objects import Key
-from ddpm_operator.main import LONGEST_STANDSTILL, watches
+from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.main import MAX_STALL_SECONDS, watches
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.ray.head_client import new_session
 from tests.fakes.api_server import CLUSTERS, PODS, SAMPLINGS
@@ -35,13 +35,13 @@ class Asked(WorkQueue):
 
     def __init__(self) -> None:
         super().__init__(_nothing, 1, 1)
-        self.keys: asyncio.Queue[Key] = asyncio.Queue()
+        self.keys: asyncio.Queue[ObjectKey] = asyncio.Queue()
 
-    def ask(self, key: Key, after: float = 0.0) -> None:
+    def ask(self, key: ObjectKey, after: float = 0.0) -> None:
         self.keys.put_nowait(key)
 
 
-async def _nothing(_: Key) -> None:
+async def _nothing(_: ObjectKey) -> None:
     return None
 
 
@@ -66,9 +66,7 @@ def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str) -> Cal
             queue = Asked()
             kopfs = asyncio.create_task(
                 kopf.operator(
-                    registry=watches(
-                        queue, operator.controller, operator.clusters, operator.pods, everywhere=False
-                    ),
+                    registry=watches(queue, operator.controller, operator.clusters, operator.pods, everywhere=False),
                     namespaces=["research"],
                     standalone=True,
                     liveness_endpoint=probe,
@@ -83,7 +81,7 @@ def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: str) -> Cal
     return lambda server, use: asyncio.run(run(server, use))
 
 
-def with_one_of_each() -> tuple[WatchedServer, Key]:
+def with_one_of_each() -> tuple[WatchedServer, ObjectKey]:
     server = WatchedServer()
     key = put_sampling(server, "digits")
     labels = {
@@ -164,7 +162,7 @@ def test_neither_watches_nor_lists_nor_the_key_hold_up_the_loop(
     server, key = with_one_of_each()
 
     async def use(server: WatchedServer, operator: Operator, queue: Asked, api: KubeApi) -> None:
-        assert len(await operator_key(api, "ddpm-ray", "key")) == 32
+        assert len(await signing_key(api, "ddpm-ray", "key")) == 32
         assert await Resync(api, operator.clusters, operator.pods).once() == {key}
         for plural, path in (("ddpmsamplings", SAMPLINGS), ("rayclusters", CLUSTERS), ("pods", PODS)):
             (found,) = server.below(path)
@@ -178,7 +176,7 @@ def test_neither_watches_nor_lists_nor_the_key_hold_up_the_loop(
     assert {it for it in caught if "login" not in it} == set()
 
 
-@pytest.mark.parametrize(("seconds", "answer"), [(LONGEST_STANDSTILL - 1, 200), (LONGEST_STANDSTILL + 1, 500)])
+@pytest.mark.parametrize(("seconds", "answer"), [(MAX_STALL_SECONDS - 1, 200), (MAX_STALL_SECONDS + 1, 500)])
 def test_the_probe_fails_at_once_when_no_look_ends(
     watching: Callable[[WatchedServer, Use], None],
     monkeypatch: pytest.MonkeyPatch,

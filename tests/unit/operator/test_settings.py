@@ -9,7 +9,7 @@ import pytest
 from ddpm_operator.manifests.render import OperatorPods
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import Limits
-from ddpm_operator.settings import Settings, SettingsFault
+from ddpm_operator.settings import Settings, SettingsError
 
 ENVIRONMENT = {
     "OPERATOR_NAMESPACE": "ddpm-ray",
@@ -63,7 +63,7 @@ def test_the_charts_variables_are_read() -> None:
 
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - {"TEMPLATES"}))
 def test_a_variable_that_is_missing_is_named(name: str) -> None:
-    with pytest.raises(SettingsFault, match=f"{name} is not set: install the operator with the chart"):
+    with pytest.raises(SettingsError, match=f"{name} is not set: install the operator with the chart"):
         Settings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != name})
 
 
@@ -83,5 +83,5 @@ def test_a_variable_that_is_missing_is_named(name: str) -> None:
     ],
 )
 def test_a_variable_of_another_form_is_named(name: str, value: str) -> None:
-    with pytest.raises(SettingsFault, match=name):
+    with pytest.raises(SettingsError, match=name):
         Settings.from_environment(ENVIRONMENT | {name: value})

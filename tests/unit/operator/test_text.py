@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.text import LOG_TAIL_BYTES, clip, count, duration, log_tail, printable, redact, sentence
+from ddpm_operator.text import LOG_TAIL_BYTES, clip, count, duration, log_tail, printable, redact
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,7 @@ def test_a_credential_is_found_between_the_characters_that_nobody_sees() -> None
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"]
-)
+@pytest.mark.parametrize("word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"])
 def test_a_text_made_to_be_searched_for_ever_is_searched_at_once(word: str) -> None:
     """Where a pattern may look at every letter once for each of them, a megabyte takes twenty minutes."""
     text = word * ((1 << 20) // len(word))
@@ -91,7 +89,7 @@ def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "as_sentence"),
+    ("text", "expected"),
     [
         (" the disk is full ", "The disk is full."),
         ("Really?", "Really?"),
@@ -100,8 +98,8 @@ def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
         ("downs: too few", "Downs: too few."),
     ],
 )
-def test_messages_from_elsewhere_become_sentences(text: str, as_sentence: str) -> None:
-    assert sentence(text) == as_sentence
+def test_messages_from_elsewhere_become_sentences(text: str, expected: str) -> None:
+    assert as_sentence(text) == expected
 
 
 def test_nouns_agree_with_their_number() -> None:

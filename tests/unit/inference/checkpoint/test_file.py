@@ -143,9 +143,7 @@ def test_a_schedule_that_contradicts_the_checkpoints_is_an_error(
 ) -> None:
     (tmp_path / "in").write_bytes(file)
     other = TrainedSchedule(name="linear", timesteps=1000)
-    with pytest.raises(
-        InvalidSpec, match="trained with the schedule sigmoid of 500 timesteps, not linear of 1000"
-    ):
+    with pytest.raises(InvalidSpec, match="trained with the schedule sigmoid of 500 timesteps, not linear of 1000"):
         convert(tmp_path / "in", tmp_path / "out", request_, other)
     assert convert(tmp_path / "in", tmp_path / "out", request_).trained == trained
 

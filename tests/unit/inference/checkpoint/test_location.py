@@ -33,9 +33,7 @@ def test_the_shipped_checkpoint_is_found_by_name_and_says_all_of_itself() -> Non
     assert checkpoint.notes == ()
 
 
-def test_in_a_wheel_the_shipped_checkpoint_is_the_one_inside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_wheel_the_shipped_checkpoint_is_the_one_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "package", tmp_path / "checkout"
     monkeypatch.setattr(location, "BUILTIN_FOLDERS", (inside, beside))
     for folder in (beside, inside):

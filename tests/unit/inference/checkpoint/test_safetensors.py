@@ -74,9 +74,7 @@ def test_bfloat16_becomes_float32(request_: ModelRequest, weights: Weights) -> N
     tensors = {key: torch.tensor(value) for key, value in weights.items()}
     tensors["init_conv.bias"] = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
     checkpoint = load(save(tensors), ModelRequest(uri="x", img_size=8))
-    np.testing.assert_array_equal(
-        checkpoint.weights["init_conv.bias"], np.array([1.5, -2], np.float32), strict=True
-    )
+    np.testing.assert_array_equal(checkpoint.weights["init_conv.bias"], np.array([1.5, -2], np.float32), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +149,7 @@ def test_missing_and_unknown_keys_are_counted_and_named(
     assert "1 unknown (head.weight)" in error.value.message
 
 
-def test_wrong_shapes_are_named_with_both_shapes(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_wrong_shapes_are_named_with_both_shapes(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     weights["resint1.conv1.weight"] = np.zeros((6, 6, 5, 5), np.float32)
     with pytest.raises(ModelRejected, match=r"resint1.conv1.weight is 6x6x5x5 instead of 6x6x3x3"):
         load(encode(weights, Metadata(model=spec)), request_)

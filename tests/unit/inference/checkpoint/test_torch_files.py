@@ -95,9 +95,7 @@ def test_an_originals_checkpoint_loads_without_torch_in_the_process(tmp_path: Pa
         np.testing.assert_array_equal(checkpoint.weights[key], value.numpy(), strict=True)
 
 
-def test_what_the_reader_refuses_is_refused_in_its_words(
-    as_pt: AsPt, weights: Weights, request_: ModelRequest
-) -> None:
+def test_what_the_reader_refuses_is_refused_in_its_words(as_pt: AsPt, weights: Weights, request_: ModelRequest) -> None:
     file = as_pt({"epoch": 3, "state_dict": {"a": torch.zeros(1)}})
     with pytest.raises(ModelRejected, match="no flat state dict: under epoch there is a int") as error:
         load(file, request_)
@@ -151,9 +149,7 @@ def test_the_architecture_is_read_off_the_shapes(
 
 
 @pytest.mark.parametrize(("batches", "applied"), [(0, False), (1, True), (46_900, True)])
-def test_the_version_of_the_original_is_told_from_its_counter(
-    batches: int, applied: bool, weights: Weights
-) -> None:
+def test_the_version_of_the_original_is_told_from_its_counter(batches: int, applied: bool, weights: Weights) -> None:
     weights["attention_int.bnorm.num_batches_tracked"] = np.array(batches)
     checkpoint = load(encode(weights, None), ModelRequest(uri="x", img_size=8))
     assert checkpoint.spec.attention_norm is applied
@@ -186,9 +182,7 @@ def test_a_flag_that_contradicts_the_weights_is_an_error_that_names_both(
     assert both in error.value.message
 
 
-@pytest.mark.parametrize(
-    "form", ["zip", "zip, beside weights", "legacy", "bare pickle", "bare pickle, protocol 5"]
-)
+@pytest.mark.parametrize("form", ["zip", "zip, beside weights", "legacy", "bare pickle", "bare pickle, protocol 5"])
 def test_a_pickle_that_carries_code_is_refused_and_not_run(
     form: str, tmp_path: Path, weights: Weights, as_pt: AsPt, request_: ModelRequest
 ) -> None:
@@ -263,9 +257,7 @@ def test_tensors_that_claim_more_than_is_stored_are_refused(state: dict[str, tor
 
 
 def test_a_zip_that_unpacks_to_gigabytes_is_refused(as_pt: AsPt, weights: Weights, request_: ModelRequest) -> None:
-    bomb = rezipped(
-        as_pt(weights), lambda _, data: data, zipfile.ZIP_DEFLATED, ("archive/data/999", bytes(64 << 20))
-    )
+    bomb = rezipped(as_pt(weights), lambda _, data: data, zipfile.ZIP_DEFLATED, ("archive/data/999", bytes(64 << 20)))
     with pytest.raises(ModelRejected, match="is compressed or encrypted and would unpack to"):
         load(bomb, request_)
 

@@ -91,8 +91,7 @@ def test_kid_of_two_halves_of_one_distribution_is_near_zero_and_grows_with_dista
 def test_kid_is_unbiased_in_the_number_of_images() -> None:
     generator = torch.Generator().manual_seed(0)
     few = [
-        judge.kid(torch.randn(20, 4, generator=generator), torch.randn(20, 4, generator=generator))
-        for _ in range(500)
+        judge.kid(torch.randn(20, 4, generator=generator), torch.randn(20, 4, generator=generator)) for _ in range(500)
     ]
     assert abs(sum(few) / len(few)) < 4 * torch.tensor(few).std() / len(few) ** 0.5
 

@@ -94,9 +94,7 @@ def test_eps_has_the_shape_of_the_image(name: ModelName, downs: tuple[int, ...],
 
 
 @pytest.mark.parametrize(("name", "levels", "multiple"), [("Unet", 4, 8), ("SimpleUnet", 5, 8), ("Unet", 3, 4)])
-def test_an_image_size_that_does_not_fit_the_levels_is_refused(
-    name: ModelName, levels: int, multiple: int
-) -> None:
+def test_an_image_size_that_does_not_fit_the_levels_is_refused(name: ModelName, levels: int, multiple: int) -> None:
     spec = spec_of(name, tuple(range(8, 8 + levels)), img_size=30)
     with pytest.raises(InvalidSpec, match=f"img_size 30 does not fit downs 8 9 .*multiple of {multiple}"):
         build(spec)

@@ -176,9 +176,7 @@ class TestBits:
             pytest.param(SIMPLE, 40, id="simple"),
         ],
     )
-    def test_a_sample_has_the_same_bits_in_every_row_beside_any_neighbours(
-        self, spec: ModelSpec, steps: int
-    ) -> None:
+    def test_a_sample_has_the_same_bits_in_every_row_beside_any_neighbours(self, spec: ModelSpec, steps: int) -> None:
         eps = predictor(trained(spec), spec, TIMESTEPS)
         ours = images(spec, 1)
         alike = self.chain(eps, ours.repeat(self.BATCH, 1, 1, 1), steps)

@@ -41,9 +41,7 @@ def test_the_shipped_network_says_all_that_sampling_needs_to_know(shipped: Check
     assert SHIPPED.stat().st_size <= MOST_BYTES
 
 
-def test_most_samples_of_the_shipped_network_are_digits(
-    shipped: Checkpoint, trusted: classifier.Classifier
-) -> None:
+def test_most_samples_of_the_shipped_network_are_digits(shipped: Checkpoint, trusted: classifier.Classifier) -> None:
     chain = resolve_sampler(SamplerRequest(name="ddpm", steps=25), shipped.trained)
     network = build(shipped.spec)
     network.load_state_dict(shipped.state_dict())

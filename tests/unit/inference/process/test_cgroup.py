@@ -15,9 +15,7 @@ OLD_V1 = "oom_kill_disable 0\nunder_oom 0\n"
 
 
 @pytest.mark.parametrize(("text", "kills"), [(V2, 2), (V1, 3), (OLD_V1, 0), ("", 0)])
-def test_both_kinds_of_cgroup_are_read(
-    text: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_kinds_of_cgroup_are_read(text: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "counter").write_text(text)
     monkeypatch.setattr(cgroup, "COUNTERS", (tmp_path / "not there", tmp_path / "counter"))
     assert oom_kills() == kills

@@ -14,15 +14,16 @@ import pytest
 
 from ddpm_inference.errors import OutOfMemory
 from ddpm_inference.process import log_upload
-from ddpm_inference.process.log_upload import KeptLog
+from ddpm_inference.process.log_upload import LogUpload
 from tests.support.rays import wait_until
 
-# Prints that it has begun, and then does as it is told in the child that `watched` makes.
+# Prints that it has begun, and then does as it is told in the child that `supervised` makes.
 WATCHED = """
 import os, signal, sys
-from ddpm_inference import cli, watched
+from ddpm_inference import cli
+from ddpm_inference.process import supervisor
 kills = iter({kills})
-watched.oom_kills = lambda: next(kills)
+supervisor.oom_kills = lambda: next(kills)
 def run(arguments):
     print("child", os.getpid(), flush=True)
     {does}
@@ -97,7 +98,7 @@ def test_a_signal_reaches_the_run_itself(tmp_path: Path) -> None:
 def test_of_a_long_log_whole_lines_of_its_end_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_upload, "LARGEST", 10)
     (tmp_path / "log").write_text("first\nsecond\nthird\n")
-    KeptLog(tmp_path / "log", str(tmp_path / "out"), "logs/a.log").keep()
+    LogUpload(tmp_path / "log", str(tmp_path / "out"), "logs/a.log").keep()
     assert (tmp_path / "out/logs/a.log").read_text() == "third\n"
 
 
@@ -107,8 +108,8 @@ def test_a_log_is_kept_again_and_again_and_a_place_that_fails_harms_nothing(
     monkeypatch.setattr(log_upload, "EVERY_SECONDS", 0.01)
     (tmp_path / "log").write_text("first\n")
     kept = tmp_path / "out/logs/a.log"
-    with KeptLog(tmp_path / "log", str(tmp_path / "out"), "logs/a.log").kept_meanwhile():
+    with LogUpload(tmp_path / "log", str(tmp_path / "out"), "logs/a.log").kept_meanwhile():
         wait_until(kept.exists, meanwhile=lambda: None)
     (tmp_path / "file").write_text("")
-    KeptLog(tmp_path / "log", str(tmp_path / "file"), "logs/a.log").keep()
+    LogUpload(tmp_path / "log", str(tmp_path / "file"), "logs/a.log").keep()
     assert "the log could not be kept" in capsys.readouterr().err

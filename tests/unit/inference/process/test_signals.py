@@ -15,10 +15,10 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 # They sleep bit by bit: Python notices a signal that came just before a sleep only after it.
 PROGRAM = """
 import time
-from ddpm_inference.interrupt import stoppable
+from ddpm_inference.process.signals import interrupt_on_signals
 
 try:
-    with stoppable():
+    with interrupt_on_signals():
         print("ready", flush=True)
         for _ in range(6000):
             time.sleep(0.01)
@@ -28,10 +28,10 @@ except KeyboardInterrupt:
 
 DEAF = """
 import time
-from ddpm_inference import interrupt
+from ddpm_inference.process import signals
 
-interrupt.CLEANUP_SECONDS = 1
-with interrupt.stoppable():
+signals.CLEANUP_SECONDS = 1
+with signals.interrupt_on_signals():
     while True:
         try:
             print("ready", flush=True)

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddpm_inference.progress_server.run_state import Board
+from ddpm_inference.progress_server.run_state import RunState
 from ddpm_inference.progress_server.server import served
 from ddpm_inference.progress_server.settings import Settings
 from tests.support.asking import TOKEN, Client
 
 
 @pytest.fixture
-def board() -> Board:
-    return Board()
+def board() -> RunState:
+    return RunState()
 
 
 @pytest.fixture
-def client(board: Board) -> Iterator[Client]:
+def client(board: RunState) -> Iterator[Client]:
     with served(board, Settings(0, TOKEN)) as port:
         yield Client(port)

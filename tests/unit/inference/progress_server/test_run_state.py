@@ -6,16 +6,16 @@ import pytest
 
 from ddpm_inference.console import Quiet
 from ddpm_inference.progress import ENDS, End, Progress
-from ddpm_inference.progress_server.run_state import Board, Complete, Posting
+from ddpm_inference.progress_server.run_state import Complete, RunState, RunStateView
 
 COMPLETE = Complete(manifestSha256="0" * 64, samples=100, sampled=40, output="/out")
 
 
 @pytest.mark.parametrize("phase", ENDS)
 def test_an_end_is_not_told_before_its_outcome(phase: End) -> None:
-    board, progress = Board(), Progress(phase="writing")
+    board, progress = RunState(), Progress(phase="writing")
     progress.begin(100, 90, 1)
-    view = Posting(Quiet(), progress, board)
+    view = RunStateView(Quiet(), progress, board)
     view.show(progress)
     progress.begin(100, 100, 0)
     progress.phase = phase
@@ -32,7 +32,7 @@ def test_an_end_is_not_told_before_its_outcome(phase: End) -> None:
 
 
 def test_an_end_before_anything_was_shown_is_told() -> None:
-    board = Board()
+    board = RunState()
     board.end("failed", {"reason": "ModelNotFound", "exitCode": 2, "message": "none", "hint": ""})
     assert board.document() == {
         **Progress().snapshot(),
@@ -44,7 +44,7 @@ def test_an_end_before_anything_was_shown_is_told() -> None:
 @pytest.mark.parametrize(("png", "grid"), [(None, None), (b"\x89PNG", "iVBORw==")])
 def test_all_that_is_known_of_a_complete_run(png: bytes | None, grid: str | None) -> None:
     # Of no age at all: the picture of the outcome has every sample there is.
-    board = Board(picture=lambda oldest: png if oldest == 0 else b"old")
+    board = RunState(picture=lambda oldest: png if oldest == 0 else b"old")
     board.end("complete", COMPLETE)
     assert board.document()["outcome"] == {
         "manifestSha256": "0" * 64,
@@ -56,6 +56,6 @@ def test_all_that_is_known_of_a_complete_run(png: bytes | None, grid: str | None
 
 
 def test_what_is_said_is_the_message_at_once() -> None:
-    board, progress = Board(), Progress()
-    Posting(Quiet(), progress, board).say("the cluster has room for 1 of 2 workers")
+    board, progress = RunState(), Progress()
+    RunStateView(Quiet(), progress, board).say("the cluster has room for 1 of 2 workers")
     assert board.document()["message"] == "the cluster has room for 1 of 2 workers"

@@ -11,7 +11,7 @@ import pytest
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.progress import Progress
-from ddpm_inference.progress_server.run_state import Board, Failure
+from ddpm_inference.progress_server.run_state import Failure, RunState
 from ddpm_inference.progress_server.server import MOST_CONNECTIONS, served
 from ddpm_inference.progress_server.settings import Settings
 from tests.support.asking import TOKEN, Client
@@ -20,7 +20,7 @@ from tests.support.rays import wait_until
 FAILURE = Failure(reason="ModelRejected", exitCode=2, message="net.pt is damaged", hint="convert it again")
 
 
-def test_progress_is_what_was_last_posted(board: Board, client: Client) -> None:
+def test_progress_is_what_was_last_posted(board: RunState, client: Client) -> None:
     assert client.ask().document == Progress().snapshot()
     progress = Progress(phase="sampling", message="2 workers")
     progress.begin(100, 25, 3)
@@ -42,7 +42,7 @@ def test_progress_is_what_was_last_posted(board: Board, client: Client) -> None:
     }
 
 
-def test_the_picture_is_not_there_until_it_is(board: Board, client: Client) -> None:
+def test_the_picture_is_not_there_until_it_is(board: RunState, client: Client) -> None:
     assert client.ask("/grid.png").status == 404
     board.picture = lambda oldest: b"\x89PNG" if oldest else None
     reply = client.ask("/grid.png")
@@ -75,9 +75,7 @@ def test_there_is_nothing_else_to_get(client: Client, path: str) -> None:
     assert client.ask(path).status == 404
 
 
-def test_an_outcome_counts_as_heard_when_somebody_with_the_token_was_given_it(
-    board: Board, client: Client
-) -> None:
+def test_an_outcome_counts_as_heard_when_somebody_with_the_token_was_given_it(board: RunState, client: Client) -> None:
     client.ask()
     board.end("failed", FAILURE)
     client.ask(authorization=None)
@@ -90,7 +88,7 @@ def test_an_outcome_counts_as_heard_when_somebody_with_the_token_was_given_it(
 
 
 def test_bad_requests_and_clients_that_go_away_leave_no_line(
-    board: Board, client: Client, capfd: pytest.CaptureFixture[str]
+    board: RunState, client: Client, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for request in (b"", b"\0\xff\r\n\r\n", b"GET\r\n\r\n", b"GET /progress HTTP/9.9\r\n\r\n", b"G" * 70_000):
         with socket.create_connection(("127.0.0.1", client.port), timeout=30) as connection:
@@ -115,7 +113,7 @@ def test_a_crowd_is_sent_away_and_costs_no_more_than_its_bound(client: Client) -
     wait_until(client.progress)
 
 
-def test_a_port_that_is_taken_is_refused(board: Board) -> None:
+def test_a_port_that_is_taken_is_refused(board: RunState) -> None:
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
         with (

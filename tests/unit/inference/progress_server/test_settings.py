@@ -31,9 +31,7 @@ def test_what_is_no_port_is_refused(port: str) -> None:
 @pytest.mark.parametrize("token", [None, "", TOKEN[:31], TOKEN + "\n", TOKEN + " x", TOKEN + "é"])
 def test_a_port_without_a_token_that_protects_it_is_refused_and_the_token_is_not_shown(token: str | None) -> None:
     environment = {"DDPM_PROGRESS_PORT": "8500"} | ({} if token is None else {"DDPM_PROGRESS_TOKEN": token})
-    with pytest.raises(
-        InvalidSpec, match="DDPM_PROGRESS_TOKEN is not a token of at least 32 characters"
-    ) as refused:
+    with pytest.raises(InvalidSpec, match="DDPM_PROGRESS_TOKEN is not a token of at least 32 characters") as refused:
         settings_from(environment)
     assert refused.value.exit_code == 2
     assert TOKEN[:31] not in refused.value.message + refused.value.hint

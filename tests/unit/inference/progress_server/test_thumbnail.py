@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm_inference.image_grid import GAP_GREY, sheet
 from ddpm_inference.job import Identity, Shard, shards_of
-from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Gallery
+from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Thumbnail
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 from tests.support.storing import an_identity
@@ -45,7 +45,7 @@ def greys(png: bytes | None) -> list[int]:
 
 
 def test_there_is_no_picture_of_nothing_and_one_as_soon_as_there_is_something(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     assert gallery.png(FOR_EVER) is None
     gallery.add(store, [])
     assert gallery.png(FOR_EVER) is None
@@ -54,7 +54,7 @@ def test_there_is_no_picture_of_nothing_and_one_as_soon_as_there_is_something(st
 
 
 def test_it_shows_what_is_stored_so_far_in_order_whatever_came_first(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     first, second, third = shards_of(24, 8)
     gallery.add(store, stored(store, third))
     assert greys(gallery.png(0.0)) == [2 * i for i in range(16, 24)]
@@ -65,7 +65,7 @@ def test_it_shows_what_is_stored_so_far_in_order_whatever_came_first(store: Stor
 
 
 def test_it_ends_with_the_first_hundred_and_reads_no_other_shard(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     records = stored(store, *list(shards_of(128, 8))[::-1])
     gallery.add(store, records)
     store.place.remove(f"shards/{record.name}" for record in records if record.first >= 104)
@@ -76,7 +76,7 @@ def test_it_ends_with_the_first_hundred_and_reads_no_other_shard(store: Store) -
 
 
 def test_it_is_made_anew_only_for_one_who_wants_it_fresher(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     first, second = shards_of(16, 8)
     gallery.add(store, stored(store, first))
     before = gallery.png(FOR_EVER)
@@ -86,7 +86,7 @@ def test_it_is_made_anew_only_for_one_who_wants_it_fresher(store: Store) -> None
 
 
 def test_without_new_samples_nothing_is_read_again(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     records = stored(store, *shards_of(8, 8))
     gallery.add(store, records)
     before = gallery.png(0.0)
@@ -97,7 +97,7 @@ def test_without_new_samples_nothing_is_read_again(store: Store) -> None:
 
 @pytest.mark.parametrize("harm", [b"", b"not a shard"])
 def test_a_shard_that_cannot_be_read_is_no_picture_until_it_can(store: Store, harm: bytes) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     records = stored(store, *shards_of(8, 8))
     gallery.add(store, records)
     path = f"shards/{records[0].name}"
@@ -110,7 +110,7 @@ def test_a_shard_that_cannot_be_read_is_no_picture_until_it_can(store: Store, ha
 
 
 def test_shards_too_large_to_read_beside_a_run_are_left_alone(store: Store) -> None:
-    gallery = Gallery()
+    gallery = Thumbnail()
     [record] = stored(store, *shards_of(8, 8))
     gallery.add(store, [record.model_copy(update={"bytes": 2**30})])
     assert gallery.png(0.0) is None
@@ -120,7 +120,7 @@ def test_shards_too_large_to_read_beside_a_run_are_left_alone(store: Store) -> N
 def test_noise_of_any_shape_stays_within_the_bytes_and_shows_several_samples(
     store: Store, channels: int, size: int
 ) -> None:
-    gallery, noise = Gallery(), np.random.default_rng(0)
+    gallery, noise = Thumbnail(), np.random.default_rng(0)
     for shard in shards_of(100, 20):
         samples = noise.random((shard.size, channels, size, size), np.float32)
         gallery.add(store, [store.write_shard(shard, samples, IDENTITY.fingerprint)])
@@ -133,7 +133,7 @@ def test_noise_of_any_shape_stays_within_the_bytes_and_shows_several_samples(
 
 
 def test_who_asks_while_it_is_made_does_not_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery, reading, go_on = Gallery(), threading.Event(), threading.Event()
+    gallery, reading, go_on = Thumbnail(), threading.Event(), threading.Event()
     gallery.add(store, stored(store, *shards_of(8, 8)))
     read_shard = Store.read_shard
 

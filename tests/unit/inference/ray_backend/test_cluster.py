@@ -11,8 +11,15 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from ddpm_inference.errors import ResourcesUnavailable
 from ddpm_inference.job import ResourceRequest
-from ddpm_inference.ray_backend.cluster import ONE_IMAGE, Node, Share, node_table, set_up_on_nodes, torch_of
-from ddpm_inference.ray_backend.node_packages import Findings, look
+from ddpm_inference.ray_backend.cluster import (
+    ONE_IMAGE,
+    ActorResources,
+    Node,
+    node_table,
+    set_up_on_nodes,
+    torch_of,
+)
+from ddpm_inference.ray_backend.node_packages import NodePackages, find_packages
 
 
 @pytest.mark.parametrize(
@@ -33,17 +40,17 @@ from ddpm_inference.ray_backend.node_packages import Findings, look
     ],
 )
 def test_a_node_has_room_for_whole_shares(cpus: float, gpus: float, node: dict[str, float], count: int) -> None:
-    assert Share(cpus, gpus).fits(node) == count
+    assert ActorResources(cpus, gpus).fits(node) == count
 
 
 def test_a_worker_on_cpu_asks_for_no_gpu() -> None:
     request = ResourceRequest(num_gpus_per_task=0.5, num_cpus_per_task=2)
-    assert Share.of(request, "cpu") == Share(2, 0)
-    assert Share.of(request, "cuda") == Share(2, 0.5)
+    assert ActorResources.of(request, "cpu") == ActorResources(2, 0)
+    assert ActorResources.of(request, "cuda") == ActorResources(2, 0.5)
 
 
 def test_threads_are_whole_and_at_least_one() -> None:
-    assert [Share(cpus, 0).threads for cpus in (0.5, 1, 2.5)] == [1, 1, 2]
+    assert [ActorResources(cpus, 0).threads for cpus in (0.5, 1, 2.5)] == [1, 1, 2]
 
 
 def test_the_table_shows_what_is_free_beside_what_there_is() -> None:
@@ -58,7 +65,7 @@ def test_the_table_shows_what_is_free_beside_what_there_is() -> None:
 
 
 def test_every_missing_package_is_named_with_the_line_that_installs_it() -> None:
-    findings = Findings("3.11.7", {"numpy": "2.4.0", "s3fs": None, "safetensors": None}, None)
+    findings = NodePackages("3.11.7", {"numpy": "2.4.0", "s3fs": None, "safetensors": None}, None)
     with pytest.raises(ResourcesUnavailable, match=r"lack s3fs, safetensors, torch") as refused:
         torch_of(findings)
     assert "pip install 's3fs>=" in refused.value.hint
@@ -76,20 +83,18 @@ def test_every_missing_package_is_named_with_the_line_that_installs_it() -> None
 )
 def test_a_version_with_known_holes_is_refused(name: str, version: str, wanted: str) -> None:
     packages: dict[str, str | None] = {"ray": "2.54.0"} | ({name: version} if name == "ray" else {})
-    findings = Findings("3.11.7", packages, version if name == "torch" else "2.10.0")
-    with pytest.raises(
-        ResourcesUnavailable, match=f"{name} {re.escape(version)}, which has known holes"
-    ) as refused:
+    findings = NodePackages("3.11.7", packages, version if name == "torch" else "2.10.0")
+    with pytest.raises(ResourcesUnavailable, match=f"{name} {re.escape(version)}, which has known holes") as refused:
         torch_of(findings)
     assert wanted in refused.value.hint
 
 
 def test_the_oldest_versions_without_known_holes_are_taken() -> None:
-    assert torch_of(Findings("3.11.7", {"ray": "2.54.0"}, "2.10.0+cpu")) == "2.10.0+cpu"
+    assert torch_of(NodePackages("3.11.7", {"ray": "2.54.0"}, "2.10.0+cpu")) == "2.10.0+cpu"
 
 
 def test_another_version_of_this_package_in_the_one_image_is_refused() -> None:
-    findings = Findings("3.11.7", {"ray": "2.54.0", "ddpm-inference": "0.0.1"}, "2.10.0")
+    findings = NodePackages("3.11.7", {"ray": "2.54.0", "ddpm-inference": "0.0.1"}, "2.10.0")
     with pytest.raises(ResourcesUnavailable, match=r"have ddpm-inference 0\.0\.1, and this is ") as refused:
         torch_of(findings)
     assert refused.value.hint == "let all of them run one image"
@@ -110,4 +115,4 @@ def test_in_one_image_ray_sets_nothing_up_not_even_what_it_had_for_this_job(
 def test_this_machine_has_what_workers_need() -> None:
     import torch
 
-    assert torch_of(look(["numpy", "safetensors"])) == torch.__version__
+    assert torch_of(find_packages(["numpy", "safetensors"])) == torch.__version__

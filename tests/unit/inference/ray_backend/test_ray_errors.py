@@ -11,9 +11,7 @@ WHOSE = (
     "\tpid: 675\n\tnamespace: 5a1c\n\tip: 198.18.1.219\nThe actor is dead because its worker process has died. "
     "Worker exit type: SYSTEM_ERROR "
 )
-HOW = (
-    "Worker unexpectedly exits with a connection error code 2. End of file. There are some potential root causes."
-)
+HOW = "Worker unexpectedly exits with a connection error code 2. End of file. There are some potential root causes."
 
 
 def test_how_a_worker_died_comes_before_whose_it_was() -> None:

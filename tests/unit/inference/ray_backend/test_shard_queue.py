@@ -7,15 +7,15 @@ from hypothesis import given
 
 from ddpm_inference.errors import Incomplete, OutOfMemory, WorkerLost
 from ddpm_inference.job import Shard, shards_of
-from ddpm_inference.ray_backend.shard_queue import ATTEMPTS, HOPELESS, Ledger, ranges
+from ddpm_inference.ray_backend.shard_queue import ATTEMPTS, HOPELESS, ShardQueue, ranges
 
 A, B, C = shards_of(96, 32)
 ONE, TWO = 1, 2
 BAD = Incomplete("it does not work")
 
 
-def ledger(*shards: Shard) -> Ledger:
-    return Ledger(shards)
+def ledger(*shards: Shard) -> ShardQueue:
+    return ShardQueue(shards)
 
 
 def test_shards_are_handed_out_once_and_in_order() -> None:
@@ -84,7 +84,7 @@ def test_a_shard_that_was_lost_with_its_worker_loses_no_attempt() -> None:
 
 
 def test_a_run_without_any_success_is_given_up_early() -> None:
-    book = Ledger(shards_of(32 * 1000, 32))
+    book = ShardQueue(shards_of(32 * 1000, 32))
     while not book.hopeless:
         shard = book.take(ONE, {ONE})
         assert shard is not None
@@ -93,7 +93,7 @@ def test_a_run_without_any_success_is_given_up_early() -> None:
 
 
 def test_one_success_keeps_a_run_going() -> None:
-    book = Ledger(shards_of(32 * 100, 32))
+    book = ShardQueue(shards_of(32 * 100, 32))
     first = book.take(ONE, {ONE})
     assert first is not None
     book.stored(first)
@@ -110,7 +110,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(["take", "store", "fail", "lose"]), 
 @given(st.integers(1, 12), EVENTS)
 def test_no_order_of_events_loses_or_doubles_a_shard(count: int, events: list[tuple[str, int]]) -> None:
     shards = set(shards_of(count * 8, 8))
-    book, workers = Ledger(sorted(shards, key=lambda shard: shard.first)), {0, 1, 2}
+    book, workers = ShardQueue(sorted(shards, key=lambda shard: shard.first)), {0, 1, 2}
     out: list[tuple[int, Shard]] = []
     stored: set[Shard] = set()
 

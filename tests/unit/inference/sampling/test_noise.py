@@ -99,9 +99,7 @@ def test_uniform_values_lie_strictly_between_0_and_1() -> None:
 @pytest.mark.parametrize(
     ("seed", "sample", "step"), [(0, 0, 0), (2**63 - 1, 2**32 + 5, 999), (0xDEADBEEF_00000001, 41, 2**32 - 1)]
 )
-def test_values_are_the_documented_function_of_seed_sample_step_and_pixel(
-    seed: int, sample: int, step: int
-) -> None:
+def test_values_are_the_documented_function_of_seed_sample_step_and_pixel(seed: int, sample: int, step: int) -> None:
     noise = NoiseSource(seed, torch.tensor([sample]), (3, 5, 5))(step)
     expected = torch.tensor(normals_in_plain_python(seed, sample, step, 75)).view(1, 3, 5, 5)
     # float32: the angle, at most 2 pi, is off by at most 4e-7, and the radius is at most 6.
@@ -215,9 +213,7 @@ class TestDistribution:
         [("samples", 0, 1), ("steps", 1, 1), ("pixels", 2, 1), ("pixels of a block", 2, 2), ("blocks", 2, 4)],
     )
     @pytest.mark.parametrize("power", [1, 2])
-    def test_neighbours_are_not_correlated(
-        self, noise: Tensor, between: str, axis: int, lag: int, power: int
-    ) -> None:
+    def test_neighbours_are_not_correlated(self, noise: Tensor, between: str, axis: int, lag: int, power: int) -> None:
         values = (noise**power).numpy()
         length = values.shape[axis]
         first, second = (np.take(values, range(i, length - lag + i), axis).ravel() for i in (0, lag))

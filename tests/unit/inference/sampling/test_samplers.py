@@ -87,9 +87,7 @@ class TestGaussianData:
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small"), 0.9815, id="ddpm-small"),
             pytest.param(spec_of("ddpm", 1000, 100, variance="small"), 0.8734, id="ddpm-100"),
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="cosine"), 0.9904, id="ddpm-cosine"),
-            pytest.param(
-                spec_of("ddpm", 1000, 1000, variance="small", curve="sigmoid"), 0.9833, id="ddpm-sigmoid"
-            ),
+            pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="sigmoid"), 0.9833, id="ddpm-sigmoid"),
             pytest.param(spec_of("ddim", 1000, 1000), 0.9925, id="ddim-1000"),
             pytest.param(spec_of("ddim", 1000, 50), 0.8690, id="ddim-50"),
             pytest.param(spec_of("ddim", 1000, 50, eta=1.0), 0.7952, id="ddim-50-eta-1"),
@@ -146,9 +144,7 @@ class TestTwoModes:
             return seen[0]
 
         exact = at_99(spec_of("ddim", 1000, 1000))
-        first, second = (
-            float((at_99(spec_of(name, 1000, 20)) - exact).abs().mean()) for name in ("ddim", "dpmpp")
-        )
+        first, second = (float((at_99(spec_of(name, 1000, 20)) - exact).abs().mean()) for name in ("ddim", "dpmpp"))
         assert second < 0.5 * first
 
 
@@ -345,9 +341,7 @@ def test_the_callback_counts_every_step(spec: SamplerSpec) -> None:
 @pytest.mark.parametrize("name", list(SAMPLERS))
 @pytest.mark.parametrize("curve", ["linear", "cosine", "cosine_origin", "sigmoid"])
 @pytest.mark.parametrize(("timesteps", "steps"), [(1, 1), (2, 2), (4000, 3), (4000, 7)])
-def test_chains_of_any_length_stay_finite(
-    name: SamplerName, curve: ScheduleName, timesteps: int, steps: int
-) -> None:
+def test_chains_of_any_length_stay_finite(name: SamplerName, curve: ScheduleName, timesteps: int, steps: int) -> None:
     noise = NoiseSource(0, torch.arange(2), SHAPE)
     spec = spec_of(name, timesteps, steps, curve=curve)
     result = sample(lambda x, t: 0.9 * x, noise.initial(), schedule(curve, timesteps), spec, noise=noise)

@@ -51,9 +51,7 @@ def test_a_schedule_cannot_be_changed_by_those_who_share_it(name: ScheduleName) 
 
 @pytest.mark.parametrize(("name", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
 @pytest.mark.parametrize("timesteps", [10, 1000])
-def test_linear_and_cosine_are_the_ones_that_diffusers_has(
-    name: ScheduleName, theirs: str, timesteps: int
-) -> None:
+def test_linear_and_cosine_are_the_ones_that_diffusers_has(name: ScheduleName, theirs: str, timesteps: int) -> None:
     betas = DDPMScheduler(timesteps, beta_schedule=theirs).betas.double().numpy()
     np.testing.assert_allclose(schedule(name, timesteps).betas, betas, rtol=1e-5, atol=1e-7)
 

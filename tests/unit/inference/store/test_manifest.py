@@ -53,9 +53,7 @@ def test_what_is_chosen_and_sampled_is_a_valid_manifest(pairs: list[tuple[int, i
 
 
 @given(found, counts)
-def test_nothing_a_manifest_names_and_no_further_sample_is_superseded(
-    pairs: list[tuple[int, int]], n: int
-) -> None:
+def test_nothing_a_manifest_names_and_no_further_sample_is_superseded(pairs: list[tuple[int, int]], n: int) -> None:
     complete = manifest(n)
     gone = superseded([Shard(first=first, last=last) for first, last in pairs], complete)
     named = {(shard.first, shard.last) for shard in complete.shards}

@@ -14,9 +14,9 @@ from s3fs import S3FileSystem
 from ddpm_inference.checkpoint import fetch
 from ddpm_inference.errors import DdpmError, ModelNotFound, ModelRejected, OutputConflict, StorageFailed
 from ddpm_inference.job import Shard
-from ddpm_inference.net.blocked_addresses import is_closed
+from ddpm_inference.net.blocked_addresses import is_blocked
 from ddpm_inference.store import ShardRecord, Store, bucket
-from ddpm_inference.store.uri import place_of
+from ddpm_inference.store.uri import backend_for
 from tests.support.s3 import Reconnect, reconnect
 from tests.support.storing import an_identity, write_shards
 
@@ -85,7 +85,7 @@ def test_a_server_that_sends_elsewhere_is_not_followed(use: pytest.MonkeyPatch, 
         with pytest.raises(ModelNotFound):
             fetch("s3://bucket/model.safetensors")
         with pytest.raises(StorageFailed):
-            place_of("s3://bucket/digits").write("job.json", b"{}")
+            backend_for("s3://bucket/digits").write("job.json", b"{}")
         assert server.asked
         assert elsewhere.asked == []
 
@@ -187,9 +187,7 @@ def test_a_shard_that_a_server_makes_longer_does_not_count(use: pytest.MonkeyPat
         use.setenv("AWS_ENDPOINT_URL", url)
         records, [warning] = Store.open("s3://bucket/digits").scan(an_identity())
     assert records == []
-    assert warning == (
-        f"s3://bucket/digits/{SHARD} does not count: it is longer than the 4,608 bytes that it can have"
-    )
+    assert warning == (f"s3://bucket/digits/{SHARD} does not count: it is longer than the 4,608 bytes that it can have")
 
 
 def test_a_listing_that_has_no_end_is_an_error(use: pytest.MonkeyPatch) -> None:
@@ -197,10 +195,8 @@ def test_a_listing_that_has_no_end_is_an_error(use: pytest.MonkeyPatch) -> None:
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
     with lying(says=0, sends=0, listing=f"{LISTING}{more}</ListBucketResult>") as (liar, url):
         use.setenv("AWS_ENDPOINT_URL", url)
-        with pytest.raises(
-            StorageFailed, match="s3://bucket/digits/shards could not be listed: the server's answer"
-        ):
-            place_of("s3://bucket/digits").sizes("shards")
+        with pytest.raises(StorageFailed, match="s3://bucket/digits/shards could not be listed: the server's answer"):
+            backend_for("s3://bucket/digits").sizes("shards")
     assert liar.asked == ["LIST"] * 5
 
 
@@ -233,7 +229,7 @@ def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.Monke
         fetch("s3://latest/meta-data/iam/security-credentials")
     asked.append(model.value)
     with pytest.raises(StorageFailed) as output:
-        place_of("s3://latest/meta-data").read("job.json", 2**20)
+        backend_for("s3://latest/meta-data").read("job.json", 2**20)
     asked.append(output.value)
     for error in asked:
         assert "is an address of this machine's own or of a cloud's metadata service" in error.message
@@ -266,7 +262,7 @@ def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.Monke
     ],
 )
 def test_what_is_closed(address: str, closed: bool) -> None:
-    assert is_closed(address) is closed
+    assert is_blocked(address) is closed
 
 
 @pytest.mark.parametrize("server", ["http://127.0.0.1:9", "http://me:planted-password@127.0.0.1:9"])
@@ -274,7 +270,7 @@ def test_no_error_tells_credentials(use: pytest.MonkeyPatch, server: str) -> Non
     use.setenv("AWS_ENDPOINT_URL", server)
     use.setenv("AWS_SECRET_ACCESS_KEY", "planted-key")
     use.setenv("AWS_SESSION_TOKEN", "planted-session")
-    place = place_of("s3://bucket/digits")
+    place = backend_for("s3://bucket/digits")
     for do in (
         lambda: fetch("s3://bucket/m.pt"),
         lambda: place.read("job.json", 2**20),

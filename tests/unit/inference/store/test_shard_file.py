@@ -31,8 +31,7 @@ def test_equal_samples_make_equal_bytes_on_any_machine_and_day() -> None:
     samples = np.linspace(0, 1, 20, dtype=np.float32).reshape(5, 1, 2, 2)
     # Written down once: sha256 of shards are compared between machines, days and versions of the libraries.
     assert (
-        sha256(encode(SHARD, samples, "f" * 64))
-        == "c9a0283d672e58e45588711763c5d9d8dc5297c6922f72a7732772e44ba08247"
+        sha256(encode(SHARD, samples, "f" * 64)) == "c9a0283d672e58e45588711763c5d9d8dc5297c6922f72a7732772e44ba08247"
     )
 
 

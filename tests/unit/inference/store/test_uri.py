@@ -28,18 +28,14 @@ def test_a_uri_names_a_place(uri: str, place: str) -> None:
     assert Store.open(uri).uri == place
 
 
-def test_a_relative_path_is_taken_from_where_the_user_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_is_taken_from_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store.open("./out")
     monkeypatch.chdir("/")
     assert store.uri == str(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "uri", ["", "gs://bucket/x", "https://host/x", "file://host/x", "s3://", "s3:///x", "S3://b"]
-)
+@pytest.mark.parametrize("uri", ["", "gs://bucket/x", "https://host/x", "file://host/x", "s3://", "s3:///x", "S3://b"])
 def test_any_other_uri_is_refused_with_those_that_are_known(uri: str) -> None:
     with pytest.raises(InvalidSpec, match=f"'{uri}'") as refusal:
         Store.open(uri)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddpm_operator.client.checkpoint_file import LARGEST, Images, checkpoint_file
-from ddpm_operator.client.errors import Refused
+from ddpm_operator.client.errors import RequestRejected
 
 ROOT = Path(__file__).resolve().parents[4]
 SHIPPED = ROOT / "models/mnist.safetensors"
@@ -101,7 +101,7 @@ def test_a_pickle_that_carries_code_is_not_run(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_refused_with_what_it_is(data: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     path.write_bytes(data)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         checkpoint_file(path)
     assert caught.value.message.startswith(str(path))
     assert says in caught.value.message
@@ -109,9 +109,9 @@ def test_a_file_that_is_none_is_refused_with_what_it_is(data: bytes, says: str, 
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="No such file"):
+    with pytest.raises(RequestRejected, match="No such file"):
         checkpoint_file(tmp_path / "mnist")
-    with pytest.raises(Refused, match="Is a directory"):
+    with pytest.raises(RequestRejected, match="Is a directory"):
         checkpoint_file(tmp_path)
 
 
@@ -119,5 +119,5 @@ def test_a_file_larger_than_the_driver_takes_is_not_read(tmp_path: Path) -> None
     path = tmp_path / "net.safetensors"
     with path.open("wb") as file:
         file.truncate(LARGEST + 1)
-    with pytest.raises(Refused, match="of at most 4,294,967,296"):
+    with pytest.raises(RequestRejected, match="of at most 4,294,967,296"):
         checkpoint_file(path)

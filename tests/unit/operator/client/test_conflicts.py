@@ -49,9 +49,7 @@ def test_what_this_command_has_set_itself_is_not_told_as_somebody_elses(
 ) -> None:
     code, _ = submit(tmp_path, monkeypatch, "--n_samples", "300", "--seed", "7", samples="kubectl-ddpm")
     assert code == 2
-    assert (
-        "error: spec.seed has another value there, set by kubectl-client-side-apply\n" in capsys.readouterr().err
-    )
+    assert "error: spec.seed has another value there, set by kubectl-client-side-apply\n" in capsys.readouterr().err
 
 
 def test_as_many_samples_as_there_are_need_no_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

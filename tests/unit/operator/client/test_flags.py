@@ -10,7 +10,7 @@ import pytest
 from ddpm_operator.api import Spec
 from ddpm_operator.client.checkpoint_file import CheckpointFile, Images
 from ddpm_operator.kubectl_ddpm.flags import add_flags, given, sampling_of
-from ddpm_operator.kubectl_ddpm.manifest_file import FileFault, Written
+from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, Written
 from ddpm_operator.kubectl_ddpm.submit import with_checkpoint
 from ddpm_operator.planning.sizing import claim_size, plan
 
@@ -72,6 +72,6 @@ def test_a_flag_stays_though_the_checkpoint_says_otherwise_which_the_driver_refu
     ],
 )
 def test_a_wrong_flag_is_named(line: str, says: str) -> None:
-    with pytest.raises(FileFault) as caught:
+    with pytest.raises(ManifestError) as caught:
         meant_by(line)
     assert caught.value.faults[0].startswith(says)

@@ -28,9 +28,7 @@ def failed(limit: int, attempts: int, then: int | None = None) -> Document:
     return found
 
 
-def retry(
-    state: Document, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
-) -> tuple[int, list[Document]]:
+def retry(state: Document, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[int, list[Document]]:
     api = RecordedApi([state])
     with api.kubeconfig(folder) as kubeconfig:
         monkeypatch.setattr(DEFAULT, str(kubeconfig))
@@ -42,9 +40,7 @@ def test_it_goes_on_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mon
     assert code == 0
     assert patches == [{"metadata": {"uid": "u"}, "spec": {"backoffLimit": 5}}]
     said = capsys.readouterr().out
-    assert said == (
-        "digits goes on with 40 of 100 samples; follow it with `kubectl ddpm watch digits -n research`\n"
-    )
+    assert said == ("digits goes on with 40 of 100 samples; follow it with `kubectl ddpm watch digits -n research`\n")
 
 
 @pytest.mark.parametrize(

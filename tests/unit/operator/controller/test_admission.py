@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.controller.admission import Standing, next_in_line
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.controller.admission import QueueEntry, next_to_start
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.planning.limits import Limits
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def key(name: str) -> Key:
+def key(name: str) -> ObjectKey:
     """`a3` is the third sampling of the namespace a."""
-    return Key(name[0], name, name)
+    return ObjectKey(name[0], name, name)
 
 
-def waiting(names: Collection[str]) -> dict[Key, Standing]:
+def waiting(names: Collection[str]) -> dict[ObjectKey, QueueEntry]:
     return {
-        key(name): Standing(1, NOON + timedelta(seconds=int(name[1:])), None, holds=False, waits=True)
+        key(name): QueueEntry(1, NOON + timedelta(seconds=int(name[1:])), None, holds=False, waits=True)
         for name in names
     }
 
@@ -31,7 +31,7 @@ def waiting(names: Collection[str]) -> dict[Key, Standing]:
 def order(at_once: int | None, per_namespace: int | None, holding: str, wait: str, **begun: int) -> str:
     limits = Limits(at_once=at_once, at_once_per_namespace=per_namespace)
     last = {namespace: NOON + timedelta(seconds=seconds) for namespace, seconds in begun.items()}
-    found = next_in_line(limits, [key(it) for it in holding.split()], waiting(wait.split()), last)
+    found = next_to_start(limits, [key(it) for it in holding.split()], waiting(wait.split()), last)
     return " ".join(it.name for it in found)
 
 
@@ -68,7 +68,7 @@ def test_every_place_is_given_and_none_too_many(
 ) -> None:
     wait -= holding
     limits = Limits(at_once=at_once, at_once_per_namespace=per_namespace)
-    found = next_in_line(limits, [key(it) for it in holding], waiting(wait), {})
+    found = next_to_start(limits, [key(it) for it in holding], waiting(wait), {})
     assert len(set(found)) == len(found)
     assert {it.name for it in found} <= wait
     most, most_of_one = at_once or 99, per_namespace or 99

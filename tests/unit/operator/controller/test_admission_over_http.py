@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ddpm_operator.controller.work_queue import WorkQueue
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.main import look
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.planning.limits import Limits
@@ -29,7 +29,7 @@ def phases(server: ApiServer) -> list[str]:
     return [it.get("status", {}).get("phase", "") for it in server.below(SAMPLINGS)]
 
 
-def whose(operator: Operator) -> set[Key]:
+def whose(operator: Operator) -> set[ObjectKey]:
     """The samplings of which the operator sees a cluster or a pod."""
     return operator.clusters.owners() | operator.pods.owners()
 
@@ -60,8 +60,7 @@ def test_they_take_turns_each_called_when_the_one_before_has_left_nothing(restar
                 queue.ask(put_sampling(server, name))
             for number in range(1, 4):
                 while (
-                    sum(held(server, name, "Complete") and held(server, name, "CleanedUp") for name in names)
-                    < number
+                    sum(held(server, name, "Complete") and held(server, name, "CleanedUp") for name in names) < number
                 ):
                     assert len(server.below(CLUSTERS)) <= 1
                     kubelet_moves(server)
@@ -77,7 +76,7 @@ def test_they_take_turns_each_called_when_the_one_before_has_left_nothing(restar
                     for document in server.below(SAMPLINGS):
                         operator.controller.line.heard(document)
                         metadata = document["metadata"]
-                        queue.ask(Key("research", metadata["name"], metadata["uid"]))
+                        queue.ask(ObjectKey("research", metadata["name"], metadata["uid"]))
             await queue.stop()
 
     asyncio.run(turns())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.controller.clock import SteadyClock
+from ddpm_operator.controller.clock import MonotonicWallClock
 
 NOON = 1_795_435_200.0
 HOUR = 3600.0
@@ -24,8 +24,8 @@ class Machine:
         self.wall += seconds
         self.passed += seconds
 
-    def clock(self) -> SteadyClock:
-        return SteadyClock(lambda: self.wall, lambda: self.passed)
+    def clock(self) -> MonotonicWallClock:
+        return MonotonicWallClock(lambda: self.wall, lambda: self.passed)
 
 
 @given(st.lists(st.floats(0, HOUR), max_size=20))

@@ -14,18 +14,18 @@ import pytest
 from aiohttp import web
 
 from ddpm_operator.controller.controller import Controller
-from ddpm_operator.controller.executor import ClusterWork
+from ddpm_operator.controller.executor import ActionExecutor
 from ddpm_operator.controller.metrics import Metrics
-from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import KubeApi
-from ddpm_operator.kube.objects import Key, RayCluster, RayPod
+from ddpm_operator.kube.objects import ObjectKey, RayCluster, RayPod
 from ddpm_operator.manifests.render import OperatorPods
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import UNLIMITED, Limits
-from ddpm_operator.ray.head_client import RayHead, new_session
-from ddpm_operator.reconcile.observed import Cluster, Pod
+from ddpm_operator.ray.head_client import HeadClient, new_session
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 from tests.fakes.api_server import CLUSTERS, PODS, SAMPLINGS, ApiServer, Trouble, kubelet_moves
 from tests.fakes.heads import Door
 
@@ -79,16 +79,16 @@ class Operator:
         self,
         api: KubeApi,
         server: ApiServer,
-        find_head: Callable[[str, Tokens], RayHead],
+        find_head: Callable[[str, Tokens], HeadClient],
         templates: Templates,
         limits: Limits = UNLIMITED,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.clusters: Seen[Cluster] = Seen()
-        self.pods: Seen[Pod] = Seen()
+        self.clusters: ObjectCache[ObservedCluster] = ObjectCache()
+        self.pods: ObjectCache[ObservedPod] = ObjectCache()
         self._server = server
         pods = OperatorPods("ddpm-ray", {"app": "operator"})
-        work = ClusterWork(api, self.clusters, templates, bytes(32), pods, find_head)
+        work = ActionExecutor(api, self.clusters, templates, bytes(32), pods, find_head)
         image = WorkerImage("worker:1", "2.60.0")
         self.controller = Controller(
             api, work, self.clusters, self.pods, image, Metrics(self.clusters.owners), limits, now
@@ -102,14 +102,14 @@ class Operator:
         self.pods.listed([it for it in pods if it], self.pods.known())
 
 
-def put_sampling(server: ApiServer, name: str, spec: dict[str, Any] = SPEC) -> Key:
+def put_sampling(server: ApiServer, name: str, spec: dict[str, Any] = SPEC) -> ObjectKey:
     document = {
         "apiVersion": "ddpm-ray.io/v1alpha1",
         "kind": "DDPMSampling",
         "metadata": {"name": name},
         "spec": spec,
     }
-    return Key("research", name, server.put(f"{SAMPLINGS}/{name}", document)["metadata"]["uid"])
+    return ObjectKey("research", name, server.put(f"{SAMPLINGS}/{name}", document)["metadata"]["uid"])
 
 
 async def live(
@@ -141,8 +141,8 @@ async def live(
     raise AssertionError(f"it is not done after {MOST_LOOKS} looks: {server.objects}")
 
 
-def heads_at(session: aiohttp.ClientSession, dashboard: str, driver: str) -> Callable[[str, Tokens], RayHead]:
-    return lambda ip, tokens: RayHead(session, dashboard, driver, tokens)
+def heads_at(session: aiohttp.ClientSession, dashboard: str, driver: str) -> Callable[[str, Tokens], HeadClient]:
+    return lambda ip, tokens: HeadClient(session, dashboard, driver, tokens)
 
 
 def life(

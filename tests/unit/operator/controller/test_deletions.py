@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ddpm_operator.api import DDPMSampling
-from ddpm_operator.controller.executor import ClusterWork, Overtaken, Refused
-from ddpm_operator.kube.cache import Seen
-from ddpm_operator.kube.objects import Key, RayCluster
+from ddpm_operator.controller.executor import ActionExecutor, ActionRejected, StaleResource
+from ddpm_operator.kube.cache import ObjectCache
+from ddpm_operator.kube.objects import ObjectKey, RayCluster
 from ddpm_operator.manifests.render import OperatorPods
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.ray.head_client import RayHead
+from ddpm_operator.ray.head_client import HeadClient
 from ddpm_operator.reconcile.actions import DeleteCluster, DeleteSampling
-from ddpm_operator.reconcile.observed import Cluster
+from ddpm_operator.reconcile.observed import ObservedCluster
 from tests.fakes.api_server import CLUSTERS, SAMPLINGS, ApiServer
 from tests.unit.operator.controller.test_controller import SPEC
 
@@ -26,33 +26,33 @@ SAMPLING = {
     "metadata": {"name": "digits", "namespace": "research", "uid": "mine", "resourceVersion": "7"},
     "spec": SPEC,
 }
-KEY = Key("research", "digits", "mine")
+KEY = ObjectKey("research", "digits", "mine")
 OF_IT = {"ddpm-ray.io/sampling": "digits", "ddpm-ray.io/sampling-uid": "mine", "ddpm-ray.io/attempt": "1"}
 
 
-def no_head(_: str, __: Tokens) -> RayHead:
+def no_head(_: str, __: Tokens) -> HeadClient:
     raise AssertionError("no head is asked when something is deleted")
 
 
 def cluster_in(server: ApiServer) -> RayCluster:
     return RayCluster.model_validate(
-        server.put(
-            f"{CLUSTERS}/digits-1", {"kind": "RayCluster", "metadata": {"name": "digits-1", "labels": OF_IT}}
-        )
+        server.put(f"{CLUSTERS}/digits-1", {"kind": "RayCluster", "metadata": {"name": "digits-1", "labels": OF_IT}})
     )
 
 
-def work_on(server: ApiServer, seen: Seen[Cluster], do: Callable[[ClusterWork], Awaitable[object]]) -> None:
+def work_on(
+    server: ApiServer, seen: ObjectCache[ObservedCluster], do: Callable[[ActionExecutor], Awaitable[object]]
+) -> None:
     async def run() -> None:
         async with server.open() as api:
-            await do(ClusterWork(api, seen, Templates(), bytes(32), OperatorPods("ddpm-ray", {}), no_head))
+            await do(ActionExecutor(api, seen, Templates(), bytes(32), OperatorPods("ddpm-ray", {}), no_head))
 
     asyncio.run(run())
 
 
-def sighted(server: ApiServer) -> tuple[Seen[Cluster], str]:
+def sighted(server: ApiServer) -> tuple[ObjectCache[ObservedCluster], str]:
     """What an operator has seen that knows of one cluster, and the cluster's uid."""
-    seen: Seen[Cluster] = Seen()
+    seen: ObjectCache[ObservedCluster] = ObjectCache()
     sight = cluster_in(server).sight()
     assert sight
     seen.saw(sight)
@@ -92,7 +92,7 @@ def test_a_cluster_is_there_while_the_api_server_knows_none_of_its_kind() -> Non
 def test_a_cluster_whose_deletion_is_refused_is_there_still() -> None:
     server = ApiServer(fails_at=0)
     seen, uid = sighted(server)
-    with pytest.raises(Refused, match="cannot delete the RayCluster digits-1"):
+    with pytest.raises(ActionRejected, match="cannot delete the RayCluster digits-1"):
         work_on(server, seen, lambda work: work.delete_cluster("research", "digits-1", uid))
     assert [it.uid for it in seen.of(KEY)] == [uid]
 
@@ -101,11 +101,11 @@ def test_an_action_to_delete_what_is_gone_is_carried_out() -> None:
     server = ApiServer()
     sampling = DDPMSampling.from_document(SAMPLING)
 
-    async def both(work: ClusterWork) -> None:
+    async def both(work: ActionExecutor) -> None:
         await work.carry_out(sampling, DeleteCluster("digits-1", "uid-1"))
         await work.carry_out(sampling, DeleteSampling("7"))
 
-    work_on(server, Seen(), both)
+    work_on(server, ObjectCache(), both)
     assert server.requests == 2
 
 
@@ -113,6 +113,6 @@ def test_a_sampling_that_has_changed_is_not_deleted() -> None:
     server = ApiServer()
     server.put(f"{SAMPLINGS}/digits", {**SAMPLING, "metadata": {"name": "digits", "uid": "another"}})
     sampling = DDPMSampling.from_document(SAMPLING)
-    with pytest.raises(Overtaken):
-        work_on(server, Seen(), lambda work: work.carry_out(sampling, DeleteSampling("7")))
+    with pytest.raises(StaleResource):
+        work_on(server, ObjectCache(), lambda work: work.carry_out(sampling, DeleteSampling("7")))
     assert server.below(SAMPLINGS)

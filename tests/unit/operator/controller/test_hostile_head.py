@@ -12,7 +12,7 @@ from aiohttp import web
 from ddpm_operator.controller import controller as module
 from ddpm_operator.controller.metrics import Metrics
 from ddpm_operator.controller.work_queue import WorkQueue
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.ray.head_client import new_session
 from tests.fakes.api_server import SAMPLINGS, ApiServer, kubelet_moves
@@ -34,7 +34,7 @@ class Hanging:
         raise AssertionError("nobody ends this wait")
 
 
-Use = Callable[[Operator, ApiServer, list[Key]], Awaitable[None]]
+Use = Callable[[Operator, ApiServer, list[ObjectKey]], Awaitable[None]]
 
 
 def under_way(use: Use, dashboard: Door, samplings: int = 1) -> ApiServer:
@@ -71,9 +71,9 @@ def looked(metrics: Metrics, result: str) -> float:
 def test_a_look_that_a_head_draws_out_is_broken_off_counted_and_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST_LOOK", 0.2)
+    monkeypatch.setattr(module, "RECONCILE_TIMEOUT", 0.2)
 
-    async def use(operator: Operator, server: ApiServer, keys: list[Key]) -> None:
+    async def use(operator: Operator, server: ApiServer, keys: list[ObjectKey]) -> None:
         (key,) = keys
         first, second = [await operator.controller.look(key) for _ in range(2)]
         assert first is not None
@@ -88,10 +88,10 @@ def test_a_look_that_a_head_draws_out_is_broken_off_counted_and_tried_again(
 def test_heads_that_hang_in_one_namespace_keep_no_sampling_of_another_waiting() -> None:
     hanging = Hanging()
 
-    async def use(operator: Operator, server: ApiServer, keys: list[Key]) -> None:
-        done: asyncio.Queue[Key] = asyncio.Queue()
+    async def use(operator: Operator, server: ApiServer, keys: list[ObjectKey]) -> None:
+        done: asyncio.Queue[ObjectKey] = asyncio.Queue()
 
-        async def look(key: Key) -> float | None:
+        async def look(key: ObjectKey) -> float | None:
             after = await operator.controller.look(key)
             done.put_nowait(key)
             return after
@@ -105,7 +105,7 @@ def test_heads_that_hang_in_one_namespace_keep_no_sampling_of_another_waiting() 
         other = document | {"metadata": {"name": "other", "namespace": "elsewhere"}, "status": None}
         del other["status"]
         put = server.put(SAMPLINGS.replace("research", "elsewhere") + "/other", other)
-        queue.ask(Key("elsewhere", "other", put["metadata"]["uid"]))
+        queue.ask(ObjectKey("elsewhere", "other", put["metadata"]["uid"]))
         assert (await done.get()).namespace == "elsewhere"
         await queue.stop()
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ddpm_operator.controller.resync import Resync
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.ray.head_client import new_session
 from tests.fakes.api_server import CLUSTERS, PODS, SAMPLINGS, ApiServer
@@ -17,7 +17,7 @@ from tests.unit.operator.controller.test_controller import Operator, heads_at, p
 from tests.unit.operator.controller.test_hostile_head import under_way
 
 
-def orphaned(*, namesake: bool = False) -> tuple[ApiServer, Key]:
+def orphaned(*, namesake: bool = False) -> tuple[ApiServer, ObjectKey]:
     """A sampling was deleted while there was no operator, and its RayCluster was taken from it before.
 
     Args:
@@ -34,7 +34,7 @@ def orphaned(*, namesake: bool = False) -> tuple[ApiServer, Key]:
         del cluster["metadata"]["ownerReferences"]
     if namesake:
         put_sampling(server, "digits-0")
-    return server, Key("research", "digits-0", uid)
+    return server, ObjectKey("research", "digits-0", uid)
 
 
 def with_a_new_operator(server: ApiServer, use: Callable[[Operator, Resync], Awaitable[None]]) -> None:
@@ -67,7 +67,7 @@ def test_a_cluster_whose_sampling_is_gone_is_found_by_a_new_operator_and_deleted
 def test_a_cluster_is_not_deleted_for_a_namesake_that_is_gone() -> None:
     server, of_it = orphaned(namesake=True)
     (namesake,) = server.below(SAMPLINGS)
-    its_key = Key("research", "digits-0", namesake["metadata"]["uid"])
+    its_key = ObjectKey("research", "digits-0", namesake["metadata"]["uid"])
     del server.objects[f"{SAMPLINGS}/digits-0"]
 
     async def use(operator: Operator, resync: Resync) -> None:
@@ -85,7 +85,7 @@ def cleaned_up(server: ApiServer) -> str:
 
 
 def test_a_sampling_is_cleaned_up_only_when_its_cluster_is_really_gone() -> None:
-    async def use(operator: Operator, server: ApiServer, keys: list[Key]) -> None:
+    async def use(operator: Operator, server: ApiServer, keys: list[ObjectKey]) -> None:
         (key,) = keys
         (at,) = [path for path in server.objects if path.startswith(f"{CLUSTERS}/")]
         server.objects[at]["metadata"]["finalizers"] = ["example.com/held"]

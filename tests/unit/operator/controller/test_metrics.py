@@ -11,13 +11,13 @@ import pytest
 
 from ddpm_operator.api import Condition, ConditionType, Failure, FailureReason, Phase, Status
 from ddpm_operator.controller.metrics import PORT, Metrics, Result
-from ddpm_operator.kube.objects import Key, Sampling
+from ddpm_operator.kube.objects import ObjectKey, Sampling
 
 NOW = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
-A, B = Key("research", "a", "uid-a"), Key("research", "b", "uid-b")
+A, B = ObjectKey("research", "a", "uid-a"), ObjectKey("research", "b", "uid-b")
 
 
-def metrics_of(*owners: Key) -> Metrics:
+def metrics_of(*owners: ObjectKey) -> Metrics:
     return Metrics(lambda: owners)
 
 
@@ -25,7 +25,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
-def seen(key: Key, **status: Any) -> Sampling:  # noqa: ANN401 - as JSON has it
+def seen(key: ObjectKey, **status: Any) -> Sampling:  # noqa: ANN401 - as JSON has it
     metadata = {"namespace": key.namespace, "name": key.name, "uid": key.uid, "resourceVersion": "1"}
     document = {"metadata": metadata | {"creationTimestamp": "2026-11-23T22:00:00Z"}, "spec": {}}
     return Sampling.model_validate(document | ({"status": status} if status else {}))
@@ -127,7 +127,7 @@ def test_the_time_in_the_queue_is_told_when_it_is_over() -> None:
 
 def test_nothing_but_the_metrics_is_served_and_nothing_of_a_user_is_in_them() -> None:
     metrics = metrics_of(A)
-    metrics.census.saw(seen(Key("planted-namespace", "planted-name", "planted-uid"), phase="planted-phase"))
+    metrics.census.saw(seen(ObjectKey("planted-namespace", "planted-name", "planted-uid"), phase="planted-phase"))
     metrics.requested("GET", 200)
 
     async def ask(path: str, method: str = "GET") -> tuple[int, str]:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from ddpm_operator.manifests.templating import Templates
-from ddpm_operator.ray.head_client import HeadSilent, RayHead
+from ddpm_operator.ray.head_client import HeadClient, HeadDidNotAnswer
 from ddpm_operator.ray.responses import OLDEST_RAY
 from tests.fakes.api_server import SAMPLINGS, ApiServer
 from tests.fakes.heads import TOKENS, Answer, Door, ask_head, says
@@ -34,7 +34,7 @@ def dashboard(version: str, without_token: int = 401) -> Answer:
 @pytest.mark.parametrize("version", ["2.54.0", "2.60.0", "2.100.0rc1", "3.0.0.dev0"])
 def test_a_ray_that_asks_for_its_token_is_good_and_gets_the_token_only_where_it_must(version: str) -> None:
     door = Door(dashboard(version))
-    assert ask_head(RayHead.objection, door) is None
+    assert ask_head(HeadClient.objection, door) is None
     assert door.asked == [("GET", "/api/version", TOKENS.ray), ("GET", "/api/jobs/", "")]
 
 
@@ -51,7 +51,7 @@ def test_a_ray_that_asks_for_its_token_is_good_and_gets_the_token_only_where_it_
 def test_one_that_is_too_old_or_lets_in_whoever_asks_is_objected_to(
     version: str, without_token: int, says: str
 ) -> None:
-    assert ask_head(RayHead.objection, Door(dashboard(version, without_token))) == says
+    assert ask_head(HeadClient.objection, Door(dashboard(version, without_token))) == says
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_one_that_is_too_old_or_lets_in_whoever_asks_is_objected_to(
     ],
 )
 def test_one_that_does_not_say_what_it_is_is_silent(answer: Answer) -> None:
-    with pytest.raises(HeadSilent):
-        ask_head(RayHead.objection, Door(answer))
+    with pytest.raises(HeadDidNotAnswer):
+        ask_head(HeadClient.objection, Door(answer))
 
 
 def test_both_halves_refuse_the_same_ray() -> None:

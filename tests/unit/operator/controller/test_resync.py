@@ -14,10 +14,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from ddpm_operator.controller import resync as module
 from ddpm_operator.controller.resync import Resync, Within
 from ddpm_operator.controller.work_queue import WorkQueue
-from ddpm_operator.kube.cache import Seen
+from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.objects import Key
-from ddpm_operator.reconcile.observed import Cluster, Pod
+from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 from tests.fakes.heads import Door
 
 LABELS = {"ddpm-ray.io/sampling": "digits", "ddpm-ray.io/sampling-uid": "uid-1", "ddpm-ray.io/attempt": "1"}
@@ -69,25 +69,25 @@ def cluster(namespace: str) -> dict[str, Any]:
     return {"metadata": metadata}
 
 
-def digits(namespace: str) -> Key:
-    return Key(namespace, "digits", "uid-1")
+def digits(namespace: str) -> ObjectKey:
+    return ObjectKey(namespace, "digits", "uid-1")
 
 
-Use = Callable[[Resync, Lists, Seen[Cluster]], Awaitable[None]]
+Use = Callable[[Resync, Lists, ObjectCache[ObservedCluster]], Awaitable[None]]
 
 
 def with_resync(lists: Lists, use: Use, *namespaces: str) -> None:
     async def run() -> None:
         async with Door(lists.answer).open() as address, ApiClient(Configuration(host=address)) as client:
-            clusters: Seen[Cluster] = Seen()
-            pods: Seen[Pod] = Seen()
+            clusters: ObjectCache[ObservedCluster] = ObjectCache()
+            pods: ObjectCache[ObservedPod] = ObjectCache()
             await asyncio.wait_for(use(Resync(KubeApi(client), clusters, pods, namespaces), lists, clusters), 20)
 
     asyncio.run(run())
 
 
 def test_of_all_namespaces_there_is_one_list_of_each_kind() -> None:
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         assert await resync.once() == {digits("research")}
         assert sorted(lists.asked) == ["/api/v1/pods", "/apis/ray.io/v1/rayclusters"]
         assert resync.within == Within(kuberay=True, namespaces=())
@@ -96,7 +96,7 @@ def test_of_all_namespaces_there_is_one_list_of_each_kind() -> None:
 
 
 def test_of_some_namespaces_nothing_else_is_listed() -> None:
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         assert await resync.once() == {digits("a"), digits("b")}
         assert all("/namespaces/a/" in path or "/namespaces/b/" in path for path in lists.asked)
         assert resync.within == Within(kuberay=True, namespaces=("a", "b"))
@@ -107,7 +107,7 @@ def test_of_some_namespaces_nothing_else_is_listed() -> None:
 def test_a_namespace_without_rights_does_not_stop_the_others_and_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         for _ in range(3):
             assert await resync.once() == {digits("b")}
         assert resync.within.namespaces == ("b",)
@@ -120,7 +120,7 @@ def test_a_namespace_without_rights_does_not_stop_the_others_and_is_told_of_once
 
 
 def test_without_rights_to_all_namespaces_there_is_no_start() -> None:
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         lists.down = True
         with pytest.raises(ApiError, match="500"):
             await resync.once()
@@ -129,7 +129,7 @@ def test_without_rights_to_all_namespaces_there_is_no_start() -> None:
 
 
 def test_a_cluster_without_kuberay_has_no_rayclusters() -> None:
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         assert await resync.once() == set()
         assert not resync.within.kuberay
 
@@ -138,7 +138,7 @@ def test_a_cluster_without_kuberay_has_no_rayclusters() -> None:
 
 @pytest.mark.parametrize("trouble", ["KubeRay's CRD is away", "no rights in the namespace"])
 def test_what_cannot_be_listed_is_not_lost(trouble: str) -> None:
-    async def use(resync: Resync, lists: Lists, clusters: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, clusters: ObjectCache[ObservedCluster]) -> None:
         await resync.once()
         lists.kuberay = trouble != "KubeRay's CRD is away"
         lists.forbidden = {"a"} if lists.kuberay else set()
@@ -149,7 +149,7 @@ def test_what_cannot_be_listed_is_not_lost(trouble: str) -> None:
 
 
 def test_what_is_gone_where_it_could_be_listed_is_lost() -> None:
-    async def use(resync: Resync, lists: Lists, clusters: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, clusters: ObjectCache[ObservedCluster]) -> None:
         lists.more = [{"metadata": cluster("b")["metadata"] | {"name": "digits-2", "uid": "second"}}]
         await resync.once()
         lists.more = []
@@ -168,7 +168,7 @@ def odd(uid: str) -> dict[str, Any]:
 def test_one_odd_object_keeps_nothing_else_from_being_seen_and_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def use(resync: Resync, lists: Lists, clusters: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, clusters: ObjectCache[ObservedCluster]) -> None:
         for _ in range(2):
             assert await resync.once() == {digits("research")}
         assert [it.uid for it in clusters.of(digits("research"))] == ["cluster-of-research"]
@@ -182,7 +182,7 @@ def test_one_odd_object_keeps_nothing_else_from_being_seen_and_is_told_of_once(
 
 
 def test_an_object_that_cannot_be_read_any_more_stays_as_it_was_known() -> None:
-    async def use(resync: Resync, lists: Lists, clusters: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, clusters: ObjectCache[ObservedCluster]) -> None:
         lists.more = [{"metadata": odd("second")["metadata"]}]
         await resync.once()
         lists.more = [odd("second")]
@@ -201,7 +201,7 @@ def test_what_can_be_watched_is_another_the_rounds_end(monkeypatch: pytest.Monke
         "KubeRay comes": (Lists(kuberay=False), Lists()),
     }[change]
 
-    async def use(resync: Resync, lists: Lists, _: Seen[Cluster]) -> None:
+    async def use(resync: Resync, lists: Lists, _: ObjectCache[ObservedCluster]) -> None:
         await resync.once()
         rounds = asyncio.create_task(resync.for_ever(WorkQueue(nothing_to_do, 1, 1)))
         lists.down = True
@@ -214,5 +214,5 @@ def test_what_can_be_watched_is_another_the_rounds_end(monkeypatch: pytest.Monke
     with_resync(before, use, "a", "b")
 
 
-async def nothing_to_do(_: Key) -> None:
+async def nothing_to_do(_: ObjectKey) -> None:
     return None

@@ -7,44 +7,44 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ddpm_operator.controller.rivals import ahead
-from ddpm_operator.kube.cache import Seen
-from ddpm_operator.kube.objects import Key, Sight
-from ddpm_operator.reconcile.observed import Cluster, Pod
+from ddpm_operator.controller.rivals import blocked_by
+from ddpm_operator.kube.cache import ObjectCache
+from ddpm_operator.kube.objects import ObjectKey, Versioned
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 
 BEGAN = datetime(2026, 11, 28, tzinfo=UTC)
 FULL = 'failed to create pod: pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2'
 
 
-def key(name: str, namespace: str = "research") -> Key:
-    return Key(namespace, name, f"uid-of-{name}")
+def key(name: str, namespace: str = "research") -> ObjectKey:
+    return ObjectKey(namespace, name, f"uid-of-{name}")
 
 
 @dataclass
 class Namespace:
     """What the operator sees."""
 
-    clusters: Seen[Cluster] = field(default_factory=Seen)
-    pods: Seen[Pod] = field(default_factory=Seen)
+    clusters: ObjectCache[ObservedCluster] = field(default_factory=ObjectCache)
+    pods: ObjectCache[ObservedPod] = field(default_factory=ObjectCache)
     sights: int = 0
 
-    def put(self, of: Key, age: int, roles: str = "head", **fields: object) -> None:
+    def put(self, of: ObjectKey, age: int, roles: str = "head", **fields: object) -> None:
         """A RayCluster that began so many seconds before now, with pods of these roles."""
         name = f"{of.name}-1"
-        cluster = Cluster(name, f"uid-{name}", 1, BEGAN - timedelta(seconds=age), replica_failure=FULL)
-        self.clusters.saw(Sight(of, cluster.uid, self._next(), replace(cluster, **fields)))  # type: ignore[arg-type]
+        cluster = ObservedCluster(name, f"uid-{name}", 1, BEGAN - timedelta(seconds=age), replica_failure=FULL)
+        self.clusters.saw(Versioned(of, cluster.uid, self._next(), replace(cluster, **fields)))  # type: ignore[arg-type]
         for role in roles.split():
-            pod = Pod(
+            pod = ObservedPod(
                 f"{name}-{role}", f"uid-{name}-{role}", name, 1, "head" if role == "head" else "worker", "Running"
             )
-            self.pods.saw(Sight(of, pod.uid, self._next(), pod))
+            self.pods.saw(Versioned(of, pod.uid, self._next(), pod))
 
     def _next(self) -> int:
         self.sights += 1
         return self.sights
 
-    def ahead(self, of: Key) -> str | None:
-        return ahead(of, self.clusters, self.pods)
+    def ahead(self, of: ObjectKey) -> str | None:
+        return blocked_by(of, self.clusters, self.pods)
 
 
 def test_the_oldest_goes_before_all_others_and_gives_way_to_nobody() -> None:

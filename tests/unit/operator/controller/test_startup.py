@@ -61,19 +61,15 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 @pytest.mark.parametrize("away_with", [0, 500])
-def test_an_api_server_that_is_away_for_a_while_is_waited_for_whenever_it_goes(
-    start: Start, away_with: int
-) -> None:
+def test_an_api_server_that_is_away_for_a_while_is_waited_for_whenever_it_goes(start: Start, away_with: int) -> None:
     undisturbed = start(ApiServer())
     for first in range(undisturbed):
         away = range(first, first + 3)
         assert start(ApiServer(away=away, away_with=away_with)) > undisturbed
 
 
-def test_an_api_server_that_is_away_for_longer_ends_the_start(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(main, "START_WITHIN", 0.1)
+def test_an_api_server_that_is_away_for_longer_ends_the_start(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "STARTUP_TIMEOUT", 0.1)
     with pytest.raises(ApiError, match="500"):
         start(ApiServer(away=range(1_000)))
 

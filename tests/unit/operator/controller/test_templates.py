@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from ddpm_operator.manifests.render import OperatorPods
-from ddpm_operator.manifests.templating import TemplateFault, Templates, shipped
-from ddpm_operator.manifests.validate import rehearse_all
+from ddpm_operator.manifests.templating import TemplateError, Templates, shipped_templates
+from ddpm_operator.manifests.validate import validate_all_templates
 from ddpm_operator.planning.image_reference import WorkerImage
 from tests.fakes.api_server import SAMPLINGS, ApiServer
 from tests.unit.operator.controller.test_controller import SPEC, Driver, live
 
 IMAGE, OPERATOR = WorkerImage("worker:1", "2.60.0"), OperatorPods("ddpm-ray", {"app": "operator"})
-NAMES = sorted(path.name for path in shipped().glob("*.j2"))
+NAMES = sorted(path.name for path in shipped_templates().glob("*.j2"))
 TO_A_CLAIM = {key: it for key, it in SPEC.items() if key != "output"}
 
 
@@ -25,9 +25,7 @@ def templates(folder: Path, name: str, text: str) -> Templates:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whichever_template_breaks_it_is_reported_and_nothing_of_the_attempt_is_made(
-    tmp_path: Path, name: str
-) -> None:
+def test_whichever_template_breaks_it_is_reported_and_nothing_of_the_attempt_is_made(tmp_path: Path, name: str) -> None:
     server = ApiServer()
     broken = templates(tmp_path, name, "kind: Anything\nmetadata: {{ nobody | tojson }}\n")
     asyncio.run(live(server, "refused", Driver(), broken, TO_A_CLAIM))
@@ -50,10 +48,10 @@ def test_whichever_template_breaks_it_is_reported_and_nothing_of_the_attempt_is_
 def test_the_operator_does_not_start_with_a_broken_template_and_names_its_line(
     tmp_path: Path, name: str, line: str, says: str
 ) -> None:
-    text = (shipped() / name).read_text()
+    text = (shipped_templates() / name).read_text()
     broken = templates(tmp_path, name, f"{text}\n{line}\n")
-    with pytest.raises(TemplateFault) as caught:
-        rehearse_all(broken, IMAGE, OPERATOR)
+    with pytest.raises(TemplateError) as caught:
+        validate_all_templates(broken, IMAGE, OPERATOR)
     number = text.count("\n") + 2
     assert f"{name}, line {number}: {says}" in str(caught.value).replace(": line", ", line")
 
@@ -74,10 +72,10 @@ def test_a_fault_that_only_some_samplings_meet_is_found_at_the_start_as_well(
     tmp_path: Path, name: str, condition: str
 ) -> None:
     fault = f"{{% if {condition} %}}{{{{ nobody | tojson }}}}{{% endif %}}"
-    broken = templates(tmp_path, name, f"{(shipped() / name).read_text()}\n{fault}\n")
-    with pytest.raises(TemplateFault, match="'nobody' is undefined"):
-        rehearse_all(broken, IMAGE, OPERATOR)
+    broken = templates(tmp_path, name, f"{(shipped_templates() / name).read_text()}\n{fault}\n")
+    with pytest.raises(TemplateError, match="'nobody' is undefined"):
+        validate_all_templates(broken, IMAGE, OPERATOR)
 
 
 def test_the_shipped_templates_are_good_to_start_with() -> None:
-    rehearse_all(Templates(), IMAGE, OPERATOR)
+    validate_all_templates(Templates(), IMAGE, OPERATOR)

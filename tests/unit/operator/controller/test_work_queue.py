@@ -11,9 +11,9 @@ from contextvars import ContextVar
 import pytest
 
 from ddpm_operator.controller.work_queue import WorkQueue
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 
-A, B = Key("research", "a", "1"), Key("research", "b", "2")
+A, B = ObjectKey("research", "a", "1"), ObjectKey("research", "b", "2")
 PATIENCE = 20.0
 HOUR = 3600.0
 
@@ -30,12 +30,12 @@ class Looks:
     """Looks that begin at once, and end when the test says so."""
 
     def __init__(self, *answers: float | None) -> None:
-        self.began: asyncio.Queue[Key] = asyncio.Queue()
+        self.began: asyncio.Queue[ObjectKey] = asyncio.Queue()
         self.may_end = asyncio.Event()
         self.at_once = self.most_at_once = 0
         self._answers = list(answers)
 
-    async def look(self, key: Key) -> float | None:
+    async def look(self, key: ObjectKey) -> float | None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         self.began.put_nowait(key)
@@ -69,7 +69,7 @@ def test_no_more_looks_at_once_than_allowed() -> None:
     async def test() -> None:
         looks = Looks()
         queue = WorkQueue(looks.look, at_once=2, of_one=2)
-        keys = [Key("research", str(number), str(number)) for number in range(20)]
+        keys = [ObjectKey("research", str(number), str(number)) for number in range(20)]
         for key in keys:
             queue.ask(key)
         assert {await looks.began.get(), await looks.began.get()} <= set(keys)
@@ -112,10 +112,10 @@ def test_a_look_that_breaks_is_logged_and_tried_again_and_the_others_go_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def test() -> None:
-        looked: asyncio.Queue[Key] = asyncio.Queue()
+        looked: asyncio.Queue[ObjectKey] = asyncio.Queue()
         broken = [A]
 
-        async def look(key: Key) -> float | None:
+        async def look(key: ObjectKey) -> float | None:
             looked.put_nowait(key)
             if key in broken:
                 broken.remove(key)
@@ -138,7 +138,7 @@ def test_a_namespace_whose_looks_hang_holds_up_no_other() -> None:
         looks = Looks()
         queue = WorkQueue(looks.look, at_once=32, of_one=8)
         for number in range(200):
-            queue.ask(Key("hostile", str(number), str(number)))
+            queue.ask(ObjectKey("hostile", str(number), str(number)))
         assert [(await looks.began.get()).namespace for _ in range(8)] == ["hostile"] * 8
         queue.ask(A)
         assert await looks.began.get() == A
@@ -152,7 +152,7 @@ def test_the_looks_of_a_namespace_go_on_as_places_become_free() -> None:
     async def test() -> None:
         looks = Looks()
         queue = WorkQueue(looks.look, at_once=32, of_one=2)
-        keys = [Key("research", str(number), str(number)) for number in range(20)]
+        keys = [ObjectKey("research", str(number), str(number)) for number in range(20)]
         for key in keys:
             queue.ask(key)
         began = [await looks.began.get(), await looks.began.get()]
@@ -200,10 +200,10 @@ def test_looks_of_which_none_ends_are_a_standstill_until_one_does() -> None:
     run(test)
 
 
-def look_but_not_at(hangs: Key, looks: Looks) -> Callable[[Key], Awaitable[float | None]]:
+def look_but_not_at(hangs: ObjectKey, looks: Looks) -> Callable[[ObjectKey], Awaitable[float | None]]:
     """Looks, of which that at one sampling never ends."""
 
-    async def look(key: Key) -> float | None:
+    async def look(key: ObjectKey) -> float | None:
         if key == hangs:
             looks.began.put_nowait(key)
             await asyncio.Event().wait()
@@ -234,7 +234,7 @@ def test_a_look_that_waits_keeps_nothing_of_the_event_that_asked_for_it() -> Non
         async def event() -> weakref.ref[Bulk]:
             bulk = Bulk()
             _CONTEXT.set(bulk)
-            for key, after in ((A, 0.0), (B, 0.0), (Key("research", "c", "3"), HOUR)):
+            for key, after in ((A, 0.0), (B, 0.0), (ObjectKey("research", "c", "3"), HOUR)):
                 queue.ask(key, after)
             return weakref.ref(bulk)
 

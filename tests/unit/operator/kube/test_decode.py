@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.ray.head_client import RayHead, new_session
+from ddpm_operator.ray.head_client import HeadClient, new_session
 from tests.fakes.api_server import SAMPLINGS, ApiServer
 from tests.unit.operator.controller.test_controller import SPEC, Operator
 
@@ -18,20 +18,20 @@ RUNNING = {"type": "Running", "status": "True", "reason": "Sampling", "lastTrans
 AT = f"{SAMPLINGS}/digits"
 
 
-def stored(server: ApiServer, **more: Any) -> Key:  # noqa: ANN401 - as YAML has them
+def stored(server: ApiServer, **more: Any) -> ObjectKey:  # noqa: ANN401 - as YAML has them
     document = {"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"}}
     created = server.put(AT, {**document, "spec": SPEC, **more})
-    return Key("research", "digits", created["metadata"]["uid"])
+    return ObjectKey("research", "digits", created["metadata"]["uid"])
 
 
-def look(server: ApiServer, key: Key, times: int = 1) -> list[float | None]:
+def look(server: ApiServer, key: ObjectKey, times: int = 1) -> list[float | None]:
     """What the looks of one operator said of when to look again."""
 
     async def run() -> list[float | None]:
         async with server.open() as api, new_session() as session:
 
-            def no_head(_: str, tokens: Tokens) -> RayHead:
-                return RayHead(session, "http://127.0.0.1:1", "http://127.0.0.1:1", tokens)
+            def no_head(_: str, tokens: Tokens) -> HeadClient:
+                return HeadClient(session, "http://127.0.0.1:1", "http://127.0.0.1:1", tokens)
 
             operator = Operator(api, server, no_head, Templates())
             return [await operator.controller.look(key) for _ in range(times)]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ddpm_operator.kube.objects import Key, PersistentVolumeClaim, RayCluster, RayPod
-from ddpm_operator.reconcile.observed import Cluster, Container, Pod, Running, Terminated, Waiting
+from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim, RayCluster, RayPod
+from ddpm_operator.reconcile.observed import Container, ObservedCluster, ObservedPod, Running, Terminated, Waiting
 
-KEY = Key("research", "digits", "uid-of-digits")
+KEY = ObjectKey("research", "digits", "uid-of-digits")
 LABELS = {
     "app.kubernetes.io/managed-by": "ddpm-operator",
     "ddpm-ray.io/sampling": "digits",
@@ -40,7 +40,7 @@ def condition(kind: str, status: str, second: int = 0, **more: str) -> dict[str,
     return {"type": kind, "status": status, "lastTransitionTime": f"2026-11-23T16:00:{second:02}Z", **more}
 
 
-def cluster(*conditions: dict[str, str], **spec: Any) -> Cluster:  # noqa: ANN401
+def cluster(*conditions: dict[str, str], **spec: Any) -> ObservedCluster:  # noqa: ANN401
     document = {"metadata": metadata("digits-1a2b3c4d-2"), "spec": spec, "status": {"conditions": conditions}}
     sight = RayCluster.model_validate(document).sight()
     assert sight
@@ -48,7 +48,7 @@ def cluster(*conditions: dict[str, str], **spec: Any) -> Cluster:  # noqa: ANN40
     return sight.fact
 
 
-def pod(**status: Any) -> Pod:  # noqa: ANN401
+def pod(**status: Any) -> ObservedPod:  # noqa: ANN401
     labels = LABELS | OF_HEAD
     sight = RayPod.model_validate({"metadata": metadata("head", labels), "status": status}).sight()
     assert sight
@@ -59,7 +59,7 @@ def pod(**status: Any) -> Pod:  # noqa: ANN401
 def test_a_cluster_that_kuberay_has_not_looked_at_yet() -> None:
     sight = RayCluster.model_validate({"metadata": metadata("digits-1a2b3c4d-2"), "spec": {}}).sight()
     assert sight
-    assert sight.fact == Cluster("digits-1a2b3c4d-2", "uid-of-digits-1a2b3c4d-2", 2, created=at(1))
+    assert sight.fact == ObservedCluster("digits-1a2b3c4d-2", "uid-of-digits-1a2b3c4d-2", 2, created=at(1))
 
 
 def test_a_cluster_with_all_its_pods() -> None:
@@ -78,9 +78,7 @@ def test_kuberay_has_acted_on_the_spec_that_it_has_observed(observed: dict[str, 
 
 
 def test_a_cluster_whose_pods_may_not_be_made_says_why() -> None:
-    assert (
-        cluster(condition("ReplicaFailure", "True", message="exceeded quota")).replica_failure == "exceeded quota"
-    )
+    assert cluster(condition("ReplicaFailure", "True", message="exceeded quota")).replica_failure == "exceeded quota"
     assert cluster(condition("ReplicaFailure", "False", message="exceeded quota")).replica_failure is None
 
 
@@ -114,7 +112,7 @@ def test_an_attempt_that_is_no_number_is_none(number: str) -> None:
 
 
 def test_a_pod_that_nobody_has_looked_at_yet() -> None:
-    assert pod() == Pod("head", "uid-of-head", "digits-1a2b3c4d-2", 2, "head", "Pending")
+    assert pod() == ObservedPod("head", "uid-of-head", "digits-1a2b3c4d-2", 2, "head", "Pending")
 
 
 def test_a_pod_knows_the_raycluster_that_owns_it() -> None:

@@ -28,9 +28,7 @@ def explain(text: str, folder: Path, *options: str) -> int:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_wrong_resource_is_refused_with_a_sentence(
-    case: dict[str, object], tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_wrong_resource_is_refused_with_a_sentence(case: dict[str, object], tmp_path: Path, capsys: Capture) -> None:
     resource = {
         "apiVersion": "ddpm-ray.io/v1alpha1",
         "kind": "DDPMSampling",
@@ -89,9 +87,7 @@ spec:
         ("kind: DDPMSampling", ":1: spec is missing"),
     ],
 )
-def test_a_file_that_is_none_is_refused_with_a_sentence(
-    text: str, says: str, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_file_that_is_none_is_refused_with_a_sentence(text: str, says: str, tmp_path: Path, capsys: Capture) -> None:
     assert explain(text, tmp_path) == 2
     said = capsys.readouterr().err
     assert says in said

@@ -86,8 +86,6 @@ def test_no_pod_mounts_anything_but_its_own_claims_and_scratch(
     accepted: list[DDPMSampling], metadata: Metadata
 ) -> None:
     for sampling in accepted:
-        volumes = [
-            one for key, value in fields(made_for(sampling, metadata)[0]) if key == "volumes" for one in value
-        ]
+        volumes = [one for key, value in fields(made_for(sampling, metadata)[0]) if key == "volumes" for one in value]
         assert volumes
         assert {kind for one in volumes for kind in one} <= {"name", "emptyDir", "persistentVolumeClaim"}

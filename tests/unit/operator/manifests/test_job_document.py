@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ddpm_inference.job import JOB_VERSION, Job, ResourceRequest
+from ddpm_inference.job import JOB_DOCUMENT_VERSION, Job, ResourceRequest
 from ddpm_operator.api import DDPMSampling, Metadata, Spec
 from ddpm_operator.manifests.job_document import gpu_share, job_document
 from ddpm_operator.manifests.render import Attempt
@@ -24,7 +24,7 @@ def job_of(sampling: Metadata, spec: Spec) -> Job:
 def test_inference_takes_the_job_of_every_sampling(accepted: list[DDPMSampling]) -> None:
     for sampling in accepted:
         job = job_of(sampling.metadata, sampling.spec)
-        assert job.version == JOB_VERSION
+        assert job.version == JOB_DOCUMENT_VERSION
         assert (job.n_samples, job.seed, job.precision) == (
             sampling.spec.samples,
             sampling.spec.seed,

@@ -25,9 +25,9 @@ from ddpm_operator.manifests.render import (
     ray_cluster,
     token_secret,
 )
-from ddpm_operator.manifests.templating import Manifest, TemplateFault, Templates
+from ddpm_operator.manifests.templating import Manifest, TemplateError, Templates
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.manifests.validate import rehearse
+from ddpm_operator.manifests.validate import validate_templates
 from ddpm_operator.planning.sizing import plan
 
 HERE = Path(__file__).parent
@@ -89,9 +89,7 @@ def golden_text(sampling: DDPMSampling) -> str:
     return str(yaml.safe_dump_all(made, sort_keys=False))
 
 
-@pytest.mark.parametrize(
-    ("name", "sampling"), list(golden_cases()), ids=lambda it: it if isinstance(it, str) else ""
-)
+@pytest.mark.parametrize(("name", "sampling"), list(golden_cases()), ids=lambda it: it if isinstance(it, str) else "")
 def test_the_manifests_are_the_golden_ones(name: str, sampling: DDPMSampling) -> None:
     assert golden_text(sampling) == (HERE / "golden" / f"{name}.yaml").read_text()
 
@@ -254,9 +252,7 @@ def test_only_a_sampling_that_names_a_place_outside_may_go_there(
 ) -> None:
     attempt = attempt_at(metadata, make_spec(**fields), cloud_identity=True)
     policy: Any = network_policy(TEMPLATES, attempt, "uid", OPERATOR)
-    blocks = [
-        peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", ()) if "ipBlock" in peer
-    ]
+    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", ()) if "ipBlock" in peer]
     assert bool(blocks) == outside
     if outside:
         assert all(("except" not in block) == metadata_service for block in blocks)
@@ -283,7 +279,7 @@ def test_a_replaced_template_cannot_drop_what_keeps_a_cluster_safe(
     for name in ("raycluster.yaml.j2", "pod.yaml.j2"):
         lines = (ROOT / "templates" / name).read_text().splitlines(keepends=True)
         (tmp_path / name).write_text("".join(line for line in lines if not line.strip().startswith(f"{field}: ")))
-    with pytest.raises(TemplateFault, match="is not what the operator relies on"):
+    with pytest.raises(TemplateError, match="is not what the operator relies on"):
         ray_cluster(Templates(tmp_path), attempt_at(metadata, make_spec()), SECRET)
 
 
@@ -304,8 +300,8 @@ def test_a_replaced_template_cannot_drop_it_of_workers_or_of_the_policy_either(
     dropped = f"{{{{ ('{field}' if is_head else 'dropped') | tojson }}}}:" if of_workers else "dropped:"
     (tmp_path / name).write_text((ROOT / "templates" / name).read_text().replace(f"{field}:", dropped, 1))
     templates, attempt = Templates(tmp_path), attempt_at(metadata, make_spec(**BIG))
-    with pytest.raises(TemplateFault) as caught:
-        rehearse(templates, attempt, OPERATOR)
+    with pytest.raises(TemplateError) as caught:
+        validate_templates(templates, attempt, OPERATOR)
     where = f"spec.workerGroupSpecs[0].template.{path}" if of_workers else path
     assert str(caught.value).endswith(f"{where} is not what the operator relies on")
 
@@ -319,7 +315,7 @@ def test_a_replaced_template_cannot_give_workers_another_image(
     for image, fits in (("'mirror/' ~ image", True), ("image ~ ('' if is_head else '-slim')", False)):
         (tmp_path / "pod.yaml.j2").write_text(shipped.replace(line, f"image: {{{{ ({image}) | tojson }}}}"))
         attempt = attempt_at(metadata, make_spec(**BIG))
-        with nullcontext() if fits else pytest.raises(TemplateFault, match="head and workers have not one image"):
+        with nullcontext() if fits else pytest.raises(TemplateError, match="head and workers have not one image"):
             ray_cluster(Templates(tmp_path), attempt, SECRET)
 
 

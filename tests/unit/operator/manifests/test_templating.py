@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import nodes
 
-from ddpm_operator.manifests.templating import Manifest, TemplateFault, Templates, shipped, to_json
+from ddpm_operator.manifests.templating import Manifest, TemplateError, Templates, shipped_templates, to_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(),
@@ -87,7 +87,7 @@ def templates(folder: Path, text: str) -> Templates:
 
 
 def fault(templates: Templates, values: dict[str, object], must: Manifest | None = None) -> str:
-    with pytest.raises(TemplateFault) as caught:
+    with pytest.raises(TemplateError) as caught:
         templates.render("t.yaml.j2", values, must or {})
     return str(caught.value)
 
@@ -163,7 +163,7 @@ def test_a_shipped_template_is_used_unless_it_is_replaced(tmp_path: Path) -> Non
     assert Templates(tmp_path).render("secret.yaml.j2", values, {}) == {"kind": "Mine", "metadata": {"name": "a"}}
 
 
-@pytest.mark.parametrize("path", sorted(shipped().glob("*.j2")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(shipped_templates().glob("*.j2")), ids=lambda path: path.name)
 def test_every_value_of_a_shipped_template_goes_through_tojson(path: Path) -> None:
     tree = jinja2.Environment(autoescape=False).parse(path.read_text())  # noqa: S701 - only parsed
     written = [node for output in tree.find_all(nodes.Output) for node in output.nodes]

@@ -201,9 +201,7 @@ def test_a_key_is_allowed_by_itself_its_domain_or_as_a_plain_word(
 )
 def test_what_a_network_a_runtime_or_a_cloud_obeys_is_no_key_of_a_users(make_spec: MakeSpec, key: str) -> None:
     """With the values that the chart comes with."""
-    assert (
-        CHARTS.objection(make_spec(podOverrides={"labels": {"team": "a"}, "annotations": {"note": "a"}})) is None
-    )
+    assert CHARTS.objection(make_spec(podOverrides={"labels": {"team": "a"}, "annotations": {"note": "a"}})) is None
     for field, value in (("labels", "podLabels"), ("annotations", "podAnnotations")):
         objection = CHARTS.objection(make_spec(podOverrides={field: {key: "a"}}))
         assert objection

@@ -17,9 +17,9 @@ from ddpm_operator.planning.sizing import (
     BUILTIN_SHAPES,
     DEFAULT_STEPS,
     DEFAULT_TIMESTEPS,
-    LARGEST_BATCH,
+    MAX_BATCH_SIZE,
     Device,
-    Unplannable,
+    PlanningError,
     claim_size,
     default_batch_size,
     head_size,
@@ -63,7 +63,7 @@ def spec_of(fields: dict[str, Any]) -> Spec:
 
 
 def least_shards(chosen: Plan, samples: int) -> int:
-    return chosen.shards or -(-samples // LARGEST_BATCH[chosen.device])
+    return chosen.shards or -(-samples // MAX_BATCH_SIZE[chosen.device])
 
 
 @settings(deadline=None)
@@ -159,7 +159,7 @@ def test_later_attempts_keep_batch_size_and_device(one: dict[str, Any], other: d
     first = plan(spec_of(one))
     later = spec_of(other | {"model": one["model"], "batchSize": one.get("batchSize", 7)})
     if first.device == "cuda" and later.resources.gpus == 0:
-        with pytest.raises(Unplannable, match="ran on GPUs"):
+        with pytest.raises(PlanningError, match="ran on GPUs"):
             plan(later, first)
     else:
         again = plan(later, first)

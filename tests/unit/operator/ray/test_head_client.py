@@ -10,8 +10,8 @@ import tracemalloc
 import pytest
 from aiohttp import web
 
-from ddpm_operator.ray.head_client import HeadSilent, RayHead, new_session
-from ddpm_operator.reconcile.observed import Answer, Job
+from ddpm_operator.ray.head_client import HeadClient, HeadDidNotAnswer, new_session
+from ddpm_operator.reconcile.observed import HeadResponse, RayJob
 from tests.fakes.heads import TOKENS, Door, ask_head, nobody, says
 from tests.fakes.heads import Answer as Answers
 
@@ -38,7 +38,7 @@ JOBS = [
 ]
 
 
-async def ask(head: RayHead) -> Answer:
+async def ask(head: HeadClient) -> HeadResponse:
     return await head.ask("digits-1")
 
 
@@ -55,7 +55,7 @@ def many_failed(*names: str) -> str:
 def test_jobs_and_progress_are_read_with_the_token_of_each_door() -> None:
     dashboard, driver = Door(says(200, json.dumps(JOBS))), Door(says(200, json.dumps(PROGRESS)))
     answer = ask_head(ask, dashboard, driver)
-    assert answer.jobs == (Job("digits-1", "RUNNING", samples=100),)
+    assert answer.jobs == (RayJob("digits-1", "RUNNING", samples=100),)
     assert answer.progress is not None
     assert (answer.progress.done, answer.progress.total) == (32, 100)
     assert dashboard.asked == [("GET", "/api/jobs/", TOKENS.ray)]
@@ -78,7 +78,7 @@ def test_of_a_failed_job_the_end_of_its_log_is_read_as_well() -> None:
 def test_a_job_that_ended_with_rays_own_node_is_no_answer() -> None:
     died = "Job supervisor actor died: The actor died because its node has died. Node Id: 6e553ccb"
     failed = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "digits-1", "message": died}
-    with pytest.raises(HeadSilent, match="own node has died"):
+    with pytest.raises(HeadDidNotAnswer, match="own node has died"):
         ask_head(ask, Door(says(200, json.dumps([failed]))))
 
 
@@ -90,7 +90,7 @@ def test_of_a_driver_that_says_it_has_failed_the_log_is_read_while_it_is_still_t
 
     driver = says(200, json.dumps({**PROGRESS, "phase": "failed", "outcome": outcome}))
     answer = ask_head(ask, Door(dashboard), Door(driver))
-    assert answer.jobs == (Job("digits-1", "RUNNING", samples=100, log="error: it is not there"),)
+    assert answer.jobs == (RayJob("digits-1", "RUNNING", samples=100, log="error: it is not there"),)
 
 
 def test_a_job_is_submitted_with_its_document_and_its_number_of_samples() -> None:
@@ -119,13 +119,13 @@ def test_a_job_that_is_there_already_is_as_good_as_submitted(status: int) -> Non
 
 def test_a_head_whose_agent_still_starts_has_not_taken_the_job() -> None:
     door = Door(says(500, "No available agent to submit job, please try again later."))
-    with pytest.raises(HeadSilent, match="500: No available agent"):
+    with pytest.raises(HeadDidNotAnswer, match="500: No available agent"):
         ask_head(lambda head: head.submit("digits-1", {}, 100), door)
 
 
 def test_a_refusal_is_told_by_its_last_line_and_not_by_its_traceback() -> None:
     door = Door(says(500, "Traceback\n  File a\n  File b\nOSError: \x1b[31mno space left\x1b[0m"))
-    with pytest.raises(HeadSilent) as caught:
+    with pytest.raises(HeadDidNotAnswer) as caught:
         ask_head(ask, door)
     assert str(caught.value) == "Ray answered 500: OSError: no space left"
 
@@ -136,9 +136,9 @@ def test_nobody_at_home_is_silence() -> None:
         async with door.open() as address:
             pass
         async with Door(nobody()).open() as driver, new_session() as session:
-            await ask(RayHead(session, address, driver, TOKENS))
+            await ask(HeadClient(session, address, driver, TOKENS))
 
-    with pytest.raises(HeadSilent):
+    with pytest.raises(HeadDidNotAnswer):
         asyncio.run(run())
 
 
@@ -155,7 +155,7 @@ def test_nobody_at_home_is_silence() -> None:
 )
 def test_a_driver_that_says_nothing_of_use_has_no_progress_and_hides_no_job(driver: Answers) -> None:
     answer = ask_head(ask, Door(says(200, json.dumps(JOBS))), Door(driver))
-    assert answer == Answer((Job("digits-1", "RUNNING", samples=100),), progress=None)
+    assert answer == HeadResponse((RayJob("digits-1", "RUNNING", samples=100),), progress=None)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_driver_that_says_nothing_of_use_has_no_progress_and_hides_no_job(driv
     ],
 )
 def test_jobs_that_are_not_what_ray_answers_are_silence(body: str) -> None:
-    with pytest.raises(HeadSilent, match="not what Ray answers"):
+    with pytest.raises(HeadDidNotAnswer, match="not what Ray answers"):
         ask_head(ask, Door(says(200, body)))
 
 
@@ -179,8 +179,8 @@ def test_jobs_that_the_operator_has_not_submitted_are_none_of_its_own_whatever_t
     listed = [*others, submitted("digits-1-r4", "FAILED"), submitted("digits-1-r2", "RUNNING", 200), *JOBS]
     dashboard = Door(says(200, json.dumps(listed)))
     assert ask_head(ask, dashboard).jobs == (
-        Job("digits-1", "RUNNING", samples=100),
-        Job("digits-1-r2", "RUNNING", samples=200),
+        RayJob("digits-1", "RUNNING", samples=100),
+        RayJob("digits-1-r2", "RUNNING", samples=200),
     )
     assert len(dashboard.asked) == 1
 
@@ -193,13 +193,13 @@ def test_however_many_jobs_a_head_says_have_failed_one_log_is_read(name: str) ->
         return web.Response(text='{"logs": "the end"}' if request.path.endswith("/logs") else failed)
 
     dashboard = Door(answer)
-    assert ask_head(ask, dashboard).jobs == (Job("digits-1", "FAILED", samples=0, log="the end"),)
+    assert ask_head(ask, dashboard).jobs == (RayJob("digits-1", "FAILED", samples=0, log="the end"),)
     assert [path for _, path, _ in dashboard.asked] == ["/api/jobs/", "/api/jobs/digits-1/logs"]
 
 
 def test_a_head_with_more_of_the_operators_own_jobs_than_there_can_be_is_silent() -> None:
     listed = many_failed("digits-1", *(f"digits-1-r{i}" for i in range(2, 10_000)))
-    with pytest.raises(HeadSilent, match="more than 100 jobs of digits-1"):
+    with pytest.raises(HeadDidNotAnswer, match="more than 100 jobs of digits-1"):
         ask_head(ask, Door(says(200, listed)))
 
 
@@ -244,12 +244,10 @@ def test_of_a_long_log_no_more_is_held_than_its_end() -> None:
 
 
 def test_a_log_without_end_is_left_and_hides_no_job() -> None:
-    assert ask_head(ask, Door(endless_log(1_000))).jobs == (Job("digits-1", "FAILED", samples=100),)
+    assert ask_head(ask, Door(endless_log(1_000))).jobs == (RayJob("digits-1", "FAILED", samples=100),)
 
 
-@pytest.mark.parametrize(
-    "log", ["", "no JSON", '{"logs": 7}', "x" * 5_000_000, '{"logs": "' + "\\ud83d" * 1_000_000]
-)
+@pytest.mark.parametrize("log", ["", "no JSON", '{"logs": 7}', "x" * 5_000_000, '{"logs": "' + "\\ud83d" * 1_000_000])
 def test_a_log_that_is_not_what_ray_answers_hides_no_job(log: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/logs"):
@@ -271,7 +269,7 @@ def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
             await response.write(b"[" * 65_536)
             sent += 65_536
 
-    with pytest.raises(HeadSilent, match="more than 1048576 bytes"):
+    with pytest.raises(HeadDidNotAnswer, match="more than 1048576 bytes"):
         ask_head(ask, Door(endless))
     assert sent < 16 << 20
 
@@ -279,7 +277,7 @@ def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
 def test_nothing_is_unpacked() -> None:
     packed = gzip.compress(b" " * (1 << 28) + b"[]")
     assert len(packed) < 1 << 20
-    with pytest.raises(HeadSilent, match="not what Ray answers"):
+    with pytest.raises(HeadDidNotAnswer, match="not what Ray answers"):
         ask_head(ask, Door(says(200, packed, {"Content-Encoding": "gzip"})))
 
 
@@ -290,9 +288,9 @@ def test_no_redirect_is_followed_and_no_token_travels_on() -> None:
         async with elsewhere.open() as target:
             door = Door(says(307, "", {"Location": f"{target}/api/jobs/"}))
             async with door.open() as dashboard, new_session() as session:
-                await ask(RayHead(session, dashboard, dashboard, TOKENS))
+                await ask(HeadClient(session, dashboard, dashboard, TOKENS))
 
-    with pytest.raises(HeadSilent, match="307"):
+    with pytest.raises(HeadDidNotAnswer, match="307"):
         asyncio.run(run())
     assert elsewhere.asked == []
 
@@ -305,7 +303,7 @@ def test_an_answer_that_only_drips_is_not_waited_for() -> None:
             await response.write(b" ")
             await asyncio.sleep(0.1)
 
-    with pytest.raises(HeadSilent, match="in time"):
+    with pytest.raises(HeadDidNotAnswer, match="in time"):
         ask_head(ask, Door(drips))
 
 
@@ -314,15 +312,15 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 def test_the_picture_comes_as_it_is() -> None:
     driver = Door(says(200, PNG))
-    assert ask_head(RayHead.grid, Door(nobody()), driver) == PNG
+    assert ask_head(HeadClient.grid, Door(nobody()), driver) == PNG
     assert driver.asked == [("GET", "/grid.png", TOKENS.progress)]
 
 
 @pytest.mark.parametrize("driver", [says(404, "none yet"), says(200, "<html>"), says(500, PNG)])
 def test_what_is_no_picture_is_none(driver: Answers) -> None:
-    assert ask_head(RayHead.grid, Door(nobody()), Door(driver)) is None
+    assert ask_head(HeadClient.grid, Door(nobody()), Door(driver)) is None
 
 
 def test_a_picture_that_is_too_large_for_a_configmap_is_not_taken() -> None:
-    with pytest.raises(HeadSilent, match="more than 49152 bytes"):
-        ask_head(RayHead.grid, Door(nobody()), Door(says(200, PNG + bytes(48 * 1024))))
+    with pytest.raises(HeadDidNotAnswer, match="more than 49152 bytes"):
+        ask_head(HeadClient.grid, Door(nobody()), Door(says(200, PNG + bytes(48 * 1024))))

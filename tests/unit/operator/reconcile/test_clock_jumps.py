@@ -75,9 +75,7 @@ def test_a_deadline_is_met_as_late_as_if_it_had_begun_now(running: bool) -> None
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 5, 60, 3600, YEAR])), max_size=8), st.booleans()
-)
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 5, 60, 3600, YEAR])), max_size=8), st.booleans())
 def test_however_often_it_is_set_back_all_samples_are_drawn_at_the_first_attempt(
     jumps: list[tuple[int, float]], dies: bool
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.reconcile.actions import CreateCluster, DeleteSampling, WriteStatus
 from ddpm_operator.reconcile.deadlines import backoff
-from ddpm_operator.reconcile.observed import Answer, Fault, FaultKind, Silent
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, HeadResponse, HeadUnreachable
 from ddpm_operator.reconcile.progress_document import ProgressDocument
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.fakes.world import World
@@ -46,8 +46,7 @@ def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
-        "The attempt has not begun to sample within 2m00s of its admission. "
-        f"The head pod {head.name} has no node yet."
+        f"The attempt has not begun to sample within 2m00s of its admission. The head pod {head.name} has no node yet."
     )
     assert world.now - begun == timedelta(seconds=120)
     assert world.status.phase == Phase.PENDING
@@ -69,7 +68,7 @@ def test_a_start_that_comes_too_late_says_how_far_it_has_come() -> None:
         eta_seconds=None,
         message="the cluster has room for 0 of 2 workers",
     )
-    decision = reconcile(replace(observed, driver=Answer(tuple(driver.jobs), says)), world.now)
+    decision = reconcile(replace(observed, driver=HeadResponse(tuple(driver.jobs), says)), world.now)
     failure = decision.actions[0].status.failure  # type: ignore[union-attr]
     assert failure
     assert failure.message.endswith("of its admission. The cluster has room for 0 of 2 workers.")
@@ -145,7 +144,7 @@ def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_dea
     (driver,) = world.drivers.values()
     assert driver.jobs[-1].state == "RUNNING"
     world.wait(60)
-    mute = replace(observed, driver=Answer(tuple(driver.jobs), None))
+    mute = replace(observed, driver=HeadResponse(tuple(driver.jobs), None))
     decision = reconcile(mute, world.now)
     written = decision.actions[0].status  # type: ignore[union-attr]
     assert written.phase == Phase.RUNNING
@@ -164,7 +163,7 @@ def sampling_unseen(world: World) -> None:
 def test_one_answer_that_is_missed_after_the_deadline_ends_nothing() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
-    mute = replace(world.observe(), driver=Silent(world.now, "timeout"))
+    mute = replace(world.observe(), driver=HeadUnreachable(world.now, "timeout"))
     decision = reconcile(mute, world.now)
     assert not [it for it in decision.actions if isinstance(it, WriteStatus) and it.status.failure]
     world.run(until=lambda it: it.at_rest)
@@ -175,7 +174,7 @@ def test_a_head_that_stays_silent_after_the_deadline_has_missed_it() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
     seen = world.observe()
-    mute = replace(seen, driver=Silent(world.now - timedelta(seconds=15), "timeout"))
+    mute = replace(seen, driver=HeadUnreachable(world.now - timedelta(seconds=15), "timeout"))
     (written,) = [it.status for it in reconcile(mute, world.now).actions if isinstance(it, WriteStatus)]
     assert written.failure
     assert written.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
@@ -223,7 +222,7 @@ def test_a_finished_resource_is_deleted_when_its_time_is_up_and_not_before(ttl: 
 def test_a_rejected_resource_is_deleted_when_its_time_is_up_too() -> None:
     world = World.of(ttlSecondsAfterFinished=60)
     world.refuse = lambda it: (
-        Fault(FaultKind.KUBERAY_MISSING, "create it", "no") if isinstance(it, CreateCluster) else None
+        ActionError(ActionErrorKind.KUBERAY_MISSING, "create it", "no") if isinstance(it, CreateCluster) else None
     )
     world.run(until=lambda it: it.gone)
 

@@ -7,35 +7,35 @@ from datetime import timedelta
 import pytest
 
 from ddpm_operator.manifests.tokens import attempt_tokens
-from ddpm_operator.reconcile.diagnosis import trouble
-from ddpm_operator.reconcile.observed import Cluster, Container, Pod, Terminated, Waiting
+from ddpm_operator.reconcile.diagnosis import pod_problem
+from ddpm_operator.reconcile.observed import Container, ObservedCluster, ObservedPod, Terminated, Waiting
 from tests.fakes.world import START
 
 TOKENS = attempt_tokens(b"k" * 32, "uid", 1)
-CLUSTER = Cluster("digits-1", "c1", 1, START)
+CLUSTER = ObservedCluster("digits-1", "c1", 1, START)
 SOON, LATE = START + timedelta(seconds=5), START + timedelta(seconds=16)
 
 
-def waiting(reason: str, message: str = "") -> Pod:
+def waiting(reason: str, message: str = "") -> ObservedPod:
     container = Container("ray-head", Waiting(reason, message))
-    return Pod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", containers=(container,))
+    return ObservedPod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", containers=(container,))
 
 
-def unschedulable(message: str) -> Pod:
-    return Pod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", unschedulable=message)
+def unschedulable(message: str) -> ObservedPod:
+    return ObservedPod("digits-1-head", "p1", "digits-1", 1, "head", "Pending", unschedulable=message)
 
 
-def refused(message: str) -> Cluster:
-    return Cluster("digits-1", "c1", 1, START, replica_failure=message)
+def refused(message: str) -> ObservedCluster:
+    return ObservedCluster("digits-1", "c1", 1, START, replica_failure=message)
 
 
 FORBIDDEN = 'failed to create pod: pods "x" is forbidden: '
 
 
-def restarting(reason: str, code: int, message: str = "") -> Pod:
+def restarting(reason: str, code: int, message: str = "") -> ObservedPod:
     ended = Terminated(reason, code, message)
     container = Container("ray-worker", Waiting("CrashLoopBackOff", "back-off 10s"), restarts=2, last_end=ended)
-    return Pod("digits-1-worker", "p2", "digits-1", 1, "worker", "Running", containers=(container,))
+    return ObservedPod("digits-1-worker", "p2", "digits-1", 1, "worker", "Running", containers=(container,))
 
 
 PODS = [
@@ -73,18 +73,18 @@ CLUSTERS = [
 
 
 @pytest.mark.parametrize(("pod", "reason", "patience"), PODS)
-def test_a_pod_that_does_not_start_is_understood(pod: Pod, reason: str | None, patience: int | None) -> None:
+def test_a_pod_that_does_not_start_is_understood(pod: ObservedPod, reason: str | None, patience: int | None) -> None:
     judged(CLUSTER, (pod,), reason, patience)
 
 
 @pytest.mark.parametrize(("cluster", "reason", "patience"), CLUSTERS)
-def test_a_pod_that_may_not_be_is_understood(cluster: Cluster, reason: str, patience: int | None) -> None:
+def test_a_pod_that_may_not_be_is_understood(cluster: ObservedCluster, reason: str, patience: int | None) -> None:
     judged(cluster, (), reason, patience)
 
 
-def judged(cluster: Cluster, pods: tuple[Pod, ...], reason: str | None, patience: int | None) -> None:
+def judged(cluster: ObservedCluster, pods: tuple[ObservedPod, ...], reason: str | None, patience: int | None) -> None:
     """The reason, and after how many seconds it is certain; None: never."""
-    soon, late = (trouble(cluster, pods, START, now) for now in (SOON, LATE))
+    soon, late = (pod_problem(cluster, pods, START, now) for now in (SOON, LATE))
     assert (soon and soon.reason, late and late.reason) == (reason, reason)
     if soon and late:
         assert (soon.certain, late.certain) == (patience == 0, patience is not None)
@@ -94,19 +94,19 @@ def judged(cluster: Cluster, pods: tuple[Pod, ...], reason: str | None, patience
 
 def test_what_is_certain_comes_before_what_may_pass() -> None:
     pods = (unschedulable("0/1 nodes are available."), waiting("InvalidImageName"))
-    found = trouble(CLUSTER, pods, START, SOON)
+    found = pod_problem(CLUSTER, pods, START, SOON)
     assert found
     assert found.reason == "ImagePullFailed"
 
 
 def test_the_message_names_the_pod_and_repeats_what_kubernetes_says() -> None:
-    found = trouble(CLUSTER, (waiting("ErrImagePull", "x:2: not found"),), START, SOON)
+    found = pod_problem(CLUSTER, (waiting("ErrImagePull", "x:2: not found"),), START, SOON)
     assert found
     assert found.message == "The head pod digits-1-head cannot get its image: x:2: not found."
 
 
 def test_what_a_container_that_is_started_again_and_again_ended_of_is_told() -> None:
-    found = trouble(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
+    found = pod_problem(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
     assert found
     assert found.message == (
         "The worker pod digits-1-worker has ended and waits to be started again: "

@@ -11,7 +11,7 @@ import pytest
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import CreateCluster, DeleteCluster, Event, SubmitJob
-from ddpm_operator.reconcile.observed import Container, Job, Terminated, Waiting
+from ddpm_operator.reconcile.observed import Container, RayJob, Terminated, Waiting
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.fakes.world import World
 
@@ -191,9 +191,7 @@ def test_what_waits_for_another_attempt_says_so_and_says_when() -> None:
     assert world.condition(ConditionType.RUNNING).message == "Attempt 1 failed (WorkerLost)."
 
 
-@pytest.mark.parametrize(
-    "reason", ["ModelNotFound", "ModelRejected", "OutputConflict", "InvalidSpec", "Unschedulable"]
-)
+@pytest.mark.parametrize("reason", ["ModelNotFound", "ModelRejected", "OutputConflict", "InvalidSpec", "Unschedulable"])
 def test_what_another_attempt_would_meet_again_is_not_tried_again(reason: str) -> None:
     world = running()
     world.driver_fails(reason, "no such file: s3://models/unet.pt")
@@ -319,13 +317,11 @@ def test_a_driver_that_is_never_heard_is_not_asked_for_ever() -> None:
     world = running(backoffLimit=0)
     (driver,) = world.drivers.values()
     name = driver.jobs[0].id
-    driver.jobs = [Job(job_id, "SUCCEEDED", 100) for job_id in (name, f"{name}-r2", f"{name}-r3")]
+    driver.jobs = [RayJob(job_id, "SUCCEEDED", 100) for job_id in (name, f"{name}-r2", f"{name}-r3")]
     world.look()
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.DRIVER_FAILED
-    assert world.status.failure.message == (
-        "The driver succeeded 3 times, but its result could not be read from it."
-    )
+    assert world.status.failure.message == ("The driver succeeded 3 times, but its result could not be read from it.")
 
 
 def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() -> None:
@@ -350,9 +346,7 @@ def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() 
         ("ModelNotFound", "s3://b/m.pt cannot be read: Unable to locate credentials"),
     ],
 )
-def test_who_has_named_no_credentials_is_told_where_and_whether_the_nodes_are_open(
-    reason: str, message: str
-) -> None:
+def test_who_has_named_no_credentials_is_told_where_and_whether_the_nodes_are_open(reason: str, message: str) -> None:
     for cloud_identity in (False, True):
         world = running()
         world.limits = Limits(cloud_identity=cloud_identity)
@@ -384,9 +378,7 @@ def test_what_to_do_is_said_in_a_samplings_own_terms(said: str, hint: str) -> No
 
 def test_a_driver_that_failed_without_a_word_is_known_by_the_end_of_its_log() -> None:
     world = running()
-    only_job(
-        world, state="FAILED", message="Job entrypoint exited with 139", log="x\n" * 5000 + "Segmentation fault"
-    )
+    only_job(world, state="FAILED", message="Job entrypoint exited with 139", log="x\n" * 5000 + "Segmentation fault")
     world.look()
     failure = world.status.failure
     assert failure
@@ -398,9 +390,7 @@ def test_a_driver_that_failed_without_a_word_is_known_by_the_end_of_its_log() ->
 
 def test_a_job_that_ray_ended_for_want_of_memory_is_out_of_memory() -> None:
     world = running(backoffLimit=0)
-    said = (
-        "Unexpected error occurred: 2 worker(s) were killed due to the node running low on memory. Memory on the\n"
-    )
+    said = "Unexpected error occurred: 2 worker(s) were killed due to the node running low on memory. Memory on the\n"
     only_job(world, state="FAILED", message=f"{said}node was 1.50GB used / 1.50GB limit\nOOM kill reason: usage")
     world.look()
     failure = world.status.failure

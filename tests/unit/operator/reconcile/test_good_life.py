@@ -23,8 +23,8 @@ from ddpm_operator.reconcile.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.reconcile.observed import Answer, Fault, FaultKind
-from ddpm_operator.reconcile.progress_document import Finished
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, HeadResponse
+from ddpm_operator.reconcile.progress_document import FinishedOutcome
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.fakes.world import IMAGE_ID, World, sha
 
@@ -49,9 +49,7 @@ def test_it_goes_from_starting_through_running_to_succeeded(done: World) -> None
 
 def test_at_the_end_the_status_says_where_the_samples_are_and_what_it_took(done: World) -> None:
     status = done.status
-    assert status.output == Result(
-        uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-c3f8ec0a-preview"
-    )
+    assert status.output == Result(uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-c3f8ec0a-preview")
     assert status.progress
     assert (status.progress.done, status.progress.total, status.progress.percent) == (100, 100, 100)
     assert status.image == IMAGE_ID
@@ -227,7 +225,7 @@ def test_the_head_alone_reads_a_claim_that_one_pod_can_mount_and_every_pod_one_f
 
 def test_a_preview_that_could_not_be_written_is_not_named_and_keeps_nothing_from_its_end() -> None:
     world = World.of()
-    refused = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "another manager owns it")
+    refused = ActionError(ActionErrorKind.PREVIEW, "write the preview digits-preview", "another manager owns it")
     world.refuse = lambda action: refused if isinstance(action, (WritePreview, CopyPreview)) else None
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
@@ -238,10 +236,10 @@ def test_a_preview_that_could_not_be_copied_is_tried_again_half_a_minute_later()
     world = World.of(**LARGE)
     tried: list[datetime] = []
 
-    def refuse(action: Action) -> Fault | None:
+    def refuse(action: Action) -> ActionError | None:
         if isinstance(action, CopyPreview):
             tried.append(world.now)
-            return Fault(FaultKind.PREVIEW, "write the preview", "timeout")
+            return ActionError(ActionErrorKind.PREVIEW, "write the preview", "timeout")
         return None
 
     world.refuse = refuse
@@ -258,9 +256,9 @@ def test_a_preview_that_could_not_be_copied_is_tried_again_half_a_minute_later()
 def test_a_preview_that_is_no_picture_does_not_keep_a_sampling_from_its_end(world: World, grid: str) -> None:
     world.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
     observed = world.observe()
-    assert isinstance(observed.driver, Answer)
+    assert isinstance(observed.driver, HeadResponse)
     assert observed.driver.progress
-    outcome = Finished(manifest_sha256=sha(100), samples=100, sampled=100, output="/output", grid=grid)
+    outcome = FinishedOutcome(manifest_sha256=sha(100), samples=100, sampled=100, output="/output", grid=grid)
     told = replace(observed.driver, progress=observed.driver.progress.model_copy(update={"outcome": outcome}))
     actions = reconcile(replace(observed, driver=told), world.now).actions
     assert [it.status.phase for it in actions if isinstance(it, WriteStatus)] == [Phase.SUCCEEDED]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ddpm_operator.reconcile.attempts import digest_of
-from ddpm_operator.reconcile.observed import Container, Pod, Waiting
+from ddpm_operator.reconcile.observed import Container, ObservedPod, Waiting
 
 DIGEST = "@sha256:" + "ab" * 32
 
 
-def head(image_id: str) -> Pod:
+def head(image_id: str) -> ObservedPod:
     container = Container("ray-head", Waiting("x"), image_id)
-    return Pod("h", "h", "c", 1, "head", "Running", containers=(container,))
+    return ObservedPod("h", "h", "c", 1, "head", "Running", containers=(container,))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ddpm_operator.reconcile.actions import (
     EnsureClaim,
     SubmitJob,
 )
-from ddpm_operator.reconcile.observed import Container, Fault, FaultKind, Waiting
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, Container, Waiting
 from tests.fakes.world import World
 
 Move = Callable[[World], object]
@@ -46,8 +46,8 @@ class Lasting:
     spec: dict[str, object] = field(default_factory=dict)
 
 
-def refusing(kind: FaultKind, refused: type[Action]) -> Move:
-    fault = Fault(kind, "create it", FULL if kind is FaultKind.QUOTA else "no")
+def refusing(kind: ActionErrorKind, refused: type[Action]) -> Move:
+    fault = ActionError(kind, "create it", FULL if kind is ActionErrorKind.QUOTA else "no")
 
     def again(world: World) -> None:
         world.refuse = lambda it: fault if isinstance(it, refused) else None
@@ -86,9 +86,9 @@ def unanswered(ready: bool) -> Move:
 TROUBLES = {
     **{
         f"{kind} of {made.__name__}": Lasting(again=refusing(kind, made))
-        for kind in FaultKind
+        for kind in ActionErrorKind
         for made in MADE
-        if kind is not FaultKind.PREVIEW
+        if kind is not ActionErrorKind.PREVIEW
     },
     "nobody makes pods": Lasting((World.kuberay,)),
     "nobody starts pods": Lasting((World.kubelet,)),

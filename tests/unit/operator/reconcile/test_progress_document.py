@@ -11,17 +11,17 @@ from pydantic import ValidationError
 from ddpm_inference.cli import main
 from ddpm_inference.job import Shard
 from ddpm_inference.progress import Progress
-from ddpm_inference.progress_server.run_state import Board
+from ddpm_inference.progress_server.run_state import RunState
 from ddpm_operator.api import FailureReason
-from ddpm_operator.reconcile.progress_document import Broken, Finished, last_error, read_progress
+from ddpm_operator.reconcile.progress_document import FailedOutcome, FinishedOutcome, last_error, read_progress
 
 
-def answer(board: Board) -> str:
+def answer(board: RunState) -> str:
     return json.dumps(board.document())
 
 
 def test_a_run_under_way_is_read() -> None:
-    board, progress = Board(), Progress(phase="sampling")
+    board, progress = RunState(), Progress(phase="sampling")
     progress.begin(total=100, done=36, shards_left=1)
     progress.observe(0.0, {Shard(first=36, last=99): 0.0}, workers=1, busy=1)
     progress.observe(10.0, {Shard(first=36, last=99): 0.5}, workers=1, busy=1)
@@ -34,32 +34,38 @@ def test_a_run_under_way_is_read() -> None:
 
 
 def test_a_run_that_has_not_begun_is_read() -> None:
-    assert read_progress(answer(Board())).total == 0
+    assert read_progress(answer(RunState())).total == 0
 
 
 def test_a_complete_run_is_read_with_its_picture() -> None:
-    board = Board(picture=lambda _: b"png")
+    board = RunState(picture=lambda _: b"png")
     board.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
     outcome = read_progress(answer(board)).outcome
-    assert outcome == Finished(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")
+    assert outcome == FinishedOutcome(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")
 
 
 def test_a_failed_run_is_read() -> None:
-    board = Board()
+    board = RunState()
     failure = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
     board.end("failed", failure)  # type: ignore[arg-type]
     outcome = read_progress(answer(board)).outcome
-    assert outcome == Broken(reason="OutOfMemory", exit_code=4, message="a worker died", hint="more")
+    assert outcome == FailedOutcome(reason="OutOfMemory", exit_code=4, message="a worker died", hint="more")
 
 
 def test_what_a_newer_driver_says_beside_it_does_no_harm() -> None:
-    document = json.loads(answer(Board())) | {"temperature": 21}
+    document = json.loads(answer(RunState())) | {"temperature": 21}
     assert read_progress(json.dumps(document)).phase == "preparing"
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "<html>", "[]", '{"version": 2}', json.dumps({**json.loads(json.dumps(Board().document())), "done": -1})],
+    [
+        "",
+        "<html>",
+        "[]",
+        '{"version": 2}',
+        json.dumps({**json.loads(json.dumps(RunState().document())), "done": -1}),
+    ],
 )
 def test_what_is_no_such_document_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
@@ -79,7 +85,7 @@ def test_the_commands_last_line_tells_why_it_failed(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("field", ["done", "total", "samplesPerSecond", "etaSeconds"])
 @pytest.mark.parametrize("figure", ["1e300", "Infinity", "NaN", "9" * 400, "1000000000001"])
 def test_a_figure_that_no_status_can_hold_is_refused(field: str, figure: str) -> None:
-    said = json.loads(answer(Board())) | {field: 0}
+    said = json.loads(answer(RunState())) | {field: 0}
     assert read_progress(json.dumps(said)).total == 0
     with pytest.raises(ValidationError):
         read_progress(json.dumps(said).replace(f'"{field}": 0', f'"{field}": {figure}'))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ddpm_operator.api import ConditionType, EventReason, Phase
 from ddpm_operator.reconcile.actions import CreateCluster, SubmitJob
-from ddpm_operator.reconcile.observed import Fault, FaultKind, Pod
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, ObservedPod
 from tests.fakes.world import World
 
 
@@ -51,10 +51,12 @@ def test_a_sampling_in_a_queue_is_queued_and_its_clock_stands() -> None:
     assert world.reasons.count(EventReason.QUEUED) == 1
 
 
-@pytest.mark.parametrize("kind", [FaultKind.KUBERAY_MISSING, FaultKind.WEBHOOK_AWAY, FaultKind.TRANSIENT])
-def test_a_cluster_that_cannot_be_made_for_its_queue_is_not_waited_for_for_ever(kind: FaultKind) -> None:
+@pytest.mark.parametrize(
+    "kind", [ActionErrorKind.KUBERAY_MISSING, ActionErrorKind.WEBHOOK_AWAY, ActionErrorKind.TRANSIENT]
+)
+def test_a_cluster_that_cannot_be_made_for_its_queue_is_not_waited_for_for_ever(kind: ActionErrorKind) -> None:
     world = World.of(queueName="gpus", startupDeadlineSeconds=60, backoffLimit=0)
-    fault = Fault(kind, "create the RayCluster digits-1", "no")
+    fault = ActionError(kind, "create the RayCluster digits-1", "no")
     world.refuse = lambda it: fault if isinstance(it, CreateCluster) else None
     begun = world.now
     world.run(until=lambda it: it.ended)
@@ -64,7 +66,7 @@ def test_a_cluster_that_cannot_be_made_for_its_queue_is_not_waited_for_for_ever(
 
 def test_a_quota_that_was_full_before_the_queue_has_its_say_is_no_admission() -> None:
     world = World.of(queueName="gpus", startupDeadlineSeconds=60)
-    full = Fault(FaultKind.QUOTA, "create the RayCluster digits-1", "exceeded quota: team")
+    full = ActionError(ActionErrorKind.QUOTA, "create the RayCluster digits-1", "exceeded quota: team")
     world.refuse = lambda it: full if isinstance(it, CreateCluster) else None
     world.run(until=lambda it: it.sampling.status and it.status.phase is Phase.QUEUED)
     world.wait(3600)
@@ -228,10 +230,8 @@ MOVES = st.sampled_from(["well", "look", "late", "takes", "gives", "kuberay", "k
 def test_however_often_and_long_a_queue_takes_the_cluster_no_attempt_is_spent_and_no_deadline_runs(
     moves: list[str], named: bool, data: st.DataObject
 ) -> None:
-    world = World.of(
-        samples=640, backoffLimit=0, activeDeadlineSeconds=600, **({"queueName": "gpus"} if named else {})
-    )
-    late: list[dict[str, Pod]] = [{}]
+    world = World.of(samples=640, backoffLimit=0, activeDeadlineSeconds=600, **({"queueName": "gpus"} if named else {}))
+    late: list[dict[str, ObservedPod]] = [{}]
     for move in moves:
         match move:
             case "well":

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from ddpm_operator.api import ConditionType, EventReason
 from ddpm_operator.reconcile.actions import Action, WritePreview, WriteStatus
-from ddpm_operator.reconcile.observed import Cluster, Fault, FaultKind, Pod
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, ObservedCluster, ObservedPod
 from tests.fakes.world import World
 
-TRANSIENT = Fault(FaultKind.TRANSIENT, "reach the API server", "timeout")
+TRANSIENT = ActionError(ActionErrorKind.TRANSIENT, "reach the API server", "timeout")
 FULL = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"
 FOR_A_WHILE = [
     TRANSIENT,
-    Fault(FaultKind.QUOTA, "create the RayCluster digits-1", FULL),
-    Fault(FaultKind.KUBERAY_MISSING, "create the RayCluster digits-1", "the cluster knows no RayCluster"),
+    ActionError(ActionErrorKind.QUOTA, "create the RayCluster digits-1", FULL),
+    ActionError(ActionErrorKind.KUBERAY_MISSING, "create the RayCluster digits-1", "the cluster knows no RayCluster"),
 ]
-NO_PREVIEW = Fault(FaultKind.PREVIEW, "write the preview digits-preview", "timeout")
+NO_PREVIEW = ActionError(ActionErrorKind.PREVIEW, "write the preview digits-preview", "timeout")
 
 # What the world does by itself, more often than it does harm.
 COURSE: list[Callable[[World], object]] = [
@@ -85,8 +85,8 @@ class Chaos:
     def __init__(self, draw: st.DataObject, spec: dict[str, object]) -> None:
         self._draw = draw
         self.world = World.of(**spec)
-        self._late_pods: list[dict[str, Pod]] = [{}]
-        self._late_clusters: list[dict[str, Cluster]] = [{}]
+        self._late_pods: list[dict[str, ObservedPod]] = [{}]
+        self._late_clusters: list[dict[str, ObservedCluster]] = [{}]
 
     def go(self, steps: int) -> None:
         for _ in range(steps):
@@ -145,11 +145,11 @@ class Chaos:
             self._late_pods, self._late_clusters = [dict(world.pods)], [dict(world.clusters)]
 
 
-def refusing(number: int | None, fault: Fault) -> Callable[[Action], Fault | None]:
+def refusing(number: int | None, fault: ActionError) -> Callable[[Action], ActionError | None]:
     """From the n-th action on, nothing but the status goes through."""
     left = iter(range(number or 0))
 
-    def refuse(action: Action) -> Fault | None:
+    def refuse(action: Action) -> ActionError | None:
         if number is None or isinstance(action, WriteStatus):
             return None
         if next(left, None) is not None:

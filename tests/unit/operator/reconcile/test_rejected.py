@@ -9,18 +9,18 @@ import pytest
 
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.reconcile.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
-from ddpm_operator.reconcile.observed import Fault, FaultKind, OutputClaim
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, OutputClaim
 from tests.fakes.world import World
 
 
-def refusing(kind: FaultKind, action: type, message: str = "no") -> Callable[[Action], Fault | None]:
-    def refuse(tried: Action) -> Fault | None:
-        return Fault(kind, "create the RayCluster digits-1", message) if isinstance(tried, action) else None
+def refusing(kind: ActionErrorKind, action: type, message: str = "no") -> Callable[[Action], ActionError | None]:
+    def refuse(tried: Action) -> ActionError | None:
+        return ActionError(kind, "create the RayCluster digits-1", message) if isinstance(tried, action) else None
 
     return refuse
 
 
-def refused(world: World, kind: FaultKind, action: type = CreateCluster, message: str = "no") -> World:
+def refused(world: World, kind: ActionErrorKind, action: type = CreateCluster, message: str = "no") -> World:
     world.refuse = refusing(kind, action, message)
     world.run(until=lambda it: it.at_rest)
     return world
@@ -29,15 +29,15 @@ def refused(world: World, kind: FaultKind, action: type = CreateCluster, message
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (FaultKind.KUBERAY_TOO_OLD, FailureReason.KUBERAY_MISSING),
-        (FaultKind.FORBIDDEN, FailureReason.POD_REJECTED),
-        (FaultKind.INVALID, FailureReason.INVALID_SPEC),
-        (FaultKind.NOT_FOUND, FailureReason.REFERENCE_NOT_FOUND),
-        (FaultKind.TEMPLATE, FailureReason.INTERNAL_ERROR),
-        (FaultKind.TAKEN, FailureReason.INTERNAL_ERROR),
+        (ActionErrorKind.KUBERAY_TOO_OLD, FailureReason.KUBERAY_MISSING),
+        (ActionErrorKind.FORBIDDEN, FailureReason.POD_REJECTED),
+        (ActionErrorKind.INVALID, FailureReason.INVALID_SPEC),
+        (ActionErrorKind.NOT_FOUND, FailureReason.REFERENCE_NOT_FOUND),
+        (ActionErrorKind.TEMPLATE, FailureReason.INTERNAL_ERROR),
+        (ActionErrorKind.TAKEN, FailureReason.INTERNAL_ERROR),
     ],
 )
-def test_a_refusal_that_will_not_pass_ends_the_sampling_at_once(kind: FaultKind, reason: FailureReason) -> None:
+def test_a_refusal_that_will_not_pass_ends_the_sampling_at_once(kind: ActionErrorKind, reason: FailureReason) -> None:
     world = refused(World.of(), kind)
     accepted = world.condition(ConditionType.ACCEPTED)
     assert (accepted.status, accepted.reason) == ("False", reason)
@@ -50,23 +50,23 @@ def test_a_refusal_that_will_not_pass_ends_the_sampling_at_once(kind: FaultKind,
 
 
 def test_a_secret_that_is_refused_ends_it_too_and_leaves_no_cluster() -> None:
-    world = refused(World.of(), FaultKind.FORBIDDEN, CreateSecret)
+    world = refused(World.of(), ActionErrorKind.FORBIDDEN, CreateSecret)
     assert world.holds(ConditionType.FAILED)
     assert not world.clusters
 
 
-@pytest.mark.parametrize("kind", [FaultKind.FORBIDDEN, FaultKind.QUOTA, FaultKind.INVALID])
-def test_an_operator_that_starts_again_asks_for_nothing_that_a_running_head_has(kind: FaultKind) -> None:
+@pytest.mark.parametrize("kind", [ActionErrorKind.FORBIDDEN, ActionErrorKind.QUOTA, ActionErrorKind.INVALID])
+def test_an_operator_that_starts_again_asks_for_nothing_that_a_running_head_has(kind: ActionErrorKind) -> None:
     world = World.of(samples=640, backoffLimit=0)
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.dies_at = len(world.carried)
     world.run(until=lambda it: it.dies_at is None)
     tried: list[Action] = []
 
-    def refuse(action: Action) -> Fault | None:
+    def refuse(action: Action) -> ActionError | None:
         made = isinstance(action, CreateSecret | CreateNetworkPolicy)
         tried.extend([action] if made else [])
-        return Fault(kind, "create the Secret digits-1", "exceeded quota: it is full") if made else None
+        return ActionError(kind, "create the Secret digits-1", "exceeded quota: it is full") if made else None
 
     world.refuse = refuse
     world.run(until=lambda it: it.at_rest)
@@ -77,7 +77,7 @@ def test_an_operator_that_starts_again_asks_for_nothing_that_a_running_head_has(
 def test_a_refusal_ends_nothing_that_is_at_work() -> None:
     world = World.of(samples=640, backoffLimit=0)
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
-    world.faults = (Fault(FaultKind.FORBIDDEN, "delete the RayCluster stray", "denied the request"),)
+    world.faults = (ActionError(ActionErrorKind.FORBIDDEN, "delete the RayCluster stray", "denied the request"),)
     world.look()
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
@@ -86,7 +86,7 @@ def test_a_refusal_ends_nothing_that_is_at_work() -> None:
 def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> None:
     world = World.of(startupDeadlineSeconds=60)
     world.refuse = refusing(
-        FaultKind.KUBERAY_MISSING, CreateCluster, "the cluster knows no RayCluster of ray.io/v1"
+        ActionErrorKind.KUBERAY_MISSING, CreateCluster, "the cluster knows no RayCluster of ray.io/v1"
     )
     world.run(until=lambda it: it.faults)
     world.look()
@@ -103,12 +103,12 @@ def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> No
 
 AWAY = [
     (
-        FaultKind.WEBHOOK_AWAY,
+        ActionErrorKind.WEBHOOK_AWAY,
         "failed calling webhook",
         "Ask the cluster's administrator: a webhook that has a say in it does not answer.",
     ),
     (
-        FaultKind.NO_RIGHT,
+        ActionErrorKind.NO_RIGHT,
         'User "ddpm-operator" cannot create resource',
         "Ask the cluster's administrator to install the operator's chart again: its account lacks a right "
         "that the chart gives.",
@@ -118,7 +118,7 @@ AWAY = [
 
 @pytest.mark.parametrize(("kind", "says", "hint"), AWAY)
 def test_a_webhook_or_a_right_that_is_away_is_waited_for_until_the_deadline_and_the_status_says_so(
-    kind: FaultKind, says: str, hint: str
+    kind: ActionErrorKind, says: str, hint: str
 ) -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
     world.refuse = refusing(kind, CreateCluster, says)
@@ -135,7 +135,7 @@ def test_a_webhook_or_a_right_that_is_away_is_waited_for_until_the_deadline_and_
 
 def test_kuberay_that_comes_in_time_does_no_harm() -> None:
     world = World.of(startupDeadlineSeconds=60)
-    world.refuse = refusing(FaultKind.KUBERAY_MISSING, CreateCluster)
+    world.refuse = refusing(ActionErrorKind.KUBERAY_MISSING, CreateCluster)
     world.run(until=lambda it: it.faults)
     world.look()
     world.refuse = lambda _: None
@@ -149,7 +149,7 @@ FULL = 'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: po
 
 def test_a_quota_that_others_fill_means_queued_and_no_deadline_runs() -> None:
     world = World.of(startupDeadlineSeconds=60)
-    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, FULL)
+    world.refuse = refusing(ActionErrorKind.QUOTA, CreateCluster, FULL)
     world.run(until=lambda it: it.faults)
     world.look()
     assert world.status.phase == Phase.QUEUED
@@ -217,7 +217,7 @@ def test_a_head_that_goes_while_a_quota_is_full_is_lost_all_the_same() -> None:
 )
 def test_a_quota_that_is_smaller_than_the_plan_ends_it_at_once_with_the_figures(says: str, over: str) -> None:
     world = World.of(samples=10_000, resources={"maxWorkers": 2})
-    world.refuse = refusing(FaultKind.QUOTA, CreateCluster, f"exceeded quota: team, {says}")
+    world.refuse = refusing(ActionErrorKind.QUOTA, CreateCluster, f"exceeded quota: team, {says}")
     begun = world.now
     world.run(until=lambda it: it.at_rest)
     assert (world.now - begun).total_seconds() < 15
@@ -228,7 +228,7 @@ def test_a_quota_that_is_smaller_than_the_plan_ends_it_at_once_with_the_figures(
 
 def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
     world = World.of()
-    world.refuse = refusing(FaultKind.QUOTA, EnsureClaim, "exceeded quota: team")
+    world.refuse = refusing(ActionErrorKind.QUOTA, EnsureClaim, "exceeded quota: team")
     world.run(until=lambda it: it.faults)
     world.look()
     world.refuse = lambda _: None
@@ -239,7 +239,7 @@ def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
 def test_what_passes_by_itself_is_tried_again() -> None:
     world = World.of()
     failures = iter([True, True, True])
-    fault = Fault(FaultKind.TRANSIENT, "create the RayCluster digits-1", "etcd leader changed")
+    fault = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster digits-1", "etcd leader changed")
     world.refuse = lambda it: fault if isinstance(it, CreateCluster) and next(failures, False) else None
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
@@ -248,7 +248,7 @@ def test_what_passes_by_itself_is_tried_again() -> None:
 
 def test_what_lasts_is_told_while_it_is_waited_for_and_in_the_end() -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
-    world.refuse = refusing(FaultKind.TRANSIENT, CreateCluster, "etcdserver: mvcc: database space exceeded")
+    world.refuse = refusing(ActionErrorKind.TRANSIENT, CreateCluster, "etcdserver: mvcc: database space exceeded")
     world.run(until=lambda it: it.faults)
     world.look()
     words = "The operator cannot create the RayCluster digits-1: etcdserver: mvcc: database space exceeded."
@@ -311,7 +311,7 @@ def test_a_plan_that_cannot_follow_the_first_attempts_says_what_to_change() -> N
 
 
 def test_what_was_rejected_is_accepted_once_it_is_put_right_and_tried_again() -> None:
-    world = refused(World.of(), FaultKind.KUBERAY_TOO_OLD)
+    world = refused(World.of(), ActionErrorKind.KUBERAY_TOO_OLD)
     world.refuse = lambda _: None
     world.edit(backoffLimit=4)
     world.look()

@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_operator.api import ConditionType, FailureReason
 from ddpm_operator.reconcile.actions import CreateCluster
-from ddpm_operator.reconcile.observed import Fault, FaultKind
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from tests.fakes.world import World
 
 
@@ -69,11 +69,11 @@ def test_a_pod_of_it_on_a_node_that_is_gone_is_not_taken_for_one_of_the_next() -
     assert world.observe().cluster_pods == ()
 
 
-@pytest.mark.parametrize("kind", [None, FaultKind.QUOTA])
-def test_one_that_never_goes_is_waited_for_until_the_deadline(kind: FaultKind | None) -> None:
+@pytest.mark.parametrize("kind", [None, ActionErrorKind.QUOTA])
+def test_one_that_never_goes_is_waited_for_until_the_deadline(kind: ActionErrorKind | None) -> None:
     world = deleted_unseen(startupDeadlineSeconds=60, backoffLimit=0)
     for _ in range(7):
-        world.faults = (Fault(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
+        world.faults = (ActionError(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
         world.look()
         world.wait(10)
     assert world.status.failure

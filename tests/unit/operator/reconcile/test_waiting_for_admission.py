@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_operator.api import ConditionType, DDPMSampling, EventReason, Phase
-from ddpm_operator.controller.admission import Line
-from ddpm_operator.kube.objects import Key
+from ddpm_operator.controller.admission import AdmissionQueue
+from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import CreateCluster
-from ddpm_operator.reconcile.observed import Fault, FaultKind
+from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from tests.fakes.world import START, World
 
-AWAY = Fault(FaultKind.TRANSIENT, "create the RayCluster", "timeout")
+AWAY = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster", "timeout")
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Town:
 
     limits: Limits
     worlds: list[World] = field(default_factory=list)
-    told: dict[Key, list[dict[str, Any]]] = field(default_factory=dict)
-    began: list[Key] = field(default_factory=list)
+    told: dict[ObjectKey, list[dict[str, Any]]] = field(default_factory=dict)
+    began: list[ObjectKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.restart()
@@ -51,7 +51,7 @@ class Town:
 
     def restart(self) -> None:
         """A new operator, which lists what there is."""
-        self.line = Line(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
+        self.line = AdmissionQueue(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
         for world in self.worlds:
             world.line = self.line
             world.due = world.now
@@ -100,7 +100,7 @@ def town(limits: Limits, names: str, **spec: Any) -> Town:  # noqa: ANN401 - as 
     return found
 
 
-def names(keys: list[Key]) -> str:
+def names(keys: list[ObjectKey]) -> str:
     return " ".join(key.name for key in keys)
 
 
