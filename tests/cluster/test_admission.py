@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
 }
 # Those of a webhook that does not answer may yet be taken.
 WAIT: dict[str, tuple[Manifest, str, str]] = {
-    "unasked-pod": ({}, "failed calling webhook", "a webhook refuses the pods"),
+    "unasked-pod": ({}, "failed calling webhook", "a webhook rejects the pods"),
     "unasked-cluster": ({}, "failed calling webhook", "a webhook that has a say in it does not answer"),
 }
 

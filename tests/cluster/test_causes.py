@@ -363,5 +363,5 @@ def test_workers_that_die_again_and_again_are_given_up(namespace: Namespace) -> 
     in_head = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", KILL_EVERY_WORKER)
     with subprocess.Popen(in_head):
         status = failed(namespace, "digits")
-    told(status, "WorkerLost", "worker died: ", "`kubectl ddpm retry` goes on with what is missing")
+    told(status, "WorkerLost", "worker died: ", "`kubectl ddpm retry` draws the missing samples")
     nothing_is_left(namespace)

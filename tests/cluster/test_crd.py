@@ -112,7 +112,7 @@ def refusal(call: Callable[[], object]) -> str:
 def test_a_wrong_resource_is_refused_with_a_sentence(samplings: Samplings, case: Resource) -> None:
     resource = sampling(case["spec"])
     resource["metadata"] |= case.get("metadata", {})
-    assert case.get("server", case["says"].split(": ")[-1]) in refusal(lambda: samplings.create(resource))
+    assert case.get("server_message", case["message"].split(": ")[-1]) in refusal(lambda: samplings.create(resource))
 
 
 @pytest.mark.parametrize("resource", ACCEPTED + EXAMPLES, ids=lambda resource: resource["metadata"]["name"])
@@ -178,29 +178,29 @@ def stored(samplings: Samplings) -> dict[str, Resource]:
 @pytest.mark.parametrize(
     ("which", "path", "value", "says"),
     [
-        ("set", "model.uri", "builtin://other", "model cannot be changed"),
-        ("unset", "model.sha256", "0" * 64, "model cannot be changed"),
-        ("unset", "seed", 1, "seed cannot be changed"),
-        ("set", "sampler.name", "dpmpp", "sampler cannot be changed"),
-        ("set", "sampler.steps", 51, "sampler cannot be changed"),
-        ("set", "sampler.steps", None, "sampler cannot be changed"),
-        ("unset", "sampler.steps", 50, "sampler cannot be changed"),
-        ("set", "sampler", None, "sampler cannot be changed"),
-        ("unset", "precision", "bf16", "precision cannot be changed"),
-        ("set", "batchSize", 32, "batchSize cannot be changed"),
-        ("set", "batchSize", None, "batchSize cannot be changed"),
-        ("unset", "batchSize", 32, "batchSize cannot be changed"),
-        ("unset", "resources.device", "cpu", "resources.device cannot be changed"),
-        ("set", "output.uri", "pvc://work/b", "output cannot be changed"),
-        ("set", "output.uri", None, "output cannot be changed"),
-        ("set", "output", None, "output cannot be changed"),
-        ("unset", "output.uri", "pvc://work/a", "output cannot be changed"),
-        ("unset", "output.claim", {"size": "5Gi"}, "output cannot be changed"),
-        ("unset", "output.formats", ["npy"], "output cannot be changed"),
-        ("set", "image", "example.com/worker:2", "image cannot be changed"),
-        ("set", "image", None, "image cannot be changed"),
-        ("unset", "image", "example.com/worker:2", "image cannot be changed"),
-        ("set", "samples", 99, "samples can only grow: those that are there are kept"),
+        ("set", "model.uri", "builtin://other", "model is immutable"),
+        ("unset", "model.sha256", "0" * 64, "model is immutable"),
+        ("unset", "seed", 1, "seed is immutable"),
+        ("set", "sampler.name", "dpmpp", "sampler is immutable"),
+        ("set", "sampler.steps", 51, "sampler is immutable"),
+        ("set", "sampler.steps", None, "sampler is immutable"),
+        ("unset", "sampler.steps", 50, "sampler is immutable"),
+        ("set", "sampler", None, "sampler is immutable"),
+        ("unset", "precision", "bf16", "precision is immutable"),
+        ("set", "batchSize", 32, "batchSize is immutable"),
+        ("set", "batchSize", None, "batchSize is immutable"),
+        ("unset", "batchSize", 32, "batchSize is immutable"),
+        ("unset", "resources.device", "cpu", "resources.device is immutable"),
+        ("set", "output.uri", "pvc://work/b", "output is immutable"),
+        ("set", "output.uri", None, "output is immutable"),
+        ("set", "output", None, "output is immutable"),
+        ("unset", "output.uri", "pvc://work/a", "output is immutable"),
+        ("unset", "output.claim", {"size": "5Gi"}, "output is immutable"),
+        ("unset", "output.formats", ["npy"], "output is immutable"),
+        ("set", "image", "example.com/worker:2", "image is immutable"),
+        ("set", "image", None, "image is immutable"),
+        ("unset", "image", "example.com/worker:2", "image is immutable"),
+        ("set", "samples", 99, "samples can only be increased: stored samples are kept"),
     ],
 )
 def test_what_decides_the_samples_cannot_change(

@@ -123,7 +123,7 @@ def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_
     delete_at_once(namespace, by_role(namespace.list("v1", "Pod", "ray.io/node-type"))["worker"])
 
     status = failed(namespace, "digits")
-    told(status, "WorkerLost", "No node has had room for a worker for 60 s", "goes on with what is missing")
+    told(status, "WorkerLost", "No node has had room for a worker for 60 s", "draws the missing samples")
     assert "KubeRay cannot create the pods" in status["failure"]["message"]
     assert "exceeded quota: few" in status["failure"]["message"]
     assert status["progress"]["done"] > 0

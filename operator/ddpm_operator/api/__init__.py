@@ -1,7 +1,7 @@
-"""The typed DDPMSampling: what is asked for, what is said of it, and the words for both.
+"""The DDPMSampling custom resource as typed models: spec, status and their enumerations.
 
-The CRD is generated from these types (`python -m ddpm_operator.crd`), so that the two cannot drift apart. They are
-shared by the operator and its clients.
+The operator and its clients share these types, and `python -m ddpm_operator.crd` generates the CRD from them, so the
+schema and the code cannot drift apart.
 """
 
 from ddpm_operator.api.reasons import KEPT, ConditionType, EventReason, FailureReason, Phase

@@ -1,4 +1,4 @@
-"""The base of every part of a DDPMSampling: frozen, strict, named as in YAML."""
+"""The base class of all API types: frozen, strict, with the camelCase field names of YAML."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _ACRONYMS = {"tasks_per_gpu": "tasksPerGPU"}
 
 
 def camel(name: str) -> str:
-    """A field's name in YAML."""
+    """Returns the YAML name of a field."""
     return _ACRONYMS.get(name) or to_camel(name)
 
 
 class Model(BaseModel):
-    """A part of a DDPMSampling. Unknown fields are refused, so that a typing error is never ignored.
+    """The base class of all API types. Unknown fields are rejected, so that a typo is never ignored.
 
     Attributes:
-        rules: what holds over several fields, in the order of their definition.
-        transitions: what must hold from one version of the object to the next; only the API server sees both.
+        rules: validation rules over several fields, in the order of their definition.
+        transitions: rules that compare an update with the stored object; only the API server sees both versions.
     """
 
     model_config = ConfigDict(
@@ -44,15 +44,15 @@ class Model(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: object) -> None:
-        own = (value.__dict__.get("rule") for value in vars(cls).values() if callable(value))
-        cls.rules = (*cls.rules, *(found for found in own if isinstance(found, Rule)))
+        declared = (value.__dict__.get("rule") for value in vars(cls).values() if callable(value))
+        cls.rules = (*cls.rules, *(rule for rule in declared if isinstance(rule, Rule)))
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         broken = [rule for rule in self.rules if not getattr(self, rule.method)()]
         if broken:
-            sentence = "; ".join(rule.sentence for rule in broken)
-            raise PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "field": broken[0].field})
+            message = "; ".join(rule.message for rule in broken)
+            raise PydanticCustomError("rule", "{message}", {"message": message, "field": broken[0].field})
         return self
 
     @classmethod
@@ -65,14 +65,14 @@ class Model(BaseModel):
 
     @classmethod
     def from_document(cls, document: object) -> Self:
-        """Reads what YAML or the API gave, by the names of YAML and as strictly as the API server.
+        """Parses a decoded YAML or JSON object by its YAML field names, as strictly as the API server does.
 
         Raises:
-            pydantic.ValidationError: with every field that is wrong.
+            pydantic.ValidationError: listing every invalid field.
         """
         return cls.model_validate_json(json.dumps(document), by_alias=True, by_name=False)
 
     def to_document(self) -> dict[str, JsonValue]:
-        """The form for YAML and the API; what is absent is left out."""
+        """Returns the object for YAML and the API; absent fields are omitted."""
         document: dict[str, JsonValue] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return document

@@ -1,6 +1,6 @@
-"""What a user may change of the pods: an allow-list, in Kubernetes' own words.
+"""spec.podOverrides: the pod fields that users may set, named and typed as in the Kubernetes pod API.
 
-Nothing here can start another container, mount anything, or weaken the pods' security.
+This is an allow-list. No field in it can add a container, mount a volume, or weaken the pods' security settings.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Values = Annotated[tuple[LabelValue, ...], Field(max_length=32)]
 
 
 class NodeSelectorRequirement(Model):
-    """A condition on one label or field of a node."""
+    """A node selector requirement on one label or field of a node."""
 
-    key: QualifiedName = Field(description="The label's key, or the field's name.")
+    key: QualifiedName = Field(description="The label key that the selector applies to, or the name of a node field.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
-        description="How values are compared."
+        description="The relationship of the key to the values."
     )
     values: Values | None = Field(
-        default=None, description="What the label is compared with; absent for Exists and DoesNotExist."
+        default=None, description="The values to compare with. Must be empty for Exists and DoesNotExist."
     )
 
 
@@ -33,17 +33,21 @@ Requirements = Annotated[tuple[NodeSelectorRequirement, ...], Field(max_length=1
 
 
 class NodeSelectorTerm(Model):
-    """Conditions that must all hold."""
+    """Requirements that a node must meet. The requirements are ANDed."""
 
-    match_expressions: Requirements | None = Field(default=None, description="Conditions on the node's labels.")
-    match_fields: Requirements | None = Field(default=None, description="Conditions on the node's fields.")
+    match_expressions: Requirements | None = Field(
+        default=None, description="Node selector requirements on the node's labels."
+    )
+    match_fields: Requirements | None = Field(
+        default=None, description="Node selector requirements on the node's fields."
+    )
 
 
 class NodeSelector(Model):
-    """Terms of which one must hold."""
+    """A union of node selector terms."""
 
     node_selector_terms: Annotated[tuple[NodeSelectorTerm, ...], Field(min_length=1, max_length=16)] = Field(
-        description="Terms of which one must hold."
+        description="Node selector terms. The terms are ORed."
     )
 
 
@@ -51,190 +55,199 @@ Weight = Annotated[int, Field(ge=1, le=100)]
 
 
 class PreferredSchedulingTerm(Model):
-    """A term that counts for a node."""
+    """A node selector term with a weight."""
 
-    weight: Weight = Field(description="How much it counts, 1 to 100.")
-    preference: NodeSelectorTerm = Field(description="The term.")
+    weight: Weight = Field(description="The weight of a matching node, from 1 to 100.")
+    preference: NodeSelectorTerm = Field(description="The node selector term that the weight belongs to.")
 
 
 class NodeAffinity(Model):
-    """Which nodes the pods may or should run on."""
+    """Node affinity scheduling rules."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = Field(
-        default=None, description="What a node must fulfil."
+        default=None, description="The node selector that a node must match for a pod to be scheduled onto it."
     )
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[tuple[PreferredSchedulingTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What is better on a node.")
+    ) = Field(default=None, description="Weighted terms. The scheduler prefers nodes with the greatest sum of weights.")
 
 
 class LabelSelectorRequirement(Model):
-    """A condition on one label of a pod."""
+    """A label selector requirement on one label of a pod."""
 
-    key: QualifiedName = Field(description="The label's key.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How values are compared.")
+    key: QualifiedName = Field(description="The label key that the selector applies to.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="The relationship of the key to the values."
+    )
     values: Values | None = Field(
-        default=None, description="What the label is compared with; absent for Exists and DoesNotExist."
+        default=None, description="The values to compare with. Must be empty for Exists and DoesNotExist."
     )
 
 
 class LabelSelector(Model):
-    """Labels that must all match."""
+    """A label selector. Its matchLabels and matchExpressions are ANDed; an empty selector matches all pods."""
 
     match_labels: Annotated[dict[str, LabelValue], Field(max_length=32), KEYS] | None = Field(
-        default=None, description="Labels and their values."
+        default=None, description="Label keys and the values that they must have."
     )
     match_expressions: Annotated[tuple[LabelSelectorRequirement, ...], Field(max_length=16)] | None = Field(
-        default=None, description="Conditions on labels."
+        default=None, description="Label selector requirements. The requirements are ANDed."
     )
 
 
 class PodAffinityTerm(Model):
-    """Pods of the sampling's own namespace, and the part of the cluster within which they count as near.
+    """A set of pods in the sampling's namespace, and the topology within which to co-locate with or avoid them.
 
-    Kubernetes knows terms over other namespaces, too. The scheduler keeps a required antiAffinity both ways, so by
-    one of those a sampling would shut the pods of its neighbours out of a node, or a zone.
+    Unlike in Kubernetes, other namespaces cannot be selected. The scheduler enforces a required podAntiAffinity in both
+    directions, so a sampling could keep the pods of other namespaces off a node or out of a zone.
     """
 
-    topology_key: QualifiedName = Field(description="The nodes' label whose equal values mean near.")
+    topology_key: QualifiedName = Field(
+        description="The node label that defines the topology. Nodes with the same value are co-located."
+    )
     label_selector: LabelSelector | None = Field(
-        default=None, description="Which pods of the sampling's own namespace are meant."
+        default=None, description="A label query over the pods in the sampling's namespace."
     )
 
 
 class WeightedPodAffinityTerm(Model):
-    """A term that counts for a node."""
+    """A pod affinity term with a weight."""
 
-    weight: Weight = Field(description="How much it counts, 1 to 100.")
-    pod_affinity_term: PodAffinityTerm = Field(description="The term.")
+    weight: Weight = Field(description="The weight of a matching node, from 1 to 100.")
+    pod_affinity_term: PodAffinityTerm = Field(description="The pod affinity term that the weight belongs to.")
 
 
 class PodAffinity(Model):
-    """Which pods these pods should run near to, or apart from."""
+    """Inter-pod affinity or anti-affinity scheduling rules."""
 
     required_during_scheduling_ignored_during_execution: (
         Annotated[tuple[PodAffinityTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What must hold.")
+    ) = Field(default=None, description="Terms that must all be satisfied for a pod to be scheduled onto a node.")
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[tuple[WeightedPodAffinityTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What is better.")
+    ) = Field(default=None, description="Weighted terms. The scheduler prefers nodes with the greatest sum of weights.")
 
 
 class Affinity(Model):
-    """Near what the pods run, and apart from what."""
+    """Scheduling constraints of the pods."""
 
-    node_affinity: NodeAffinity | None = Field(default=None, description="Which nodes.")
-    pod_affinity: PodAffinity | None = Field(default=None, description="Near which pods.")
-    pod_anti_affinity: PodAffinity | None = Field(default=None, description="Apart from which pods.")
+    node_affinity: NodeAffinity | None = Field(default=None, description="Node affinity scheduling rules.")
+    pod_affinity: PodAffinity | None = Field(default=None, description="Pod affinity scheduling rules.")
+    pod_anti_affinity: PodAffinity | None = Field(default=None, description="Pod anti-affinity scheduling rules.")
 
 
 class Toleration(Model):
-    """A taint the pods do not mind."""
+    """A toleration for taints that match the triple of key, value and effect."""
 
     key: QualifiedName | None = Field(
-        default=None, description="The taint's key; absent with operator Exists: every taint."
+        default=None, description="The taint key to match. If empty, the operator must be Exists, and all taints match."
     )
-    operator: Literal["Exists", "Equal"] | None = Field(default=None, description="Equal compares the value too.")
-    value: LabelValue | None = Field(default=None, description="The taint's value.")
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="Exists ignores the value. Defaults to Equal."
+    )
+    value: LabelValue | None = Field(default=None, description="The taint value to match.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="The taint's effect; absent: every effect."
+        default=None, description="The taint effect to match. If empty, all effects match."
     )
     toleration_seconds: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
-        default=None, description="For NoExecute: how long the taint is tolerated; absent: for ever."
+        default=None, description="How long a NoExecute taint is tolerated. By default, forever."
     )
 
 
 class TopologySpreadConstraint(Model):
-    """How the pods spread over nodes or zones."""
+    """How to spread the pods among topology domains such as nodes or zones."""
 
     max_skew: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=1, description="By how many pods two places may differ at most."
+        default=1, description="The maximum difference in the number of pods between two topology domains."
     )
     topology_key: QualifiedName = Field(
-        description="The nodes' label that tells places apart, such as kubernetes.io/hostname."
+        description="The node label that defines the topology domains, such as kubernetes.io/hostname."
     )
     when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = Field(
-        default="ScheduleAnyway", description="Whether the spread is a condition or a wish."
+        default="ScheduleAnyway", description="What to do with a pod that would violate the constraint."
     )
     label_selector: LabelSelector | None = Field(
-        default=None, description="Which pods are counted; absent: this sampling's own."
+        default=None, description="The pods to count. Defaults to the pods of the attempt."
     )
     min_domains: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="The least number of places, for DoNotSchedule."
+        default=None, description="The minimum number of eligible topology domains. Requires DoNotSchedule."
     )
     node_affinity_policy: Literal["Honor", "Ignore"] | None = Field(
-        default=None, description="Whether nodes outside the affinity count."
+        default=None, description="How nodeAffinity and nodeSelector affect the skew. Defaults to Honor."
     )
     node_taints_policy: Literal["Honor", "Ignore"] | None = Field(
-        default=None, description="Whether tainted nodes count."
+        default=None, description="How node taints affect the skew. Defaults to Ignore."
     )
 
 
 class LocalReference(Model):
-    """An object of the sampling's own namespace."""
+    """A reference to an object in the sampling's namespace."""
 
-    name: ObjectName = Field(description="Its name.")
+    name: ObjectName = Field(description="The name of the object.")
 
 
-FOREIGN_KEYS = KeysAvoid(
-    "keys of ray.io, ddpm-ray.io, kueue.x-k8s.io and app.kubernetes.io belong to the operator, "
-    "and a pod's AppArmor, seccomp and Multus annotations are not for users",
+RESERVED_KEYS = KeysAvoid(
+    "keys of ray.io, ddpm-ray.io, kueue.x-k8s.io and app.kubernetes.io are reserved for the operator, "
+    "and AppArmor, seccomp and Multus annotations are not allowed",
     r"(?:ray\.io|(?:[^/]*\.)?ddpm-ray\.io|kueue\.x-k8s\.io|app\.kubernetes\.io"
-    # By these Multus gives a pod further networks, which no NetworkPolicy of Kubernetes knows of.
+    # With these annotations, Multus attaches a pod to further networks, to which no NetworkPolicy applies.
     r"|k8s\.v1\.cni\.cncf\.io|v1\.multus-cni\.io"
     r"|(?:container\.)?(?:apparmor\.security\.beta|seccomp\.security\.alpha)\.kubernetes\.io)/.*",
 )
 
 
 class PodOverrides(Model):
-    """What is changed of the head's and the workers' pods: this list and no more."""
+    """The pod fields that users may set. They apply to the head and to all workers."""
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32), KEYS] | None = Field(
-        default=None, description="Labels a node must have."
+        default=None, description="Labels that a node must have for the pods to be scheduled onto it."
     )
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] | None = Field(
-        default=None, description="Taints the pods do not mind."
+        default=None, description="Tolerations of the pods."
     )
-    affinity: Affinity | None = Field(default=None, description="Near what the pods run, and apart from what.")
+    affinity: Affinity | None = Field(default=None, description="Affinity of the pods.")
     topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=8)] | None = Field(
-        default=None, description="How the pods spread over nodes or zones."
+        default=None, description="How to spread the pods among topology domains."
     )
-    labels: Annotated[dict[str, LabelValue], Field(max_length=32), KEYS, FOREIGN_KEYS] | None = Field(
-        default=None, description="Labels the pods get beside the operator's own."
+    labels: Annotated[dict[str, LabelValue], Field(max_length=32), KEYS, RESERVED_KEYS] | None = Field(
+        default=None, description="Additional labels of the pods."
     )
     annotations: (
-        Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), KEYS, FOREIGN_KEYS] | None
-    ) = Field(default=None, description="Annotations the pods get beside the operator's own.")
-    priority_class_name: ObjectName | None = Field(default=None, description="The pods' PriorityClass.")
-    runtime_class_name: ObjectName | None = Field(default=None, description="The pods' RuntimeClass, such as nvidia.")
-    scheduler_name: ObjectName | None = Field(default=None, description="The scheduler that places the pods.")
+        Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32), KEYS, RESERVED_KEYS] | None
+    ) = Field(default=None, description="Additional annotations of the pods.")
+    priority_class_name: ObjectName | None = Field(default=None, description="The PriorityClass of the pods.")
+    runtime_class_name: ObjectName | None = Field(
+        default=None, description="The RuntimeClass of the pods, such as nvidia."
+    )
+    scheduler_name: ObjectName | None = Field(default=None, description="The scheduler that dispatches the pods.")
     image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] | None = Field(
-        default=None, description="Secrets for a private registry."
+        default=None, description="Secrets with the credentials of a private image registry."
     )
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="The pods' ServiceAccount, among those the administrator allows. Its token is never mounted.",
+        description="The ServiceAccount of the pods, one of those that the administrator allows. Its token is never "
+        "mounted.",
     )
 
     @rule(
         "!has(self.imagePullSecrets) || self.imagePullSecrets.all(one, "
         "self.imagePullSecrets.exists_one(other, other.name == one.name))",
-        "each of imagePullSecrets is named once",
+        "imagePullSecrets must not contain duplicate names",
         field="imagePullSecrets",
     )
-    def _pull_secrets_once(self) -> bool:
-        return _differ([it.name for it in self.image_pull_secrets or ()])
+    def _pull_secrets_are_unique(self) -> bool:
+        return _all_unique([it.name for it in self.image_pull_secrets or ()])
 
     @rule(
         "!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(one, "
         "self.topologySpreadConstraints.exists_one(other, "
         "other.topologyKey == one.topologyKey && other.whenUnsatisfiable == one.whenUnsatisfiable))",
-        "topologySpreadConstraints has one constraint for each topologyKey and whenUnsatisfiable",
+        "topologySpreadConstraints must not contain duplicate pairs of topologyKey and whenUnsatisfiable",
         field="topologySpreadConstraints",
     )
-    def _constraints_once(self) -> bool:
-        return _differ([(it.topology_key, it.when_unsatisfiable) for it in self.topology_spread_constraints or ()])
+    def _spread_constraints_are_unique(self) -> bool:
+        return _all_unique([(it.topology_key, it.when_unsatisfiable) for it in self.topology_spread_constraints or ()])
 
 
-def _differ(values: Sequence[object]) -> bool:
+def _all_unique(values: Sequence[object]) -> bool:
     return len(set(values)) == len(values)

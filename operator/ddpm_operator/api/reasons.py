@@ -1,4 +1,4 @@
-"""The closed lists of words a DDPMSampling speaks in: phases, conditions, failures, events."""
+"""The enumerations of a DDPMSampling's status: phases, condition types, failure reasons and event reasons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a sampling stands, in one word for a table. Programs look at the conditions."""
+    """A one-word summary of the conditions, for tables. Programs should read the conditions instead."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -18,7 +18,7 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What `kubectl wait --for=condition=…` can wait for."""
+    """The condition types, as in `kubectl wait --for=condition=…`."""
 
     ACCEPTED = "Accepted"
     CLUSTER_READY = "ClusterReady"
@@ -30,12 +30,12 @@ class ConditionType(StrEnum):
     QUALITY_PASSED = "QualityPassed"
 
 
-# The reason of CleanedUp while a failure's RayCluster is kept for a look at it.
+# The reason of the condition CleanedUp while the RayCluster of a failed attempt is kept for debugging.
 KEPT = "Kept"
 
 
 class FailureReason(StrEnum):
-    """Why a sampling failed; each with what to do about it."""
+    """Why a sampling failed. Each reason has a hint that tells the user what to do."""
 
     hint: str
 
@@ -48,29 +48,30 @@ class FailureReason(StrEnum):
     INVALID_SPEC = "InvalidSpec", "Correct the field the message names, in a new DDPMSampling if it is immutable."
     MODEL_NOT_FOUND = (
         "ModelNotFound",
-        "Look whether spec.model.uri exists and whether credentialsSecretRef may read it.",
+        "Check that spec.model.uri exists and that the credentials in credentialsSecretRef may read it.",
     )
     MODEL_REJECTED = (
         "ModelRejected",
-        "Check the checkpoint with `ddpm-sample convert`; a bare .pt needs model.name, downs and timeEmbDim.",
+        "Check the checkpoint with `ddpm-sample convert`; a .pt file without metadata needs model.name, downs and "
+        "timeEmbDim.",
     )
     REFERENCE_NOT_FOUND = (
         "ReferenceNotFound",
-        "Create the secret, claim or service account that the message names, in the sampling's own namespace.",
+        "Create the Secret, claim or ServiceAccount that the message names, in the sampling's own namespace.",
     )
     IMAGE_PULL_FAILED = (
         "ImagePullFailed",
-        "Correct spec.image, or give podOverrides.imagePullSecrets for a private registry.",
+        "Correct spec.image, or set podOverrides.imagePullSecrets for a private registry.",
     )
     POD_REJECTED = (
         "PodRejected",
-        "The namespace's Pod Security level, a LimitRange or a webhook refuses the pods: "
-        "change what the message names in spec.resources or podOverrides.",
+        "The namespace's Pod Security level, a LimitRange or a webhook rejects the pods: "
+        "change the fields of spec.resources or podOverrides that the message names.",
     )
     UNSCHEDULABLE = (
         "Unschedulable",
-        "No node fits the pods: lower spec.resources, look at podOverrides, or raise startupDeadlineSeconds "
-        "where nodes are added on demand.",
+        "No node fits the pods: lower spec.resources, check podOverrides, or raise startupDeadlineSeconds "
+        "if an autoscaler adds nodes.",
     )
     QUOTA_EXCEEDED = (
         "QuotaExceeded",
@@ -78,15 +79,15 @@ class FailureReason(StrEnum):
     )
     KUBERAY_MISSING = (
         "KubeRayMissing",
-        "Ask the cluster's administrator to install KubeRay 1.6 or newer, or look whether it is running.",
+        "Ask the cluster's administrator to install KubeRay 1.6 or newer, or to check that it is running.",
     )
     STARTUP_DEADLINE_EXCEEDED = (
         "StartupDeadlineExceeded",
-        "Raise spec.startupDeadlineSeconds, or look at the pods' events for what they waited for.",
+        "Check the pods' events for what they were waiting for, or raise spec.startupDeadlineSeconds.",
     )
     DEADLINE_EXCEEDED = (
         "DeadlineExceeded",
-        "Raise spec.activeDeadlineSeconds, then run `kubectl ddpm retry`: the samples that are done stay done.",
+        "Raise spec.activeDeadlineSeconds, then run `kubectl ddpm retry`: finished samples are kept.",
     )
     OUT_OF_MEMORY = (
         "OutOfMemory",
@@ -94,32 +95,32 @@ class FailureReason(StrEnum):
     )
     WORKER_LOST = (
         "WorkerLost",
-        "Nodes or pods went away too often; `kubectl ddpm retry` goes on with what is missing.",
+        "Nodes or pods were lost too often; `kubectl ddpm retry` draws the missing samples.",
     )
     HEAD_LOST = (
         "HeadLost",
-        "Look at what became of the head pod and its node; `kubectl ddpm retry` goes on with what is missing.",
+        "Check what happened to the head pod and its node; `kubectl ddpm retry` draws the missing samples.",
     )
     STORAGE_FAILED = (
         "StorageFailed",
-        "Look at the output's free space and at who may write there, then run `kubectl ddpm retry`.",
+        "Check the free space and the write permissions of the output, then run `kubectl ddpm retry`.",
     )
     OUTPUT_CONFLICT = (
         "OutputConflict",
-        "The output holds another sampling's samples: give a new DDPMSampling another spec.output.uri.",
+        "The output holds another sampling's samples: create a new DDPMSampling with another spec.output.uri.",
     )
     DRIVER_FAILED = (
         "DriverFailed",
-        "Read failure.logTail or `kubectl ddpm logs`; `kubectl ddpm retry` goes on with what is missing.",
+        "Read failure.logTail or `kubectl ddpm logs`; `kubectl ddpm retry` draws the missing samples.",
     )
     INTERNAL_ERROR = (
         "InternalError",
-        "A fault of the operator, not of the sampling: please report it with the operator's log.",
+        "This is a bug in the operator, not in the sampling: please report it with the operator's log.",
     )
 
 
 class EventReason(StrEnum):
-    """The events a sampling gets, each once per transition."""
+    """The reasons of the Kubernetes events of a sampling; each event is emitted once per transition."""
 
     ACCEPTED = "Accepted"
     REJECTED = "Rejected"

@@ -1,4 +1,4 @@
-"""The DDPMSampling as a Kubernetes object."""
+"""The DDPMSampling as a Kubernetes object: group, version, names, metadata, spec and status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ddpm_operator.api.status import Status
 
 GROUP, VERSION, KIND = "ddpm-ray.io", "v1alpha1", "DDPMSampling"
 PLURAL, SINGULAR, SHORT_NAME, CATEGORY = "ddpmsamplings", "ddpmsampling", "ddpm", "all"
-LONGEST_NAME = 63
+MAX_NAME_LENGTH = 63
 
 
 class Metadata(BaseModel):
-    """Of an object's metadata, what the operator looks at; the API server owns the rest."""
+    """The metadata fields that the operator reads; all others are ignored."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -40,18 +40,23 @@ class Metadata(BaseModel):
 
 
 class DDPMSampling(Model):
-    """N images of a trained diffusion model, drawn on a RayCluster that exists only as long as it is needed."""
+    """DDPMSampling draws images from a trained diffusion model, in parallel, on a RayCluster of its own.
+
+    The operator creates the RayCluster for the job and deletes it when the job ends.
+    """
 
     api_version: Literal["ddpm-ray.io/v1alpha1"]
     kind: Literal["DDPMSampling"]
     metadata: Metadata
-    spec: Spec = Field(description="What is asked for.")
-    status: Status | None = Field(default=None, description="What the operator has seen and done.")
+    spec: Spec = Field(description="spec is the desired state of the sampling.")
+    status: Status | None = Field(
+        default=None, description="status is the observed state of the sampling. The operator writes it."
+    )
 
     @rule(
-        f"size(self.metadata.name) <= {LONGEST_NAME}",
-        f"metadata.name can have at most {LONGEST_NAME} characters: the pods carry it as a label",
+        f"size(self.metadata.name) <= {MAX_NAME_LENGTH}",
+        f"metadata.name must be no more than {MAX_NAME_LENGTH} characters, because the pods carry it as a label value",
         field="metadata.name",
     )
     def _name_fits_a_label(self) -> bool:
-        return len(self.metadata.name) <= LONGEST_NAME
+        return len(self.metadata.name) <= MAX_NAME_LENGTH

@@ -1,7 +1,7 @@
-"""Rules that are said once for two readers: CEL for the API server, Python for whoever has none at hand.
+"""Validation rules, each in CEL for the API server and in Python for clients without one.
 
-The two forms stand side by side so that nobody changes one alone, and the tests try both on the same resources.
-Every rule has a sentence for the person who breaks it.
+Both forms are defined side by side so that they change together, and the tests apply both to the same resources.
+Every rule carries the error message that users see.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ VALIDATIONS = "x-kubernetes-validations"
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule over a whole object.
+    """A validation rule over several fields of an object.
 
     Attributes:
-        cel: true where the rule holds; `self` is the object.
-        sentence: what the user reads where it does not.
-        field: the YAML name of the field to point at, or "" for the object.
-        method: the Python form's name; "" for a rule over old and new, which needs the API server.
+        cel: the CEL expression, true for a valid object; `self` is the object.
+        message: the error message for an invalid object.
+        field: the YAML name of the field that the error points at; "" for the object itself.
+        method: the name of the method with the Python form; "" for a transition rule, which only the API server can
+            evaluate.
     """
 
     cel: str
-    sentence: str
+    message: str
     field: str = ""
     method: str = ""
 
     def validation(self) -> dict[str, str]:
-        """The entry of ``x-kubernetes-validations``."""
-        return {"rule": self.cel, "message": self.sentence} | ({"fieldPath": f".{self.field}"} if self.field else {})
+        """Returns the entry for ``x-kubernetes-validations``."""
+        return {"rule": self.cel, "message": self.message} | ({"fieldPath": f".{self.field}"} if self.field else {})
 
 
 _M = TypeVar("_M")
 
 
-def rule(cel: str, sentence: str, *, field: str = "") -> Callable[[Callable[[_M], bool]], Callable[[_M], bool]]:
-    """Makes a model's method, which returns whether the rule holds, the Python form of a rule."""
+def rule(cel: str, message: str, *, field: str = "") -> Callable[[Callable[[_M], bool]], Callable[[_M], bool]]:
+    """Declares a rule; the decorated method is its Python form and returns whether the object is valid."""
 
     def decorate(method: Callable[[_M], bool]) -> Callable[[_M], bool]:
-        method.__dict__["rule"] = Rule(cel, sentence, field, method.__name__)
+        method.__dict__["rule"] = Rule(cel, message, field, method.__name__)
         return method
 
     return decorate
@@ -56,26 +57,26 @@ def rule(cel: str, sentence: str, *, field: str = "") -> Callable[[Callable[[_M]
 
 @dataclass(frozen=True)
 class ValueRule(ABC):
-    """A rule over one value, for ``Annotated[type, Field(…), rule, …]``.
+    """A validation rule for one value, for ``Annotated[type, Field(…), rule, …]``.
 
     Attributes:
-        sentence: what the user reads where the rule does not hold.
+        message: the error message for an invalid value.
     """
 
-    sentence: str
+    message: str
 
     @property
     @abstractmethod
     def cel(self) -> str:
-        """True where the rule holds; `self` is the value."""
+        """The CEL expression, true for a valid value; `self` is the value."""
 
     @abstractmethod
     def holds(self, value: object) -> bool:
-        """The same in Python."""
+        """Returns whether the value is valid."""
 
     def _check(self, value: object) -> object:
         if not self.holds(value):
-            raise PydanticCustomError("rule", "{sentence}", {"sentence": self.sentence})
+            raise PydanticCustomError("rule", "{message}", {"message": self.message})
         return value
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -83,17 +84,17 @@ class ValueRule(ABC):
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = handler(schema)
-        validation = {"rule": self.cel, "message": self.sentence}
+        validation = {"rule": self.cel, "message": self.message}
         return json_schema | {VALIDATIONS: [*json_schema.get(VALIDATIONS, []), validation]}
 
 
 @dataclass(frozen=True)
 class Matches(ValueRule):
-    """The form of a text.
+    """A string must match a regular expression.
 
     Attributes:
-        pattern: of the whole text, in what RE2 and Python's re have in common.
-        scheme: the rule is about texts that begin so, and leaves others alone.
+        pattern: matched against the whole string; uses only syntax that RE2 and Python's re share.
+        scheme: the rule applies only to strings with this prefix; "" for all.
     """
 
     pattern: str
@@ -111,10 +112,10 @@ class Matches(ValueRule):
 
 @dataclass(frozen=True)
 class Avoids(ValueRule):
-    """What a text may not have in it.
+    """A string must not contain a match of a regular expression.
 
     Attributes:
-        pattern: of the part that is refused.
+        pattern: searched for anywhere in the string.
     """
 
     pattern: str
@@ -129,10 +130,10 @@ class Avoids(ValueRule):
 
 @dataclass(frozen=True)
 class KeysMatch(ValueRule):
-    """The form of every key of a map, and what no key may look like.
+    """Every key of a map must match a regular expression.
 
     Attributes:
-        pattern: of a whole key.
+        pattern: matched against the whole key.
     """
 
     pattern: str
@@ -147,10 +148,10 @@ class KeysMatch(ValueRule):
 
 @dataclass(frozen=True)
 class KeysAvoid(ValueRule):
-    """Keys that a map may not have.
+    """No key of a map may match a regular expression.
 
     Attributes:
-        pattern: of a whole key that is refused.
+        pattern: matched against the whole key.
     """
 
     pattern: str

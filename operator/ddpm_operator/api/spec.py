@@ -1,4 +1,4 @@
-"""What a DDPMSampling asks for."""
+"""The spec of a DDPMSampling: model, sampler, resources, output and lifecycle options."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ Format = Literal["npy", "png"]
 Sha256 = Annotated[
     str,
     Field(min_length=64, max_length=64),
-    Matches("a sha256 is 64 characters of 0-9 and a-f, as sha256sum prints it", "[0-9a-f]{64}"),
+    Matches("a sha256 must consist of 64 characters of 0-9 and a-f, as printed by sha256sum", "[0-9a-f]{64}"),
 ]
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]
-Cpu = Annotated[str, Quantity("cpu is a quantity from 100m to 1024, such as 2 or 500m", "100m", "1024")]
-Memory = Annotated[str, Quantity("memory is a quantity from 1Gi, which Ray and torch need, to 64Ti", "1Gi", "64Ti")]
-Size = Annotated[str, Quantity("a claim's size is a quantity from 1Mi to 1Pi, such as 10Gi", "1Mi", "1Pi")]
+Cpu = Annotated[str, Quantity("cpu must be a quantity from 100m to 1024, such as 2 or 500m", "100m", "1024")]
+Memory = Annotated[
+    str, Quantity("memory must be a quantity from 1Gi, the minimum for Ray and torch, to 64Ti", "1Gi", "64Ti")
+]
+Size = Annotated[str, Quantity("the size of a claim must be a quantity from 1Mi to 1Pi, such as 10Gi", "1Mi", "1Pi")]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 
 
@@ -39,98 +41,121 @@ class Checkpoint(Model):
     """The trained network."""
 
     uri: ModelUri = Field(
-        description="Where the checkpoint is: builtin://name (in the image), pvc://claim/path, s3://bucket/key or "
-        "https://host/path, which is read without a login: pin it by sha256. gs://bucket/key is reserved."
+        description="The location of the checkpoint: builtin://name (part of the image), pvc://claim/path, "
+        "s3://bucket/key or https://host/path. https is read without authentication, so pin the file with sha256. "
+        "gs://bucket/key is reserved for future use."
     )
     sha256: Sha256 | None = Field(
-        default=None, description="The checkpoint's sha256. Another file in its place is refused."
+        default=None,
+        description="The expected sha256 digest of the checkpoint. A file with another digest is rejected.",
     )
     name: ModelName | None = Field(
         default=None,
-        description="The architecture; only where the checkpoint has no metadata, as the fields that follow.",
+        description="The network architecture. Required, like the other architecture fields, only if the checkpoint "
+        "has no metadata.",
     )
     downs: Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)] | None = (
-        Field(default=None, description="Channels of each level, outermost first.")
+        Field(default=None, description="The number of channels of each level, outermost first.")
     )
     time_emb_dim: Annotated[int, Field(ge=2, le=4096)] | None = Field(
-        default=None, description="Width of the time embedding."
+        default=None, description="The width of the time embedding."
     )
     img_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="Height and width of an image, in pixels."
+        default=None, description="The height and width of an image in pixels."
     )
-    channels: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="Channels of an image.")
+    channels: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="The number of channels of an image."
+    )
     time_embedding: TimeEmbedding | None = Field(
         default=None,
-        description="What the network's time embedding encodes: the step, or as the original did the batch's row.",
+        description="What the time embedding encodes: step is the timestep; row is the index in the batch, as in the "
+        "original implementation.",
     )
 
 
 class Sampler(Model):
-    """How samples are drawn. What is absent comes from the checkpoint's metadata."""
+    """How samples are drawn. The defaults of the schedule come from the checkpoint's metadata."""
 
-    name: SamplerName = Field(default="ddpm", description="ddpm (ancestral), ddim, or dpmpp (DPM-Solver++ 2M).")
+    name: SamplerName = Field(
+        default="ddpm", description="The sampler: ddpm (ancestral), ddim, or dpmpp (DPM-Solver++ 2M)."
+    )
     timesteps: Timesteps | None = Field(
-        default=None, description="Timesteps of the schedule the checkpoint was trained with."
+        default=None, description="The number of timesteps of the noise schedule that the checkpoint was trained with."
     )
     steps: Timesteps | None = Field(
         default=None,
-        description="Network evaluations a sample; absent: all timesteps for ddpm, 50 for ddim, 20 for dpmpp.",
+        description="Network evaluations per sample. Defaults to all timesteps for ddpm, 50 for ddim and 20 for dpmpp.",
     )
     eta: Annotated[
         str,
         Field(min_length=1, max_length=10),
-        Matches('eta is a decimal from 0 to 1 in quotes, such as "0.5"', r"0(?:\.[0-9]{1,8})?|1(?:\.0{1,8})?"),
-    ] = Field(default="0", description="Noise of ddim: 0 is deterministic, 1 is like ddpm. A decimal in quotes.")
-    schedule: ScheduleName | None = Field(default=None, description="Noise schedule the checkpoint was trained with.")
+        Matches('eta must be a decimal from 0 to 1 in quotes, such as "0.5"', r"0(?:\.[0-9]{1,8})?|1(?:\.0{1,8})?"),
+    ] = Field(
+        default="0",
+        description="The stochasticity of ddim, a decimal in quotes: 0 is deterministic, 1 is equivalent to ddpm.",
+    )
+    schedule: ScheduleName | None = Field(
+        default=None, description="The noise schedule that the checkpoint was trained with."
+    )
     variance: Variance | None = Field(
-        default=None, description="Variance of a ddpm step: large (beta_t) or small (the posterior's)."
+        default=None, description="The variance of a ddpm step: large (beta_t) or small (the posterior variance)."
     )
 
     @rule(
         "!has(self.steps) || !has(self.timesteps) || self.steps <= self.timesteps",
-        "steps cannot be more than timesteps: a sampler visits each timestep at most once",
+        "steps must be less than or equal to timesteps: a sampler visits each timestep at most once",
         field="steps",
     )
-    def _steps_fit_into_timesteps(self) -> bool:
+    def _steps_at_most_timesteps(self) -> bool:
         return self.steps is None or self.timesteps is None or self.steps <= self.timesteps
 
 
 class WorkerPod(Model):
-    """Size of a worker pod."""
+    """The size of a worker pod."""
 
-    cpu: Cpu = Field(default="2", description="CPUs.")
-    memory: Memory = Field(default="4Gi", description="Memory.")
+    cpu: Cpu = Field(default="2", description="CPU request and limit.")
+    memory: Memory = Field(default="4Gi", description="Memory request and limit.")
 
 
 class HeadPod(Model):
-    """Size of the head pod, which runs the driver. Alone, it gets a worker's size where that is larger."""
+    """The size of the head pod, which runs the driver.
 
-    cpu: Cpu = Field(default="1", description="CPUs.")
-    memory: Memory = Field(default="2Gi", description="Memory.")
+    If there are no workers, the head also draws the samples and gets the larger of both sizes.
+    """
+
+    cpu: Cpu = Field(default="1", description="CPU request. The limit is one CPU higher.")
+    memory: Memory = Field(default="2Gi", description="Memory request and limit.")
 
 
 class Resources(Model):
-    """What the sampling may take of the cluster."""
+    """The compute resources that the sampling may use."""
 
-    # The rules ask `has` although every field has a default: the API server tries them on the default `{}` too.
+    # The CEL rules test `has()` although every field has a default: the API server also evaluates them on the
+    # default `{}`, before it fills in the fields.
 
-    device: Device = Field(default="auto", description="cuda, cpu, or auto: cuda if gpus is more than 0.")
-    gpus: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="GPUs in all, at most; the cluster is sized from it and from samples."
+    device: Device = Field(
+        default="auto",
+        description="The device of the network: cuda, cpu, or auto, which is cuda if gpus is greater than 0.",
     )
-    gpu_resource_name: ResourceName = Field(default="nvidia.com/gpu", description="The nodes' name for a GPU.")
+    gpus: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="The maximum number of GPUs in total. Fewer are used if there are fewer shards."
+    )
+    gpu_resource_name: ResourceName = Field(
+        default="nvidia.com/gpu", description="The extended resource name of a GPU."
+    )
     tasks_per_gpu: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Tasks that share a GPU, at most; 4 is --num_gpus_per_task 0.25 of the command."
+        default=1,
+        description="The maximum number of tasks that share a GPU. 4 is equivalent to --num_gpus_per_task 0.25.",
     )
     max_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=4, description="Worker pods, at most; 0 has the head sample alone, on CPUs."
+        default=4, description="The maximum number of worker pods. If 0, the head draws all samples, on CPUs."
     )
-    worker: WorkerPod = Field(default=WorkerPod(), description="Size of a worker pod.")
-    head: HeadPod = Field(default=HeadPod(), description="Size of the head pod.")
+    worker: WorkerPod = Field(default=WorkerPod(), description="The size of a worker pod.")
+    head: HeadPod = Field(default=HeadPod(), description="The size of the head pod.")
 
     @rule(
         "!has(self.device) || self.device != 'cuda' || self.gpus > 0",
-        "device cuda needs GPUs: say in gpus how many in all",
+        "device cuda requires GPUs: set gpus to the total number of GPUs",
         field="gpus",
     )
     def _cuda_has_gpus(self) -> bool:
@@ -138,7 +163,7 @@ class Resources(Model):
 
     @rule(
         "!has(self.device) || self.device != 'cpu' || self.gpus == 0",
-        "device cpu takes no GPU: leave gpus at 0",
+        "device cpu uses no GPUs: set gpus to 0",
         field="gpus",
     )
     def _cpu_has_no_gpus(self) -> bool:
@@ -146,7 +171,7 @@ class Resources(Model):
 
     @rule(
         "!has(self.gpus) || self.gpus == 0 || self.maxWorkers > 0",
-        "GPUs are held by workers, and the head takes none: set maxWorkers to 1 or more",
+        "GPUs are assigned to workers, not to the head: set maxWorkers to 1 or more",
         field="maxWorkers",
     )
     def _gpus_have_workers(self) -> bool:
@@ -154,136 +179,155 @@ class Resources(Model):
 
 
 class Claim(Model):
-    """The claim made for the samples, named `<name>-output`."""
+    """The PersistentVolumeClaim that is created for the samples, named `<name>-output`."""
 
     size: Size | None = Field(
-        default=None, description="Its size; absent: from samples and image size, with room to grow."
+        default=None,
+        description="The requested size. By default computed from samples and the image size, with room to grow.",
     )
     storage_class_name: ObjectName | None = Field(
-        default=None, description="Its StorageClass; absent: the cluster's default."
+        default=None, description="The StorageClass. Defaults to the default StorageClass of the cluster."
     )
     access_modes: Annotated[tuple[AccessMode, ...], Field(min_length=1, max_length=3)] = Field(
         default=("ReadWriteOnce",),
-        description="ReadWriteMany lets workers write themselves; else they hand over to the head.",
+        description="The access modes. With ReadWriteMany, each worker writes its own samples; otherwise the head "
+        "writes all samples.",
     )
     retention_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",
-        description="Retain: the claim outlives the resource, and a resource of the same name goes on with it. "
-        "Delete: it is deleted with the resource.",
+        description="Retain keeps the claim when the DDPMSampling is deleted; one of the same name reuses it. "
+        "Delete deletes the claim with the DDPMSampling.",
     )
 
     @rule(
         "!has(self.accessModes) || self.accessModes.size() == 1 "
         "|| !self.accessModes.exists(mode, mode == 'ReadWriteOncePod')",
-        "ReadWriteOncePod goes with no other access mode: leave the others out",
+        "ReadWriteOncePod must be the only access mode: remove the others",
         field="accessModes",
     )
-    def _one_pod_alone(self) -> bool:
+    def _once_pod_is_the_only_mode(self) -> bool:
         return len(self.access_modes) == 1 or "ReadWriteOncePod" not in self.access_modes
 
 
 class Output(Model):
-    """Where the samples are kept."""
+    """Where and in which formats the samples are stored."""
 
     uri: OutputUri | None = Field(
         default=None,
-        description="s3://bucket/folder or pvc://claim/folder; absent: a claim is made for the sampling.",
+        description="The location of the samples: s3://bucket/folder or pvc://claim/folder. By default, a claim is "
+        "created.",
     )
-    claim: Claim | None = Field(default=None, description="The claim to make where uri is absent.")
+    claim: Claim | None = Field(default=None, description="The claim to create. Must be empty if uri is set.")
     formats: Annotated[tuple[Format, ...], Field(max_length=2)] = Field(
-        default=("npy", "png"), description="Forms beside the shards: samples.npy, and grid.png of the first 100."
+        default=("npy", "png"),
+        description="Files to write in addition to the shards: npy is samples.npy, png is grid.png with the first 100 "
+        "samples.",
     )
 
     @rule(
         "!has(self.uri) || !has(self.claim)",
-        "uri already says where the samples go: leave claim out",
+        "uri and claim are mutually exclusive: remove claim",
         field="claim",
     )
-    def _one_place(self) -> bool:
+    def _uri_or_claim(self) -> bool:
         return self.uri is None or self.claim is None
 
 
-def _unchanging(path: str, words: str) -> Rule:
-    """Refuses another value, a value where none was, and none where one was."""
+def _immutable(path: str, reason: str) -> Rule:
+    """Returns a transition rule that rejects changing, adding or removing the value at a path."""
     first, *_ = parts = path.split(".")
 
     def has(version: str) -> str:
         return " && ".join(f"has({version}.{'.'.join(parts[: n + 1])})" for n in range(len(parts)))
 
     cel = f"({has('self')}) == ({has('oldSelf')}) && (!({has('self')}) || self.{path} == oldSelf.{path})"
-    return Rule(cel, f"{path} cannot be changed, {words}", first)
+    return Rule(cel, f"{path} is immutable, {reason}", first)
 
 
-_DECIDES = "because it decides what the samples look like: create a new DDPMSampling"
+_DETERMINES_SAMPLES = "because it determines the samples: create a new DDPMSampling"
 
 
 class Spec(Model):
-    """What is asked for. Only model.uri and samples must be given."""
+    """The desired state of a sampling. Only model.uri and samples are required."""
 
     transitions = (
-        *(_unchanging(p, _DECIDES) for p in ("model", "seed", "sampler", "precision", "batchSize")),
-        _unchanging("resources.device", _DECIDES),
-        _unchanging("image", _DECIDES),
-        _unchanging("output", "because samples are there already: create a new DDPMSampling"),
+        *(_immutable(p, _DETERMINES_SAMPLES) for p in ("model", "seed", "sampler", "precision", "batchSize")),
+        _immutable("resources.device", _DETERMINES_SAMPLES),
+        _immutable("image", _DETERMINES_SAMPLES),
+        _immutable("output", "because samples are stored there: create a new DDPMSampling"),
         Rule(
             "self.samples >= oldSelf.samples",
-            "samples can only grow: those that are there are kept",
+            "samples can only be increased: stored samples are kept",
             "samples",
         ),
     )
 
     model: Checkpoint = Field(description="The trained network. Immutable.")
     samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        description="Images to draw. May grow at any time: only those that are missing are drawn."
+        description="The number of images to draw. It can be increased at any time; only the missing samples are drawn."
     )
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
-        default=0, description="With the same seed and everything else equal, sample i is the same. Immutable."
+        default=0,
+        description="The seed of the random noise. Sample i depends only on the seed, on i and on the other immutable "
+        "fields. Immutable.",
     )
     sampler: Sampler = Field(default=Sampler(), description="How samples are drawn. Immutable.")
-    precision: Precision = Field(default="fp32", description="Number format of the network. Immutable.")
+    precision: Precision = Field(default="fp32", description="The floating-point format of the network. Immutable.")
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         default=None,
-        description="Samples drawn at once by a task; absent: chosen from model and device. Immutable.",
+        description="The number of samples that a task draws at once. By default chosen from the image size and the "
+        "device. Immutable.",
     )
-    resources: Resources = Field(default=Resources(), description="What the sampling may take of the cluster.")
+    resources: Resources = Field(default=Resources(), description="The compute resources that the sampling may use.")
     pod_overrides: PodOverrides | None = Field(
-        default=None, description="What is changed of the pods: this list and no more."
+        default=None, description="Pod fields to set on the head and on all workers."
     )
-    output: Output = Field(default=Output(), description="Where the samples are kept. Immutable.")
+    output: Output = Field(
+        default=Output(), description="Where and in which formats the samples are stored. Immutable."
+    )
     credentials_secret_ref: LocalReference | None = Field(
         default=None,
-        description="Secret with the environment variables that s3:// and the like need: AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and others.",
+        description="A Secret with environment variables for access to s3:// URIs: AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY and, for storage other than Amazon S3, AWS_ENDPOINT_URL.",
     )
     image: (
         Annotated[
             str,
             Field(min_length=1, max_length=512),
             Matches(
-                "image is a reference such as registry.example.com/ddpm-ray-worker:1.0",
+                "image must be an image reference, such as registry.example.com/ddpm-ray-worker:1.0",
                 r"[A-Za-z0-9](?:[-A-Za-z0-9._:/]*[A-Za-z0-9])?(?:@sha256:[0-9a-f]{64})?",
             ),
         ]
         | None
-    ) = Field(default=None, description="Image of the pods; absent: the operator's default. Immutable.")
-    suspend: bool = Field(default=False, description="Stop: the cluster goes, the samples stay. false goes on.")
+    ) = Field(
+        default=None,
+        description="The container image of the pods. Defaults to the worker image of the operator. Immutable.",
+    )
+    suspend: bool = Field(
+        default=False,
+        description="If true, the RayCluster is deleted and the samples are kept. Set it to false to resume.",
+    )
     queue_name: Annotated[LabelValue, Field(min_length=1)] | None = Field(
         default=None, description="The Kueue LocalQueue that admits the sampling."
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3,
-        description="Further attempts after one that failed; each draws only the samples that are missing.",
+        description="The number of retries after a failed attempt. Each attempt draws only the missing samples.",
     )
     startup_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = Field(
-        default=600, description="An attempt that has not begun to sample so long after its admission has failed."
+        default=600,
+        description="How long an attempt may take from its admission until it starts to sample before it fails.",
     )
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = Field(
-        default=None, description="The sampling fails after running so long, all attempts together; absent: never."
+        default=None,
+        description="How long the sampling may run, summed over all attempts, before it fails. By default unlimited.",
     )
     ttl_seconds_after_finished: Seconds | None = Field(
         default=None,
-        description="The resource is deleted so long after its end; absent: never. Its cluster goes at once.",
+        description="How long a finished DDPMSampling is kept before it is deleted. By default forever. Its RayCluster "
+        "is deleted immediately.",
     )
     keep_cluster_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
-        default=0, description="A failed attempt's cluster is kept so long, for looking into the failure."
+        default=0, description="How long the RayCluster of a failed attempt is kept for debugging."
     )

@@ -1,4 +1,4 @@
-"""What the operator says of a DDPMSampling."""
+"""The status of a DDPMSampling, which the operator writes."""
 
 from __future__ import annotations
 
@@ -22,37 +22,44 @@ Time = Annotated[AwareDatetime, PlainSerializer(_rfc3339)]
 
 
 class Condition(Model):
-    """One thing that is true, false or unknown of the sampling, in the form of Kubernetes' own conditions."""
+    """One aspect of the current state of the sampling, in the format of metav1.Condition."""
 
-    type: ConditionType = Field(description="What is said.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it is so.")
-    reason: Annotated[str, Field(min_length=1, max_length=64)] = Field(description="Why, in one word.")
-    message: Annotated[str, Field(max_length=4096)] = Field(default="", description="Why, in a sentence.")
-    last_transition_time: Time = Field(description="Since when it is so.")
-    observed_generation: Count | None = Field(default=None, description="The version of the spec it is said of.")
+    type: ConditionType = Field(description="The type of the condition.")
+    status: Literal["True", "False", "Unknown"] = Field(description="The status of the condition.")
+    reason: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        description="A CamelCase reason for the last transition."
+    )
+    message: Annotated[str, Field(max_length=4096)] = Field(
+        default="", description="A human-readable message with details about the transition."
+    )
+    last_transition_time: Time = Field(description="The last time the status of the condition changed.")
+    observed_generation: Count | None = Field(
+        default=None, description="The metadata.generation that the condition was set for."
+    )
 
 
 class Plan(Model):
-    """How the sampling is spread over pods.
+    """How the work is divided among pods.
 
     Attributes:
-        batch_size, shards: None where the checkpoint's image size decides them, which the operator does not know.
+        batch_size, shards: None while they depend on the image size of a checkpoint that the operator cannot read.
     """
 
-    device: Literal["cpu", "cuda"] = Field(description="Where the network runs; kept by every later attempt.")
-    workers: Count = Field(description="Worker pods; 0: the head samples alone.")
-    gpus: Count = Field(description="GPUs in all, the same number on each worker.")
+    device: Literal["cpu", "cuda"] = Field(description="The device of the network. All later attempts use the same.")
+    workers: Count = Field(description="The number of worker pods. If 0, the head draws all samples.")
+    gpus: Count = Field(description="The total number of GPUs. Each worker has the same number.")
     tasks_per_gpu: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Tasks that share a GPU; none on cpu."
+        default=None, description="The number of tasks that share a GPU. Unset on cpu."
     )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Samples drawn at once by a task; absent until the checkpoint has chosen it."
+        default=None,
+        description="The number of samples that a task draws at once. Unset until the checkpoint has been read.",
     )
     shards: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Files the samples fall into, one a batch; absent until the batch size is known."
+        default=None, description="The number of shards, one per batch. Unset until the batch size is known."
     )
     why: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16)] = Field(
-        default=(), description="How these numbers came about, in sentences."
+        default=(), description="An explanation of the plan in plain sentences."
     )
 
     @property
@@ -61,101 +68,114 @@ class Plan(Model):
 
 
 class Progress(Model):
-    """How far the sampling is."""
+    """The progress of the sampling."""
 
-    done: Count = Field(description="Samples that are stored.")
-    total: Count = Field(description="Samples asked for.")
-    percent: Annotated[int, Field(ge=0, le=100)] = Field(description="done of total, rounded down.")
-    samples_per_second: Annotated[str, Field(max_length=16)] | None = Field(default=None, description="Rate just now.")
-    estimated_remaining_seconds: Count | None = Field(default=None, description="Seconds until the end at this rate.")
-    eta: Annotated[str, Field(max_length=16)] | None = Field(
-        default=None, description="The same for people, such as 2m10s."
+    done: Count = Field(description="The number of stored samples.")
+    total: Count = Field(description="The requested number of samples.")
+    percent: Annotated[int, Field(ge=0, le=100)] = Field(description="done as a percentage of total, rounded down.")
+    samples_per_second: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="The current rate in samples per second."
     )
-    last_update_time: Time | None = Field(default=None, description="When the driver last said so.")
+    estimated_remaining_seconds: Count | None = Field(
+        default=None, description="The estimated remaining time in seconds at the current rate."
+    )
+    eta: Annotated[str, Field(max_length=16)] | None = Field(
+        default=None, description="The estimated remaining time in human-readable form, such as 2m10s."
+    )
+    last_update_time: Time | None = Field(default=None, description="The last time the driver reported its progress.")
 
 
 class Cluster(Model):
-    """The attempt's RayCluster."""
+    """The RayCluster of the current attempt."""
 
-    name: Annotated[str, Field(min_length=1, max_length=50)] = Field(description="Its name.")
+    name: Annotated[str, Field(min_length=1, max_length=50)] = Field(description="The name of the RayCluster.")
     dashboard: Text | None = Field(
-        default=None, description="Address of Ray's dashboard inside the Kubernetes cluster."
+        default=None, description="The address of the Ray dashboard inside the Kubernetes cluster."
     )
     start_time: Time | None = Field(
-        default=None, description="When the attempt was admitted; startupDeadlineSeconds counts from here."
+        default=None, description="The time the attempt was admitted. startupDeadlineSeconds is measured from it."
     )
     head_uid: Annotated[str, Field(max_length=64)] | None = Field(
-        default=None, description="uid of its head pod; another one, or none, ends the attempt."
+        default=None, description="The UID of the head pod. If this pod is gone or replaced, the attempt has failed."
     )
     scheduled_time: Time | None = Field(
-        default=None, description="When its head pod was given a node; the cost counts from here."
+        default=None, description="The time the head pod was scheduled. The cost is measured from it."
     )
 
 
 class Result(Model):
-    """The samples."""
+    """The location of the samples."""
 
-    uri: Text = Field(description="Where they are.")
+    uri: Text = Field(description="The URI of the samples.")
     manifest_sha256: Annotated[str, Field(min_length=64, max_length=64)] | None = Field(
-        default=None, description="sha256 of manifest.json, which lists every file with its own."
+        default=None, description="The sha256 digest of manifest.json, which lists every file with its digest."
     )
     grid: Text | None = Field(
-        default=None, description="ConfigMap with a preview, grid.png; absent until it was written."
+        default=None, description="The ConfigMap with the preview image grid.png. Unset until it has been written."
     )
 
 
 class Cost(Model):
-    """What the sampling has used, all attempts together."""
+    """The resources used by the sampling, summed over all attempts."""
 
-    gpu_seconds: Count = Field(default=0, description="GPUs times seconds.")
-    cpu_seconds: Count = Field(default=0, description="CPUs times seconds.")
+    gpu_seconds: Count = Field(
+        default=0, description="GPU seconds: the number of GPUs times the time they were in use."
+    )
+    cpu_seconds: Count = Field(
+        default=0, description="CPU seconds: the number of CPUs times the time they were in use."
+    )
 
 
 class Failure(Model):
-    """Why the sampling failed, or its last attempt."""
+    """Why the sampling or its last attempt failed."""
 
-    reason: FailureReason = Field(description="One of a closed list.")
+    reason: FailureReason = Field(description="A machine-readable reason.")
     message: Annotated[str, Field(max_length=4096)] = Field(description="What went wrong, and where.")
     hint: Text = Field(default="", description="What to do about it.")
-    log_tail: Annotated[str, Field(max_length=2048)] = Field(default="", description="End of the driver's log.")
-    time: Time | None = Field(default=None, description="When it went wrong; the next attempt waits from here.")
+    log_tail: Annotated[str, Field(max_length=2048)] = Field(default="", description="The end of the driver's log.")
+    time: Time | None = Field(
+        default=None, description="The time of the failure. The backoff of the next attempt is measured from it."
+    )
     backoff_limit: Count | None = Field(
         default=None,
-        description="spec.backoffLimit at the time. Once the sampling has failed, a higher one retries.",
+        description="spec.backoffLimit at the time of the failure. A failed sampling is retried when it is increased.",
     )
 
 
 class Status(Model):
-    """What the operator has seen and done."""
+    """The observed state of a sampling."""
 
     phase: Phase | None = Field(
-        default=None, description="Where the sampling stands, in one word; programs look at conditions."
+        default=None,
+        description="A one-word summary of the conditions, for tables. Programs should read the conditions.",
     )
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = Field(
         default=(),
-        description="What is true of the sampling just now.",
+        description="The latest observations of the sampling's state.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     observed_generation: Count | None = Field(
-        default=None, description="The version of the spec that all this is said of."
+        default=None, description="The metadata.generation of the spec that the operator last acted on."
     )
-    attempt: Count | None = Field(default=None, description="Number of the attempt, from 1.")
+    attempt: Count | None = Field(default=None, description="The number of the current attempt, starting at 1.")
     failed_attempts: Count | None = Field(
-        default=None, description="Attempts that failed since it began or grew; more than backoffLimit end it."
+        default=None,
+        description="The number of failed attempts since the sampling started or was last extended. If it exceeds "
+        "backoffLimit, the sampling has failed.",
     )
     running_seconds: Count | None = Field(
-        default=None, description="Seconds of running before the present attempt, for activeDeadlineSeconds."
+        default=None, description="The running time of all earlier attempts in seconds, for activeDeadlineSeconds."
     )
-    start_time: Time | None = Field(default=None, description="When the first attempt was admitted.")
-    completion_time: Time | None = Field(default=None, description="When the sampling ended, well or not.")
+    start_time: Time | None = Field(default=None, description="The time the first attempt was admitted.")
+    completion_time: Time | None = Field(default=None, description="The time the sampling completed or failed.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
         default=None,
-        description="Image of the pods, kept by every later attempt: by its digest, or as it was asked for where "
-        "the node knows no digest of that name, such as of an image that was loaded into it without a registry.",
+        description="The container image of the pods. All later attempts use the same. It is pinned by digest, unless "
+        "the node reports no digest, such as for an image that was loaded without a registry.",
     )
-    plan: Plan | None = Field(default=None, description="How the sampling is spread over pods.")
-    progress: Progress | None = Field(default=None, description="How far it is.")
-    cluster: Cluster | None = Field(default=None, description="The attempt's RayCluster, while there is one.")
-    output: Result | None = Field(default=None, description="Where the samples are.")
-    cost: Cost | None = Field(default=None, description="What it has used.")
-    failure: Failure | None = Field(default=None, description="Why it failed.")
+    plan: Plan | None = Field(default=None, description="How the work is divided among pods.")
+    progress: Progress | None = Field(default=None, description="The progress of the sampling.")
+    cluster: Cluster | None = Field(default=None, description="The RayCluster of the current attempt, if any.")
+    output: Result | None = Field(default=None, description="The location of the samples.")
+    cost: Cost | None = Field(default=None, description="The resources used by the sampling.")
+    failure: Failure | None = Field(default=None, description="Why the sampling or its last attempt failed.")

@@ -63,10 +63,10 @@ def test_a_flag_stays_though_the_checkpoint_says_otherwise_which_the_driver_refu
     ("line", "says"),
     [
         ("--n_samples 5", "--model_path is missing"),
-        ("--model ftp://net.pt", "--model_path: a model's uri begins with builtin://"),
-        ("--model builtin://mnist --worker_cpu many", "--worker_cpu: cpu is a quantity"),
+        ("--model ftp://net.pt", "--model_path: a model URI must start with builtin://"),
+        ("--model builtin://mnist --worker_cpu many", "--worker_cpu: cpu must be a quantity"),
         ("--model builtin://mnist --n_samples 0", "--n_samples must be greater than or equal to 1, not 0"),
-        ("--model builtin://mnist --timesteps 5 --steps 6", "--steps: steps cannot be more than timesteps"),
+        ("--model builtin://mnist --timesteps 5 --steps 6", "--steps: steps must be less than or equal to timesteps"),
         ("--model builtin://mnist --num_gpus_per_task 0.3", "--num_gpus_per_task must be 1 divided by a whole"),
         ("--model builtin://mnist --output_uri /tmp", "--output_uri"),
     ],

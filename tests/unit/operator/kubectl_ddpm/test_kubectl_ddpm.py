@@ -37,7 +37,7 @@ def test_a_wrong_resource_is_refused_with_a_sentence(case: dict[str, object], tm
     }
     assert explain(yaml.safe_dump(resource), tmp_path) == 2
     said = capsys.readouterr()
-    assert str(case["says"]) in said.err
+    assert str(case["message"]) in said.err
     assert said.out == ""
 
 
@@ -64,7 +64,7 @@ spec:
     assert explain(text, tmp_path) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.removeprefix(f"error: {tmp_path}/sampling.yaml:")[:35] for line in lines] == [
-        "11: spec.sampler.steps: steps canno",
+        "11: spec.sampler.steps: steps must ",
         "15: spec.podOverrides.tolerations[1",
         "16: spec.resources.gpus: device cud",
     ]
