@@ -1,10 +1,9 @@
-# One habit, one target. `make` alone lists them.
+# The project's tasks. `make` alone lists them.
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PYTHON ?= python3
 BIN := .venv/bin
-# The output folder of `make sample` is the command's own default.
 ARGS ?=
 TIER ?=
 REQUIRE ?=
@@ -24,19 +23,19 @@ LOCKS := requirements/worker.txt requirements/operator.txt requirements/dev.txt
 	@touch $@
 
 .PHONY: setup
-setup: .venv/ready ## Set up .venv; every other target does it by itself
+setup: .venv/ready ## Set up .venv; every other target does this when needed
 
 .PHONY: sample
 sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_samples 16 --sampler ddim")
 	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --steps 100 $(ARGS)
 
 .PHONY: test
-test: .venv/ready ## Run every test this machine can run (TIER=unit|ray|cluster|long|machine, REQUIRE=cluster)
+test: .venv/ready ## Run all tests that this machine can run (TIER=unit|tooling|ray|cluster|long|machine, REQUIRE=cluster)
 	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
 
 .PHONY: test-long
-test-long: .venv/ready ## What takes minutes: what a node leaves behind, and the cluster tests that go deeper
-	@$(BIN)/python tests/tiers.py --tier machine --tier long
+test-long: .venv/ready ## Run the tests that take minutes: tooling, traces of a node on this machine, long cluster tests
+	@$(BIN)/python tests/tiers.py --tier tooling --tier machine --tier long
 
 .PHONY: lint
 lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
@@ -47,41 +46,41 @@ lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 grep -lIE '^(#!.*\b(ba)?sh\b|# shellcheck shell=)' | xargs $(BIN)/shellcheck --severity=style
 
 .PHONY: format
-format: .venv/ready ## Format the code and mend what the linter can
+format: .venv/ready ## Format the code and apply the linter's fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 .PHONY: images
-images: ## Build both images and move them to the local cluster, if one runs
+images: ## Build both images and push them to the local cluster, if one runs
 	@hack/images/build worker
 	@hack/images/build operator
 
 .PHONY: cluster-up
-cluster-up: ## A local cluster with KubeRay and the images
+cluster-up: ## Start a local cluster with KubeRay, the images and the operator
 	@./kind-setup.sh
 
 .PHONY: cluster-down
-cluster-down: ## Take it down
+cluster-down: ## Delete the local cluster
 	@./kind-setup.sh --delete
 
 .PHONY: bench
-bench: .venv/ready ## Measure, about ten minutes; figures go to docs/benchmarks.md
+bench: .venv/ready ## Run the local benchmarks, about ten minutes; results go to docs/benchmarks.md
 	@for each in network noise guide memory; do $(BIN)/python benchmarks/$$each.py; done
 
 .PHONY: bench-cluster
-bench-cluster: .venv/ready ## Measure the operator on the cluster of `make cluster-up`: against RayJob, and how late its status is
+bench-cluster: .venv/ready ## Benchmark the operator on the cluster of `make cluster-up`: time against a RayJob, lag of its status
 	@for each in rayjob progress; do PYTHONPATH=. $(BIN)/python benchmarks/$$each.py $(ARGS) || exit; done
 
 .PHONY: bench-node
-bench-node: .venv/ready ## Measure how fast the node without Docker comes and goes; none may be up
+bench-node: .venv/ready ## Benchmark start and stop of the node without Docker; none may run
 	@$(BIN)/python benchmarks/node.py
 
 HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/inference/test_hostile_documents.py tests/cluster/test_hostile_input.py
 .PHONY: hostile
-hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the cluster of `make cluster-up`
+hostile: .venv/ready ## Try 10,000 hostile samplings and documents, also on the cluster of `make cluster-up`
 	@HOSTILE_SAMPLINGS=10000 $(BIN)/python -m pytest -n 2 $(HOSTILE)
 
-# In a folder apart: Ray imports some of it if it finds it, which takes each of its processes a second.
+# In a separate folder: Ray imports some of these packages if it finds them, which costs each of its processes a second.
 .venv/security: .venv/ready requirements/security.txt
 	@rm -rf $@
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --target $@ -r requirements/security.txt
@@ -89,18 +88,18 @@ hostile: .venv/ready ## 10,000 hostile samplings and documents, also against the
 WITH_SECURITY := PYTHONPATH=.venv/security $(BIN)/python
 FOR ?= 60
 .PHONY: fuzz
-fuzz: .venv/security ## Fuzz the readers of foreign bytes, guided by coverage (FOR=60 seconds each)
+fuzz: .venv/security ## Fuzz the parsers of untrusted input, guided by coverage (FOR=60 seconds each)
 	@$(WITH_SECURITY) -m tests.fuzz $(FOR)
 
 .PHONY: sbom
-sbom: build/worker.cdx.json build/operator.cdx.json | .venv/security ## Bills of materials of both images into build/, checked
+sbom: build/worker.cdx.json build/operator.cdx.json | .venv/security ## Write the SBOMs of both images to build/ and validate them
 	@$(WITH_SECURITY) -m hack.images.sbom --check $^
 build/%.cdx.json: .venv/ready
 	@mkdir -p build
 	@$(BIN)/python -m hack.images.sbom $* >$@
 
 .PHONY: audit
-audit: .venv/security ## Known holes: asks PyPI of the locks, Debian of the images, Go's database of what tests run
+audit: .venv/security ## Look up known vulnerabilities of the locks (PyPI), the images (Debian) and the Go programs of tests
 	@$(WITH_SECURITY) -m hack.audit
 
 .PHONY: clean

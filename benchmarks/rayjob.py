@@ -27,7 +27,7 @@ from rich.table import Table
 from timing import machine
 
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
-from tests.cluster.local_node import nodes_kubeconfig
+from tests.cluster.local_node import node_kubeconfig
 from tests.cluster.manifests import claim, ray_cluster_spec
 from tests.cluster.samplings import API, KIND, SMALL
 
@@ -166,7 +166,7 @@ def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest
 def the_cluster() -> Cluster:
     """KUBECONFIG's, else the local one's."""
     given = os.environ.get("KUBECONFIG")
-    return Cluster.connect(Path(given) if given else nodes_kubeconfig())
+    return Cluster.connect(Path(given) if given else node_kubeconfig())
 
 
 def worker_image(cluster: Cluster) -> str:

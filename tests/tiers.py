@@ -1,15 +1,17 @@
-"""Runs the tiers of tests this machine can run, and says at the end which ran and which could not, and why.
+"""Runs the tiers of tests that this machine can run, and prints a table of what ran, what did not, and why.
 
 unit     no Ray, no servers: seconds
-ray      a real local Ray, real `ray start` heads, a real S3 server (its part needs Go)
+tooling  the scripts that build images and start clusters, and this program; only if their files have changed
+ray      a real local Ray, real `ray start` heads, a real S3 server (built with Go)
 cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else hack/node on Linux as root
-long     the same, for what takes minutes; only when asked for
-machine  what the node of hack/node leaves on this machine, for which none may run yet; only when asked for
+long     cluster tests that take minutes; only on request
+machine  what the node of hack/node leaves on this machine; needs that no node runs; only on request
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import signal
@@ -23,21 +25,44 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
-# Says how long each test took, for comparison with the next run.
+# JUnit files with the duration of each test, to compare one run with the next.
 REPORTS = "build/junit"
-TIERS = ("unit", "ray", "cluster")
-ONE_BY_ONE = ["--durations=10"]
-# A test that starts a Ray or a pod waits for much of its time. An xdist_group shares what is dear to set up.
-TWO_AT_ONCE = ["-n", "2", "--dist=loadgroup", *ONE_BY_ONE]
-# Two that draw, which is all that may, and one beside them that draws nothing.
-THREE_AT_ONCE = ["-n", "3", "--dist=loadgroup", *ONE_BY_ONE]
-# The cluster's tests that take minutes, in pytest's words for `-m`.
+TIERS = ("unit", "tooling", "ray", "cluster")
+SERIAL = ["--durations=10"]
+# A test that starts a Ray or a pod mostly waits. Tests of one xdist_group share an expensive set-up.
+TWO_WORKERS = ["-n", "2", "--dist=loadgroup", *SERIAL]
+# Two tests that draw samples, which is the limit of a node with two CPUs, and one that draws none.
+THREE_WORKERS = ["-n", "3", "--dist=loadgroup", *SERIAL]
+EVERY_CPU = ["-n", "auto", "--dist=worksteal"]
+# The marker of cluster tests that take minutes.
 LONG = "long"
+
+# What the tier `tooling` tests. A change of any of these files makes a plain `make test` run it.
+TOOLING_FILES = (
+    ".ci",
+    ".dockerignore",
+    "Dockerfile.operator",
+    "Dockerfile.worker",
+    "Makefile",
+    "hack",
+    "inference/pyproject.toml",
+    "kind-setup.sh",
+    "operator/pyproject.toml",
+    "requirements",
+    "tests/cluster/conftest.py",
+    "tests/cluster/local_node.py",
+    "tests/conftest.py",
+    "tests/tiers.py",
+    "tests/tooling",
+)
+# The digest of these files when the tier last passed. Committed, so that a fresh clone knows it too, whatever its
+# history: neither a shallow clone nor a fresh clone of `main` can tell which commits are new.
+LAST_PASSED = "tests/tooling/last-passed.sha256"
 
 
 @dataclass
 class Result:
-    """What became of one tier."""
+    """The outcome of one tier; `state` is passed, FAILED, unchanged or could not run."""
 
     tier: str
     state: str
@@ -49,10 +74,10 @@ class Result:
 
 @dataclass
 class Pytest:
-    """One run of pytest over a tier's folder; its counts come from the JUnit file, not from the text.
+    """One run of pytest over a tier's folder; its counts come from the JUnit file, not from the output.
 
     Attributes:
-        part: which of the tier's runs it is, if there are several.
+        part: names the run where a tier has several.
     """
 
     tier: str
@@ -65,29 +90,29 @@ class Pytest:
         report = ROOT / REPORTS / f"{'-'.join(filter(None, (self.tier, self.part)))}.xml"
         report.unlink(missing_ok=True)
         with TemporaryDirectory() as folder:
-            # A Unix socket of Ray's lies deep in a test's folder, and its path may have 107 characters.
-            places = [f"--junitxml={report}", f"--basetemp={folder}/t"]
-            command = [sys.executable, "-m", "pytest", f"tests/{self.tier}", *places, *self.options]
+            # Short, because Ray makes Unix sockets deep below a test's folder, and their paths may have 107 characters.
+            paths = [f"--junitxml={report}", f"--basetemp={folder}/t"]
+            command = [sys.executable, "-m", "pytest", f"tests/{self.tier}", *paths, *self.options]
             code = subprocess.run(command, cwd=ROOT, check=False).returncode
-        passed, failed = count(report)
+        passed, failed = read_report(report)
         # Exit code 5 is "no tests collected": a tier without tests must not look green.
         state = "passed" if code == 0 else "FAILED"
         return Result(self.tier, state, passed, max(failed, int(code != 0)), time.monotonic() - started, self.note)
 
 
-def both(one: Result, other: Result) -> Result:
-    """Two runs over one tier as one result."""
+def combined(first: Result, second: Result) -> Result:
+    """Adds up two runs of one tier."""
     return replace(
-        one,
-        state=one.state if one.failed else other.state,
-        passed=one.passed + other.passed,
-        failed=one.failed + other.failed,
-        seconds=one.seconds + other.seconds,
+        first,
+        state=first.state if first.failed else second.state,
+        passed=first.passed + second.passed,
+        failed=first.failed + second.failed,
+        seconds=first.seconds + second.seconds,
     )
 
 
-def count(report: Path) -> tuple[int, int]:
-    """(passed, failed) of a JUnit report; (0, 0) if pytest did not come far enough to write one."""
+def read_report(report: Path) -> tuple[int, int]:
+    """Returns (passed, failed) of a JUnit report; (0, 0) if pytest ended before it wrote one."""
     if not report.exists():
         return 0, 0
     suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - our own pytest wrote it
@@ -99,11 +124,48 @@ def count(report: Path) -> tuple[int, int]:
     return passed, failed
 
 
+def tooling_digest() -> str:
+    """Returns the SHA-256 of the names, modes and contents of TOOLING_FILES; "" if git cannot list them."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *TOOLING_FILES]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        return ""
+    digest = hashlib.sha256()
+    for name in sorted(set(filter(None, listed.stdout.split("\0"))) - {LAST_PASSED}):
+        path = ROOT / name
+        if path.is_file():
+            mode = "x" if os.access(path, os.X_OK) else "-"
+            digest.update(f"{mode} {name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def tooling_unchanged() -> bool:
+    """Whether the tier last passed with exactly these files; False where that cannot be known."""
+    record = ROOT / LAST_PASSED
+    return record.exists() and record.read_text().strip() == tooling_digest() != ""
+
+
+def run_tooling_tier() -> Result:
+    """Runs the tier and, if it passes, records the digest of the files that it tested."""
+    before = tooling_digest()
+    result = Pytest("tooling", EVERY_CPU).run()
+    if result.state == "passed" and before and before == tooling_digest() and not tooling_unchanged():
+        (ROOT / LAST_PASSED).write_text(f"{before}\n")
+        result = replace(result, note=f"commit {LAST_PASSED} with the change")
+    return result
+
+
+def run_tooling_tier_if_changed() -> Result:
+    if tooling_unchanged():
+        return Result("tooling", "unchanged", note="its files are those it last passed with; TIER=tooling runs it")
+    return run_tooling_tier()
+
+
 def run_ray_tier() -> Result:
     if shutil.which("go") is None:
         note = "without the S3 server: it is built with Go, and `go` is not on PATH"
-        return Pytest("ray", [*TWO_AT_ONCE, "-m", "not s3"], note).run()
-    return Pytest("ray", TWO_AT_ONCE).run()
+        return Pytest("ray", [*TWO_WORKERS, "-m", "not s3"], note).run()
+    return Pytest("ray", TWO_WORKERS).run()
 
 
 def kind_can_run() -> bool:
@@ -113,12 +175,12 @@ def kind_can_run() -> bool:
 
 
 def provider() -> str:
-    """Who makes the cluster where KUBECONFIG names none, in kind-setup.sh's words."""
+    """Returns the --provider of kind-setup.sh that makes the cluster where KUBECONFIG names none."""
     return "kind" if kind_can_run() else "node"
 
 
 def why_no_node() -> str:
-    """The reason why this machine cannot have the node of hack/node, or "" if it can."""
+    """Returns the reason why this machine cannot run the node of hack/node, or "" if it can."""
     if sys.platform != "linux":
         return "the node of hack/node needs Linux"
     if os.geteuid() != 0:
@@ -129,12 +191,12 @@ def why_no_node() -> str:
 
 
 def why_no_cluster() -> str:
-    """The reason why this machine cannot have a cluster, or "" if it can."""
+    """Returns the reason why this machine cannot have a cluster, or "" if it can."""
     if os.environ.get("KUBECONFIG") or kind_can_run():
         return ""
-    others = "set KUBECONFIG, or start Docker and install kind"
+    alternatives = "set KUBECONFIG, or start Docker and install kind"
     reason = why_no_node()
-    return f"{others}, or {reason}" if reason and sys.platform == "linux" else reason and others
+    return f"{alternatives}, or {reason}" if reason and sys.platform == "linux" else reason and alternatives
 
 
 def local_cluster_runs() -> bool:
@@ -148,104 +210,114 @@ def node_runs() -> bool:
     return subprocess.run([ROOT / "hack/node/kubeconfig"], capture_output=True, check=False).returncode == 0
 
 
-def set_cluster_up() -> int:
+def start_cluster() -> int:
     command = [ROOT / "kind-setup.sh", "--provider", provider()]
     return subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
 
 
-def take_cluster_down() -> int:
-    """Images and programs of the node stay in the cache, so that the next run is quick."""
-    by = {"kind": [ROOT / "kind-setup.sh", "--provider", "kind", "--delete"], "node": [ROOT / "hack/node/down"]}
-    return subprocess.run(by[provider()], cwd=ROOT, check=False).returncode
+def stop_cluster() -> int:
+    """Stops the local cluster. The node's images and programs stay in the cache, so that the next start is quick."""
+    commands = {"kind": [ROOT / "kind-setup.sh", "--provider", "kind", "--delete"], "node": [ROOT / "hack/node/down"]}
+    return subprocess.run(commands[provider()], cwd=ROOT, check=False).returncode
 
 
 def footprint() -> set[str]:
-    """What of a node is on this machine, a line each; with kind nothing is on the machine itself."""
+    """Returns a line for each trace of a node on this machine; empty with kind, which runs in containers."""
     if provider() == "kind":
         return set()
-    said = subprocess.run([ROOT / "hack/node/footprint"], capture_output=True, text=True, check=True).stdout
-    return set(said.splitlines())
+    output = subprocess.run([ROOT / "hack/node/footprint"], capture_output=True, text=True, check=True).stdout
+    return set(output.splitlines())
 
 
-def changed(before: set[str], after: set[str]) -> list[str]:
-    """What the node has left on the machine, or taken from it; but what an earlier one had left may go."""
+def footprint_changes(before: set[str], after: set[str]) -> list[str]:
+    """Returns what the node added to the machine, and the machine's own rules and services that it removed.
+
+    Other lines may disappear: an earlier node that crashed left them.
+    """
     new = [f"+ {line}" for line in after - before]
     gone = [f"- {line}" for line in before - after if line.startswith(("iptables ", "enabled "))]
     return sorted(new + gone)
 
 
-def run_cluster_tests(which: str, note: str = "") -> Result:
-    """Three at once, of which two draw; what takes the operator away beside what needs none; and what runs alone.
+def run_cluster_tests(selection: str, note: str = "") -> Result:
+    """Runs the cluster tests in three parts, one after the other.
 
-    The last of these are all `long`.
+    First three at a time, of which two draw samples; then the tests that take the operator away, beside those that do
+    not need it; last those that need the cluster to themselves, all of which are `long`.
     """
     parts = [
-        ("", THREE_AT_ONCE, "not (operator_away or no_operator or alone)"),
-        ("operator-away", TWO_AT_ONCE, "operator_away or no_operator"),
-        ("alone", ONE_BY_ONE, "alone"),
+        ("", THREE_WORKERS, "not (operator_away or no_operator or alone)"),
+        ("operator-away", TWO_WORKERS, "operator_away or no_operator"),
+        ("alone", SERIAL, "alone"),
     ]
-    parts = parts if which == LONG else parts[:-1]
-    runs = [Pytest("cluster", [*how, "-m", f"({marks}) and {which}"], note, part) for part, how, marks in parts]
-    return reduce(both, [it.run() for it in runs])
+    parts = parts if selection == LONG else parts[:-1]
+    runs = [
+        Pytest("cluster", [*options, "-m", f"({marks}) and {selection}"], note, part) for part, options, marks in parts
+    ]
+    return reduce(combined, [run.run() for run in runs])
 
 
-def with_one_more_failure(result: Result, note: str) -> Result:
+def with_failure(result: Result, note: str) -> Result:
+    """Returns the result with one more failure, explained by the note."""
     notes = [each for each in (result.note, note) if each]
     return replace(result, state="FAILED", failed=result.failed + 1, note="; ".join(notes))
 
 
-def tests_on_a_local_cluster(which: str) -> Result:
-    if set_cluster_up() != 0:
+def run_on_local_cluster(selection: str) -> Result:
+    if start_cluster() != 0:
         return Result("cluster", "FAILED", failed=1, note="kind-setup.sh failed, see above")
-    return run_cluster_tests(which)
+    return run_cluster_tests(selection)
 
 
-def tests_on_a_cluster_of_their_own(which: str) -> Result:
-    """Whatever ends them, Ctrl-C included, the cluster is taken down; then the machine is as it was before."""
+def run_on_own_cluster(selection: str) -> Result:
+    """Starts a cluster, runs the tests and stops it, also on Ctrl-C; the machine must be as before."""
     before = footprint()
     try:
-        result = tests_on_a_local_cluster(which)
+        result = run_on_local_cluster(selection)
     finally:
-        down = take_cluster_down()
-    if down != 0:
-        result = with_one_more_failure(result, "the cluster could not be taken down")
-    left = changed(before, footprint())
-    if left:
-        print("\nthe cluster has changed this machine:", *left, sep="\n  ", flush=True)
-        result = with_one_more_failure(result, "the cluster has changed this machine, see above")
+        stopped = stop_cluster()
+    if stopped != 0:
+        result = with_failure(result, "the cluster could not be stopped")
+    changes = footprint_changes(before, footprint())
+    if changes:
+        print("\nthe cluster has changed this machine:", *changes, sep="\n  ", flush=True)
+        result = with_failure(result, "the cluster has changed this machine, see above")
     return result
 
 
-def run_cluster_tier(which: str = f"not {LONG}") -> Result:
-    """The cluster's tests, on a cluster that is started if there is none.
+def run_cluster_tier(selection: str = f"not {LONG}") -> Result:
+    """Runs the cluster tests, on a cluster that is started if none runs.
 
     Args:
-        which: of them, in pytest's words for `-m`.
+        selection: a marker expression, as for pytest's `-m`.
     """
     reason = why_no_cluster()
     if reason:
         return Result("cluster", "could not run", note=reason)
     if os.environ.get("KUBECONFIG"):
-        return run_cluster_tests(which, "on the cluster of KUBECONFIG")
+        return run_cluster_tests(selection, "on the cluster of KUBECONFIG")
     started = time.monotonic()
-    run = tests_on_a_local_cluster if local_cluster_runs() else tests_on_a_cluster_of_their_own
-    return replace(run(which), seconds=time.monotonic() - started)
+    run = run_on_local_cluster if local_cluster_runs() else run_on_own_cluster
+    return replace(run(selection), seconds=time.monotonic() - started)
 
 
 def run_machine_tier() -> Result:
-    reason = why_no_node() or ("a node is up, and these end it: hack/node/down first" if node_runs() else "")
+    reason = why_no_node() or ("a node runs, and these tests stop it: hack/node/down first" if node_runs() else "")
     if reason:
         return Result("machine", "could not run", note=reason)
     return Pytest("machine").run()
 
 
 RUN = {
-    "unit": lambda: Pytest("unit", ["-n", "auto", "--dist=worksteal"]).run(),
+    "unit": lambda: Pytest("unit", EVERY_CPU).run(),
+    "tooling": run_tooling_tier,
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,
     LONG: partial(run_cluster_tier, LONG),
     "machine": run_machine_tier,
 }
+# The tiers that a plain `make test` runs in another way than one that is asked for by name.
+RUN_BY_DEFAULT = RUN | {"tooling": run_tooling_tier_if_changed}
 
 
 def table(results: list[Result]) -> str:
@@ -268,11 +340,11 @@ def table(results: list[Result]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def required(results: list[Result], tiers: list[str]) -> list[Result]:
-    """The results, where a tier that must run and could not is a failure."""
+def with_requirements(results: list[Result], required: list[str]) -> list[Result]:
+    """Returns the results, where a required tier that could not run has failed."""
     return [
         replace(result, state="FAILED", failed=1)
-        if result.state == "could not run" and result.tier in tiers
+        if result.state == "could not run" and result.tier in required
         else result
         for result in results
     ]
@@ -285,11 +357,12 @@ def main() -> int:
     args = parser.parse_args()
 
     results = []
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the cluster is taken down then too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a cluster that was started is stopped then too
+    runners = RUN if args.tier else RUN_BY_DEFAULT
     for tier in args.tier or TIERS:
         print(f"\n== {tier} ==", flush=True)
-        results.append(replace(RUN[tier](), tier=tier))
-    results = required(results, [*args.require, *args.tier])
+        results.append(replace(runners[tier](), tier=tier))
+    results = with_requirements(results, [*args.require, *args.tier])
     print(f"\n{table(results)}\n\n{sum(r.passed for r in results)} passed, {sum(r.failed for r in results)} failed")
     return int(any(r.failed for r in results))
 

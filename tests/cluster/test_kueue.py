@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition, phase
-from tests.cluster.local_node import NODE, nodes_kubeconfig
+from tests.cluster.local_node import NODE, node_kubeconfig
 from tests.cluster.results import DIGESTS, local_samples, run_python
 from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.long, pytest.mark
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Iterator[None]:
     """On the one-node cluster it is installed for the time of this file; elsewhere it must be there."""
-    if cluster.kubeconfig and cluster.kubeconfig == nodes_kubeconfig():
+    if cluster.kubeconfig and cluster.kubeconfig == node_kubeconfig():
         try:
             subprocess.run([NODE / "kueue"], check=True)
             yield

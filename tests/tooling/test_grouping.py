@@ -1,4 +1,7 @@
-"""What tests share in an xdist_group is set up once: pytest and pytest-xdist must fit each other for that."""
+"""Tests of one xdist_group run in one process, so that their fixtures are set up once.
+
+Whether they do depends on the versions of pytest and pytest-xdist, see requirements/dev.in.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.tiers import TWO_AT_ONCE
+from tests.tiers import TWO_WORKERS
 
 GROUPED = """
 import pytest
 
 @pytest.mark.xdist_group("shared")
 @pytest.mark.parametrize("one", range(8))
-def test_of_the_group(one):
+def test_in_group(one):
     assert one >= 0
 """
 
 
-def test_a_group_is_kept_in_one_process(tmp_path: Path) -> None:
+def test_a_group_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
-    command = [sys.executable, "-m", "pytest", *TWO_AT_ONCE, "-v", "-p", "no:cacheprovider", "--rootdir=."]
+    command = [sys.executable, "-m", "pytest", *TWO_WORKERS, "-v", "-p", "no:cacheprovider", "--rootdir=."]
     ran = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     processes = {line.split("]")[0] for line in ran.stdout.splitlines() if "PASSED" in line}
     assert ran.returncode == 0, ran.stdout

@@ -1,4 +1,4 @@
-"""Packages with known holes stay out: their floor is stated once, and what is locked stands on it."""
+"""The locks satisfy the projects' requirements, which exclude versions with known vulnerabilities."""
 
 from __future__ import annotations
 
@@ -12,32 +12,30 @@ from packaging.utils import canonicalize_name
 from hack.images.sbom import locked
 
 ROOT = Path(__file__).resolve().parents[2]
-HALVES = {"inference": "worker", "operator": "operator"}
+LOCKS = {"inference": "worker", "operator": "operator"}
 
 
-def wanted(half: str) -> dict[str, Requirement]:
-    """What a half of the project asks for, by name."""
-    project = tomllib.loads((ROOT / half / "pyproject.toml").read_text())["project"]
-    requirements = map(Requirement, project["dependencies"])
-    return {canonicalize_name(it.name): it for it in requirements}
+def requirements(package: str) -> dict[str, Requirement]:
+    """Returns the dependencies of inference/ or operator/ by name."""
+    project = tomllib.loads((ROOT / package / "pyproject.toml").read_text())["project"]
+    parsed = map(Requirement, project["dependencies"])
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
 
 
 @pytest.mark.parametrize(
-    ("package", "last_with_holes", "first_without"),
+    ("dependency", "last_vulnerable", "first_fixed"),
     [("ray", "2.53.99", "2.54.0"), ("torch", "2.9.99", "2.10.0")],
 )
-def test_the_floor_of_ray_and_torch_shuts_known_holes_out(
-    package: str, last_with_holes: str, first_without: str
-) -> None:
-    floor = wanted("inference")[package].specifier
-    assert not floor.contains(last_with_holes)
-    assert floor.contains(first_without)
+def test_vulnerable_ray_and_torch_are_excluded(dependency: str, last_vulnerable: str, first_fixed: str) -> None:
+    allowed = requirements("inference")[dependency].specifier
+    assert not allowed.contains(last_vulnerable)
+    assert allowed.contains(first_fixed)
 
 
-@pytest.mark.parametrize("half", HALVES)
-def test_every_locked_version_is_one_that_the_project_asks_for(half: str) -> None:
-    pins = locked((ROOT / "requirements" / f"{HALVES[half]}.txt").read_text())
-    for name, requirement in wanted(half).items():
-        assert pins.get(name), f"requirements/{HALVES[half]}.txt lacks {name}: run requirements/lock"
+@pytest.mark.parametrize("package", LOCKS)
+def test_locked_versions_satisfy_the_requirements(package: str) -> None:
+    pins = locked((ROOT / "requirements" / f"{LOCKS[package]}.txt").read_text())
+    for name, requirement in requirements(package).items():
+        assert pins.get(name), f"requirements/{LOCKS[package]}.txt lacks {name}: run requirements/lock"
         wrong = [version for version in pins[name] if not requirement.specifier.contains(version)]
-        assert not wrong, f"{name} {wrong} is locked, and {half}/pyproject.toml asks for {requirement}"
+        assert not wrong, f"{name} {wrong} is locked, but {package}/pyproject.toml requires {requirement}"

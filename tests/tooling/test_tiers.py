@@ -1,7 +1,8 @@
-"""The runner of all tests: what it counts, what it requires, and that it leaves no cluster on the machine."""
+"""tests/tiers.py: what it counts, what it requires, and that it stops the cluster that it started."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,28 +15,28 @@ GREEN = Result("cluster", "passed", passed=7, seconds=61.0)
 
 
 class Machine:
-    """One with a local cluster or without, where kind-setup.sh and all else only note that they were called."""
+    """A machine with or without a local cluster, where kind-setup.sh and the rest only record their calls."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
         self.runs = False
         self.result = GREEN
         self.raises: BaseException | None = None
-        self.up = self.down = 0
+        self.start_code = self.stop_code = 0
         self.footprints = [{"link eth0"}, {"link eth0"}]
         patch.delenv("KUBECONFIG", raising=False)
         patch.setattr(tiers, "why_no_cluster", lambda: "")
         patch.setattr(tiers, "local_cluster_runs", lambda: self.runs)
-        patch.setattr(tiers, "set_cluster_up", lambda: self._called("up", self.up))
-        patch.setattr(tiers, "take_cluster_down", lambda: self._called("down", self.down))
+        patch.setattr(tiers, "start_cluster", lambda: self._record("start", self.start_code))
+        patch.setattr(tiers, "stop_cluster", lambda: self._record("stop", self.stop_code))
         patch.setattr(tiers, "footprint", lambda: self.footprints.pop(0))
-        patch.setattr(tiers, "run_cluster_tests", self._tests)
+        patch.setattr(tiers, "run_cluster_tests", self._run_tests)
 
-    def _called(self, what: str, code: int) -> int:
-        self.calls.append(what)
+    def _record(self, call: str, code: int) -> int:
+        self.calls.append(call)
         return code
 
-    def _tests(self, which: str, note: str = "") -> Result:
+    def _run_tests(self, selection: str, note: str = "") -> Result:
         self.calls.append("tests")
         if self.raises:
             raise self.raises
@@ -47,37 +48,35 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def test_a_cluster_that_was_started_for_the_tests_is_taken_down(machine: Machine) -> None:
+def test_a_cluster_started_for_the_tests_is_stopped(machine: Machine) -> None:
     result = tiers.run_cluster_tier()
     assert (result.state, result.passed, result.failed) == ("passed", 7, 0)
-    assert machine.calls == ["up", "tests", "down"]
+    assert machine.calls == ["start", "tests", "stop"]
 
 
-def test_a_cluster_that_was_there_stays(machine: Machine) -> None:
+def test_a_running_cluster_is_kept(machine: Machine) -> None:
     machine.runs = True
     assert tiers.run_cluster_tier().state == "passed"
-    assert machine.calls == ["up", "tests"]
+    assert machine.calls == ["start", "tests"]
 
 
-def test_on_the_cluster_of_kubeconfig_nothing_is_started_or_ended(
+def test_a_cluster_of_kubeconfig_is_neither_started_nor_stopped(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", "/somebodys")
+    monkeypatch.setenv("KUBECONFIG", "/home/me/.kube/config")
     assert tiers.run_cluster_tier().state == "passed"
     assert machine.calls == ["tests"]
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
-def test_an_interrupted_run_takes_its_cluster_down(machine: Machine, end: BaseException) -> None:
+def test_an_interrupted_run_stops_its_cluster(machine: Machine, end: BaseException) -> None:
     machine.raises = end
     with pytest.raises(type(end)):
         tiers.run_cluster_tier()
-    assert machine.calls == ["up", "tests", "down"]
+    assert machine.calls == ["start", "tests", "stop"]
 
 
-def test_what_the_cluster_has_left_on_the_machine_is_a_failure_and_is_told(
-    machine: Machine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_traces_left_on_the_machine_are_printed_and_fail(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.footprints = [{"link eth0"}, {"link eth0", "link ddpm-ray"}]
     result = tiers.run_cluster_tier()
     assert (result.state, result.passed, result.failed) == ("FAILED", 7, 1)
@@ -85,26 +84,26 @@ def test_what_the_cluster_has_left_on_the_machine_is_a_failure_and_is_told(
     assert "+ link ddpm-ray" in capsys.readouterr().out
 
 
-def test_what_an_earlier_cluster_had_left_may_go_but_no_rule_of_the_machines_own() -> None:
+def test_removed_traces_pass_but_removed_machine_rules_fail() -> None:
     before = {"link ddpm-ray", "cgroup /sys/fs/cgroup/ddpm-ray", "iptables -A INPUT -j DROP", "enabled /etc/x"}
-    assert tiers.changed(before, set()) == ["- enabled /etc/x", "- iptables -A INPUT -j DROP"]
+    assert tiers.footprint_changes(before, set()) == ["- enabled /etc/x", "- iptables -A INPUT -j DROP"]
 
 
-def test_a_cluster_that_cannot_be_taken_down_is_a_failure_beside_the_tests_own(machine: Machine) -> None:
-    machine.down = 1
+def test_a_failed_stop_is_counted_beside_test_failures(machine: Machine) -> None:
+    machine.stop_code = 1
     machine.result = Result("cluster", "FAILED", passed=5, failed=2, note="see there")
     result = tiers.run_cluster_tier()
-    assert (result.failed, result.note) == (3, "see there; the cluster could not be taken down")
+    assert (result.failed, result.note) == (3, "see there; the cluster could not be stopped")
 
 
-def test_a_cluster_that_does_not_come_up_is_a_failure_and_taken_down(machine: Machine) -> None:
-    machine.up = 1
+def test_a_failed_start_fails_and_is_cleaned_up(machine: Machine) -> None:
+    machine.start_code = 1
     result = tiers.run_cluster_tier()
     assert (result.state, result.failed) == ("FAILED", 1)
-    assert machine.calls == ["up", "down"]
+    assert machine.calls == ["start", "stop"]
 
 
-def test_docker_without_kind_is_no_way_to_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_docker_without_kind_selects_the_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "docker").write_text("#!/bin/sh\n")
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -114,54 +113,52 @@ def test_docker_without_kind_is_no_way_to_a_cluster(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("provider", ["kind", "node"])
-def test_the_cluster_that_was_decided_on_is_the_one_that_is_set_up_and_taken_down(
+def test_the_same_provider_starts_and_stops_the_cluster(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, provider: str
 ) -> None:
-    called = tmp_path / "called"
+    calls = tmp_path / "calls"
     for script in ("kind-setup.sh", "hack/node/down"):
         (tmp_path / script).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / script).write_text(f'#!/bin/sh\necho "{script} $*" >>{called}\n')
+        (tmp_path / script).write_text(f'#!/bin/sh\necho "{script} $*" >>{calls}\n')
         (tmp_path / script).chmod(0o755)
     monkeypatch.setattr(tiers, "ROOT", tmp_path)
     monkeypatch.setattr(tiers, "provider", lambda: provider)
-    assert (tiers.set_cluster_up(), tiers.take_cluster_down()) == (0, 0)
+    assert (tiers.start_cluster(), tiers.stop_cluster()) == (0, 0)
     down = {"kind": "kind-setup.sh --provider kind --delete", "node": "hack/node/down "}[provider]
-    assert called.read_text().splitlines() == [f"kind-setup.sh --provider {provider}", down]
+    assert calls.read_text().splitlines() == [f"kind-setup.sh --provider {provider}", down]
 
 
 @pytest.mark.parametrize(
     ("one", "other", "state"),
     [("passed", "passed", "passed"), ("FAILED", "passed", "FAILED"), ("passed", "FAILED", "FAILED")],
 )
-def test_two_runs_are_as_good_as_the_worse(one: str, other: str, state: str) -> None:
+def test_combined_runs_fail_if_either_failed(one: str, other: str, state: str) -> None:
     def result(state: str) -> Result:
         return Result("cluster", state, passed=3, failed=int(state == "FAILED"), seconds=2.0)
 
-    both = tiers.both(result(one), result(other))
-    assert (both.state, both.passed, both.seconds) == (state, 6, 4.0)
-    assert both.failed == [one, other].count("FAILED")
+    total = tiers.combined(result(one), result(other))
+    assert (total.state, total.passed, total.seconds) == (state, 6, 4.0)
+    assert total.failed == [one, other].count("FAILED")
 
 
-def test_failures_and_errors_of_a_report_are_failed_and_skipped_tests_are_not_passed(tmp_path: Path) -> None:
+def test_report_counts_errors_as_failed_and_skips_as_neither(tmp_path: Path) -> None:
     report = tmp_path / "junit.xml"
     report.write_text(
         '<testsuites><testsuite tests="10" failures="2" errors="1" skipped="3"/>'
         '<testsuite tests="4" failures="0" errors="0" skipped="0"/></testsuites>'
     )
-    assert tiers.count(report) == (8, 3)
-    assert tiers.count(tmp_path / "never-written.xml") == (0, 0)
+    assert tiers.read_report(report) == (8, 3)
+    assert tiers.read_report(tmp_path / "never-written.xml") == (0, 0)
 
 
-def test_a_tier_without_tests_does_not_look_green(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_tier_without_tests_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tiers, "ROOT", tmp_path)
     (tmp_path / "tests/empty").mkdir(parents=True)
     result = tiers.Pytest("empty").run()
     assert (result.state, result.failed) == ("FAILED", 1)
 
 
-def test_how_long_each_test_took_is_kept_and_never_counted_for_another_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_durations_are_kept_and_stale_reports_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tiers, "ROOT", tmp_path)
     folder = tmp_path / "tests/quick"
     folder.mkdir(parents=True)
@@ -173,7 +170,7 @@ def test_how_long_each_test_took_is_kept_and_never_counted_for_another_run(
     assert tiers.Pytest("quick", ["--no-such-option"], part="one").run().passed == 0
 
 
-def test_the_table_has_a_line_a_tier_with_times_and_notes() -> None:
+def test_table_has_one_line_per_tier() -> None:
     lines = tiers.table([GREEN, Result("ray", "could not run", note="no Ray")]).splitlines()
     assert [line.split() for line in lines] == [
         ["TIER", "RESULT", "PASSED", "FAILED", "TIME"],
@@ -187,14 +184,91 @@ def test_the_table_has_a_line_a_tier_with_times_and_notes() -> None:
     ("arguments", "code"),
     [([], 0), (["--require", "cluster"], 1), (["--tier", "cluster"], 1), (["--tier", "unit"], 0)],
 )
-def test_a_tier_that_could_not_run_fails_where_it_is_required(
+def test_a_required_tier_that_cannot_run_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
 ) -> None:
     could_not = Result("cluster", "could not run", note="no Docker")
     green = Result("", "passed", passed=1)
-    monkeypatch.setattr(tiers, "RUN", {"unit": lambda: green, "ray": lambda: green, "cluster": lambda: could_not})
+    run = {"unit": lambda: green, "tooling": lambda: green, "ray": lambda: green, "cluster": lambda: could_not}
+    monkeypatch.setattr(tiers, "RUN", run)
+    monkeypatch.setattr(tiers, "RUN_BY_DEFAULT", run)
     monkeypatch.setattr("tests.tiers.signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["tiers.py", *arguments])
     assert tiers.main() == code
-    said = capsys.readouterr().out
-    assert ("cluster  FAILED" in said) == bool(code)
+    output = capsys.readouterr().out
+    assert ("cluster  FAILED" in output) == bool(code)
+
+
+class Checkout:
+    """A git repository with one file of the tooling, whose tier passes or fails as `passes` says."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.runs = 0
+        self.passes = True
+        subprocess.run(["git", "init", "-q", folder], check=True)
+        self.write("hack/build", "one")
+        (folder / tiers.LAST_PASSED).parent.mkdir(parents=True)
+        patch.setattr(tiers, "ROOT", folder)
+        patch.setattr(tiers.Pytest, "run", lambda _: self._run())
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def _run(self) -> Result:
+        self.runs += 1
+        return Result("tooling", "passed" if self.passes else "FAILED", failed=int(not self.passes))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    return Checkout(tmp_path, monkeypatch)
+
+
+def test_tooling_runs_until_it_passes_and_again_after_a_change(checkout: Checkout) -> None:
+    checkout.passes = False
+    states = [tiers.run_tooling_tier_if_changed().state]
+    checkout.passes = True
+    states += [tiers.run_tooling_tier_if_changed().state for _ in range(2)]
+    checkout.write("hack/build", "two")
+    states.append(tiers.run_tooling_tier_if_changed().state)
+    (checkout.folder / "hack/build").chmod(0o755)
+    states.append(tiers.run_tooling_tier_if_changed().state)
+    checkout.write("README.md", "no part of the tooling")
+    states.append(tiers.run_tooling_tier_if_changed().state)
+    assert states == ["FAILED", "passed", "unchanged", "passed", "passed", "unchanged"]
+
+
+def test_a_named_tooling_tier_runs_unchanged(checkout: Checkout) -> None:
+    assert [tiers.run_tooling_tier().state for _ in range(2)] == ["passed", "passed"]
+    assert checkout.runs == 2
+
+
+def test_tooling_runs_where_git_cannot_list_its_files(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", str(checkout.folder / "no-repository"))
+    assert [tiers.run_tooling_tier_if_changed().state for _ in range(2)] == ["passed", "passed"]
+
+
+def test_files_changed_during_the_run_are_not_recorded(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_and_edit(_: tiers.Pytest) -> Result:
+        checkout.write("hack/build", "edited meanwhile")
+        return GREEN
+
+    monkeypatch.setattr(tiers.Pytest, "run", run_and_edit)
+    tiers.run_tooling_tier()
+    assert not tiers.tooling_unchanged()
+
+
+def test_every_file_that_tooling_depends_on_exists() -> None:
+    assert [name for name in tiers.TOOLING_FILES if not (tiers.ROOT / name).exists()] == []
+
+
+def test_an_unchanged_tier_is_no_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(tiers, "TIERS", ("tooling",))
+    monkeypatch.setattr(tiers, "tooling_unchanged", lambda: True)
+    monkeypatch.setattr("tests.tiers.signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["tiers.py"])
+    assert tiers.main() == 0
+    assert "tooling  unchanged" in capsys.readouterr().out
