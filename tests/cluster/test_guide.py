@@ -22,7 +22,7 @@ from tests.cluster.shell import Shell, shell
 
 CLUSTER = "ddpm-inference"
 EXAMPLE = ROOT / "examples/kuberay-config.yaml"
-HEADING = "A RayCluster that you keep yourself"
+HEADING = "Your own RayCluster"
 
 pytestmark = pytest.mark.no_operator
 
