@@ -104,7 +104,7 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
     "no-scheme": (
         {"model": {"uri": "gs://models/unet.safetensors"}},
         "InvalidSpec",
-        "spec.model.uri says gs://, which is reserved",
+        "spec.model.uri: gs:// is reserved for future use",
         "s3://, https:// or a claim",
     ),
     "a-priority": (
@@ -206,7 +206,7 @@ def test_a_name_that_another_object_has_is_never_taken_from_it(namespace: Namesp
     foreign["spec"]["suspend"] = True
     namespace.apply(foreign)
     Sampling.apply(namespace, "digits", ONE_TRY | {"suspend": False})
-    where = f"a RayCluster of the name {name} is there, and it is not this sampling's"
+    where = f"a RayCluster {name} exists already and does not belong to this sampling"
     told(failed(namespace, "digits"), "InternalError", where, "look whose it is")
     assert "deletionTimestamp" not in namespace.get("ray.io/v1", "RayCluster", name)["metadata"]
     namespace.cluster.resource("ray.io/v1", "RayCluster").delete(name=name, namespace=namespace.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -218,7 +218,7 @@ class Output(Model):
         "created.",
     )
     claim: Claim | None = Field(default=None, description="The claim to create. Must be empty if uri is set.")
-    formats: Annotated[tuple[Format, ...], Field(max_length=2)] = Field(
+    formats: Annotated[tuple[Format, ...], Field(max_length=len(get_args(Format)))] = Field(
         default=("npy", "png"),
         description="Files to write in addition to the shards: npy is samples.npy, png is grid.png with the first 100 "
         "samples.",

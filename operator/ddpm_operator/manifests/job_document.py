@@ -1,4 +1,7 @@
-"""The Job document: what an attempt hands to inference, as JSON in an environment variable."""
+"""Builds the job document: the input of the driver, passed as JSON in an environment variable of the Ray job.
+
+`ddpm_inference.job` parses it; a test compares both.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,24 @@ from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.manifests.render import MODEL_PATH, OUTPUT_PATH, Attempt
 
-JOB_VERSION = 1
-_LONGEST_STARTUP = 86_400
+# The version of the document's schema: what ddpm_inference.job.JOB_DOCUMENT_VERSION accepts. It is not
+# Identity.version, which is part of the fingerprint of the samples.
+JOB_DOCUMENT_VERSION = 1
+_MAX_STARTUP_SECONDS = 86_400
 
 
 def job_document(attempt: Attempt) -> dict[str, JsonValue]:
-    """The Job of an attempt: what is asked for, what the plan has chosen, and claims as the pods mount them."""
+    """Returns the job document of an attempt, from its spec and plan, with claims as mounted paths."""
     spec, plan = attempt.spec, attempt.plan
     model, sampler = spec.model, spec.sampler
     resources: dict[str, JsonValue] = {
         "num_cpus_per_task": 1,
-        "startup_timeout": min(spec.startup_deadline_seconds, _LONGEST_STARTUP),
+        "startup_timeout": min(spec.startup_deadline_seconds, _MAX_STARTUP_SECONDS),
     }
     if plan.tasks_per_gpu:
         resources["num_gpus_per_task"] = gpu_share(plan.tasks_per_gpu)
     return {
-        "version": JOB_VERSION,
+        "version": JOB_DOCUMENT_VERSION,
         "model": {
             "uri": _mounted(model.uri, MODEL_PATH),
             "sha256": model.sha256,
@@ -54,14 +59,14 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
 
 
 def gpu_share(tasks: int) -> float:
-    """The share of a GPU that so many tasks can each have.
+    """Returns the fraction of a GPU for each of `tasks` tasks that share it, rounded down to 0.0001.
 
-    Ray counts in steps of 0.0001 and rounds to the nearest, so that six times 1/6 would be more than one GPU.
+    Ray rounds fractions to the nearest 0.0001, so six tasks with 1/6 each would need more than one GPU.
     """
     return 10_000 // tasks / 10_000
 
 
 def _mounted(uri: str, mount: str) -> str:
-    """The URI as the pod sees it: a path below the claim's mount, or what it was."""
-    place = claim_path(uri)
-    return f"{mount}/{place.path}" if place else uri
+    """Returns the path below `mount` for a ``pvc://`` URI; any other URI unchanged."""
+    found = claim_path(uri)
+    return f"{mount}/{found.path}" if found else uri

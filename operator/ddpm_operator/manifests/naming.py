@@ -1,4 +1,4 @@
-"""Names and labels of what the operator makes: the same for the same resource and attempt, whoever asks."""
+"""Names and labels of the objects that the operator creates, derived from the sampling and the attempt number."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ SAMPLING_UID = f"{GROUP}/sampling-uid"
 ATTEMPT = f"{GROUP}/attempt"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
-_LONGEST_SLUG = 30
+_MAX_SLUG_LENGTH = 30
 
 
 def slug(name: str) -> str:
-    """The part of a name that fits into a DNS-1035 label: at most 30 of a-z, 0-9 and -, a letter first."""
-    text = re.sub(r"[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789")[:_LONGEST_SLUG]
+    """Returns the name reduced to a DNS-1035 label of at most 30 characters."""
+    text = re.sub(r"[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789")[:_MAX_SLUG_LENGTH]
     return text.rstrip("-") or "ddpm"
 
 
 def cluster_name(sampling: Metadata, attempt: int) -> str:
-    """The name of an attempt's RayCluster and NetworkPolicy: ``<slug>-<8 of the uid's hash>-<attempt>``.
+    """Returns the name of an attempt's RayCluster and NetworkPolicy: ``<slug>-<8 hex digits of the uid>-<attempt>``.
 
-    At most 50 characters: KubeRay cuts longer names, from the end for pods and from the front for services.
+    It has at most 50 characters, because KubeRay truncates longer names: for pods at the end, for services at the
+    start.
     """
-    return f"{_own(sampling)}-{attempt}"
+    return f"{_unique_prefix(sampling)}-{attempt}"
 
 
 def claim_name(sampling: Metadata) -> str:
-    """The claim made where the output names no place; a later resource of the same name goes on with it."""
+    """Returns the name of the created output claim. A later sampling of the same name reuses the claim."""
     return f"{sampling.name}-output"
 
 
 def preview_name(sampling: Metadata) -> str:
-    """The ConfigMap with the preview, grid.png: ``<slug>-<8 of the uid's hash>-preview``.
+    """Returns the name of the ConfigMap with grid.png: ``<slug>-<8 hex digits of the uid>-preview``.
 
-    It is applied without a look at what is there, and goes with the sampling: no name that somebody else may have
-    chosen.
+    The operator applies it without reading it first, so the name must not collide with a ConfigMap of a user.
     """
-    return f"{_own(sampling)}-preview"
+    return f"{_unique_prefix(sampling)}-preview"
 
 
-def _own(sampling: Metadata) -> str:
+def _unique_prefix(sampling: Metadata) -> str:
     digest = hashlib.sha256(sampling.uid.encode()).hexdigest()[:8]
     return f"{slug(sampling.name)}-{digest}"
 
 
 def job_id(cluster: str, run: int) -> str:
-    """The submission id of a cluster's n-th Ray job: the cluster's own name, then ``<name>-r2`` and so on."""
+    """Returns the submission ID of the n-th Ray job on a cluster: the cluster's name, then ``<name>-r2`` and so on."""
     return cluster if run == 1 else f"{cluster}-r{run}"
 
 
 def labels(sampling: Metadata, attempt: int) -> dict[str, str]:
-    """What every object and pod of an attempt carries."""
+    """Returns the labels of all objects and pods of an attempt."""
     return {
         MANAGED_BY: MANAGER,
         SAMPLING: sampling.name,

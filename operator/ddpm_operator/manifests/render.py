@@ -1,6 +1,6 @@
-"""From a plan to the manifests of one attempt: pure, through the templates.
+"""Renders the manifests of an attempt from its spec and plan. Pure.
 
-The shape of a manifest stands in `templates/`; what goes into it is computed here.
+`templates/` contains the structure of each manifest; this module computes the values.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from ddpm_operator.planning.sizing import PodSize, claim_size, head_size, worker
 
 OUTPUT_PATH = "/output"
 MODEL_PATH = "/model"
-TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay looks for, not a token
+TOKEN_KEY = "auth_token"  # noqa: S105 - the Secret's key that KubeRay expects, not a token
 PROGRESS_TOKEN_KEY = "progress_token"  # noqa: S105
 PROGRESS_PORT = 8500
 PREVIEW_FILE = "grid.png"
 
-_RAY = "ray.io/v1"
-# Of every pod that runs what users bring; which seccomp profile it is, an administrator may choose.
-_CLOSED: Manifest = {
+_RAY_API_VERSION = "ray.io/v1"
+# Required of every pod that runs a user's image. The administrator may choose the seccomp profile, but not omit it.
+_REQUIRED_POD_SPEC: Manifest = {
     "automountServiceAccountToken": False,
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {}},
 }
-_RAY_CLUSTER = "raycluster.yaml.j2"
-_KEEPS_A_DEAD_HEAD_DEAD = {"ray.io/disable-provisioned-head-restart": "true"}
+_RAY_CLUSTER_TEMPLATE = "raycluster.yaml.j2"
+_DISABLE_HEAD_RESTART = {"ray.io/disable-provisioned-head-restart": "true"}
 
 
 @dataclass(frozen=True)
 class OperatorPods:
-    """How the operator's own pods are told from others: by their namespace and labels."""
+    """The namespace and labels that identify the operator's pods."""
 
     namespace: str
     labels: Mapping[str, str]
@@ -55,14 +55,14 @@ class OperatorPods:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One numbered attempt at a sampling, and what it takes from around it.
+    """One numbered attempt of a sampling, with everything its manifests are computed from.
 
     Attributes:
-        image: of the pods; by digest from the second attempt on.
-        ray_version: of the Ray in that image.
-        shared_output: the output's claim can be mounted by every pod, not by one alone.
-        pull_policy: when a node asks the registry for the image: Always, IfNotPresent or Never.
-        cloud_identity: where a bucket is named without credentials, pods may ask their node's cloud for them.
+        image: the image of the pods, pinned by digest from the second attempt on.
+        ray_version: the version of Ray in the image.
+        shared_output: whether all pods can mount the output claim, not only the head.
+        pull_policy: the imagePullPolicy of the pods: Always, IfNotPresent or Never.
+        cloud_identity: whether pods that use a bucket without credentials may use the cloud identity of their node.
     """
 
     sampling: Metadata
@@ -77,7 +77,7 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The RayCluster's and its NetworkPolicy's name."""
+        """The name of the RayCluster and the NetworkPolicy."""
         return cluster_name(self.sampling, self.number)
 
     @property
@@ -86,20 +86,20 @@ class Attempt:
 
 
 def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest:
-    """The attempt's RayCluster. Until its Secret is there, no pod of it starts.
+    """Returns the RayCluster of an attempt. Its pods start only after the Secret has been created.
 
     Args:
-        secret: name of the Secret with the attempt's tokens.
+        secret: the name of the Secret with the attempt's tokens.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`; also if head and workers have different images.
     """
     spec, plan = attempt.spec, attempt.plan
     queue = {QUEUE: spec.queue_name} if spec.queue_name else {}
     metadata: Manifest = {
         **_identity(attempt, [owned_by_sampling(attempt.sampling)]),
         "labels": {**attempt.labels, **queue},
-        "annotations": {**_KEEPS_A_DEAD_HEAD_DEAD},
+        "annotations": {**_DISABLE_HEAD_RESTART},
     }
     auth: Manifest = {"mode": "token", "secretName": secret}
     head = head_size(spec, plan)
@@ -116,58 +116,58 @@ def ray_cluster(templates: Templates, attempt: Attempt, secret: str) -> Manifest
         "progress_port": PROGRESS_PORT,
         "progress_token": {"name": secret, "key": PROGRESS_TOKEN_KEY},
     }
-    workers: list[JsonValue] = [{"template": {"spec": _CLOSED}}]
-    must: Manifest = {
-        "apiVersion": _RAY,
+    workers: list[JsonValue] = [{"template": {"spec": _REQUIRED_POD_SPEC}}]
+    required: Manifest = {
+        "apiVersion": _RAY_API_VERSION,
         "kind": "RayCluster",
         "metadata": metadata,
         "spec": {
             "authOptions": auth,
-            "headGroupSpec": {"template": {"spec": {**_CLOSED, "restartPolicy": "Never"}}},
+            "headGroupSpec": {"template": {"spec": {**_REQUIRED_POD_SPEC, "restartPolicy": "Never"}}},
             **({"workerGroupSpecs": workers} if plan.workers else {}),
         },
     }
-    made = templates.render(_RAY_CLUSTER, values, must)
-    image = _image_of(made, "headGroupSpec")
-    if plan.workers and image != _image_of(made, "workerGroupSpecs", 0):
-        # The driver sends its workers no code, and takes the torch of one for that of all.
-        raise TemplateError(_RAY_CLUSTER, "head and workers have not one image, which the operator relies on")
-    return made
+    manifest = templates.render(_RAY_CLUSTER_TEMPLATE, values, required)
+    image = _ray_image(manifest, "headGroupSpec")
+    if plan.workers and image != _ray_image(manifest, "workerGroupSpecs", 0):
+        # The driver does not ship code to the workers, and assumes that all of them have the same torch version.
+        raise TemplateError(_RAY_CLUSTER_TEMPLATE, "head and workers must have the same image")
+    return manifest
 
 
 def token_secret(templates: Templates, attempt: Attempt, cluster_uid: str, tokens: Tokens) -> Manifest:
-    """The Secret with the attempt's tokens, owned by its RayCluster.
+    """Returns the Secret with the tokens of an attempt, owned by the RayCluster.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`.
     """
     metadata = _identity(attempt, [_owned_by_cluster(attempt, cluster_uid)])
     metadata["name"] = tokens.secret_name(attempt.name)
     data: Manifest = {TOKEN_KEY: tokens.ray, PROGRESS_TOKEN_KEY: tokens.progress}
-    must: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
-    return templates.render("secret.yaml.j2", {"metadata": metadata, "data": data}, must)
+    required: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+    return templates.render("secret.yaml.j2", {"metadata": metadata, "data": data}, required)
 
 
 def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, operator: OperatorPods) -> Manifest:
-    """Who may talk to the attempt's pods, and to whom they may talk; owned by its RayCluster.
+    """Returns the NetworkPolicy of an attempt's pods, owned by the RayCluster.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`.
     """
     spec = attempt.spec
     metadata = _identity(attempt, [_owned_by_cluster(attempt, cluster_uid)])
-    places = [spec.model.uri, spec.output.uri or ""]
+    uris = [spec.model.uri, spec.output.uri or ""]
     values = {
         "metadata": metadata,
         "cluster": attempt.name,
         "operator": {"namespace": operator.namespace, "labels": dict(operator.labels)},
         "progress_port": PROGRESS_PORT,
-        "outside": any(place.startswith(("s3://", "gs://", "https://")) for place in places),
+        "outside": any(uri.startswith(("s3://", "gs://", "https://")) for uri in uris),
         "cloud_identity": attempt.cloud_identity
         and spec.credentials_secret_ref is None
-        and any(place.startswith(("s3://", "gs://")) for place in places),
+        and any(uri.startswith(("s3://", "gs://")) for uri in uris),
     }
-    must: Manifest = {
+    required: Manifest = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": metadata,
@@ -176,14 +176,14 @@ def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, ope
             "policyTypes": ["Ingress", "Egress"],
         },
     }
-    return templates.render("networkpolicy.yaml.j2", values, must)
+    return templates.render("networkpolicy.yaml.j2", values, required)
 
 
 def output_claim(templates: Templates, sampling: Metadata, spec: Spec) -> Manifest | None:
-    """The claim made for the samples; None where the output names its place.
+    """Returns the PersistentVolumeClaim to create for the samples; None if spec.output.uri is set.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`.
     """
     if spec.output.uri:
         return None
@@ -201,15 +201,15 @@ def output_claim(templates: Templates, sampling: Metadata, spec: Spec) -> Manife
         "access_modes": claim.access_modes,
         "storage_class": claim.storage_class_name,
     }
-    must: Manifest = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
-    return templates.render("claim.yaml.j2", values, must)
+    required: Manifest = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+    return templates.render("claim.yaml.j2", values, required)
 
 
 def preview(sampling: Metadata, png: bytes) -> Manifest:
-    """The ConfigMap with a picture of the samples, owned by the sampling.
+    """Returns the ConfigMap with the preview image, owned by the sampling.
 
     Args:
-        png: at most 48 KiB.
+        png: the image, at most 48 KiB.
     """
     return {
         "apiVersion": "v1",
@@ -234,16 +234,16 @@ def _identity(attempt: Attempt, owners: list[JsonValue]) -> Manifest:
 
 
 def owned_by_sampling(sampling: Metadata) -> JsonValue:
-    """The owner reference of what goes with the sampling."""
+    """Returns the owner reference for objects that are deleted with the sampling."""
     return _owner(f"{GROUP}/{VERSION}", KIND, sampling.name, sampling.uid)
 
 
 def _owned_by_cluster(attempt: Attempt, uid: str) -> JsonValue:
-    return _owner(_RAY, "RayCluster", attempt.name, uid)
+    return _owner(_RAY_API_VERSION, "RayCluster", attempt.name, uid)
 
 
 def _owner(api_version: str, kind: str, name: str, uid: str) -> JsonValue:
-    # blockOwnerDeletion would need a right on the owner's finalizers.
+    # blockOwnerDeletion would require permission to update the finalizers of the owner.
     return {
         "apiVersion": api_version,
         "kind": kind,
@@ -255,9 +255,9 @@ def _owner(api_version: str, kind: str, name: str, uid: str) -> JsonValue:
 
 
 def _group(attempt: Attempt, size: PodSize, *, head: bool) -> Manifest:
-    """What the templates need to know of the head or of the workers."""
+    """Returns the template variables of the head or the worker group."""
     overrides = attempt.spec.pod_overrides.to_document() if attempt.spec.pod_overrides else {}
-    own_labels, annotations = overrides.pop("labels", {}), overrides.pop("annotations", {})
+    user_labels, annotations = overrides.pop("labels", {}), overrides.pop("annotations", {})
     memory = int(parse(size.memory))
     resources: Manifest = {"cpu": size.cpu, "memory": size.memory}
     if size.gpus:
@@ -270,22 +270,22 @@ def _group(attempt: Attempt, size: PodSize, *, head: bool) -> Manifest:
         "shared_memory": str(memory // 4),
         "requests": resources,
         "limits": {**resources, "cpu": size.cpu_limit},
-        "labels": {**_mapping(own_labels), **attempt.labels},
+        "labels": {**_mapping(user_labels), **attempt.labels},
         "annotations": annotations,
-        "overrides": _with_selectors(overrides, attempt),
+        "overrides": _with_default_selectors(overrides, attempt),
         "volumes": volumes,
         "mounts": mounts,
     }
 
 
-def _image_of(ray_cluster: Manifest, *group: str | int) -> JsonValue:
-    """The image of a group's Ray, which is its first container: any other is an administrator's."""
+def _ray_image(ray_cluster: Manifest, *group: str | int) -> JsonValue:
+    """Returns the image of the first container of a group, which runs Ray. A template may add sidecars after it."""
     value: JsonValue = ray_cluster
-    for step in ("spec", *group, "template", "spec", "containers", 0, "image"):
-        if isinstance(step, int):
-            value = value[step] if isinstance(value, list) and value else None
+    for key in ("spec", *group, "template", "spec", "containers", 0, "image"):
+        if isinstance(key, int):
+            value = value[key] if isinstance(value, list) and value else None
         else:
-            value = value.get(step) if isinstance(value, dict) else None
+            value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
@@ -293,32 +293,32 @@ def _mapping(value: JsonValue) -> dict[str, JsonValue]:
     return value if isinstance(value, dict) else {}
 
 
-def _with_selectors(overrides: Manifest, attempt: Attempt) -> Manifest:
-    """Spread constraints that count no pods in particular count the attempt's own."""
-    own: JsonValue = {"matchLabels": {**attempt.labels}}
+def _with_default_selectors(overrides: Manifest, attempt: Attempt) -> Manifest:
+    """Adds a selector for the attempt's pods to topology spread constraints without a labelSelector."""
+    selector: JsonValue = {"matchLabels": {**attempt.labels}}
     constraints = overrides.get("topologySpreadConstraints")
     if not isinstance(constraints, list):
         return overrides
-    spread: list[JsonValue] = [{"labelSelector": own, **_mapping(constraint)} for constraint in constraints]
+    spread: list[JsonValue] = [{"labelSelector": selector, **_mapping(constraint)} for constraint in constraints]
     return {**overrides, "topologySpreadConstraints": spread}
 
 
 def _claims(attempt: Attempt, *, head: bool) -> tuple[list[JsonValue], list[JsonValue]]:
-    """(volumes, mounts) of the claims that a pod reaches.
+    """Returns (volumes, mounts) of the claims that the head or a worker mounts.
 
-    The head alone reads the checkpoint, and writes an output that one pod at most can mount.
+    Only the head mounts the checkpoint. Workers mount the output only if the claim can be mounted by several pods.
     """
     spec = attempt.spec
     output, model = claim_path(spec.output.uri or ""), claim_path(spec.model.uri)
     volumes: list[JsonValue] = []
     mounts: list[JsonValue] = []
-    reached: dict[str, str] = {}
+    claims: dict[str, str] = {}  # mount path -> claim
     if (output or not spec.output.uri) and (head or attempt.shared_output):
-        reached[OUTPUT_PATH] = output.claim if output else claim_name(attempt.sampling)
+        claims[OUTPUT_PATH] = output.claim if output else claim_name(attempt.sampling)
     if model and head:
-        reached[MODEL_PATH] = model.claim
-    names: dict[str, str] = {}
-    for path, claim in reached.items():
+        claims[MODEL_PATH] = model.claim
+    names: dict[str, str] = {}  # claim -> volume
+    for path, claim in claims.items():
         if claim not in names:
             names[claim] = path.strip("/")
             volumes.append({"name": names[claim], "persistentVolumeClaim": {"claimName": claim}})

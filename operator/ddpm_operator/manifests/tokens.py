@@ -1,4 +1,4 @@
-"""The secrets of an attempt. They follow from the operator's key, so that none has to be kept or read back."""
+"""The tokens of an attempt, derived from the operator's signing key so that they need not be stored or read back."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import hmac
 from dataclasses import dataclass
 from typing import Literal
 
-_LONGEST_SUFFIX = 16
+_SUFFIX_LENGTH = 16
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one attempt's head asks for.
+    """The bearer tokens that the head of an attempt requires.
 
     Attributes:
-        ray: on every port of Ray.
-        progress: on the driver's own, which only reads.
-        suffix: of the name of the Secret that holds them.
+        ray: for all ports of Ray.
+        progress: for the read-only progress server of the driver.
+        suffix: the suffix of the name of the Secret with the tokens.
     """
 
     ray: str
@@ -25,25 +25,27 @@ class Tokens:
     suffix: str
 
     def secret_name(self, cluster: str) -> str:
-        """The name of the Secret that holds the tokens of an attempt's RayCluster.
+        """Returns the name of the Secret with the tokens of an attempt's RayCluster.
 
-        The operator may read no Secret, so one that has this name is taken for its own. Were it known before,
-        somebody who may create Secrets, but no pods, could put one with a token of theirs there.
+        The operator has no right to read Secrets and assumes that a Secret with this name is its own. The suffix makes
+        the name unpredictable. Otherwise a user who may create Secrets, but not pods, could create the Secret first,
+        with a known token.
         """
         return f"{cluster}-{self.suffix}"
 
 
 def attempt_tokens(key: bytes, uid: str, attempt: int) -> Tokens:
-    """The tokens of an attempt.
+    """Returns the tokens of an attempt.
 
     Args:
-        key: the operator's, at least 32 random bytes.
-        uid: of the sampling.
+        key: the operator's signing key, at least 32 random bytes.
+        uid: the UID of the sampling.
+        attempt: the number of the attempt.
     """
     return Tokens(
         ray=_token(key, "ray", uid, attempt),
         progress=_token(key, "progress", uid, attempt),
-        suffix=_token(key, "name", uid, attempt)[:_LONGEST_SUFFIX],
+        suffix=_token(key, "name", uid, attempt)[:_SUFFIX_LENGTH],
     )
 
 

@@ -1,4 +1,4 @@
-"""Templates are tried before anything is made with them: half of an attempt would hold places, or stay."""
+"""Renders all templates before any object is created, so that a broken template never leaves a partial attempt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.sizing import plan
 
-# A UID and tokens have a fixed form, so that any of them stand for all.
+# Placeholders: UIDs and tokens have a fixed format, so rendering does not depend on their values.
 _UID = "00000000-0000-0000-0000-000000000000"
 _TOKENS = Tokens(ray="token", progress="token", suffix="suffix")
 
-# Together they come by every value that a template is given, there and not there.
+# Together, these specs set and leave unset every optional value that the templates are given.
 _SAMPLINGS: tuple[dict[str, JsonValue], ...] = (
     {"model": {"uri": "builtin://mnist"}, "samples": 1},
     {
@@ -42,10 +42,10 @@ _SAMPLINGS: tuple[dict[str, JsonValue], ...] = (
 
 
 def validate_templates(templates: Templates, attempt: Attempt, operator: OperatorPods) -> None:
-    """Renders all that an attempt will need, and makes none of it.
+    """Renders all manifests of an attempt and discards them.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`.
     """
     output_claim(templates, attempt.sampling, attempt.spec)
     ray_cluster(templates, attempt, _TOKENS.secret_name(attempt.name))
@@ -54,10 +54,10 @@ def validate_templates(templates: Templates, attempt: Attempt, operator: Operato
 
 
 def validate_all_templates(templates: Templates, image: WorkerImage, operator: OperatorPods) -> None:
-    """The same for samplings of every kind: the head alone, workers with GPUs, claims and buckets.
+    """Renders all manifests of representative samplings: head only, GPU workers, claims and buckets.
 
     Raises:
-        TemplateFault: see `Templates.render`.
+        TemplateError: see `Templates.render`.
     """
     sampling = Metadata(name="digits", namespace="research", uid=_UID)
     for document in _SAMPLINGS:

@@ -1,4 +1,4 @@
-"""Container images: their names, and the default image of sampling pods."""
+"""Container image references, and the default worker image of the operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 def repository(reference: str) -> str:
-    """An image's full name without tag and digest: ``mnist:1`` is ``docker.io/library/mnist``."""
+    """Returns the fully qualified repository without tag and digest: ``docker.io/library/mnist`` for ``mnist:1``."""
     name = re.sub(r":[^:/]*$", "", reference.partition("@")[0])
     registry, _, rest = name.partition("/")
     if not rest:
@@ -17,11 +17,11 @@ def repository(reference: str) -> str:
 
 @dataclass(frozen=True)
 class WorkerImage:
-    """The image of pods whose sampling names none.
+    """The default image of sampling pods, used when spec.image is unset.
 
     Attributes:
-        ray_version: of the Ray in it.
-        pull_policy: when a node asks the registry for an image, this one or a sampling's own.
+        ray_version: the version of Ray in the image.
+        pull_policy: the imagePullPolicy of sampling pods, with this image or with spec.image.
     """
 
     reference: str

@@ -1,4 +1,4 @@
-"""What an administrator lets samplings name, and how many of them may be at work at once. Pure."""
+"""The administrator's limits: which values a spec may contain, and how many samplings may be active at once. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from ddpm_operator.planning.image_reference import repository
 ANY = "*"
 PLAIN_WORDS = "plain words"
 
-# The API has it, and no driver reads it yet.
-_RESERVED = "gs"
+# The API accepts this scheme, but no driver supports it yet.
+_RESERVED_SCHEME = "gs"
 
-# Programs name the keys that they obey by a domain, or with dots. This one's has neither: by it a pod gets one of
-# Azure's identities.
-_NO_PLAIN_WORD = "aadpodidbinding"
+# Keys that controllers act on have a domain or dots. This key has neither, and assigns an Azure identity to the pod.
+_RESERVED_PLAIN_WORD = "aadpodidbinding"
 
 
 @dataclass(frozen=True)
 class LimitViolation:
-    """What a sampling names and may not.
+    """A value in a spec that the administrator does not allow.
 
     Attributes:
-        message: the field, what it says and what it may say.
+        message: the field, its value and the allowed values.
         hint: what to do about it.
     """
 
@@ -36,23 +35,23 @@ class LimitViolation:
 
 @dataclass(frozen=True)
 class Limits:
-    """Lists of what is allowed, in each of which ``*`` allows everything; and numbers, where None is any.
+    """The limits of all samplings. In each list, ``*`` allows every value.
 
     Attributes:
-        images: a repository, with any tag or digest; one tag or digest of it; or, with a slash at its end, all
-            repositories below a name.
-        default_image: what samplings run that name none; who names just that gets it, too.
-        service_accounts: names, in the sampling's own namespace. Pods without one get the namespace's default.
-        priority_classes: names. Pods without one get the cluster's default.
-        runtime_classes: names. Pods without one get the nodes' default.
-        gpu_resource_names: of spec.resources.gpuResourceName where there are GPUs.
-        pod_labels, pod_annotations: a key; a domain with its slash, for every key of it; or `PLAIN_WORDS`, for
-            keys without a dot or a slash.
-        uri_schemes: of spec.model.uri and spec.output.uri, such as ``s3``.
-        key_secret: name of the Secret with the operator's own key, which no sampling may name as its credentials.
-        cloud_identity: where a bucket is named without credentials, pods may be what their node is at its cloud.
-        at_once: samplings at work at the same time, at least 1.
-        at_once_per_namespace: those of one namespace, at least 1.
+        images: a repository with any tag or digest; one tag or digest of a repository; or a prefix with a trailing
+            slash, for all repositories below it.
+        default_image: the image of samplings without spec.image; spec.image may always name it explicitly.
+        service_accounts: names in the sampling's namespace. Pods without one get the default of the namespace.
+        priority_classes: names. Pods without one get the default of the cluster.
+        runtime_classes: names. Pods without one get the default of the node.
+        gpu_resource_names: values of spec.resources.gpuResourceName; checked only if gpus is greater than 0.
+        pod_labels, pod_annotations: a key; a domain with a trailing slash, for all keys of the domain; or
+            `PLAIN_WORDS`, for keys without a dot or a slash.
+        uri_schemes: schemes of spec.model.uri and spec.output.uri, such as ``s3``.
+        key_secret: the Secret with the operator's signing key, which spec.credentialsSecretRef must not name.
+        cloud_identity: whether pods that use a bucket without credentials may use the cloud identity of their node.
+        at_once: the maximum number of active samplings, at least 1; None for unlimited.
+        at_once_per_namespace: the same for each namespace.
     """
 
     images: tuple[str, ...] = (ANY,)
@@ -69,63 +68,63 @@ class Limits:
     at_once: int | None = None
     at_once_per_namespace: int | None = None
 
-    def objection(self, spec: Spec) -> LimitViolation | None:
-        """The first thing in a spec that is not allowed; None if all is."""
-        return next(self._objections(spec), None)
+    def violation(self, spec: Spec) -> LimitViolation | None:
+        """Returns the first value of a spec that is not allowed; None if all are."""
+        return next(self._violations(spec), None)
 
-    def _objections(self, spec: Spec) -> Iterator[LimitViolation]:
+    def _violations(self, spec: Spec) -> Iterator[LimitViolation]:
         if spec.credentials_secret_ref and spec.credentials_secret_ref.name == self.key_secret:
             yield LimitViolation(
-                f"spec.credentialsSecretRef names {self.key_secret}, which is the operator's own key.",
-                "Name the Secret with your bucket's credentials; one of this very name needs another.",
+                f"spec.credentialsSecretRef: the Secret {self.key_secret} holds the operator's signing key.",
+                "Name the Secret with your bucket's credentials; if it has this name, create it under another one.",
             )
         image = spec.image
-        if image and image != self.default_image and not any(_matches(image, allowed) for allowed in self.images):
-            yield _objection("spec.image", image, "images", self.images)
+        if image and image != self.default_image and not any(_matches_image(image, pattern) for pattern in self.images):
+            yield _not_allowed("spec.image", image, "images", self.images)
         pods = spec.pod_overrides or PodOverrides()
         for field, name, value, allowed in (
             ("serviceAccountName", pods.service_account_name, "serviceAccounts", self.service_accounts),
             ("priorityClassName", pods.priority_class_name, "priorityClasses", self.priority_classes),
             ("runtimeClassName", pods.runtime_class_name, "runtimeClasses", self.runtime_classes),
         ):
-            if name and not _is_among(name, allowed):
-                yield _objection(f"spec.podOverrides.{field}", name, value, allowed)
-        for field, said, value, keys in (
+            if name and not _is_listed(name, allowed):
+                yield _not_allowed(f"spec.podOverrides.{field}", name, value, allowed)
+        for field, keys, value, allowed in (
             ("labels", pods.labels, "podLabels", self.pod_labels),
             ("annotations", pods.annotations, "podAnnotations", self.pod_annotations),
         ):
-            for key in said or ():
-                if not any(_is_key(key, allowed) for allowed in keys):
-                    yield _objection(f"spec.podOverrides.{field}", key, value, keys)
+            for key in keys or ():
+                if not any(_matches_key(key, pattern) for pattern in allowed):
+                    yield _not_allowed(f"spec.podOverrides.{field}", key, value, allowed)
         gpu = spec.resources.gpu_resource_name
-        if spec.resources.gpus and not _is_among(gpu, self.gpu_resource_names):
-            yield _objection("spec.resources.gpuResourceName", gpu, "gpuResourceNames", self.gpu_resource_names)
+        if spec.resources.gpus and not _is_listed(gpu, self.gpu_resource_names):
+            yield _not_allowed("spec.resources.gpuResourceName", gpu, "gpuResourceNames", self.gpu_resource_names)
         for field, uri in (("spec.model.uri", spec.model.uri), ("spec.output.uri", spec.output.uri)):
             scheme = (uri or "").partition("://")[0]
-            if scheme == _RESERVED:
+            if scheme == _RESERVED_SCHEME:
                 yield LimitViolation(
-                    f"{field} says {scheme}://, which is reserved: no driver reads it yet.",
-                    "Bring the checkpoint to s3://, https:// or a claim, as `kubectl ddpm submit --model_path "
-                    "FILE` does, and name it in a new DDPMSampling.",
+                    f"{field}: {scheme}:// is reserved for future use and not supported yet.",
+                    "Copy the checkpoint to s3://, https:// or a claim (`kubectl ddpm submit --model_path FILE` "
+                    "uploads it to a claim), and create a new DDPMSampling.",
                 )
-            elif scheme and not _is_among(scheme, self.uri_schemes):
-                yield _objection(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
+            elif scheme and not _is_listed(scheme, self.uri_schemes):
+                yield _not_allowed(field, f"{scheme}://", "uriSchemes", self.uri_schemes)
 
 
 UNLIMITED = Limits()
 
 
-def _is_among(name: str, allowed: tuple[str, ...]) -> bool:
+def _is_listed(name: str, allowed: tuple[str, ...]) -> bool:
     return not {name, ANY}.isdisjoint(allowed)
 
 
-def _is_key(key: str, allowed: str) -> bool:
+def _matches_key(key: str, allowed: str) -> bool:
     if allowed == PLAIN_WORDS:
-        return re.fullmatch(r"[-\w]+", key, re.ASCII) is not None and key != _NO_PLAIN_WORD
+        return re.fullmatch(r"[-\w]+", key, re.ASCII) is not None and key != _RESERVED_PLAIN_WORD
     return allowed in (ANY, key) or (allowed.endswith("/") and key.startswith(allowed))
 
 
-def _matches(image: str, allowed: str) -> bool:
+def _matches_image(image: str, allowed: str) -> bool:
     if allowed in (ANY, image):
         return True
     if allowed.endswith("/"):
@@ -134,10 +133,10 @@ def _matches(image: str, allowed: str) -> bool:
     return not has_tag_or_digest and repository(image) == repository(allowed)
 
 
-def _objection(field: str, said: str, value: str, allowed: tuple[str, ...]) -> LimitViolation:
-    instead = f"allowed are {', '.join(allowed)}" if allowed else "none is allowed"
+def _not_allowed(field: str, value: str, chart_value: str, allowed: tuple[str, ...]) -> LimitViolation:
+    alternatives = f"Allowed: {', '.join(allowed)}" if allowed else "No value is allowed"
     return LimitViolation(
-        f"{field} says {said}, which the administrator of this operator does not allow: {instead}.",
-        "Say something else there, in a new DDPMSampling where the field is immutable; or ask the administrator "
-        f"to extend the chart's value allowed.{value}, then run `kubectl ddpm retry`.",
+        f"{field}: {value} is not allowed by the administrator of this operator. {alternatives}.",
+        "Use an allowed value, in a new DDPMSampling if the field is immutable; or ask the administrator to add it to "
+        f"the chart value allowed.{chart_value}, then run `kubectl ddpm retry`.",
     )

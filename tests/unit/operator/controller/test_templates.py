@@ -41,7 +41,7 @@ def test_whichever_template_breaks_it_is_reported_and_nothing_of_the_attempt_is_
     ("line", "says"),
     [
         ("{{ nobody | tojson }}", "'nobody' is undefined"),
-        ("{{ 'a text' }}", "every value is written through tojson"),
+        ("{{ 'a text' }}", "every value must be written through tojson"),
         ("{% endfor %}", "Encountered unknown tag 'endfor'"),
     ],
 )

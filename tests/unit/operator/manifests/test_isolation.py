@@ -1,4 +1,4 @@
-"""Whatever a sampling says, all that is made for it is in its own namespace and refers to nothing outside it."""
+"""All objects created for a sampling are in its namespace and reference only objects in it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.sizing import plan
 
 OPERATOR = OperatorPods("ddpm-ray", {"app": "operator"})
-# Where a namespace is not a reference but a question: who may come in, which the operator alone writes.
-WHO_MAY_COME_IN = ("ingress", "egress")
-REFERENCES = ("secretName", "claimName", "serviceAccountName", "secretRef", "secretKeyRef", "imagePullSecrets")
+# Namespaces in NetworkPolicy rules are selectors, not references, and only the operator writes them.
+POLICY_RULES = ("ingress", "egress")
+REFERENCE_FIELDS = ("secretName", "claimName", "serviceAccountName", "secretRef", "secretKeyRef", "imagePullSecrets")
 
 
-def made_for(sampling: DDPMSampling, metadata: Metadata) -> list[Manifest]:
-    """Everything that the operator creates for it."""
+def manifests_of(sampling: DDPMSampling, metadata: Metadata) -> list[Manifest]:
+    """Returns all objects that the operator creates for a sampling."""
     templates = Templates()
     shared = "ReadWriteMany" in (sampling.spec.output.claim or Claim()).access_modes
     attempt = Attempt(metadata, 1, sampling.spec, plan(sampling.spec), "worker:1", "2.60.0", shared_output=shared)
@@ -41,14 +41,14 @@ def made_for(sampling: DDPMSampling, metadata: Metadata) -> list[Manifest]:
 
 
 def fields(value: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as JSON has them
-    """Every field of a document at any depth, but of who may come in."""
+    """Yields every field at any depth, except below POLICY_RULES."""
     if isinstance(value, list):
         for item in value:
             yield from fields(item)
     elif isinstance(value, dict):
         for key, below in value.items():
             yield key, below
-            if key not in WHO_MAY_COME_IN:
+            if key not in POLICY_RULES:
                 yield from fields(below)
 
 
@@ -60,32 +60,32 @@ def names(reference: Any) -> list[str]:  # noqa: ANN401 - as JSON has them
     return [name for one in reference for name in names(one)]
 
 
-def test_everything_is_in_the_samplings_namespace(accepted: list[DDPMSampling], metadata: Metadata) -> None:
+def test_all_objects_are_in_the_namespace_of_the_sampling(accepted: list[DDPMSampling], metadata: Metadata) -> None:
     for sampling in accepted:
-        for manifest in made_for(sampling, metadata):
-            (where,) = [value for key, value in fields(manifest) if key == "namespace"]
-            assert where == metadata.namespace
+        for manifest in manifests_of(sampling, metadata):
+            (namespace,) = [value for key, value in fields(manifest) if key == "namespace"]
+            assert namespace == metadata.namespace
             assert not {"namespaces", "namespaceSelector"} & {key for key, _ in fields(manifest)}
 
 
-def test_every_reference_is_a_plain_name(accepted: list[DDPMSampling], metadata: Metadata) -> None:
-    """A plain name means an object of the same namespace: nothing in Kubernetes' references says another one."""
+def test_references_are_plain_names(accepted: list[DDPMSampling], metadata: Metadata) -> None:
+    """Kubernetes resolves a plain name in the namespace of the referring object."""
     found = [
         name
         for sampling in accepted
-        for manifest in made_for(sampling, metadata)
+        for manifest in manifests_of(sampling, metadata)
         for key, value in fields(manifest)
-        if key in REFERENCES
+        if key in REFERENCE_FIELDS
         for name in names(value)
     ]
     assert {"sampler", "digits-output"} & set(found)
     assert [name for name in found if "/" in name or ":" in name] == []
 
 
-def test_no_pod_mounts_anything_but_its_own_claims_and_scratch(
-    accepted: list[DDPMSampling], metadata: Metadata
-) -> None:
+def test_pods_mount_only_claims_and_empty_dirs(accepted: list[DDPMSampling], metadata: Metadata) -> None:
     for sampling in accepted:
-        volumes = [one for key, value in fields(made_for(sampling, metadata)[0]) if key == "volumes" for one in value]
+        volumes = [
+            one for key, value in fields(manifests_of(sampling, metadata)[0]) if key == "volumes" for one in value
+        ]
         assert volumes
         assert {kind for one in volumes for kind in one} <= {"name", "emptyDir", "persistentVolumeClaim"}

@@ -1,14 +1,18 @@
-"""What an attempt hands to inference is a Job that inference takes, and means the same."""
+"""The job document that the operator writes: ddpm_inference parses it and gets the values of the spec."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
+from ddpm_inference import job as inference_job
 from ddpm_inference.job import JOB_DOCUMENT_VERSION, Job, ResourceRequest
 from ddpm_operator.api import DDPMSampling, Metadata, Spec
+from ddpm_operator.api import spec as operator_spec
+from ddpm_operator.manifests import job_document as operator_document
 from ddpm_operator.manifests.job_document import gpu_share, job_document
 from ddpm_operator.manifests.render import Attempt
 from ddpm_operator.planning.sizing import plan
@@ -18,13 +22,13 @@ MakeSpec = Callable[..., Spec]
 
 def job_of(sampling: Metadata, spec: Spec) -> Job:
     attempt = Attempt(sampling, 1, spec, plan(spec), image="worker:1", ray_version="2.60.0", shared_output=False)
-    return Job.parse(json.dumps(job_document(attempt)), "the operator's Job")
+    return Job.parse(json.dumps(job_document(attempt)), "the job document")
 
 
-def test_inference_takes_the_job_of_every_sampling(accepted: list[DDPMSampling]) -> None:
+def test_inference_parses_the_job_document_of_every_spec(accepted: list[DDPMSampling]) -> None:
     for sampling in accepted:
         job = job_of(sampling.metadata, sampling.spec)
-        assert job.version == JOB_DOCUMENT_VERSION
+        assert job.version == JOB_DOCUMENT_VERSION == operator_document.JOB_DOCUMENT_VERSION
         assert (job.n_samples, job.seed, job.precision) == (
             sampling.spec.samples,
             sampling.spec.seed,
@@ -32,7 +36,7 @@ def test_inference_takes_the_job_of_every_sampling(accepted: list[DDPMSampling])
         )
 
 
-def test_nothing_that_decides_the_pixels_is_lost(accepted: list[DDPMSampling]) -> None:
+def test_model_and_sampler_fields_are_passed_on(accepted: list[DDPMSampling]) -> None:
     own = next(sampling for sampling in accepted if sampling.metadata.name == "own-checkpoint")
     job = job_of(own.metadata, own.spec)
     assert job.model.model_dump() == {
@@ -56,13 +60,13 @@ def test_nothing_that_decides_the_pixels_is_lost(accepted: list[DDPMSampling]) -
     assert (job.batch_size, job.device) == (1, "cpu")
 
 
-def test_what_the_plan_chose_is_handed_over(metadata: Metadata, make_spec: MakeSpec) -> None:
+def test_device_batch_size_and_gpu_share_come_from_the_plan(metadata: Metadata, make_spec: MakeSpec) -> None:
     resources = {"gpus": 2, "tasksPerGPU": 4}
     job = job_of(metadata, make_spec(samples=10_000, resources=resources))
     assert (job.device, job.batch_size, job.resources.num_gpus_per_task) == ("cuda", 512, 0.25)
 
 
-def test_what_the_checkpoint_is_to_choose_is_left_open(metadata: Metadata, make_spec: MakeSpec) -> None:
+def test_fields_that_the_checkpoint_determines_are_unset(metadata: Metadata, make_spec: MakeSpec) -> None:
     job = job_of(metadata, make_spec(model={"uri": "s3://models/a.safetensors"}))
     assert job.batch_size is None
     assert job.sampler.timesteps is None
@@ -77,21 +81,40 @@ def test_what_the_checkpoint_is_to_choose_is_left_open(metadata: Metadata, make_
         ({"uri": "s3://bucket/a"}, "s3://bucket/a"),
     ],
 )
-def test_samples_go_where_the_pods_see_their_place(
+def test_pvc_output_becomes_a_mounted_path(
     metadata: Metadata, make_spec: MakeSpec, output: dict[str, str], uri: str
 ) -> None:
     assert job_of(metadata, make_spec(output=output)).output.uri == uri
 
 
 @pytest.mark.parametrize("tasks", range(1, 65))
-def test_as_many_tasks_fit_on_a_gpu_as_were_asked_for(tasks: int) -> None:
-    # Ray counts resources in steps of 0.0001, rounded to the nearest.
+def test_requested_tasks_fit_on_a_gpu(tasks: int) -> None:
+    # Ray rounds resources to the nearest 0.0001.
     share = gpu_share(tasks)
     assert round(share * 10_000) * tasks <= 10_000
     assert round(share * 10_000) * (tasks + 1) > 10_000
     assert ResourceRequest(num_gpus_per_task=share).num_gpus_per_task == share
 
 
-def test_a_start_may_take_as_long_as_the_sampling_allows(metadata: Metadata, make_spec: MakeSpec) -> None:
+def test_startup_timeout_is_the_startup_deadline_up_to_a_day(metadata: Metadata, make_spec: MakeSpec) -> None:
     assert job_of(metadata, make_spec(startupDeadlineSeconds=77)).resources.startup_timeout == 77
     assert job_of(metadata, make_spec(startupDeadlineSeconds=31_536_000)).resources.startup_timeout == 86_400
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Format", "ModelName", "Precision", "SamplerName", "ScheduleName", "TimeEmbedding", "Variance"],
+)
+def test_enumerations_match_inference(name: str) -> None:
+    assert get_args(getattr(operator_spec, name)) == get_args(getattr(inference_job, name))
+
+
+def test_formats_may_all_be_listed_once_in_both_programs() -> None:
+    assert operator_spec.Output(formats=get_args(operator_spec.Format)).formats == ("npy", "png")
+    limits = [
+        constraint.max_length
+        for model in (operator_spec.Output, inference_job.OutputRequest)
+        for constraint in model.model_fields["formats"].metadata
+        if hasattr(constraint, "max_length")
+    ]
+    assert limits == [len(get_args(operator_spec.Format))] * 2

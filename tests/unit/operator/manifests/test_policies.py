@@ -1,4 +1,4 @@
-"""Who reaches the pods of a sampling, and whom they reach, as the rendered NetworkPolicy says."""
+"""The NetworkPolicy of an attempt: which connections to and from its pods it allows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MakeSpec = Callable[..., Spec]
 
 OPERATOR = OperatorPods("ddpm-ray", {"app.kubernetes.io/name": "ddpm-operator"})
 RAY_PORTS = (6379, 8265, 10001, 8080, 52365, 10002, 19999)
-IN_A_BUCKET = {"output": {"uri": "s3://bucket/digits"}}
-WITH_CREDENTIALS = {**IN_A_BUCKET, "credentialsSecretRef": {"name": "s3"}}
+S3_OUTPUT = {"output": {"uri": "s3://bucket/digits"}}
+S3_OUTPUT_WITH_CREDENTIALS = {**S3_OUTPUT, "credentialsSecretRef": {"name": "s3"}}
 METADATA_SERVICES = (
     *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
     *("fd00:ec2::254", "fd20:ce::254", "fe80::1"),
 )
-# What a gateway between IPv6 and IPv4 takes for the first five.
-TRANSLATED = (
+# NAT64 and 6to4 forms of the IPv4 addresses above.
+TRANSLATED_ADDRESSES = (
     "64:ff9b::a9fe:a9fe",
     "64:ff9b::6464:64c8",
     "64:ff9b::a83f:8110",
@@ -34,12 +34,12 @@ TRANSLATED = (
 )
 
 
-def namespaced(address: str, namespace: str, labels: dict[str, str]) -> End:
+def pod_in(address: str, namespace: str, labels: dict[str, str]) -> End:
     return End(address, namespace, labels, {"kubernetes.io/metadata.name": namespace})
 
 
-class World:
-    """A sampling's head and worker, the operator, and others."""
+class Network:
+    """The head and a worker of an attempt, the operator pod, and the policies between them."""
 
     def __init__(self, metadata: Metadata, spec: Spec, *, cloud_identity: bool = False) -> None:
         attempt = Attempt(
@@ -48,72 +48,72 @@ class World:
             cloud_identity=cloud_identity,
         )
         self.policies: list[Any] = [network_policy(Templates(), attempt, "uid", OPERATOR)]
-        # KubeRay gives every pod of a cluster this label.
+        # KubeRay adds this label to every pod of a cluster.
         labels = {**attempt.labels, "ray.io/cluster": attempt.name}
-        self.head = namespaced("10.0.0.1", metadata.namespace, labels | {"ray.io/node-type": "head"})
-        self.worker = namespaced("10.0.0.2", metadata.namespace, labels | {"ray.io/node-type": "worker"})
-        self.operator = namespaced("10.0.0.3", OPERATOR.namespace, {**OPERATOR.labels})
+        self.head = pod_in("10.0.0.1", metadata.namespace, labels | {"ray.io/node-type": "head"})
+        self.worker = pod_in("10.0.0.2", metadata.namespace, labels | {"ray.io/node-type": "worker"})
+        self.operator = pod_in("10.0.0.3", OPERATOR.namespace, {**OPERATOR.labels})
 
-    def open_to(self, source: End, *ports: int) -> list[int]:
+    def open_ports(self, source: End, *ports: int) -> list[int]:
         return [port for port in ports if reaches(self.policies, source, self.head, port)]
 
 
 @pytest.fixture
-def world(metadata: Metadata, make_spec: MakeSpec) -> World:
-    return World(metadata, make_spec())
+def network(metadata: Metadata, make_spec: MakeSpec) -> Network:
+    return Network(metadata, make_spec())
 
 
-def test_the_operator_reaches_jobs_and_progress_and_nothing_else(world: World) -> None:
-    assert world.open_to(world.operator, *RAY_PORTS, 8500) == [8265, 8500]
+def test_operator_reaches_only_dashboard_and_progress_server(network: Network) -> None:
+    assert network.open_ports(network.operator, *RAY_PORTS, 8500) == [8265, 8500]
 
 
-def test_rays_pods_reach_each_other_on_every_port(world: World) -> None:
-    for source, target in ((world.head, world.worker), (world.worker, world.head)):
-        assert all(reaches(world.policies, source, target, port) for port in RAY_PORTS)
+def test_ray_pods_reach_each_other_on_every_port(network: Network) -> None:
+    for source, target in ((network.head, network.worker), (network.worker, network.head)):
+        assert all(reaches(network.policies, source, target, port) for port in RAY_PORTS)
 
 
 @pytest.mark.parametrize("namespace", ["neighbour", "research"])
-@pytest.mark.parametrize("labels", [{}, dict(OPERATOR.labels)], ids=["any pod", "one with the operator's labels"])
-def test_nobody_else_reaches_anything(world: World, namespace: str, labels: dict[str, str]) -> None:
-    assert world.open_to(namespaced("10.0.0.9", namespace, labels), *RAY_PORTS, 8500) == []
+@pytest.mark.parametrize("labels", [{}, dict(OPERATOR.labels)], ids=["no labels", "operator labels"])
+def test_other_pods_reach_no_port(network: Network, namespace: str, labels: dict[str, str]) -> None:
+    assert network.open_ports(pod_in("10.0.0.9", namespace, labels), *RAY_PORTS, 8500) == []
 
 
-def test_a_pod_of_another_namespace_with_the_clusters_own_labels_reaches_nothing(world: World) -> None:
-    impostor = namespaced("10.0.0.9", "neighbour", dict(world.worker.labels))
-    assert world.open_to(impostor, *RAY_PORTS, 8500) == []
-    assert not reaches(world.policies, world.head, impostor, 443)
+def test_pod_with_the_cluster_labels_in_another_namespace_is_isolated(network: Network) -> None:
+    impostor = pod_in("10.0.0.9", "neighbour", dict(network.worker.labels))
+    assert network.open_ports(impostor, *RAY_PORTS, 8500) == []
+    assert not reaches(network.policies, network.head, impostor, 443)
 
 
-def test_the_operators_namespace_alone_opens_nothing(world: World) -> None:
-    assert world.open_to(replace(world.operator, labels={"app": "other"}), *RAY_PORTS, 8500) == []
+def test_other_pods_in_the_operator_namespace_reach_no_port(network: Network) -> None:
+    assert network.open_ports(replace(network.operator, labels={"app": "other"}), *RAY_PORTS, 8500) == []
 
 
-def test_an_address_outside_reaches_nothing(world: World) -> None:
-    assert world.open_to(End("203.0.113.7"), *RAY_PORTS, 8500) == []
+def test_external_address_reaches_no_port(network: Network) -> None:
+    assert network.open_ports(End("203.0.113.7"), *RAY_PORTS, 8500) == []
 
 
-def test_a_sampling_that_needs_nobody_reaches_nobody_but_the_dns(world: World) -> None:
-    outside, other = End("203.0.113.7"), namespaced("10.0.0.9", "neighbour", {})
-    assert not reaches(world.policies, world.head, outside, 443)
-    assert not reaches(world.policies, world.head, other, 9000)
-    assert reaches(world.policies, world.head, other, 53, "UDP")
+def test_sampling_without_remote_uris_reaches_only_dns(network: Network) -> None:
+    external, other = End("203.0.113.7"), pod_in("10.0.0.9", "neighbour", {})
+    assert not reaches(network.policies, network.head, external, 443)
+    assert not reaches(network.policies, network.head, other, 9000)
+    assert reaches(network.policies, network.head, other, 53, "UDP")
 
 
-@pytest.mark.parametrize("address", METADATA_SERVICES + TRANSLATED)
-def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials_where_that_is_allowed(
+@pytest.mark.parametrize("address", METADATA_SERVICES + TRANSLATED_ADDRESSES)
+def test_metadata_service_is_open_only_for_allowed_cloud_identity(
     metadata: Metadata, make_spec: MakeSpec, address: str
 ) -> None:
-    for fields, open_to_it in (
+    for fields, reachable in (
         ({}, False),
         ({"model": {"uri": "https://example.com/m.safetensors"}}, False),
-        (WITH_CREDENTIALS, False),
-        (IN_A_BUCKET, True),
+        (S3_OUTPUT_WITH_CREDENTIALS, False),
+        (S3_OUTPUT, True),
     ):
-        closed = World(metadata, make_spec(**fields))
-        assert not reaches(closed.policies, closed.head, End(address), 80)
-        world = World(metadata, make_spec(**fields), cloud_identity=True)
-        assert reaches(world.policies, world.head, End(address), 80) is open_to_it
-        assert reaches(world.policies, world.head, End("203.0.113.7"), 443) is bool(fields)
+        isolated = Network(metadata, make_spec(**fields))
+        assert not reaches(isolated.policies, isolated.head, End(address), 80)
+        network = Network(metadata, make_spec(**fields), cloud_identity=True)
+        assert reaches(network.policies, network.head, End(address), 80) is reachable
+        assert reaches(network.policies, network.head, End("203.0.113.7"), 443) is bool(fields)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_a_metadata_service_is_reached_only_for_a_bucket_without_credentials_whe
         ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, False),
     ],
 )
-def test_selectors_are_read_as_kubernetes_reads_them(selector: dict[str, Any], selected: bool) -> None:
+def test_label_selectors_match_like_kubernetes(selector: dict[str, Any], selected: bool) -> None:
     assert matches(selector, {"a": "1"}) is selected
 
 
-def test_a_policy_of_another_namespace_selects_nothing_here_and_an_unknown_field_is_no_answer() -> None:
-    pod, other = namespaced("10.0.0.1", "a", {}), namespaced("10.0.0.2", "b", {})
+def test_policy_evaluation_checks_namespace_and_rejects_unknown_fields() -> None:
+    pod, other = pod_in("10.0.0.1", "a", {}), pod_in("10.0.0.2", "b", {})
     spec: dict[str, Any] = {"podSelector": {}, "policyTypes": ["Ingress"]}
     assert reaches([{"metadata": {"namespace": "b"}, "spec": spec}], other, pod, 80)
     assert not reaches([{"metadata": {"namespace": "a"}, "spec": spec}], other, pod, 80)

@@ -1,4 +1,4 @@
-"""What an administrator allows samplings to name."""
+"""The administrator's limits: allowed values, and the message and hint for all others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hack.chart_readme import CHART
 MakeSpec = Callable[..., Spec]
 
 _VALUES = yaml.safe_load((CHART / "values.yaml").read_text())["allowed"]
-CHARTS = Limits(pod_labels=tuple(_VALUES["podLabels"]), pod_annotations=tuple(_VALUES["podAnnotations"]))
-NOTHING = Limits(
+CHART_DEFAULTS = Limits(pod_labels=tuple(_VALUES["podLabels"]), pod_annotations=tuple(_VALUES["podAnnotations"]))
+STRICT = Limits(
     images=(),
     service_accounts=(),
     priority_classes=(),
@@ -34,7 +34,7 @@ NOTHING = Limits(
 
 
 @pytest.mark.parametrize(
-    ("allowed", "image", "may"),
+    ("allowed", "image", "is_allowed"),
     [
         ("*", "anything:1", True),
         ("registry.example.com/ddpm/", "registry.example.com/ddpm/worker:1", True),
@@ -55,95 +55,95 @@ NOTHING = Limits(
         ("team/", "registry.example.com/team/worker:1", False),
     ],
 )
-def test_an_image_is_allowed_by_its_repository_its_tag_or_the_folder_it_is_in(
-    make_spec: MakeSpec, allowed: str, image: str, may: bool
+def test_image_is_allowed_by_reference_repository_or_prefix(
+    make_spec: MakeSpec, allowed: str, image: str, is_allowed: bool
 ) -> None:
-    assert (Limits(images=(allowed,)).objection(make_spec(image=image)) is None) is may
+    assert (Limits(images=(allowed,)).violation(make_spec(image=image)) is None) is is_allowed
 
 
-def test_the_default_image_may_be_named_whatever_else_is_allowed(make_spec: MakeSpec) -> None:
+def test_default_image_is_always_allowed(make_spec: MakeSpec) -> None:
     limits = Limits(images=("registry.example.com/",), default_image="ddpm-ray-worker:dev")
-    assert limits.objection(make_spec(image="ddpm-ray-worker:dev")) is None
-    assert limits.objection(make_spec(image="ddpm-ray-worker:other"))
+    assert limits.violation(make_spec(image="ddpm-ray-worker:dev")) is None
+    assert limits.violation(make_spec(image="ddpm-ray-worker:other"))
 
 
 @pytest.mark.parametrize(
-    ("limits", "fields", "says"),
+    ("limits", "fields", "message"),
     [
-        (Limits(images=()), {"image": "worker:1"}, "spec.image says worker:1"),
+        (Limits(images=()), {"image": "worker:1"}, "spec.image: worker:1 is not allowed"),
         (
             Limits(service_accounts=("sampler",)),
             {"podOverrides": {"serviceAccountName": "admin"}},
-            "spec.podOverrides.serviceAccountName says admin",
+            "spec.podOverrides.serviceAccountName: admin is not allowed",
         ),
         (
             Limits(key_secret="ddpm-ray-operator-key"),
             {"credentialsSecretRef": {"name": "ddpm-ray-operator-key"}},
-            "spec.credentialsSecretRef names ddpm-ray-operator-key, which is the operator's own key.",
+            "spec.credentialsSecretRef: the Secret ddpm-ray-operator-key holds the operator's signing key.",
         ),
         (
             Limits(priority_classes=("batch",)),
             {"podOverrides": {"priorityClassName": "system-node-critical"}},
-            "spec.podOverrides.priorityClassName says system-node-critical",
+            "spec.podOverrides.priorityClassName: system-node-critical is not allowed",
         ),
         (
             Limits(runtime_classes=("gvisor",)),
             {"podOverrides": {"runtimeClassName": "host"}},
-            "spec.podOverrides.runtimeClassName says host",
+            "spec.podOverrides.runtimeClassName: host is not allowed",
         ),
         (
             Limits(gpu_resource_names=("nvidia.com/gpu",)),
             {"resources": {"gpus": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}},
-            "spec.resources.gpuResourceName says devices.kubevirt.io/kvm",
+            "spec.resources.gpuResourceName: devices.kubevirt.io/kvm is not allowed",
         ),
         (
             Limits(pod_labels=("plain words", "example.com/")),
             {"podOverrides": {"labels": {"team": "vision", "azure.workload.identity/use": "true"}}},
-            "spec.podOverrides.labels says azure.workload.identity/use",
+            "spec.podOverrides.labels: azure.workload.identity/use is not allowed",
         ),
         (
             Limits(pod_annotations=("plain words", "example.com/")),
             {"podOverrides": {"annotations": {"example.com/note": "x", "k8s.ovn.org/pod-networks": "{}"}}},
-            "spec.podOverrides.annotations says k8s.ovn.org/pod-networks",
+            "spec.podOverrides.annotations: k8s.ovn.org/pod-networks is not allowed",
         ),
         (
             Limits(uri_schemes=("builtin",)),
             {"model": {"uri": "https://host/m.pt"}},
-            "spec.model.uri says https://",
+            "spec.model.uri: https:// is not allowed",
         ),
         (
             Limits(uri_schemes=("builtin", "pvc")),
             {"output": {"uri": "s3://bucket/digits"}},
-            "spec.output.uri says s3://",
+            "spec.output.uri: s3:// is not allowed",
         ),
     ],
 )
-def test_what_is_not_allowed_is_named_with_its_field(
-    make_spec: MakeSpec, limits: Limits, fields: dict[str, object], says: str
+def test_message_names_the_field_and_the_value(
+    make_spec: MakeSpec, limits: Limits, fields: dict[str, object], message: str
 ) -> None:
     spec = make_spec(**fields)
-    objection = limits.objection(spec)
-    assert objection
-    assert objection.message.startswith(says)
-    assert "allowed" in objection.hint or "needs another" in objection.hint
-    assert UNLIMITED.objection(spec) is None
+    violation = limits.violation(spec)
+    assert violation
+    assert violation.message.startswith(message)
+    assert "allowed" in violation.hint or "under another one" in violation.hint
+    assert UNLIMITED.violation(spec) is None
 
 
-def test_a_sampling_that_names_nothing_gets_what_the_operator_has() -> None:
+def test_minimal_spec_is_allowed_under_strict_limits() -> None:
     spec = Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 1})
-    assert NOTHING.objection(spec) is None
+    assert STRICT.violation(spec) is None
 
 
-def test_a_scheme_that_nothing_reads_yet_gets_no_cluster_whatever_is_allowed(make_spec: MakeSpec) -> None:
-    objection = UNLIMITED.objection(make_spec(model={"uri": "gs://models/unet.safetensors"}))
-    assert objection
-    assert objection.message == "spec.model.uri says gs://, which is reserved: no driver reads it yet."
-    assert "s3://, https:// or a claim" in objection.hint
+def test_reserved_scheme_is_never_allowed(make_spec: MakeSpec) -> None:
+    violation = UNLIMITED.violation(make_spec(model={"uri": "gs://models/unet.safetensors"}))
+    assert violation
+    assert violation.message == "spec.model.uri: gs:// is reserved for future use and not supported yet."
+    assert "s3://, https:// or a claim" in violation.hint
 
 
-def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
+def test_listed_names_are_allowed(make_spec: MakeSpec) -> None:
     limits = replace(
-        NOTHING,
+        STRICT,
         service_accounts=("sampler",),
         priority_classes=("low", "batch"),
         runtime_classes=("gvisor",),
@@ -157,11 +157,11 @@ def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
             "runtimeClassName": "gvisor",
         },
     )
-    assert limits.objection(spec) is None
+    assert limits.violation(spec) is None
 
 
 @pytest.mark.parametrize(
-    ("allowed", "key", "may"),
+    ("allowed", "key", "is_allowed"),
     [
         ("*", "k8s.ovn.org/pod-networks", True),
         ("plain words", "team", True),
@@ -177,12 +177,14 @@ def test_a_name_that_is_allowed_may_be_said(make_spec: MakeSpec) -> None:
         ("example.com/team", "example.com/team-2", False),
     ],
 )
-def test_a_key_is_allowed_by_itself_its_domain_or_as_a_plain_word(
-    make_spec: MakeSpec, allowed: str, key: str, may: bool
+def test_key_is_allowed_by_name_domain_or_plain_words(
+    make_spec: MakeSpec, allowed: str, key: str, is_allowed: bool
 ) -> None:
-    assert (Limits(pod_labels=(allowed,)).objection(make_spec(podOverrides={"labels": {key: "a"}})) is None) is may
+    assert (
+        Limits(pod_labels=(allowed,)).violation(make_spec(podOverrides={"labels": {key: "a"}})) is None
+    ) is is_allowed
     spec = make_spec(podOverrides={"annotations": {key: "a"}})
-    assert (Limits(pod_annotations=(allowed,)).objection(spec) is None) is may
+    assert (Limits(pod_annotations=(allowed,)).violation(spec) is None) is is_allowed
 
 
 @pytest.mark.parametrize(
@@ -199,21 +201,23 @@ def test_a_key_is_allowed_by_itself_its_domain_or_as_a_plain_word(
         "aadpodidbinding",
     ],
 )
-def test_what_a_network_a_runtime_or_a_cloud_obeys_is_no_key_of_a_users(make_spec: MakeSpec, key: str) -> None:
-    """With the values that the chart comes with."""
-    assert CHARTS.objection(make_spec(podOverrides={"labels": {"team": "a"}, "annotations": {"note": "a"}})) is None
+def test_chart_defaults_reject_keys_that_controllers_act_on(make_spec: MakeSpec, key: str) -> None:
+    assert (
+        CHART_DEFAULTS.violation(make_spec(podOverrides={"labels": {"team": "a"}, "annotations": {"note": "a"}}))
+        is None
+    )
     for field, value in (("labels", "podLabels"), ("annotations", "podAnnotations")):
-        objection = CHARTS.objection(make_spec(podOverrides={field: {key: "a"}}))
-        assert objection
-        assert key in objection.message
-        assert f"allowed.{value}" in objection.hint
+        violation = CHART_DEFAULTS.violation(make_spec(podOverrides={field: {key: "a"}}))
+        assert violation
+        assert key in violation.message
+        assert f"allowed.{value}" in violation.hint
 
 
-def test_the_name_of_a_gpu_matters_only_where_there_is_one(make_spec: MakeSpec) -> None:
-    assert NOTHING.objection(make_spec(resources={"gpuResourceName": "nvidia.com/gpu"})) is None
+def test_gpu_resource_name_is_checked_only_with_gpus(make_spec: MakeSpec) -> None:
+    assert STRICT.violation(make_spec(resources={"gpuResourceName": "nvidia.com/gpu"})) is None
 
 
-def test_a_sampling_beyond_the_limits_fails_with_a_hint_and_gets_no_cluster() -> None:
+def test_sampling_outside_the_limits_fails_without_a_cluster() -> None:
     sampling = DDPMSampling.from_document(
         {
             "apiVersion": "ddpm-ray.io/v1alpha1",
@@ -225,10 +229,10 @@ def test_a_sampling_beyond_the_limits_fails_with_a_hint_and_gets_no_cluster() ->
     limits = Limits(images=("registry.example.com/",))
     observed = Observed(sampling, WorkerImage("worker:1", "2.60.0"), limits=limits)
     decision = reconcile(observed, datetime(2026, 11, 23, tzinfo=UTC))
-    assert not [it for it in decision.actions if isinstance(it, CreateCluster)]
-    (written,) = [it.status for it in decision.actions if hasattr(it, "status")]
-    assert (written.phase, written.failure.reason) == ("Failed", FailureReason.INVALID_SPEC)
-    assert "registry.example.com/" in written.failure.message
-    assert "allowed.images" in written.failure.hint
-    accepted = next(it for it in written.conditions if it.type == ConditionType.ACCEPTED)
+    assert not [action for action in decision.actions if isinstance(action, CreateCluster)]
+    (status,) = [action.status for action in decision.actions if hasattr(action, "status")]
+    assert (status.phase, status.failure.reason) == ("Failed", FailureReason.INVALID_SPEC)
+    assert "registry.example.com/" in status.failure.message
+    assert "allowed.images" in status.failure.hint
+    accepted = next(condition for condition in status.conditions if condition.type == ConditionType.ACCEPTED)
     assert (accepted.status, accepted.reason) == ("False", FailureReason.INVALID_SPEC)

@@ -181,8 +181,8 @@ def test_a_cluster_that_has_all_it_may_have_draws_any_number_more() -> None:
     assert len(made(world)) == 1
     assert world.status.plan
     assert world.status.plan.why[:2] == (
-        "20,000 samples in batches of 64 (as in the first attempt) are 313 shards.",
-        "maxWorkers is 0: the head samples alone.",
+        "20,000 samples in batches of 64 (as in the first attempt) make 313 shards.",
+        "maxWorkers is 0, so the head draws all samples.",
     )
 
 
