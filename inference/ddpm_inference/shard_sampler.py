@@ -1,4 +1,4 @@
-"""From the weights to the samples of a shard, on one device, in one process. Knows no Ray and no storage."""
+"""Draws the samples of shards on one device, in one process. Used by the Ray worker; knows neither Ray nor storage."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ddpm_inference.store.shard_file import Samples
 
 
 class ShardSampler:
-    """Samples shards with one network, built once.
+    """Draws shards with one network, built once.
 
-    Changes torch's settings of the whole process: threads, and arithmetic that gives the same bits every time.
+    Changes torch's settings for the whole process: its threads, and deterministic arithmetic.
 
     Args:
         checkpoint: the weights.
-        identity: what decides the pixels.
+        identity: of the job; decides the bits of every sample.
         threads: CPU threads to use, at least 1.
 
     Raises:
-        ResourcesUnavailable: if the device is not there, or another torch is installed than `identity` says.
+        ResourcesUnavailable: if the device is missing, or the installed torch is not the version in `identity`.
         OutOfMemory: if the network does not fit.
     """
 
     def __init__(self, checkpoint: Checkpoint, identity: Identity, threads: int) -> None:
-        _refuse_other_torch(identity)
-        _make_repeatable(threads)
+        _check_torch(identity)
+        _make_deterministic(threads)
         self._identity = identity
         self._schedule = schedule(identity.sampler.schedule, identity.sampler.timesteps)
         network = build(identity.model)
         network.load_state_dict(checkpoint.state_dict())
-        with _memory_named(identity):
+        with _out_of_memory_errors(identity):
             self._eps_model = predictor(
                 network,
                 identity.model,
@@ -52,10 +52,10 @@ class ShardSampler:
             )
 
     def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples:
-        """The samples of a shard, float32 (shard.size, C, H, W) in [0, 1].
+        """Draws the samples of a shard, float32 (shard.size, C, H, W) in [0, 1].
 
-        A full batch is computed however short the shard is, and what lies beyond it is thrown away: the bits of
-        a sample then depend neither on N nor on what shares its batch.
+        A full batch is computed even for a short shard, and the surplus discarded, so the bits of a sample depend
+        neither on N nor on the rest of its batch.
 
         Args:
             callback: called as (steps done, steps) after each step.
@@ -66,7 +66,7 @@ class ShardSampler:
         """
         identity = self._identity
         indices = torch.arange(shard.first, shard.first + identity.batch_size)
-        with torch.inference_mode(), _memory_named(identity):
+        with torch.inference_mode(), _out_of_memory_errors(identity):
             noise = NoiseSource(identity.seed, indices, identity.model.image_shape, identity.device)
             x0 = sample(
                 self._eps_model,
@@ -79,29 +79,29 @@ class ShardSampler:
             samples: Samples = x0[: shard.size].add(1.0).mul_(0.5).cpu().numpy()
         if not (samples.min() >= 0 and samples.max() <= 1):
             raise Incomplete(
-                f"samples {shard.first} to {shard.last} came out as NaN",
+                f"samples {shard.first} to {shard.last} are NaN",
                 hint="the network overflows: try --precision fp32, or another checkpoint",
             )
         return samples
 
 
-def _refuse_other_torch(identity: Identity) -> None:
+def _check_torch(identity: Identity) -> None:
     if torch.__version__ != identity.torch:
         raise ResourcesUnavailable(
-            f"a worker has torch {torch.__version__}, but this run is one of torch {identity.torch}",
-            hint="install the same torch on every node: other versions make other bits",
+            f"a worker has torch {torch.__version__}, but this run uses torch {identity.torch}",
+            hint="install the same torch version on every node: other versions compute other bits",
         )
     if identity.device == "cuda" and not torch.cuda.is_available():
         raise ResourcesUnavailable(
-            f"Ray gave a worker its share of a GPU, but torch {torch.__version__} sees none there",
-            hint="install a torch built for CUDA and the driver it needs on that node, or sample on device cpu",
+            f"Ray assigned a GPU to a worker, but torch {torch.__version__} does not see it",
+            hint="install a CUDA build of torch and its driver on that node, or sample on device cpu",
         )
 
 
-def _make_repeatable(threads: int) -> None:
-    """Numbers that are the same every time: PyTorch documentation, notes on reproducibility."""
+def _make_deterministic(threads: int) -> None:
+    """Makes torch deterministic; see the notes on reproducibility in PyTorch's documentation."""
     torch.set_num_threads(threads)
-    # cuBLAS reads it when its first handle is made.
+    # cuBLAS reads it when it creates its first handle.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -110,23 +110,23 @@ def _make_repeatable(threads: int) -> None:
 
 
 @contextmanager
-def _memory_named(identity: Identity) -> Iterator[None]:
+def _out_of_memory_errors(identity: Identity) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_large(identity, error) from error
+        raise _out_of_memory(identity, error) from error
     except RuntimeError as error:
-        # torch has no class of its own for this on a CPU.
+        # On a CPU torch has no error class for this.
         if "can't allocate memory" not in str(error):
             raise
-        raise _too_large(identity, error) from error
+        raise _out_of_memory(identity, error) from error
 
 
-def _too_large(identity: Identity, error: Exception) -> OutOfMemory:
-    said = str(error).strip().splitlines()
+def _out_of_memory(identity: Identity, error: Exception) -> OutOfMemory:
+    detail = str(error).strip().splitlines()
     return OutOfMemory(
         f"a batch of {identity.batch_size} does not fit into the memory of a worker on {identity.device}"
-        + (f": {said[0]}" if said else ""),
-        hint="give a smaller --batch_size (it makes other samples, so choose another output place), "
-        "or put fewer workers on a device (a larger --num_gpus_per_task)",
+        + (f": {detail[0]}" if detail else ""),
+        hint="use a smaller --batch_size (it draws other samples, so choose another output location), "
+        "or run fewer workers on a device (a larger --num_gpus_per_task)",
     )

@@ -1,4 +1,4 @@
-"""A web server with TLS on this machine, and the certificate by which it is believed."""
+"""An HTTPS server on this machine, and self-signed certificates for it."""
 
 from __future__ import annotations
 
@@ -16,56 +16,57 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+Handler = Callable[[BaseHTTPRequestHandler], None]
 
 
 @dataclass
-class Web:
-    """What it answers, by path.
+class HttpsServer:
+    """A running server.
 
     Attributes:
+        handlers: the handler of each path.
         url: https://localhost:PORT.
-        asked: how often each path was.
+        requests: the number of requests for each path.
         headers: of the last request.
     """
 
-    answers: dict[str, Answer]
+    handlers: dict[str, Handler]
     url: str = ""
-    asked: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
     headers: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
-def served(answers: dict[str, Answer], certificate: Path) -> Iterator[Web]:
-    """Serves for the time of the block."""
-    web = Web(answers)
+def https_server(handlers: dict[str, Handler], certificate: Path) -> Iterator[HttpsServer]:
+    """Runs a server for the duration of the block."""
+    running = HttpsServer(handlers)
 
-    class Handler(BaseHTTPRequestHandler):
+    class RequestHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            web.asked[self.path] += 1
-            web.headers = dict(self.headers)
+            running.requests[self.path] += 1
+            running.headers = dict(self.headers)
             with suppress(OSError):
-                web.answers[self.path](self)
+                running.handlers[self.path](self)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler) as server:
         server.daemon_threads, server.block_on_close = True, False
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        web.url = f"https://localhost:{server.server_address[1]}"
+        running.url = f"https://localhost:{server.server_address[1]}"
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield web
+            yield running
         finally:
             server.shutdown()
 
 
-def certificate_of(name: str, folder: Path) -> Path:
-    """A key and a certificate for one name, signed by itself, in one file."""
+def create_certificate(name: str, folder: Path) -> Path:
+    """Creates a key and a self-signed certificate for a host name; returns the PEM file that holds both."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

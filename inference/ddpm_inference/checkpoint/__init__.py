@@ -1,6 +1,6 @@
-"""Checkpoints: the weights of a network, what it is, and how it was trained, from files that nobody has to trust.
+"""Checkpoints: reads untrusted files into verified weights, their architecture and their training schedule.
 
-Nothing here imports torch into the calling process: the driver, which only hands weights on, stays small.
+Nothing here imports torch into the calling process, so the driver, which only passes weights on, stays small.
 """
 
 from __future__ import annotations

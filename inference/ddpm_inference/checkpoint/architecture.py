@@ -1,4 +1,4 @@
-"""Which network a checkpoint holds, told from its metadata or its keys and shapes, and whether it is whole."""
+"""Architecture of a checkpoint: read from its metadata, or inferred from its keys and shapes, and then verified."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from ddpm_inference.checkpoint.layout import COUNTER, Shapes, layout, size_multiple
 from ddpm_inference.checkpoint.safetensors_file import Array, Metadata, Weights
 from ddpm_inference.errors import InvalidSpec, ModelRejected
-from ddpm_inference.job import ModelRequest, ModelSpec, TimeEmbedding, explain
+from ddpm_inference.job import ModelRequest, ModelSpec, TimeEmbedding, format_validation_error
 
 DEFAULT_IMG_SIZE = 28
 ORIGINAL_TIME_EMBEDDING: TimeEmbedding = "row"
-ATTENTION_COUNTER = f"attention_int.bnorm.{COUNTER}"
+ATTENTION_NORM_COUNTER = f"attention_int.bnorm.{COUNTER}"
 FLAGS = {
     "name": "--model_name",
     "downs": "--downs",
@@ -24,19 +24,19 @@ FLAGS = {
     "channels": "--channels",
     "time_embedding": "--time_embedding",
 }
-NAMED = 3
+MAX_LISTED = 3
 
 
 def resolve(weights: Weights, metadata: Metadata | None, request: ModelRequest) -> tuple[ModelSpec, list[str]]:
-    """The architecture, complete, and a note for every part of it that had to be assumed.
+    """Returns the complete architecture, and a note for the user on every part of it that was assumed.
 
     Raises:
-        InvalidSpec: if the request contradicts what the checkpoint says.
-        ModelRejected: if the weights are not those of the architecture.
+        InvalidSpec: if the request contradicts the checkpoint.
+        ModelRejected: if the weights do not belong to the architecture.
     """
     shapes = {key: value.shape for key, value in weights.items()}
     if metadata is None:
-        spec, notes = _inferred(shapes, weights, request)
+        spec, notes = _infer(shapes, weights, request)
     else:
         spec, notes = metadata.model, []
         _refuse_contradictions(request, spec.model_dump(), "metadata says")
@@ -45,56 +45,56 @@ def resolve(weights: Weights, metadata: Metadata | None, request: ModelRequest) 
 
 
 def check(weights: Weights, spec: ModelSpec) -> None:
-    """Holds the weights against the layout of `spec`: same keys, same shapes, right types, all finite;
-    and its image size against its levels.
+    """Checks the weights against the layout of `spec` (keys, shapes, dtypes, finite values), and its image size against
+    its number of levels.
 
     Raises:
-        ModelRejected: naming what differs.
+        ModelRejected: naming the differences.
     """
     expected = layout(spec)
-    wrong = [
-        f"{key} is {_size(weights[key].shape)} instead of {_size(shape)}"
+    mismatched = [
+        f"{key} is {_format_shape(weights[key].shape)} instead of {_format_shape(shape)}"
         for key, shape in expected.items()
         if key in weights and weights[key].shape != shape
     ]
-    found = [
-        _listed("missing", expected.keys() - weights.keys()),
-        _listed("unknown", weights.keys() - expected.keys()),
-        _listed("of another shape", wrong),
+    differences = [
+        _list_some("missing", expected.keys() - weights.keys()),
+        _list_some("unknown", weights.keys() - expected.keys()),
+        _list_some("of another shape", mismatched),
     ]
-    if any(found):
+    if any(differences):
         raise ModelRejected(
-            f"it is not a {_described(spec)}: {'; '.join(filter(None, found))}",
-            hint="it must be the state dict of that network, whole and alone",
+            f"it is not a {_describe(spec)}: {'; '.join(filter(None, differences))}",
+            hint="it must be the complete state dict of that network, and nothing else",
         )
     multiple = size_multiple(spec.name, len(spec.downs))
     if spec.img_size % multiple:
         raise ModelRejected(
-            f"image size {spec.img_size} does not fit a {_described(spec)}, which needs a multiple of {multiple}",
-            hint="give the --img_size that it was trained with",
+            f"image size {spec.img_size} does not fit a {_describe(spec)}, which needs a multiple of {multiple}",
+            hint="set --img_size to the size it was trained with",
         )
     for key, value in weights.items():
         _check_values(key, value)
 
 
 def _check_values(key: str, value: Array) -> None:
-    wanted = np.int64 if key.endswith(COUNTER) else np.float32
-    if value.dtype != wanted:
-        raise ModelRejected(f"tensor {key} holds {value.dtype} values instead of {np.dtype(wanted)}")
+    expected = np.int64 if key.endswith(COUNTER) else np.float32
+    if value.dtype != expected:
+        raise ModelRejected(f"tensor {key} holds {value.dtype} values instead of {np.dtype(expected)}")
     if not np.isfinite(value).all():
         raise ModelRejected(
             f"tensor {key} holds {np.count_nonzero(~np.isfinite(value))} values that are NaN or infinite",
-            hint="the training diverged: take an earlier checkpoint",
+            hint="the training diverged: use an earlier checkpoint",
         )
     if key.endswith("running_var") and (value < 0).any():
-        raise ModelRejected(f"tensor {key} holds negative variances, so it is damaged")
+        raise ModelRejected(f"tensor {key} holds negative variances, so the file is damaged")
 
 
-def _inferred(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[ModelSpec, list[str]]:
-    """The original's checkpoints are bare state dicts; what they cannot say is assumed to be the original's."""
-    known = _read_off(shapes)
+def _infer(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[ModelSpec, list[str]]:
+    """Infers the architecture of a bare state dict. What it cannot contain is assumed to be as in the original code."""
+    known = _infer_from_shapes(shapes)
     _refuse_contradictions(request, known, "weights say")
-    norm = known["name"] != "Unet" or bool(np.any(weights.get(ATTENTION_COUNTER, True)))
+    norm = known["name"] != "Unet" or bool(np.any(weights.get(ATTENTION_NORM_COUNTER, True)))
     try:
         spec = ModelSpec.model_validate(
             {
@@ -105,34 +105,34 @@ def _inferred(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[
             }
         )
     except ValidationError as error:
-        raise ModelRejected(f"its weights are of no network known here: {explain(error)}") from error
+        raise ModelRejected(f"its weights belong to no known network: {format_validation_error(error)}") from error
     notes = []
     if request.time_embedding is None and spec.name == "Unet":
         notes.append("time embedding: row, the original's (--time_embedding step if it was trained with the timestep)")
     if request.img_size is None:
         notes.append(f"image size: {spec.img_size} (--img_size if it was trained with another)")
     if not norm:
-        notes.append(f"attention without its BatchNorm: {ATTENTION_COUNTER} is 0, so the training never used it")
+        notes.append(f"attention without its BatchNorm: {ATTENTION_NORM_COUNTER} is 0, so training never used it")
     return spec, notes
 
 
-def _read_off(shapes: Shapes) -> dict[str, object]:
-    """Name, widths, time_emb_dim and channels, from the shapes that hold them."""
+def _infer_from_shapes(shapes: Shapes) -> dict[str, object]:
+    """Returns name, widths, time_emb_dim and channels, from the shapes that contain them."""
     if any(key.startswith(("init_conv2.", "attention_int.k.")) for key in shapes):
         name, outermost, width = "Unet", "init_conv2.weight", "downsampling.{}.transform.weight"
     elif any(key.startswith(("end_res.", "attention_int.to_qkv.")) for key in shapes):
         name, outermost, width = "SimpleUnet", "init_conv.weight", "downsampling.{}.3.weight"
     else:
         raise ModelRejected(
-            f"its {len(shapes)} keys are of no network known here, which are Unet and SimpleUnet: "
-            f"{_listed('unknown', shapes) or 'it is empty'}"
+            f"its {len(shapes)} keys belong to neither a Unet nor a SimpleUnet: "
+            f"{_list_some('unknown', shapes) or 'it is empty'}"
         )
 
     def size(key: str, axis: int) -> int:
         if key not in shapes:
-            raise ModelRejected(f"it is a {name} that is not whole: {key} is missing")
+            raise ModelRejected(f"it is an incomplete {name}: {key} is missing")
         if len(shapes[key]) <= axis:
-            raise ModelRejected(f"it is a {name} that is damaged: {key} is {_size(shapes[key])}")
+            raise ModelRejected(f"it is a damaged {name}: {key} is {_format_shape(shapes[key])}")
         return shapes[key][axis]
 
     levels = takewhile(lambda i: any(key.startswith(f"downsampling.{i}.") for key in shapes), count())
@@ -144,30 +144,33 @@ def _read_off(shapes: Shapes) -> dict[str, object]:
     }
 
 
-def _refuse_contradictions(request: ModelRequest, known: dict[str, object], says: str) -> None:
+def _refuse_contradictions(request: ModelRequest, known: dict[str, object], source: str) -> None:
     for field, flag in FLAGS.items():
-        asked = getattr(request, field)
-        if asked is not None and field in known and asked != known[field]:
+        requested = getattr(request, field)
+        if requested is not None and field in known and requested != known[field]:
             raise InvalidSpec(
-                f"{flag} {_flag(asked)} contradicts the checkpoint, whose {says} {_flag(known[field])}",
-                hint=f"leave {flag} out, or give the checkpoint that was meant",
+                f"{flag} {_format_flag(requested)} contradicts the checkpoint, "
+                f"whose {source} {_format_flag(known[field])}",
+                hint=f"omit {flag}, or use another checkpoint",
             )
 
 
-def _flag(value: object) -> str:
+def _format_flag(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _described(spec: ModelSpec) -> str:
-    return f"{spec.name} with downs {_flag(spec.downs)}, time_emb_dim {spec.time_emb_dim}, channels {spec.channels}"
+def _describe(spec: ModelSpec) -> str:
+    return (
+        f"{spec.name} with downs {_format_flag(spec.downs)}, time_emb_dim {spec.time_emb_dim}, channels {spec.channels}"
+    )
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
 
 
-def _listed(what: str, found: Collection[str]) -> str:
-    """``5 unknown (a, b, c, ...)``, at most `NAMED` of them by name; empty for none."""
-    if not found:
+def _list_some(what: str, keys: Collection[str]) -> str:
+    """Returns ``5 unknown (a, b, c, ...)`` with at most `MAX_LISTED` keys, or "" for none."""
+    if not keys:
         return ""
-    return f"{len(found)} {what} ({', '.join(sorted(found)[:NAMED])}{', ...' if len(found) > NAMED else ''})"
+    return f"{len(keys)} {what} ({', '.join(sorted(keys)[:MAX_LISTED])}{', ...' if len(keys) > MAX_LISTED else ''})"

@@ -1,4 +1,4 @@
-"""A checkpoint as a whole: bytes of a known kind in, weights and what is known of them out, and back again."""
+"""Checkpoint files: loads safetensors and ``.pt`` files of untrusted origin, and saves safetensors with metadata."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from ddpm_inference.job import DEFAULT_TIMESTEPS, ModelRequest, ModelSpec, Train
 if TYPE_CHECKING:
     from torch import Tensor
 
-MESSAGE_LIMIT = 1000
-ZIP = b"PK\x03\x04"
-KNOWN_OTHERS = {
+MAX_MESSAGE_LENGTH = 1000
+ZIP_SIGNATURE = b"PK\x03\x04"
+FOREIGN_FORMATS = {
     b"\x80": "a bare pickle, which may carry code and is never loaded; save it again with a current torch.save",
-    b"version https://git-lfs": "a Git LFS pointer, not the file it stands for; run git lfs pull",
-    b"<": "a page of HTML or XML; download the file itself",
-    b"\x89HDF": "an HDF5 file; only PyTorch checkpoints are known",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file; run git lfs pull",
+    b"<": "an HTML or XML page; download the file itself",
+    b"\x89HDF": "an HDF5 file; only PyTorch checkpoints are supported",
 }
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that were found to be those of `spec`: right keys, right shapes, all finite.
+    """Weights that were verified against `spec`: keys, shapes and finite values.
 
     Attributes:
         spec: the architecture, complete.
-        trained: the noise schedule of the training, None if the checkpoint does not say.
+        trained: the noise schedule of the training; None if the checkpoint has no metadata.
         weights: key -> float32 array (int64 for the counters of BatchNorm). numpy, so that a process that only
-            hands them on needs no torch, and Ray shares them without copies.
-        sha256: of the file's bytes, whatever kind of file it was.
-        notes: what had to be assumed, a sentence each, for the user to see.
+            passes them on needs no torch, and Ray shares them without copies.
+        sha256: of the file's bytes, whatever its format.
+        notes: assumptions that the user should see, one sentence each.
     """
 
     spec: ModelSpec
@@ -50,36 +50,36 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights as tensors on the CPU, copied, for ``build(spec).load_state_dict``."""
+        """Returns the weights as CPU tensors, copied, for ``build(spec).load_state_dict``."""
         import torch
 
         return {key: torch.tensor(value) for key, value in self.weights.items()}
 
 
 def load(data: bytes | Path, request: ModelRequest) -> Checkpoint:
-    """A checkpoint from the bytes of a safetensors file or a ``.pt`` state dict, or from such a file.
+    """Loads a checkpoint from a safetensors file or a ``.pt`` state dict, given as bytes or as a path.
 
-    Nothing that the bytes hold is executed. Memory is bounded by a small multiple of their length.
+    No code in the file is executed. Memory is bounded by a small multiple of its size.
 
     Raises:
         ModelNotFound: if there is no such file.
-        ModelRejected: if the bytes are damaged or dangerous, are not those that `request.sha256` pins, or are not
-            the weights of a network known here.
-        InvalidSpec: if `request` contradicts what the checkpoint says of itself.
+        ModelRejected: if the file is damaged or dangerous, does not match `request.sha256`, or does not contain the
+            weights of a known network.
+        InvalidSpec: if `request` contradicts the checkpoint.
     """
-    where = request.uri
+    location = request.uri
     if isinstance(data, Path):
-        where = str(data)
-        data = fetch(where)
+        location = str(data)
+        data = fetch(location)
     try:
         return _load(data, request)
     except (ModelRejected, InvalidSpec) as error:
-        raise type(error)(f"{where}: {_printable(error.message)}", hint=error.hint) from error
+        raise type(error)(f"{location}: {_printable(error.message)}", hint=error.hint) from error
 
 
 def _printable(message: str) -> str:
-    """Names inside a hostile file must not reach a terminal as control characters, nor fill a log."""
-    return "".join(letter if letter.isprintable() else "?" for letter in message[:MESSAGE_LIMIT])
+    """Removes control characters and truncates: names in a hostile file must not control a terminal or fill a log."""
+    return "".join(character if character.isprintable() else "?" for character in message[:MAX_MESSAGE_LENGTH])
 
 
 def _load(data: bytes, request: ModelRequest) -> Checkpoint:
@@ -87,14 +87,14 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
     if request.sha256 not in (None, sha256):
         raise ModelRejected(
             f"its sha256 is {sha256}, not the pinned {request.sha256}",
-            hint="it is another file, or was changed: pin the new sum if that is what you want",
+            hint="the file is another one or was changed: pin the new sha256 if this is intended",
         )
     weights, metadata = decode(_as_safetensors(data))
     spec, notes = resolve(weights, metadata, request)
     trained = metadata.trained if metadata else None
     if trained is None:
         notes.append(
-            f"noise schedule: not said, so linear with {DEFAULT_TIMESTEPS} timesteps "
+            f"noise schedule: not in the checkpoint, so linear with {DEFAULT_TIMESTEPS} timesteps "
             "unless --schedule and --timesteps are given"
         )
     return Checkpoint(spec, trained, weights, sha256, tuple(notes))
@@ -103,15 +103,15 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
 def _as_safetensors(data: bytes) -> bytes:
     if not data:
         raise ModelRejected("it is empty", hint="download or copy it again")
-    if data.startswith(ZIP):
+    if data.startswith(ZIP_SIGNATURE):
         return to_safetensors(data)
     if data[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{":
         return data
-    beginning = data[:64].lstrip()
-    for start, what in KNOWN_OTHERS.items():
-        if beginning.startswith(start):
-            raise ModelRejected(f"it is {what}")
-    raise ModelRejected("it is neither a safetensors file nor a .pt file by torch.save")
+    head = data[:64].lstrip()
+    for signature, description in FOREIGN_FORMATS.items():
+        if head.startswith(signature):
+            raise ModelRejected(f"it is {description}")
+    raise ModelRejected("it is neither a safetensors file nor a .pt file from torch.save")
 
 
 def save(
@@ -121,15 +121,15 @@ def save(
     trained: TrainedSchedule | None,
     extra: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a safetensors checkpoint with metadata, whole or not at all, over whatever is there.
+    """Writes a safetensors checkpoint with metadata, atomically; replaces an existing file.
 
     Args:
         state_dict: of the network that `spec` describes; stored as float32.
         trained: the noise schedule of the training, and the variance recommended for sampling.
-        extra: anything worth keeping with the weights, such as the recipe; not looked at again.
+        extra: further metadata, such as the recipe; never read here.
 
     Raises:
-        ModelRejected: if the weights are not those of `spec`, or not finite.
+        ModelRejected: if the weights do not belong to `spec`, or are not finite.
         StorageFailed: if it cannot be written.
     """
     weights = {key: as_array(value) for key, value in state_dict.items()}
@@ -148,27 +148,27 @@ def convert(
     """Rewrites a checkpoint, such as a ``.pt`` state dict, as safetensors with metadata.
 
     Args:
-        request: the architecture, where `source` does not say it.
-        trained: the noise schedule, where `source` does not say it.
+        request: the architecture, where `source` does not contain it.
+        trained: the noise schedule, where `source` does not contain it.
 
     Returns:
-        what was written; its sha256 is the new file's.
+        the written checkpoint; its sha256 is the new file's.
 
     Raises:
         InvalidSpec: if `target` exists and may not be overwritten, or a contradiction as in `load`.
-        ModelNotFound, ModelRejected: as `load`; nothing is written then.
+        ModelNotFound, ModelRejected: as in `load`; nothing is written.
         StorageFailed: if it cannot be written.
     """
     if target.exists() and not overwrite:
-        raise InvalidSpec(f"{target} is there already", hint="give another name, or --overwrite")
+        raise InvalidSpec(f"{target} already exists", hint="choose another name, or pass --overwrite")
     checkpoint = load(source, request)
-    said = checkpoint.trained
-    if said and trained and (said.name, said.timesteps) != (trained.name, trained.timesteps):
+    recorded = checkpoint.trained
+    if recorded and trained and (recorded.name, recorded.timesteps) != (trained.name, trained.timesteps):
         raise InvalidSpec(
-            f"{source} says it was trained with the schedule {said.name} of {said.timesteps} timesteps, "
+            f"{source} was trained with the schedule {recorded.name} of {recorded.timesteps} timesteps, "
             f"not {trained.name} of {trained.timesteps}"
         )
-    trained = said or trained
+    trained = recorded or trained
     data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained))
     _write(target, data)
     return replace(checkpoint, trained=trained, sha256=hashlib.sha256(data).hexdigest())
@@ -187,5 +187,6 @@ def _write(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise StorageFailed(
-            f"{path} could not be written: {error.strerror}", hint="give a place that exists, with room and rights"
+            f"{path} could not be written: {error.strerror}",
+            hint="choose an existing folder that is writable and has space left",
         ) from error

@@ -1,7 +1,7 @@
-"""What the state dict of each network holds: key -> shape, the documented form of a checkpoint.
+"""Layout of each network's state dict: key -> shape, the documented format of a checkpoint.
 
-It is written out, and not asked of the networks, so that a checkpoint can be judged without torch and without
-building what it claims to be. The networks are held to it by a test.
+It is written out here, so that a checkpoint can be verified without torch and without building the network that it
+claims to be. A test compares it with the networks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ COUNTER = "num_batches_tracked"
 
 
 def layout(spec: ModelSpec) -> Shapes:
-    """Key -> shape of the state dict of the network that `spec` describes. Keys that end in `COUNTER` are int64,
-    all others floating point."""
+    """Returns key -> shape of the state dict of a network. Keys that end in `COUNTER` are int64, all others floating
+    point."""
     return _unet(spec) if spec.name == "Unet" else _simple_unet(spec)
 
 
 def size_multiple(name: ModelName, levels: int) -> int:
-    """What the height and width of an image must be a multiple of. Every level but the first halves the image; in
-    a SimpleUnet the last does not either."""
+    """Returns what the height and width of an image must be a multiple of. Every level halves the image, except the
+    first, and in a SimpleUnet the last."""
     return 1 << max(levels - (1 if name == "Unet" else 2), 0)
 
 

@@ -1,5 +1,7 @@
-"""The process that reads a ``.pt`` file: bytes on stdin, safetensors bytes on stdout, or why not. Run by
-torch_file.py, after its checks."""
+"""Subprocess that reads a ``.pt`` file, started by `torch_file` after its checks.
+
+Reads the file on stdin; writes safetensors bytes, or the error as JSON, to stdout.
+"""
 
 from __future__ import annotations
 
@@ -12,46 +14,46 @@ import torch
 from torch import Tensor
 
 from ddpm_inference.checkpoint.safetensors_file import as_array, encode
-from ddpm_inference.checkpoint.torch_file import ALONE, REFUSED
+from ddpm_inference.checkpoint.torch_file import EXIT_REJECTED, STATE_DICT_HINT
 from ddpm_inference.errors import ModelRejected
 
-# For a file that is damaged inside. Anything else ends this process, and the caller refuses the file as well.
-TORCH_RAISES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError)
+# Errors of a damaged file. Any other error ends this process, and the caller rejects the file as well.
+LOAD_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, EOFError)
 DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64}
 
 
 def read(data: bytes) -> bytes:
-    """A ``.pt`` state dict as safetensors bytes; float32, counters int64.
+    """Returns a ``.pt`` state dict as safetensors bytes; float32, counters int64.
 
     Raises:
-        ModelRejected: if torch does not read it, or it is no flat dict of tensors.
+        ModelRejected: if torch cannot load it, or it is not a flat dict of tensors.
     """
     try:
         state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        # torch's own words recommend weights_only=False; nobody shall read that here.
-        raise ModelRejected("torch refuses it: it holds more than weights, or is damaged") from error
-    except TORCH_RAISES as error:
+        # torch's own message recommends weights_only=False, so it is not passed on.
+        raise ModelRejected("torch refuses it: it contains more than weights, or is damaged") from error
+    except LOAD_ERRORS as error:
         raise ModelRejected(f"torch cannot read it: {str(error).partition('. ')[0]}") from error
     if not isinstance(state, dict):
-        raise ModelRejected(f"it holds a {type(state).__name__}, not a state dict")
+        raise ModelRejected(f"it contains a {type(state).__name__}, not a state dict")
     for key, value in state.items():
         _check_entry(key, value)
-    # Tensors may share a storage or repeat it: without this a few bytes could be copied into gigabytes.
+    # Tensors may share or repeat a storage: without this check a few bytes could be copied into gigabytes.
     if sum(value.nbytes for value in state.values()) > len(data):
-        raise ModelRejected(f"its tensors claim more values than its {len(data):,} bytes hold")
+        raise ModelRejected(f"its tensors claim more values than its {len(data):,} bytes can hold")
     return encode({key: as_array(value) for key, value in state.items()}, None)
 
 
 def _check_entry(key: object, value: object) -> None:
     if not isinstance(key, str) or not isinstance(value, Tensor):
         raise ModelRejected(
-            f"it is no flat state dict: under {key if isinstance(key, str) else type(key).__name__} there is a "
+            f"it is not a flat state dict: {key if isinstance(key, str) else type(key).__name__} is a "
             f"{type(value).__name__} instead of a tensor",
-            hint=ALONE,
+            hint=STATE_DICT_HINT,
         )
     if value.dtype not in DTYPES or value.layout != torch.strided or value.device.type != "cpu":
-        raise ModelRejected(f"tensor {key} is no plain tensor of numbers: {value.dtype}, {value.layout}")
+        raise ModelRejected(f"tensor {key} is not a plain tensor of numbers: {value.dtype}, {value.layout}")
 
 
 def main() -> int:
@@ -59,7 +61,7 @@ def main() -> int:
         weights = read(sys.stdin.buffer.read())
     except ModelRejected as error:
         print(json.dumps([error.message, error.hint]))
-        return REFUSED
+        return EXIT_REJECTED
     sys.stdout.buffer.write(weights)
     return 0
 

@@ -1,4 +1,4 @@
-"""The networks by name: what a ModelSpec builds, and the keys and shapes its checkpoint must have."""
+"""Networks by name: builds the network of a ModelSpec, and lists the keys and shapes of its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NETWORKS: dict[ModelName, type[Unet] | type[SimpleUnet]] = {"Unet": Unet, "Simpl
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """The network of `spec` with random weights, in training mode, on torch's default device.
+    """Builds the network of `spec` with random weights, in training mode, on torch's default device.
 
     Call it as ``eps = network(x, t)``: x float32 (B, C, H, W), t int64 (B,), eps like x.
 
     Raises:
-        InvalidSpec: if images of that size do not fit that number of levels.
+        InvalidSpec: if the image size does not fit the number of levels.
     """
     network = NETWORKS[spec.name]
     multiple = network.size_multiple(len(spec.downs))
@@ -27,13 +27,13 @@ def build(spec: ModelSpec) -> nn.Module:
         raise InvalidSpec(
             f"img_size {spec.img_size} does not fit downs {' '.join(map(str, spec.downs))}: "
             f"{spec.name} with {len(spec.downs)} levels needs a multiple of {multiple}",
-            hint="give the image size and the widths that the checkpoint was trained with",
+            hint="use the image size and the widths that the checkpoint was trained with",
         )
     return network(spec)
 
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Key -> shape of the network's state dict, in order of registration; allocates no weights.
+    """Returns key -> shape of the network's state dict, in order of registration; allocates no weights.
 
     Raises:
         InvalidSpec: as `build`.

@@ -1,4 +1,4 @@
-"""A network through torch.compile. Only who compiles imports this: it brings the compiler with it."""
+"""A network executed by torch.compile. Imported only when needed, because it imports the compiler."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ddpm_inference.errors import InvalidSpec
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor, object], Tensor]:
-    """The module, compiled at its first call.
+    """Wraps a module so that its first call compiles it.
 
     Returns:
-        (x, time) -> eps, as the module. Raises InvalidSpec at the first call if this machine cannot compile.
+        (x, time) -> eps, like the module. Raises InvalidSpec at the first call if this machine cannot compile.
     """
-    # Freezing takes the weights for constants, so that they are laid out for the CPU's convolutions once.
+    # Freezing makes the weights constants, which are laid out for the CPU's convolutions only once.
     fast = torch.compile(module, fullgraph=True, dynamic=False, options={"freezing": True})
 
     def step(x: Tensor, time: object) -> Tensor:
@@ -26,7 +26,7 @@ def compiled(module: nn.Module) -> Callable[[Tensor, object], Tensor]:
         except TorchDynamoException as error:
             raise InvalidSpec(
                 f"the network cannot be compiled on this machine: {str(error).strip().splitlines()[0]}",
-                hint="install a C++ compiler (g++) and Python's headers there, or leave --compile out",
+                hint="install a C++ compiler (g++) and Python's headers there, or omit --compile",
             ) from error
         return eps
 

@@ -1,12 +1,12 @@
-"""The Unet rewritten for sampling: algebraically the same function, with everything constant computed once.
+"""The Unet rewritten for sampling: algebraically the same function, with all constants computed once.
 
-Within a step all rows share one timestep, so the time embedding and what follows from it, up to the bias of the
-next convolution, is a constant: one row of a table over timesteps. Evaluation-mode BatchNorm is a scale and a
-shift for each channel, and melts into the convolution before it (not into one after it, which pads with zeros).
-The attention's q, k, v and its own projections are one linear map. A transposed convolution of stride 2 is a
-plain one with four times the channels, whose pixels are then interleaved.
+In a step all rows share one timestep, so the time embedding and its projections, up to the bias of the next
+convolution, are constants: one row of a table over timesteps. Evaluation-mode BatchNorm is a scale and a shift for
+each channel, and folds into the preceding convolution (not into the following one, which pads with zeros). The
+attention's q, k, v and its own projections are one linear map. A transposed convolution of stride 2 is a plain
+convolution with four times the channels, whose pixels are then interleaved.
 
-Images are channels_last throughout. Folding is done in float64.
+Images are channels_last throughout. Folding is computed in float64.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class FoldedUnet(nn.Module):
     """``eps = folded(x, row)``: x (B, C, H, W) channels_last, row one of `rows()`; eps like x.
 
     Args:
-        network: the reference. It is only read, and taken as in evaluation mode.
-        timesteps: those that will be asked for.
+        network: the reference, not modified; folded as in evaluation mode.
+        timesteps: those that the sampler will visit.
     """
 
     def __init__(self, network: Unet, timesteps: Sequence[int]) -> None:
@@ -58,7 +58,7 @@ class FoldedUnet(nn.Module):
         self.float()
 
     def rows(self) -> list[Row]:
-        """For each timestep what `forward` takes: a bias (C,) for each block that sees time, in their order."""
+        """Returns the `row` argument of `forward` for each timestep: a bias (C,) for each time-dependent block."""
         timed = [self.init_res, *self.downs, self.resint1, self.attention, self.resint2, *self.ups]
         return list(zip(*(cast(Tensor, block.bias).unbind() for block in timed), strict=True))
 
@@ -79,7 +79,7 @@ class FoldedUnet(nn.Module):
 
 
 class _Conv(nn.Module):
-    """A convolution; its bias is its own, or the caller's where it depends on time."""
+    """A convolution with its own bias, or the caller's where it depends on time."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _NormRelu(nn.Module):
 
 
 class _Res(nn.Module):
-    """`ResBlock`: bn2 and the time's share are in conv1."""
+    """`ResBlock`: bn2 and the time projection are folded into conv1."""
 
     def __init__(self, block: ResBlock, emb: Tensor) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _Res(nn.Module):
 
 
 class _Down(nn.Module):
-    """`DownBlock`, as `_Res`; gives (y at half the size, y)."""
+    """`DownBlock`, folded like `_Res`; returns (y at half the size, y)."""
 
     def __init__(self, block: DownBlock, emb: Tensor) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Down(nn.Module):
 
 
 class _Up(nn.Module):
-    """`UpBlock`, as `_Res`; gives y at twice the size."""
+    """`UpBlock`, folded like `_Res`; returns y at twice the size."""
 
     def __init__(self, block: UpBlock, emb: Tensor) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ def _conv(conv: nn.Conv2d) -> _Conv:
 
 
 def _conv_norm(conv: nn.Conv2d, time: Tensor, norm: nn.BatchNorm2d) -> tuple[_Conv, Tensor]:
-    """``norm(conv(x) + time)`` as a convolution and its bias for each row of `time` (n, C): (n, C)."""
+    """Folds ``norm(conv(x) + time)`` into a convolution and its bias (n, C), one for each row of `time` (n, C)."""
     scale, shift = _affine(norm)
     bias = cast(Tensor, conv.bias).double()
     weight = conv.weight.double() * scale[:, None, None, None]
@@ -196,11 +196,11 @@ def _conv_norm(conv: nn.Conv2d, time: Tensor, norm: nn.BatchNorm2d) -> tuple[_Co
 
 
 def _transposed(conv: nn.ConvTranspose2d) -> _Conv:
-    """A transposed convolution (kernel 4, stride 2, padding 1) as a 3x3 one with 4 times the channels, ordered
-    (a, b, C): those of pixel (2i+a, 2j+b) at (i, j).
+    """Rewrites a transposed convolution (kernel 4, stride 2, padding 1) as a 3x3 one with 4 times the channels.
 
-    Output row 2i sees input row i through tap 1 and i-1 through tap 3; row 2i+1 sees i through 2 and i+1 through
-    0. Columns alike.
+    The channels are ordered (a, b, C), where (a, b) belongs to output pixel (2i+a, 2j+b) at (i, j). Output row 2i
+    depends on input row i through tap 1 and on i-1 through tap 3; row 2i+1 on i through tap 2 and on i+1 through tap
+    0. The same holds for columns.
     """
     inputs, outputs = conv.weight.shape[:2]
     weight = conv.weight.new_zeros(2, 2, outputs, inputs, 3, 3, dtype=torch.float64)
@@ -213,19 +213,19 @@ def _transposed(conv: nn.ConvTranspose2d) -> _Conv:
 
 
 def _interleave(x: Tensor) -> Tensor:
-    """(B, (a, b, C), H, W) -> (B, C, (H, a), (W, b)), both channels_last."""
+    """Interleaves pixels: (B, (a, b, C), H, W) -> (B, C, (H, a), (W, b)), both channels_last."""
     batch, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, 2, channels // 2).transpose(2, 3)
     return rows.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 
 def _linear(linear: nn.Linear, x: Tensor) -> Tensor:
-    """The linear map in float64."""
+    """Applies a linear map in float64."""
     return F.linear(x, linear.weight.double(), linear.bias.double())
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Evaluation-mode BatchNorm as (scale, shift), float64 (C,) each."""
+    """Returns evaluation-mode BatchNorm as (scale, shift), float64 (C,) each."""
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     scale = norm.weight.double() / (variance + norm.eps).sqrt()
     return scale, norm.bias.double() - mean * scale

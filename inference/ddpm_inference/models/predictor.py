@@ -1,4 +1,4 @@
-"""The fast execution of a network: what a sampler calls at every step."""
+"""Fast execution of a network for sampling: the eps model that a sampler calls at every step."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def predictor(
     execution: Execution = "folded",
     device: torch.device | str = "cpu",
 ) -> EpsModel:
-    """The network for sampling; in fp32 it agrees with the eager one in evaluation mode to 1e-5.
+    """Prepares a network for sampling. In fp32 the result agrees with the eager network in evaluation mode to 1e-5.
 
-    A Unet is folded, see `FoldedUnet`. A SimpleUnet runs as it is: time has no influence on it, and its norms
-    depend on each pixel, so that nothing in it is constant.
+    A Unet is folded, see `FoldedUnet`. A SimpleUnet is not: it does not depend on time, and its norms depend on each
+    pixel, so nothing in it is constant.
 
     Args:
-        network: what `build(spec)` made, with its weights; only read.
+        network: from `build(spec)`, with its weights loaded; not modified.
         spec: the architecture.
-        timesteps: those that will be asked for; each costs a row of a table, 2 KB for downs 8 16 32.
-        precision: number format of the weights and activations in the network.
-        execution: ``compiled`` hands the same operations to torch.compile; the first call then takes many seconds.
-        device: where it runs; x must be there.
+        timesteps: those that the sampler will visit; each costs a row of a table, 2 KB for downs 8 16 32.
+        precision: number format of weights and activations.
+        execution: ``compiled`` passes the same operations to torch.compile; the first call then takes many seconds.
+        device: of the network; x must be on it.
 
     Returns:
         (x (B, C, H, W) float32, t) -> eps, float32 of the same shape. Raises KeyError for a t that is not among
@@ -45,7 +45,7 @@ def predictor(
     """
     dtype = _DTYPES[precision]
     module: nn.Module
-    time: dict[int, object]  # what `module` takes beside x at each timestep
+    time: dict[int, object]  # timestep -> second argument of `module`
     if spec.name == "Unet":
         module = folded = FoldedUnet(cast(Unet, network), timesteps).to(device, dtype)
         time = dict(zip(timesteps, folded.rows(), strict=True))
@@ -54,7 +54,7 @@ def predictor(
         time = dict.fromkeys(timesteps, torch.zeros(1, dtype=torch.int64, device=device))
     step: Callable[..., Tensor] = module
     if execution == "compiled":
-        # torch's compiler takes almost as long to import as all the rest of torch, and every worker would wait.
+        # torch's compiler takes almost as long to import as the rest of torch, so only workers that compile import it.
         from ddpm_inference.models.compiled import compiled
 
         step = compiled(module)

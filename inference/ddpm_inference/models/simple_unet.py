@@ -1,7 +1,7 @@
 """The original's `SimpleUnet`: residual blocks and linear attention after lucidrains' denoising-diffusion-pytorch.
 
-The original computes every block's share of the time embedding and never adds it. Its checkpoints hold those
-weights (`pos_emb`, `mlp`), so they are declared here, but the output does not depend on t at all.
+The original computes a projection of the time embedding in every block, but never adds it. Its checkpoints contain
+those weights (`pos_emb`, `mlp`), so they are declared here, but the output does not depend on t.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ConvBlock(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """``res_conv(x) + block2(block1(x))``; `mlp` is held for its keys alone."""
+    """``res_conv(x) + block2(block1(x))``; `mlp` exists only for its keys in checkpoints."""
 
     def __init__(self, inputs: int, outputs: int, emb_dim: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ResnetBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """``x + to_out(attention(norm(x)))`` with the softmax taken apart: over the head's channels for queries, over
+    """``x + to_out(attention(norm(x)))`` with a separate softmax over the head's channels for queries, and over
     pixels and learned memory tokens for keys (Shen et al. 2018, "Efficient Attention"; linear in pixels)."""
 
     def __init__(self, channels: int) -> None:
@@ -97,9 +97,9 @@ def _level(inputs: int, outputs: int, emb_dim: int, resample: nn.Module) -> nn.M
 
 
 class SimpleUnet(nn.Module):
-    """eps(x, t) for x (B, C, H, W); same shape as x. t is taken for the interface's sake and changes nothing.
+    """eps(x, t) for x (B, C, H, W); same shape as x. t is accepted for the interface and ignored.
 
-    H and W must be multiples of `size_multiple`: every pair of neighbouring widths is a level, and all of them
+    H and W must be multiples of `size_multiple`: every pair of adjacent widths is a level, and all levels
     but the last halve the image.
     """
 
@@ -131,7 +131,7 @@ class SimpleUnet(nn.Module):
 
     @staticmethod
     def size_multiple(levels: int) -> int:
-        """What the height and width of an image must be a multiple of."""
+        """Returns what the height and width of an image must be a multiple of."""
         return 1 << max(levels - 2, 0)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The sinusoidal time embedding, and the small MLP behind it that both networks share."""
+"""The sinusoidal time embedding and the MLP after it, shared by both networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MAX_PERIOD = 10_000.0
 class SinusoidalEmbedding(nn.Module):
     """Position -> vector: ``pe[i] = sin(p * 10000^(-i/dim))`` for even i, ``cos`` of the same for odd i.
 
-    Vaswani et al. 2017, section 3.5, with a frequency of its own for every column, as the original has it.
-    Position p is the timestep (``step``), or always 0 (``row``): the original encoded the row of the batch, and
-    ran at batch size 1.
+    Vaswani et al. 2017, section 3.5, with a separate frequency for every column, as in the original. Position
+    p is the timestep (``step``), or always 0 (``row``): the original encoded the row in the batch, and sampled at
+    batch size 1.
     """
 
     def __init__(self, dim: int, kind: TimeEmbedding) -> None:
@@ -24,16 +24,16 @@ class SinusoidalEmbedding(nn.Module):
         self.kind = kind
 
     def forward(self, t: Tensor) -> Tensor:
-        """t int64 (B,) -> float32 (B, dim)."""
+        """Embeds t, int64 (B,), as float32 (B, dim)."""
         position = t.double() if self.kind == "step" else torch.zeros_like(t, dtype=torch.float64)
         column = torch.arange(self.dim, device=t.device)
-        # float64: in float32 the phase of a late timestep would lose four digits.
+        # float64, because in float32 the phase of a late timestep would lose four digits.
         phase = position[:, None] * MAX_PERIOD ** (-column.double() / self.dim)
         return torch.where(column % 2 == 0, phase.sin(), phase.cos()).float()
 
 
 def time_mlp(dim: int, kind: TimeEmbedding, activation: nn.Module) -> nn.Sequential:
-    """t int64 (B,) -> float32 (B, 4 * dim), with the original's key names ``pos_emb.1`` and ``pos_emb.3``."""
+    """Builds t int64 (B,) -> float32 (B, 4 * dim), with the original's key names ``pos_emb.1`` and ``pos_emb.3``."""
     return nn.Sequential(
         SinusoidalEmbedding(dim, kind), nn.Linear(dim, 4 * dim), activation, nn.Linear(4 * dim, 4 * dim)
     )

@@ -1,6 +1,6 @@
-"""The original's `Unet`, eager and trainable: the reference that faster executions are held against.
+"""The original's `Unet`, eager and trainable: the reference for faster executions.
 
-Names of modules are the keys of the original's checkpoints. All of it acts on (B, C, H, W).
+Module names are the keys of the original's checkpoints. Tensors are (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """``y = x + relu(conv2(bn2(conv1(relu(bn1(x))) + relu(lintemb(t)))))``; gives (y at half the size, y)."""
+    """``y = x + relu(conv2(bn2(conv1(relu(bn1(x))) + relu(lintemb(t)))))``; returns (y at half the size, y)."""
 
     def __init__(self, inputs: int, outputs: int, emb_dim: int) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A `DownBlock` of twice the inputs (x beside its skip), with a convolution on the residual path; gives y at
-    twice the size."""
+    """A `DownBlock` of twice the inputs (x and its skip), with a convolution on the residual path; returns y at twice
+    the size."""
 
     def __init__(self, inputs: int, outputs: int, emb_dim: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class UpBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """``x + proj(MHA(q(z), k(z), v(z)))`` over all pixels, with ``z = x + relu(lintemb(t))``, normalised or not.
 
-    Two versions of the original differ in whether z passes `bnorm`; the keys are the same.
+    Two versions of the original differ in whether they apply `bnorm` to z; their keys are the same.
     """
 
     def __init__(self, channels: int, emb_dim: int, *, norm: bool) -> None:
@@ -112,9 +112,9 @@ class AttentionBlock(nn.Module):
 class Unet(nn.Module):
     """eps(x, t) for x (B, C, H, W) and timesteps t int64 (B,); same shape as x.
 
-    H and W must be multiples of `size_multiple`, because every level but the first halves them. Skips are taken
-    from the bottom up: the first up block sees the bottom beside itself, and the outermost down block's skip is
-    never used. That is the original's, and checkpoints are trained so.
+    H and W must be multiples of `size_multiple`, because every level but the first halves them. Skips are consumed
+    from the bottom up: the first up block gets the bottom as its skip, and the skip of the outermost down block is
+    unused. The original does this, and checkpoints are trained with it.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -136,7 +136,7 @@ class Unet(nn.Module):
 
     @staticmethod
     def size_multiple(levels: int) -> int:
-        """What the height and width of an image must be a multiple of."""
+        """Returns what the height and width of an image must be a multiple of."""
         return 1 << (levels - 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

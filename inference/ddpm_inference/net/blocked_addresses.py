@@ -1,7 +1,8 @@
-"""Addresses that nobody's samples or checkpoints are at, whatever name led there.
+"""SSRF block list: link-local and cloud metadata addresses.
 
-A run stands inside of a cluster, where addresses mean more than outside: every machine has some of its own, such
-as a cloud's metadata service with the node's credentials.
+A run connects from inside a cluster, where these addresses lead to the node itself or to the cloud's metadata
+service, which hands out the node's credentials. Every connection that a user's URI leads to is checked here after
+its host name was resolved.
 """
 
 from __future__ import annotations
@@ -24,41 +25,40 @@ BLOCKED = tuple(
         ),
     )
 )
-"""This machine's own links, and the metadata services of AWS, Google, Azure, Alibaba, Oracle and their like."""
+"""Unspecified and link-local networks, and the metadata services of AWS, Google, Azure, Alibaba and Oracle."""
 
-_TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48")))
-"""IPv6 addresses whose last 32 bits are the IPv4 address that a NAT64 gateway connects to (RFC 6052, RFC 8215)."""
+_NAT64 = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48")))
+"""IPv6 networks whose last 32 bits are the IPv4 address that a NAT64 gateway connects to (RFC 6052, RFC 8215)."""
 
 
 class BlockedAddress(Exception):
-    """A connection that is not made. The message says to which address."""
+    """A connection was not opened, because its address is blocked. The message names the address and the remedy."""
 
 
-def refuse_blocked(address: str, instead: str) -> None:
-    """Lets through an IP address that samples or checkpoints could be at.
+def refuse_blocked(address: str, remedy: str) -> None:
+    """Checks an IP address before a connection to it is opened.
 
     Args:
-        instead: what is not there, and what to do.
+        address: IPv4 or IPv6, a zone (``%eth0``) included or not.
+        remedy: what the user should correct; ends the error message.
 
     Raises:
-        ClosedAddress: for any other.
+        BlockedAddress: if the address is on the block list.
     """
     if is_blocked(address):
-        raise BlockedAddress(
-            f"{address} is an address of this machine's own or of a cloud's metadata service, where no {instead}"
-        )
+        raise BlockedAddress(f"{address} is a link-local or cloud metadata address, which is blocked; {remedy}")
 
 
 def is_blocked(address: str) -> bool:
-    """Whether an IP address is none that samples or checkpoints could be at."""
-    found = ip_address(address.partition("%")[0])
-    leads_to = (_carried(found) if isinstance(found, IPv6Address) else None) or found
-    return any(leads_to in network for network in BLOCKED)
+    """Returns whether an IP address, or an IPv4 address embedded in it, is on the block list."""
+    parsed = ip_address(address.partition("%")[0])
+    destination = (_embedded_ipv4(parsed) if isinstance(parsed, IPv6Address) else None) or parsed
+    return any(destination in network for network in BLOCKED)
 
 
-def _carried(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address carries, and a gateway would connect to."""
-    if any(address in network for network in _TRANSLATED):
+def _embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Returns the IPv4 address that a gateway would connect to for an IPv6 address, if it embeds one."""
+    if any(address in network for network in _NAT64):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo
     return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else None)

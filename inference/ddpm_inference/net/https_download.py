@@ -1,7 +1,7 @@
-"""A file by https, as a checkpoint is fetched: one GET, whose server is checked and whose answer is bounded.
+"""HTTPS download of one file: a GET with a verified certificate and a bounded response.
 
-Redirects are followed, as public collections of models send each file to where it is stored; but only to https, a
-few times, and nowhere that is closed. No login, cookie or proxy of the environment goes along.
+Public model hubs redirect to their storage, so redirects are followed: only to https, at most `MAX_REDIRECTS` times,
+and never to a blocked address. No credentials, cookies or proxy settings of the environment are used.
 """
 
 from __future__ import annotations
@@ -16,158 +16,166 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from ddpm_inference.net.blocked_addresses import refuse_blocked
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 TIMEOUT = 30.0
-"""Seconds for a connection, and for each piece of an answer."""
-PAUSES = (1.0, 4.0)
-"""Seconds before another try, of a server or a network that may be well again by then."""
+"""Seconds to connect, and for each read."""
+RETRY_DELAYS = (1.0, 4.0)
+"""Seconds before each retry of a transient error."""
 
-_AT_A_TIME = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
-# What stands for itself in an address that may have been quoted before.
-_PATH = "/%:@!$&'()*+,;=~"
-_QUERY = f"{_PATH}?"
+# Characters that are not quoted: the URL may be quoted already, so "%" is among them.
+_SAFE_IN_PATH = "/%:@!$&'()*+,;=~"
+_SAFE_IN_QUERY = f"{_SAFE_IN_PATH}?"
 
 
 class DownloadError(Exception):
-    """The file did not come. The message says why, without what an address may hold behind its question mark.
+    """The download failed. The message says why, and never contains the URL's query, which may be a signature.
 
     Args:
-        passes: another try may go well.
+        transient: a retry may succeed.
     """
 
-    def __init__(self, message: str, *, passes: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.passes = passes
+        self.transient = transient
 
 
-class Absent(DownloadError):
-    """The server says that there is no such file."""
+class NotFound(DownloadError):
+    """The server answered 404 or 410."""
 
 
 class TooLarge(DownloadError):
-    """The file is larger than is taken."""
+    """The file exceeds the caller's limit."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Url:
+    """A parsed https URL; `target` is its quoted path and query."""
+
     host: str
     port: int
     target: str
 
     @classmethod
-    def of(cls, uri: str) -> _Place:
+    def parse(cls, uri: str) -> _Url:
         try:
             parts = urlsplit(uri)
             if parts.scheme != "https" or not parts.hostname:
-                raise DownloadError("the way there does not stay on https")
+                raise DownloadError("only https URLs are allowed, also after redirects")
             if parts.username is not None or parts.password is not None:
-                raise DownloadError("an address with a user or password in it is not asked")
-            query = f"?{quote(parts.query, _QUERY)}" if parts.query else ""
-            return cls(parts.hostname, parts.port or 443, quote(parts.path or "/", _PATH) + query)
+                raise DownloadError("URLs with embedded credentials are not allowed")
+            query = f"?{quote(parts.query, _SAFE_IN_QUERY)}" if parts.query else ""
+            return cls(parts.hostname, parts.port or 443, quote(parts.path or "/", _SAFE_IN_PATH) + query)
         except ValueError as error:
-            raise DownloadError(f"its address cannot be read: {error}") from error
+            raise DownloadError(f"the URL is malformed: {error}") from error
 
 
-def read_at_most(uri: str, most: int) -> bytes:
-    """The file at an https URI.
+def download(uri: str, max_bytes: int) -> bytes:
+    """Downloads the file at an https URI, with retries.
 
     Args:
         uri: https://host[:port]/path[?query].
-        most: bytes that it may have.
+        max_bytes: the largest size that is accepted.
 
     Raises:
-        Absent, TooLarge: what they say.
-        WebFault: for all else, the last try's if there were several.
-        ClosedAddress: see `refuse_closed`.
+        NotFound: if the server has no such file.
+        TooLarge: if the file exceeds `max_bytes`.
+        DownloadError: for all else; the last attempt's error if there were several.
+        BlockedAddress: see `refuse_blocked`.
     """
-    for pause in PAUSES:
+    for delay in RETRY_DELAYS:
         try:
-            return _read(uri, most)
-        except DownloadError as fault:
-            if not fault.passes:
+            return _download_once(uri, max_bytes)
+        except DownloadError as error:
+            if not error.transient:
                 raise
-        time.sleep(pause)
-    return _read(uri, most)
+        time.sleep(delay)
+    return _download_once(uri, max_bytes)
 
 
-def _read(uri: str, most: int) -> bytes:
+def _download_once(uri: str, max_bytes: int) -> bytes:
     context = ssl.create_default_context()
-    for _ in range(MOST_REDIRECTS + 1):
-        place = _Place.of(uri)
-        connection = _Connection(place, context)
+    for _ in range(MAX_REDIRECTS + 1):
+        url = _Url.parse(uri)
+        connection = _Connection(url, context)
         try:
-            answer = _asked(connection, place)
-            if answer.status not in _REDIRECTS:
-                return _body(answer, place, most)
-            uri = urljoin(uri, answer.headers.get("Location", ""))
+            response = _get(connection, url)
+            if response.status not in _REDIRECTS:
+                return _read_body(response, url, max_bytes)
+            uri = urljoin(uri, response.headers.get("Location", ""))
         except ssl.SSLCertVerificationError as error:
-            raise DownloadError(f"{place.host} has no certificate to trust: {error.verify_message}") from error
+            raise DownloadError(f"{url.host} has no trusted certificate: {error.verify_message}") from error
         except IncompleteRead as error:
-            raise DownloadError(f"{place.host} broke off in the middle of the file", passes=True) from error
+            raise DownloadError(
+                f"{url.host} closed the connection in the middle of the file", transient=True
+            ) from error
         except (OSError, HTTPException) as error:
-            why = str(error) or type(error).__name__
-            raise DownloadError(f"{place.host} does not answer: {why}", passes=True) from error
+            reason = str(error) or type(error).__name__
+            raise DownloadError(f"{url.host} does not answer: {reason}", transient=True) from error
         except ValueError as error:
-            raise DownloadError(f"{place.host} cannot be asked, or sends to no address: {error}") from error
+            raise DownloadError(f"{url.host} is not a valid host, or redirects to a malformed URL: {error}") from error
         finally:
             connection.close()
-    raise DownloadError(f"{place.host} sends elsewhere more than {MOST_REDIRECTS} times")
+    raise DownloadError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
 
 
-def _asked(connection: HTTPSConnection, place: _Place) -> HTTPResponse:
-    connection.request("GET", place.target, headers={"Accept-Encoding": "identity", "User-Agent": "ddpm-sample"})
+def _get(connection: HTTPSConnection, url: _Url) -> HTTPResponse:
+    connection.request("GET", url.target, headers={"Accept-Encoding": "identity", "User-Agent": "ddpm-sample"})
     return connection.getresponse()
 
 
-def _body(answer: HTTPResponse, place: _Place, most: int) -> bytes:
-    said = f"{place.host} answers {answer.status}"
-    if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise Absent(said)
-    if answer.status != HTTPStatus.OK:
-        later = answer.status == HTTPStatus.TOO_MANY_REQUESTS or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        raise DownloadError(said, passes=later)
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{place.host} sends the file compressed, which was not asked for")
-    if answer.length is None and not answer.chunked:
-        raise DownloadError(f"{place.host} does not say how long the file is")
-    if (answer.length or 0) > most:
-        raise TooLarge(f"{answer.length:,} bytes")
-    found = bytearray()
-    while some := answer.read(min(_AT_A_TIME, most + 1 - len(found))):
-        found += some
-    if len(found) > most:
-        raise TooLarge(f"more than {most:,} bytes")
-    if answer.length:
-        raise IncompleteRead(b"", answer.length)
-    return bytes(found)
+def _read_body(response: HTTPResponse, url: _Url, max_bytes: int) -> bytes:
+    outcome = f"{url.host} answers {response.status}"
+    if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        raise NotFound(outcome)
+    if response.status != HTTPStatus.OK:
+        transient = (
+            response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+        raise DownloadError(outcome, transient=transient)
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise DownloadError(f"{url.host} sends a compressed file, although none was requested")
+    if response.length is None and not response.chunked:
+        raise DownloadError(f"{url.host} sends no Content-Length")
+    if (response.length or 0) > max_bytes:
+        raise TooLarge(f"{response.length:,} bytes")
+    body = bytearray()
+    while chunk := response.read(min(_CHUNK_BYTES, max_bytes + 1 - len(body))):
+        body += chunk
+    if len(body) > max_bytes:
+        raise TooLarge(f"more than {max_bytes:,} bytes")
+    if response.length:
+        raise IncompleteRead(b"", response.length)
+    return bytes(body)
 
 
 class _Connection(HTTPSConnection):
-    """Connects to the very address that was looked at: a name could mean another one the next time."""
+    """Connects to the very address that was checked: a second DNS lookup could return another one."""
 
-    def __init__(self, place: _Place, context: ssl.SSLContext) -> None:
-        super().__init__(place.host, place.port, timeout=TIMEOUT, context=context)
-        self._place = place
+    def __init__(self, url: _Url, context: ssl.SSLContext) -> None:
+        super().__init__(url.host, url.port, timeout=TIMEOUT, context=context)
+        self._url = url
         self._tls = context
 
     def connect(self) -> None:
-        self.sock = self._tls.wrap_socket(_open(self._place), server_hostname=self._place.host)
+        self.sock = self._tls.wrap_socket(_open_socket(self._url), server_hostname=self._url.host)
 
 
-def _open(place: _Place) -> socket.socket:
-    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    for *_, address in found:
-        refuse_blocked(str(address[0]), "checkpoint is; correct the URI")
-    failed: OSError | None = None
-    for family, kind, protocol, _, address in found:
+def _open_socket(url: _Url) -> socket.socket:
+    """Opens a TCP connection to the first address of the host that accepts one, after all were checked."""
+    resolved = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    for *_, address in resolved:
+        refuse_blocked(str(address[0]), "correct the URI of the checkpoint")
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in resolved:
         opened = socket.socket(family, kind, protocol)
         opened.settimeout(TIMEOUT)
         try:
             opened.connect(address)
         except OSError as error:
             opened.close()
-            failed = error
+            failure = error
         else:
             return opened
-    raise failed or OSError("its name leads to no address")
+    raise failure or OSError("its name resolves to no address")

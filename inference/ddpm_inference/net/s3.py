@@ -1,7 +1,7 @@
-"""The connection to an S3 server, and where it may not lead.
+"""The process's connection to an S3 server, without redirects and without blocked addresses.
 
-Which server it is, the environment says, and that server's answers may name others. So no redirect is followed, no
-connection made to a closed address.
+The environment names the server (AWS_ENDPOINT_URL), and the server's responses may name others. Following them would
+let a hostile server reach addresses inside the cluster.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from fsspec.asyn import sync
 
 from ddpm_inference.net.blocked_addresses import refuse_blocked
 
-BROKEN_OFF = (ClientPayloadError, HTTPClientError, IncompleteReadError)
-"""What an answer raises that has begun, and does not come to its end."""
+INTERRUPTED = (ClientPayloadError, HTTPClientError, IncompleteReadError)
+"""What a response raises whose body ends too early."""
 
-_AT_A_TIME = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
 
 def connection() -> s3fs.S3FileSystem:
-    """The S3 that the environment names. fsspec keeps one a process, and makes a new one after a fork."""
+    """Returns the S3 client that the environment configures. fsspec keeps one a process, and renews it after a fork."""
     return s3fs.S3FileSystem(
         use_listings_cache=False,
-        config_kwargs={"connector_args": {"socket_factory": open_socket}, "http_session_cls": _Straight},
+        config_kwargs={"connector_args": {"socket_factory": open_socket}, "http_session_cls": _NoRedirectSession},
     )
 
 
-def read_at_most(s3: s3fs.S3FileSystem, uri: str, most: int) -> bytes:
-    """The first `most` bytes of an object, or all of it. s3fs's own reads take whatever a server sends.
+def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int) -> bytes:
+    """Reads the first `max_bytes` of an object, or all of it. s3fs's own reads accept as much as the server sends.
 
     Raises:
         OSError, ValueError, ClientError, BotoCoreError, aiohttp.ClientError: as s3fs's own reads do.
@@ -42,42 +42,44 @@ def read_at_most(s3: s3fs.S3FileSystem, uri: str, most: int) -> bytes:
 
     async def read() -> bytes:
         bucket, key, _ = s3.split_path(uri)
-        answer = await s3._call_s3("get_object", Bucket=bucket, Key=key)
-        found = bytearray()
-        async with answer["Body"] as body:
-            while len(found) < most and (some := await body.read(min(_AT_A_TIME, most - len(found)))):
-                found += some
-        return bytes(found)
+        response = await s3._call_s3("get_object", Bucket=bucket, Key=key)
+        received = bytearray()
+        async with response["Body"] as body:
+            while len(received) < max_bytes and (
+                chunk := await body.read(min(_CHUNK_BYTES, max_bytes - len(received)))
+            ):
+                received += chunk
+        return bytes(received)
 
     for _ in range(s3.retries - 1):
         try:
             return bytes(sync(s3.loop, read))
-        except BROKEN_OFF:
+        except INTERRUPTED:
             continue
     return bytes(sync(s3.loop, read))
 
 
 def open_socket(info: AddressInfo) -> socket.socket:
-    """A socket for one address of a host, as aiohttp asks for it: after names were resolved.
+    """Returns a socket for one resolved address of a host; aiohttp's socket factory.
 
     Raises:
-        ClosedAddress: see `refuse_closed`.
+        BlockedAddress: see `refuse_blocked`.
     """
     family, kind, protocol, _, address = info
-    refuse_blocked(str(address[0]), "S3 server is; correct AWS_ENDPOINT_URL")
+    refuse_blocked(str(address[0]), "correct AWS_ENDPOINT_URL")
     return socket.socket(family, kind, protocol)
 
 
-class _Straight(AIOHTTPSession):  # type: ignore[misc]
-    """aiobotocore's session. botocore's own follows no redirects; it should not either, and does."""
+class _NoRedirectSession(AIOHTTPSession):  # type: ignore[misc]
+    """aiobotocore's session without redirects. botocore's own session follows none; aiobotocore's does."""
 
-    async def _get_session(self, proxy_url: str | None) -> _StraightRequests:
-        return _StraightRequests(await super()._get_session(proxy_url))
+    async def _get_session(self, proxy_url: str | None) -> _NoRedirectRequests:
+        return _NoRedirectRequests(await super()._get_session(proxy_url))
 
 
-class _StraightRequests:
+class _NoRedirectRequests:
     def __init__(self, session: ClientSession) -> None:
         self._session = session
 
-    async def request(self, method: str, **of_request: Any) -> ClientResponse:  # noqa: ANN401 - aiohttp's own
-        return await self._session.request(method, **of_request, allow_redirects=False)
+    async def request(self, method: str, **options: Any) -> ClientResponse:  # noqa: ANN401 - aiohttp's own
+        return await self._session.request(method, **options, allow_redirects=False)

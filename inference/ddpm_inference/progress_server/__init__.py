@@ -1,1 +1,1 @@
-"""What a run tells of itself over HTTP: how far it is, its first samples as a picture, and how it ended."""
+"""HTTP server of a running job: its progress, a thumbnail of its first samples, and its outcome."""

@@ -1,4 +1,7 @@
-"""What there is to be known of a run from outside, put in place by the thread that runs it, read by others."""
+"""The published state of a run: written by the thread that runs the job, read by the HTTP server's threads.
+
+`RunStateView` forwards what the driver reports to `RunState`; `server` serves it as JSON.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import NotRequired, TypedDict, final
 
-from ddpm_inference.progress import ENDS, End, Progress, Snapshot, View
+from ddpm_inference.progress import END_PHASES, EndPhase, Progress, Snapshot, View
 
 
 @final
 class Complete(TypedDict):
-    """How a run ended that found or made all samples.
+    """Outcome of a run after which all samples are stored.
 
     Attributes:
         manifestSha256: of the bytes of ``manifest.json``.
         samples, sampled: N, and how many of them this run drew.
-        output: URI of the output place.
-        grid: the first samples as PNG in base64; absent until somebody asks, None if it cannot be made.
+        output: the output URI.
+        grid: the first samples as a base64 PNG; added by `RunState.document`, None if it cannot be rendered.
     """
 
     manifestSha256: str
@@ -31,7 +34,7 @@ class Complete(TypedDict):
 
 @final
 class Failure(TypedDict):
-    """How any other run ended: the fields are those of `errors.DdpmError`."""
+    """Outcome of any other run; the fields are those of `errors.DdpmError`."""
 
     reason: str
     exitCode: int
@@ -40,49 +43,50 @@ class Failure(TypedDict):
 
 
 class Ended(Snapshot):
-    """The progress document in an end phase."""
+    """The progress document of a run that has ended."""
 
     outcome: Complete | Failure
 
 
-def no_picture(oldest: float) -> None:
-    """The picture of a run that has not begun."""
+def no_thumbnail(max_age: float) -> None:
+    """Stands in for `Thumbnail.png` until a run begins."""
 
 
 @dataclass
 class RunState:
-    """Every document is put in place whole and never changed, so that who reads it needs no lock.
+    """The latest progress document. Each document is replaced as a whole and never changed, so readers need no lock.
 
     Attributes:
-        picture: see `Gallery.png`.
-        heard: set as soon as somebody was given the outcome.
+        thumbnail: see `Thumbnail.png`.
+        outcome_sent: set once an authorized client has received the outcome.
     """
 
-    picture: Callable[[float], bytes | None] = no_picture
-    heard: Event = field(default_factory=Event)
+    thumbnail: Callable[[float], bytes | None] = no_thumbnail
+    outcome_sent: Event = field(default_factory=Event)
     _last: Snapshot = field(default_factory=lambda: Progress().snapshot())
-    _posted: tuple[Snapshot, Complete | Failure | None] = field(init=False)
+    _published: tuple[Snapshot, Complete | Failure | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._posted = self._last, None
+        self._published = self._last, None
 
-    def post(self, snapshot: Snapshot) -> None:
-        """Says how far the run is. An end phase is kept back until `end` says what came of it."""
+    def publish(self, snapshot: Snapshot) -> None:
+        """Publishes progress. A snapshot in an end phase is withheld until `end` adds its outcome."""
         self._last = snapshot
-        if snapshot["phase"] not in ENDS:
-            self._posted = snapshot, None
+        if snapshot["phase"] not in END_PHASES:
+            self._published = snapshot, None
 
-    def end(self, phase: End, outcome: Complete | Failure) -> None:
-        """Says how the run ended."""
-        self._posted = {**self._last, "phase": phase}, outcome
+    def end(self, phase: EndPhase, outcome: Complete | Failure) -> None:
+        """Publishes the end phase together with its outcome."""
+        self._published = {**self._last, "phase": phase}, outcome
 
     @property
     def ended(self) -> bool:
-        return self._posted[1] is not None
+        """Whether the outcome is published."""
+        return self._published[1] is not None
 
     def document(self) -> Snapshot | Ended:
-        """The answer to ``GET /progress``: how far the run is, or how it ended."""
-        snapshot, outcome = self._posted
+        """Returns the response to ``GET /progress``: the progress, or the outcome once there is one."""
+        snapshot, outcome = self._published
         if outcome is None:
             return snapshot
         if "reason" in outcome:
@@ -90,23 +94,23 @@ class RunState:
         return {**snapshot, "outcome": {**outcome, "grid": self._grid()}}
 
     def _grid(self) -> str | None:
-        png = self.picture(0.0)
+        png = self.thumbnail(0.0)
         return b64encode(png).decode() if png else None
 
 
 @dataclass
 class RunStateView:
-    """A view that also puts on a board what it shows."""
+    """A view that publishes what another view shows."""
 
     view: View
     progress: Progress
-    board: RunState
+    run_state: RunState
 
-    def say(self, sentence: str) -> None:
-        self.progress.message = sentence
-        self.board.post(self.progress.snapshot())
-        self.view.say(sentence)
+    def show_message(self, message: str) -> None:
+        self.progress.message = message
+        self.run_state.publish(self.progress.snapshot())
+        self.view.show_message(message)
 
-    def show(self, progress: Progress) -> None:
-        self.board.post(progress.snapshot())
-        self.view.show(progress)
+    def show_progress(self, progress: Progress) -> None:
+        self.run_state.publish(progress.snapshot())
+        self.view.show_progress(progress)

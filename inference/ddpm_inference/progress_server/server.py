@@ -1,7 +1,7 @@
-"""A board over HTTP: ``GET /progress`` and ``GET /grid.png``, for one who has the token.
+"""HTTP server of a `RunState`: ``GET /progress`` and ``GET /grid.png``, authorized by the run's bearer token.
 
-The library's own server is enough for the one client there is. What it lacks, beside a run that must not suffer
-from it, is here: a bound on connections and on how long each may dawdle, and silence.
+Python's own server suffices for the operator as its only client. Added here is what keeps it from disturbing the run:
+a bound on the number of connections and on their duration, and no log lines.
 """
 
 from __future__ import annotations
@@ -23,69 +23,71 @@ from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.progress_server.run_state import RunState
 from ddpm_inference.progress_server.settings import PORT_VARIABLE, Settings
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - the one who asks is on another machine; hence the token
-MOST_CONNECTIONS = 8
-DAWDLE_SECONDS = 5.0
-PICTURE_SECONDS = 5.0
-STOPS_WITHIN = 0.1
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the operator connects from another pod; hence the token
+MAX_CONNECTIONS = 8
+REQUEST_TIMEOUT = 5.0
+MAX_THUMBNAIL_AGE = 5.0
+SHUTDOWN_POLL_SECONDS = 0.1
 
 
 class HttpResponse(NamedTuple):
-    """What a request gets.
+    """A response: its status, content type and body.
 
     Attributes:
-        final: whether it says how the run ended.
+        has_outcome: whether the body contains the outcome of the run.
     """
 
     status: HTTPStatus
-    kind: str
+    content_type: str
     body: bytes
-    final: bool = False
+    has_outcome: bool = False
 
 
 @dataclass(frozen=True)
 class RequestHandler:
-    """Who may ask, and what is answered."""
+    """Authorizes a request and answers it from the state of the run."""
 
-    board: RunState
+    run_state: RunState
     token: str
 
-    def answer(self, method: str, path: str, authorization: str) -> HttpResponse:
-        if not self._admits(authorization):
-            return _refusal(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer <the run's token>")
+    def respond(self, method: str, path: str, authorization: str) -> HttpResponse:
+        """Returns the response to a request, given its Authorization header ("" if it has none)."""
+        if not self._is_authorized(authorization):
+            return _error(HTTPStatus.UNAUTHORIZED, "send the header Authorization: Bearer <the run's token>")
         if path not in ("/progress", "/grid.png"):
-            return _refusal(HTTPStatus.NOT_FOUND, "there are /progress and /grid.png")
+            return _error(HTTPStatus.NOT_FOUND, "use /progress or /grid.png")
         if method != "GET":
-            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing to do here but GET")
+            return _error(HTTPStatus.METHOD_NOT_ALLOWED, "use GET")
         if path == "/progress":
-            document = self.board.document()
-            return HttpResponse(HTTPStatus.OK, "application/json", json.dumps(document).encode(), "outcome" in document)
-        png = self.board.picture(PICTURE_SECONDS)
+            document = self.run_state.document()
+            body = json.dumps(document).encode()
+            return HttpResponse(HTTPStatus.OK, "application/json", body, has_outcome="outcome" in document)
+        png = self.run_state.thumbnail(MAX_THUMBNAIL_AGE)
         if png is None:
-            return _refusal(HTTPStatus.NOT_FOUND, "no sample is stored yet, or there can be no picture just now")
+            return _error(HTTPStatus.NOT_FOUND, "no sample is stored yet, or the grid cannot be rendered at the moment")
         return HttpResponse(HTTPStatus.OK, "image/png", png)
 
-    def _admits(self, authorization: str) -> bool:
+    def _is_authorized(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), self.token.encode())
 
 
 @contextmanager
-def served(board: RunState, settings: Settings) -> Iterator[int]:
-    """Answers questions about a board, from threads that die with the process; yields the port.
+def serve_progress(run_state: RunState, settings: Settings) -> Iterator[int]:
+    """Serves the state of a run from daemon threads while the block runs; yields the port.
 
     Raises:
         InvalidSpec: if the port cannot be listened on.
     """
     try:
-        server = _Server((EVERYWHERE, settings.port), RequestHandler(board, settings.token))
+        server = _Server((ALL_INTERFACES, settings.port), RequestHandler(run_state, settings.token))
     except OSError as error:
         raise InvalidSpec(
-            f"{PORT_VARIABLE} is {settings.port}, but nothing can listen there: {error.strerror}",
-            hint="give a port that is free, or unset it",
+            f"{PORT_VARIABLE} is {settings.port}, but the progress server cannot listen there: {error.strerror}",
+            hint="set a free port, or unset it",
         ) from error
     with server:
-        Thread(target=server.serve_forever, args=(STOPS_WITHIN,), name="beacon", daemon=True).start()
+        Thread(target=server.serve_forever, args=(SHUTDOWN_POLL_SECONDS,), name="progress-server", daemon=True).start()
         try:
             yield server.server_address[1]
         finally:
@@ -93,63 +95,67 @@ def served(board: RunState, settings: Settings) -> Iterator[int]:
 
 
 class _Server(ThreadingMixIn, TCPServer):
+    """Accepts connections, one thread each; closes those above `MAX_CONNECTIONS` at once."""
+
     daemon_threads = True
     allow_reuse_address = True
     server_address: tuple[str, int]
 
-    def __init__(self, address: tuple[str, int], desk: RequestHandler) -> None:
-        self.desk = desk
-        self._free = BoundedSemaphore(MOST_CONNECTIONS)
+    def __init__(self, address: tuple[str, int], handler: RequestHandler) -> None:
+        self.handler = handler
+        self._slots = BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, _Connection)
 
     def process_request(self, request: _Request, client_address: object) -> None:
-        if not self._free.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no more threads
-            self._free.release()
+        except RuntimeError:  # no thread could be started
+            self._slots.release()
             raise
 
     def process_request_thread(self, request: _Request, client_address: object) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._slots.release()
 
     def handle_error(self, request: _Request, client_address: object) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that went away
+        if not isinstance(sys.exception(), OSError):  # OSError: the client disconnected
             super().handle_error(request, client_address)
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One request, whatever its method; the connection ends with it."""
+    """Answers one request of any method, then closes the connection."""
 
     server: _Server
-    timeout = DAWDLE_SECONDS
+    timeout = REQUEST_TIMEOUT
 
     def parse_request(self) -> bool:
-        # The base class would go on to a do_X of the method X, and answer where there is none by itself.
+        # Returning False ends the request here. The base class would dispatch to a method do_<METHOD>, and answer
+        # methods without one by itself, before the token is checked.
         if super().parse_request():
-            answer = self.server.desk.answer(self.command, self.path, self.headers.get("Authorization", ""))
-            self._send(answer)
-            if answer.final:
-                self.server.desk.board.heard.set()
+            handler = self.server.handler
+            response = handler.respond(self.command, self.path, self.headers.get("Authorization", ""))
+            self._send(response)
+            if response.has_outcome:
+                handler.run_state.outcome_sent.set()
         return False
 
-    def _send(self, answer: HttpResponse) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.kind)
-        self.send_header("Content-Length", str(len(answer.body)))
+    def _send(self, response: HttpResponse) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
         self.send_header("Cache-Control", "no-store")
-        if answer.status == HTTPStatus.UNAUTHORIZED:
+        if response.status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
-        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
     def version_string(self) -> str:
         return "ddpm-sample"
@@ -161,5 +167,5 @@ class _Connection(BaseHTTPRequestHandler):
 _Request = socket | tuple[bytes, socket]
 
 
-def _refusal(status: HTTPStatus, sentence: str) -> HttpResponse:
-    return HttpResponse(status, "text/plain", f"{status.phrase}: {sentence}\n".encode())
+def _error(status: HTTPStatus, message: str) -> HttpResponse:
+    return HttpResponse(status, "text/plain", f"{status.phrase}: {message}\n".encode())

@@ -1,4 +1,4 @@
-"""The first samples of a run that are stored so far, as a picture small enough for a status."""
+"""Thumbnail of a run: a grid of its first stored samples, small enough for the status of a DDPMSampling."""
 
 from __future__ import annotations
 
@@ -11,79 +11,84 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm_inference.errors import StorageFailed
-from ddpm_inference.image_grid import MAX_IMAGES, reduced, thumbnail
+from ddpm_inference.image_grid import MAX_IMAGES, downscaled, thumbnail
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
-MOST_BYTES = 48 * 1024
-LARGEST_SHARD = 32 * 2**20  # reading one takes several times its length of memory, which the run may need
-BUSY_SECONDS = 2.0
+MAX_PNG_BYTES = 48 * 1024
+MAX_SHARD_BYTES = 32 * 2**20
+"""Larger shards are not read: reading one takes several times its size in memory, which the run may need."""
+LOCK_TIMEOUT = 2.0
 
 
-class Stored(NamedTuple):
-    """The stored shards of the first samples, in order: enough for a picture, and no more of them."""
+class StoredShards(NamedTuple):
+    """The stored shards with the lowest ranges, in order, as many as a grid can need."""
 
     store: Store
     records: Sequence[ShardRecord]
 
 
-class Picture(NamedTuple):
-    """What was made of them, at what time of the monotonic clock; no png if it could not be made."""
+class RenderedThumbnail(NamedTuple):
+    """A render: its shards, its time on the monotonic clock, and the PNG; None if rendering failed."""
 
-    of: Stored
+    shards: StoredShards
     time: float
     png: bytes | None
 
 
 class Thumbnail:
-    """Shards are added by the thread that runs the job, which never waits here; others ask for the picture."""
+    """Collects stored shards from the job's thread, which never waits here, and renders for the server's threads."""
 
     def __init__(self) -> None:
-        self._stored: Stored | None = None
-        self._picture: Picture | None = None
-        self._painting = Lock()
+        self._shards: StoredShards | None = None
+        self._rendered: RenderedThumbnail | None = None
+        self._rendering = Lock()
 
     def add(self, store: Store, records: Iterable[ShardRecord]) -> None:
-        """Says that shards are stored, in any order; one that was added before may come again."""
-        former = self._stored.records if self._stored else ()
-        by_first = {record.first: record for record in (*former, *records)}
+        """Adds stored shards, in any order; a shard may be added again."""
+        previous = self._shards.records if self._shards else ()
+        by_first = {record.first: record for record in (*previous, *records)}
         if by_first:
-            self._stored = Stored(store, nsmallest(MAX_IMAGES, by_first.values(), key=lambda record: record.first))
+            self._shards = StoredShards(
+                store, nsmallest(MAX_IMAGES, by_first.values(), key=lambda record: record.first)
+            )
 
-    def png(self, oldest: float) -> bytes | None:
-        """The picture, as PNG of at most `MOST_BYTES`; None if nothing is stored, or it cannot be made just now.
+    def png(self, max_age: float) -> bytes | None:
+        """Returns the thumbnail as a PNG of at most `MAX_PNG_BYTES`, or None if nothing is stored or it cannot be
+        rendered at the moment.
 
         Args:
-            oldest: a picture of fewer samples than there are now will do if it is no older, in seconds.
+            max_age: seconds for which a render may lack samples that were stored since.
         """
-        stored = self._stored
-        if stored is None or not self._painting.acquire(timeout=BUSY_SECONDS):
+        shards = self._shards
+        if shards is None or not self._rendering.acquire(timeout=LOCK_TIMEOUT):
             return None
         try:
-            there, now = self._picture, time.monotonic()
-            stale = there is None or there.png is None or there.of != stored
-            if there is None or (stale and now >= there.time + oldest):
-                there = self._picture = Picture(stored, now, _painted(stored))
-            return there.png
+            rendered, now = self._rendered, time.monotonic()
+            stale = rendered is None or rendered.png is None or rendered.shards != shards
+            if rendered is None or (stale and now >= rendered.time + max_age):
+                rendered = self._rendered = RenderedThumbnail(shards, now, _render(shards))
+            return rendered.png
         finally:
-            self._painting.release()
+            self._rendering.release()
 
 
-def _painted(stored: Stored) -> bytes | None:
+def _render(shards: StoredShards) -> bytes | None:
     try:
-        samples = _first_samples(stored)
-        return thumbnail(samples, MOST_BYTES) if samples is not None else None
+        samples = _first_samples(shards)
+        return thumbnail(samples, MAX_PNG_BYTES) if samples is not None else None
     except (StorageFailed, MemoryError):
-        # Whether the run itself can go on like this, it finds out and tells by itself.
+        # If this concerns the run as well, the run fails with an error of its own.
         return None
 
 
-def _first_samples(stored: Stored) -> Samples | None:
-    """Up to `MOST` of them, reduced; memory holds one shard. None if they lie in shards too large to read here."""
-    found: list[Samples] = []
-    for record in stored.records:
-        room = MAX_IMAGES - sum(map(len, found))
-        if not room or record.bytes > LARGEST_SHARD:
+def _first_samples(shards: StoredShards) -> Samples | None:
+    """Reads up to `MAX_IMAGES` samples, downscaled, one shard in memory at a time. Returns None if the first shard is
+    larger than `MAX_SHARD_BYTES`."""
+    samples: list[Samples] = []
+    for record in shards.records:
+        room = MAX_IMAGES - sum(map(len, samples))
+        if not room or record.bytes > MAX_SHARD_BYTES:
             break
-        found.append(reduced(stored.store.read_shard(record)[:room]))
-    return np.concatenate(found) if found else None
+        samples.append(downscaled(shards.store.read_shard(record)[:room]))
+    return np.concatenate(samples) if samples else None

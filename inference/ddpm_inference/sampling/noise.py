@@ -1,9 +1,9 @@
-"""Noise without state: every value is a function of (seed, sample index, step, pixel) and of nothing else.
+"""Stateless noise: every value is a function of (seed, sample index, step, pixel) and of nothing else.
 
-A counter-based generator has no position that would have to be carried, so no batch, shard, retry or order of
-work can change the noise of a sample. Bits of the random words are equal everywhere; the normal values made of
-them go through log, sin and cos, and differ between kinds of device by float rounding. `job.NOISE_VERSION`
-names this scheme: whoever changes a value changes it too.
+A counter-based generator has no position to carry, so batches, shards, retries and the order of work cannot change
+the noise of a sample. The random words have the same bits everywhere; the normal values computed from them go
+through log, sin and cos, and differ between kinds of device by float rounding. `job.NOISE_VERSION` is the version of
+this scheme, and must be raised with every change of a value.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torch import Tensor
 
 from ddpm_inference.errors import InvalidSpec
 
-INITIAL_STEP = 2**32 - 1  # the step that x_T is drawn for: no timestep is as large
+INITIAL_STEP = 2**32 - 1  # the step of x_T: larger than any timestep
 
-_WORD = 0xFFFFFFFF
+_WORD_MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
 def round_keys(seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """The ten round keys of Philox4x32-10 for a seed of up to 64 bits: (10, 2) int64, low key word first."""
-    key = (seed & _WORD, seed >> 32 & _WORD)
-    words = [[(key[i] + r * _WEYL[i]) & _WORD for i in (0, 1)] for r in range(_ROUNDS)]
+    """Returns the ten round keys of Philox4x32-10 for a seed of up to 64 bits: (10, 2) int64, low key word first."""
+    key = (seed & _WORD_MASK, seed >> 32 & _WORD_MASK)
+    words = [[(key[i] + r * _WEYL[i]) & _WORD_MASK for i in (0, 1)] for r in range(_ROUNDS)]
     return torch.tensor(words, dtype=torch.int64, device=device)
 
 
 def philox4x32_10(counter: Tensor, keys: Tensor) -> Tensor:
-    """The random words of each counter: Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as
+    """Returns the random words of each counter: Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as
     1, 2, 3", SC 2011, section 3.3.
 
     Args:
@@ -45,21 +45,21 @@ def philox4x32_10(counter: Tensor, keys: Tensor) -> Tensor:
     multipliers = torch.tensor(_MULTIPLIERS, dtype=torch.int64, device=counter.device).view(row)
     even, odd = counter[0::2], counter[1::2]
     for key in keys:
-        # int64 wraps modulo 2^64, which keeps all 64 bits of the product. Its sign would run into an arithmetic
-        # shift, so the mask comes after; the lower halves are only xored, and need theirs once, at the end.
+        # int64 wraps modulo 2^64, which keeps all 64 bits of the product. The shift extends its sign, so the mask
+        # follows it. The lower halves are only xored, so they are masked once, at the end.
         product = (even * multipliers).flip(0)
-        even = (product >> 32).bitwise_xor_(odd).bitwise_xor_(key.view(row)).bitwise_and_(_WORD)
+        even = (product >> 32).bitwise_xor_(odd).bitwise_xor_(key.view(row)).bitwise_and_(_WORD_MASK)
         odd = product
     words = torch.empty_like(counter)
     words[0::2] = even
-    torch.bitwise_and(odd, _WORD, out=words[1::2])
+    torch.bitwise_and(odd, _WORD_MASK, out=words[1::2])
     return words
 
 
 def uniform(words: Tensor) -> Tensor:
-    """Random words (int64 in 0..2^32-1) to float32 in [2^-24, 1 - 2^-24]: the middles of 2^23 equal cells.
+    """Maps random words (int64 in 0..2^32-1) to float32 in [2^-24, 1 - 2^-24]: the centres of 2^23 equal cells.
 
-    23 bits, since with 24 the last cell's middle would round to 1.
+    23 bits, because with 24 the centre of the last cell would round to 1.
     """
     return (words >> 9).to(torch.float32).mul_(2.0**-23).add_(2.0**-24)
 
@@ -73,9 +73,9 @@ class NoiseSource:
 
     Args:
         seed: 0..2^64-1.
-        samples: (B,) int64, the index of the sample in each row; 0 or more, in any order, repeats allowed.
+        samples: (B,) int64, the sample index of each row; 0 or more, in any order, repeats allowed.
         shape: (C, H, W).
-        device: where the noise is made.
+        device: of the noise.
 
     Raises:
         InvalidSpec: if the seed or a sample index is out of range.
@@ -94,11 +94,11 @@ class NoiseSource:
         blocks = torch.arange(-(-math.prod(shape) // 4), dtype=torch.int64, device=device)
         self._counter = torch.zeros(4, len(rows), len(blocks), dtype=torch.int64, device=device)
         self._counter[0] = blocks
-        self._counter[2] = rows & _WORD
+        self._counter[2] = rows & _WORD_MASK
         self._counter[3] = rows >> 32
 
     def __call__(self, step: int) -> Tensor:
-        """The noise of timestep `step` (0..2^32-2; the one above is x_T's): (B, C, H, W) float32."""
+        """Returns the noise of timestep `step` (0..2^32-2, or `INITIAL_STEP` for x_T): (B, C, H, W) float32."""
         if not 0 <= step <= INITIAL_STEP:
             raise InvalidSpec(f"there is no noise for step {step}", hint="use a timestep, 0 or more")
         self._counter[1].fill_(step)
@@ -113,5 +113,5 @@ class NoiseSource:
         return noise.view(rows, -1)[:, : math.prod(self._shape)].reshape(rows, *self._shape)
 
     def initial(self) -> Tensor:
-        """x_T: (B, C, H, W) float32, the same for every sampler, schedule and number of steps."""
+        """Returns x_T: (B, C, H, W) float32, the same for every sampler, schedule and number of steps."""
         return self(INITIAL_STEP)

@@ -1,9 +1,9 @@
 """Samplers: from x_T to x_0 with a network that predicts the noise in x_t.
 
-Every sampler has one signature, predicts x_0 from eps at each step, clamps it to [-1, 1], and ends at that x_0.
-Coefficients are float64 scalars. They are applied by separate multiplications and additions, whose rounding
-IEEE 754 fixes: a fused multiply-add, which some kernels use for parts of a tensor, would make bits depend on
-where in the batch a row lies.
+All samplers have the same signature. Each step predicts x_0 from eps and clamps it to [-1, 1]; the last prediction is
+the result. Coefficients are float64 scalars, applied by separate multiplications and additions, whose rounding IEEE
+754 fixes. A fused multiply-add, which some kernels use for parts of a tensor, would make the bits of a row depend on
+its position in the batch.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Callback = Callable[[int, int], None]
 
 
 class SampleFunction(Protocol):
-    """The signature of every sampler.
+    """Signature of every sampler.
 
     Args:
         eps_model: (x_t (B, C, H, W) float32, t) -> the predicted noise, float32 of the same shape.
         x_T: (B, C, H, W) float32, standard normal; not changed.
         schedule: the schedule that the network was trained with.
-        spec: number of steps, and what the sampler needs beside it.
-        noise: t -> standard normal noise of x_T's shape for the step that leaves timestep t. Asked by timestep and
-            not by position in the chain, once at most for each, and never for the last step.
+        spec: number of steps, and the sampler's own parameters (eta, variance).
+        noise: t -> standard normal noise of x_T's shape for the step that leaves timestep t. Called with the timestep,
+            not the position in the chain; at most once for each, and never for the last step.
         callback: called as (steps done, steps) after each step.
 
     Returns:
@@ -54,7 +54,7 @@ class SampleFunction(Protocol):
 
 
 class Step(NamedTuple):
-    """One step of a chain: from timestep t, with alphas_cumprod `acp`, to where it is `acp_next` (1 for x_0)."""
+    """One step of a chain: from timestep t, where alphas_cumprod is `acp`, to where it is `acp_next` (1 for x_0)."""
 
     t: int
     acp: float
@@ -62,14 +62,14 @@ class Step(NamedTuple):
 
 
 def chain(schedule: Schedule, steps: int) -> list[Step]:
-    """The steps from x_T to x_0."""
+    """Returns the steps from x_T to x_0."""
     visited = spaced(schedule.timesteps, steps)
     acp = [float(schedule.alphas_cumprod[t]) for t in visited]
     return [Step(*step) for step in zip(visited, acp, [*acp[1:], 1.0], strict=True)]
 
 
 def predict_x0(x: Tensor, eps: Tensor, acp: float) -> Tensor:
-    """x_0 = x_t / √ᾱ_t - √(1/ᾱ_t - 1) eps, clamped to [-1, 1]: arXiv 2006.11239, equation 15."""
+    """Predicts x_0 = x_t / √ᾱ_t - √(1/ᾱ_t - 1) eps, clamped to [-1, 1]: arXiv 2006.11239, equation 15."""
     x0 = x * math.sqrt(1.0 / acp)
     return x0.sub_(eps * math.sqrt(1.0 / acp - 1.0)).clamp_(-1.0, 1.0)
 
@@ -83,7 +83,7 @@ def sample_ddpm(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Ancestral sampling, x_{t-1} ~ N(μ̃(x_t, x_0), σ_t²): arXiv 2006.11239, equation 7 and algorithm 2.
+    """Samples ancestrally, x_{t-1} ~ N(μ̃(x_t, x_0), σ_t²): arXiv 2006.11239, equation 7 and algorithm 2.
 
     σ_t² is β_t (variance "large") or β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t) ("small"). Fewer steps than timesteps use the
     betas of the subsequence, β = 1 - ᾱ_t / ᾱ_next: arXiv 2102.09672, section 4 (equation 19).
@@ -114,10 +114,10 @@ def sample_ddim(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """x_next = √ᾱ_next x_0 + √(1 - ᾱ_next - σ²) eps + σ z, σ = η √((1 - ᾱ_next)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_next):
+    """DDIM: x_next = √ᾱ_next x_0 + √(1 - ᾱ_next - σ²) eps + σ z, σ = η √((1 - ᾱ_next)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_next):
     arXiv 2010.02502, equations 12 and 16.
 
-    eps is the one that leads from the clamped x_0 to x_t, (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t).
+    eps is recomputed from the clamped x_0, (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t).
     """
     x = x_T
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
@@ -152,20 +152,20 @@ def sample_dpmpp(
     Draws no noise.
     """
     x = x_T
-    x0_before: Tensor | None = None
-    h_before = math.nan
+    x0_previous: Tensor | None = None
+    h_previous = math.nan
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
         x0 = predict_x0(x, eps_model(x, t), acp)
         if acp_next == 1.0:
             x = x0
         else:
             h = 0.5 * (math.log(acp_next / (1.0 - acp_next)) - math.log(acp / (1.0 - acp)))
-            weight = 0.0 if x0_before is None else 0.5 * h / h_before
+            weight = 0.0 if x0_previous is None else 0.5 * h / h_previous
             scale = -math.sqrt(acp_next) * math.expm1(-h)
             x = (x * math.sqrt((1.0 - acp_next) / (1.0 - acp))).add_(x0 * (scale * (1.0 + weight)))
-            if x0_before is not None:
-                x.sub_(x0_before * (scale * weight))
-            x0_before, h_before = x0, h
+            if x0_previous is not None:
+                x.sub_(x0_previous * (scale * weight))
+            x0_previous, h_previous = x0, h
         if callback is not None:
             callback(done, spec.steps)
     return x
@@ -183,5 +183,5 @@ def sample(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The sampler that `spec` names; see `SampleFunction`."""
+    """Runs the sampler that `spec` names; see `SampleFunction`."""
     return SAMPLERS[spec.name](eps_model, x_T, schedule, spec, noise=noise, callback=callback)

@@ -21,9 +21,9 @@ class Schedule:
     """A variance schedule of the forward process, arXiv 2006.11239, equations 2 and 4.
 
     Attributes:
-        name: which formula made it.
+        name: of its formula.
         betas: (T,) float64, read-only, each in [0, 1): the variance that timestep t adds.
-        alphas_cumprod: (T,) float64, read-only, falling: prod_{s<=t} (1 - beta_s).
+        alphas_cumprod: (T,) float64, read-only, decreasing: prod_{s<=t} (1 - beta_s).
     """
 
     name: ScheduleName
@@ -37,7 +37,7 @@ class Schedule:
 
 
 def schedule(name: ScheduleName, timesteps: int) -> Schedule:
-    """The schedule of that name over T = `timesteps` steps; `_FORMULAS` holds the equations and their sources.
+    """Computes the named schedule over T = `timesteps` steps; `_FORMULAS` has the equations and their sources.
 
     Raises:
         InvalidSpec: if the name is unknown or T is below 1.
@@ -54,12 +54,12 @@ def schedule(name: ScheduleName, timesteps: int) -> Schedule:
 
 
 def spaced(timesteps: int, steps: int) -> list[int]:
-    """The timesteps a chain of `steps` visits, falling, with "trailing" spacing (arXiv 2305.08891, table 2).
+    """Returns the timesteps of a chain of `steps` steps, decreasing; "trailing" spacing (arXiv 2305.08891, table 2).
 
-    The chain begins at T-1, where x_T is pure noise, and its last step goes straight to x_0 from about T/steps. On
-    data whose best network is known, spacing that is finer near 0 (quadratic) follows the exact path more closely;
-    with the shipped network and 10 to 50 steps it makes fewer digits that pass for digits, since the shape of a
-    digit is decided early. `steps` equal to `timesteps` gives T-1, ..., 1, 0.
+    The chain begins at T-1, where x_T is pure noise, and its last step goes from about T/steps straight to x_0. On
+    data with a known optimal network, spacing that is finer near 0 (quadratic) follows the exact path more closely.
+    With the shipped network and 10 to 50 steps it yields fewer recognisable digits, because the shape of a digit is
+    decided early. `steps` equal to `timesteps` gives T-1, ..., 1, 0.
 
     Raises:
         InvalidSpec: if `steps` is not within 1..T.
@@ -77,7 +77,7 @@ def _linear(timesteps: int) -> Array:
 def _cosine(timesteps: int) -> Array:
     """alphas_cumprod = cos²(((t/T) + s) / (1 + s) * pi/2) with s = 0.008: arXiv 2102.09672, equation 17."""
     u = np.arange(timesteps + 1) / timesteps
-    return _betas_of(np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2)
+    return _betas_from(np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2)
 
 
 def _cosine_origin(timesteps: int) -> Array:
@@ -91,11 +91,11 @@ def _sigmoid(timesteps: int, start: float = -3.0, end: float = 3.0, tau: float =
     """
     u = np.arange(timesteps + 1) / timesteps
     curve = 1.0 / (1.0 + np.exp(-(u * (end - start) + start) / tau))
-    return _betas_of((curve[-1] - curve) / (curve[-1] - curve[0]))
+    return _betas_from((curve[-1] - curve) / (curve[-1] - curve[0]))
 
 
-def _betas_of(alphas_cumprod: Array) -> Array:
-    """beta_t = 1 - alphas_cumprod(t+1) / alphas_cumprod(t) of a curve on T+1 points, at most 0.999."""
+def _betas_from(alphas_cumprod: Array) -> Array:
+    """Returns beta_t = 1 - alphas_cumprod(t+1) / alphas_cumprod(t) of a curve on T+1 points, at most 0.999."""
     return np.clip(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.0, MAX_BETA)
 
 

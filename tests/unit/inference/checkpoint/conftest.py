@@ -1,4 +1,4 @@
-"""Small checkpoints of both kinds, made afresh for every test."""
+"""Small checkpoints of both formats, created anew for every test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
 SPEC = ModelSpec(name="Unet", downs=(4, 6), time_emb_dim=2, img_size=8, time_embedding="step")
 
 
-def some_weights(spec: ModelSpec) -> Weights:
+def random_weights(spec: ModelSpec) -> Weights:
     rng = np.random.default_rng(0)
     return {
         key: np.array(7) if key.endswith(COUNTER) else rng.random(shape, np.float32)
@@ -31,13 +31,13 @@ def spec() -> ModelSpec:
 
 @pytest.fixture
 def weights() -> Weights:
-    """Of the network of `spec`; positive, so that they may be variances as well."""
-    return some_weights(SPEC)
+    """Weights of the network of `spec`; positive, so that they are valid variances."""
+    return random_weights(SPEC)
 
 
 @pytest.fixture
 def weights_of() -> Callable[[ModelSpec], Weights]:
-    return some_weights
+    return random_weights
 
 
 @pytest.fixture
@@ -47,19 +47,19 @@ def trained() -> TrainedSchedule:
 
 @pytest.fixture
 def file(weights: Weights, trained: TrainedSchedule) -> bytes:
-    """A whole safetensors checkpoint of `spec`, with metadata."""
+    """A complete safetensors checkpoint of `spec`, with metadata."""
     return encode(weights, Metadata(model=SPEC, trained=trained))
 
 
 @pytest.fixture
 def request_() -> ModelRequest:
-    """What a user asks for who lets the checkpoint say everything."""
+    """The request of a user who passes nothing but the location."""
     return ModelRequest(uri="some/model")
 
 
 @pytest.fixture
 def as_pt() -> Callable[[object], bytes]:
-    """The bytes torch.save writes; arrays in a flat dict become tensors first."""
+    """Returns a function from a value to the bytes of torch.save; arrays in a flat dict become tensors first."""
 
     def saved(value: object) -> bytes:
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The documented keys and shapes of both networks, which the networks must have."""
+"""The documented layouts of checkpoints agree with the networks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_networks_take_images_of_the_documented_sizes(name: ModelName, level
 
 
 @pytest.mark.parametrize(("name", "keys", "parameters"), [("Unet", 163, 208_661), ("SimpleUnet", 144, 195_505)])
-def test_the_guides_networks_have_the_originals_size(name: ModelName, keys: int, parameters: int) -> None:
+def test_the_guide_networks_have_the_original_size(name: ModelName, keys: int, parameters: int) -> None:
     spec = ModelSpec(name=name, downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="row")
     shapes = layout(spec)
     assert len(shapes) == keys

@@ -1,4 +1,4 @@
-"""Where checkpoints may lie: paths, file://, builtin://. S3 and https have tests with servers."""
+"""Checkpoint URIs: paths, file:// and builtin://. The tests of S3 and https have servers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_paths_and_file_uris_name_the_same_file(tmp_path: Path, monkeypatch: pyt
         assert fetch(uri) == b"weights"
 
 
-def test_the_shipped_checkpoint_is_found_by_name_and_says_all_of_itself() -> None:
+def test_the_builtin_checkpoint_has_complete_metadata() -> None:
     checkpoint = load(fetch("builtin://mnist"), ModelRequest(uri="builtin://mnist"))
     assert checkpoint.spec.image_shape == (1, 28, 28)
     assert checkpoint.trained is not None
     assert checkpoint.notes == ()
 
 
-def test_in_a_wheel_the_shipped_checkpoint_is_the_one_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wheel_uses_the_checkpoint_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "package", tmp_path / "checkout"
     monkeypatch.setattr(location, "BUILTIN_FOLDERS", (inside, beside))
     for folder in (beside, inside):
@@ -43,14 +43,14 @@ def test_in_a_wheel_the_shipped_checkpoint_is_the_one_inside(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("name", ["faces", "", "../models/mnist", "mnist.safetensors", "/etc/passwd"])
-def test_other_names_are_not_shipped(name: str) -> None:
+def test_an_unknown_builtin_is_not_found(name: str) -> None:
     with pytest.raises(ModelNotFound, match="is not shipped") as error:
         fetch(f"builtin://{name}")
-    assert error.value.hint == "there is: mnist"
+    assert error.value.hint == "available: mnist"
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "message"),
     [
         ("http://169.254.169.254/latest", "http:// is not known"),
         ("gs://bucket/model.pt", "gs:// is not supported yet"),
@@ -58,23 +58,23 @@ def test_other_names_are_not_shipped(name: str) -> None:
         ("simplecache::s3://bucket/key", "simplecache::s3:// is not known"),
     ],
 )
-def test_other_schemes_are_refused_and_the_known_ones_listed(uri: str, said: str) -> None:
+def test_an_unknown_scheme_lists_the_known_ones(uri: str, message: str) -> None:
     with pytest.raises(InvalidSpec) as error:
         fetch(uri)
-    assert said in error.value.message
+    assert message in error.value.message
     assert error.value.hint == "use a path, file://, builtin://, s3:// or https://"
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
-    [("file://elsewhere/model.pt", "names another machine, elsewhere"), ("model\0.pt", "holds a null character")],
+    ("uri", "message"),
+    [("file://elsewhere/model.pt", "names another machine, elsewhere"), ("model\0.pt", "contains a null character")],
 )
-def test_what_is_no_place_at_all_is_refused(uri: str, said: str) -> None:
-    with pytest.raises(InvalidSpec, match=said):
+def test_a_malformed_uri_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(InvalidSpec, match=message):
         fetch(uri)
 
 
-def test_what_is_not_there_or_cannot_be_read_is_not_found(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ModelNotFound, match="nothing is not there"):
         fetch(str(tmp_path / "nothing"))
@@ -94,7 +94,7 @@ def test_folders_and_devices_are_refused(tmp_path: Path) -> None:
         fetch("/dev/zero")
 
 
-def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_above_the_limit_is_rejected_unread(tmp_path: Path) -> None:
     huge = tmp_path / "huge.pt"
     with huge.open("wb") as file:
         file.truncate(1 << 40)

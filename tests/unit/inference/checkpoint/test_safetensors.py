@@ -1,4 +1,4 @@
-"""safetensors checkpoints: what comes back, what is told from them, and what is refused."""
+"""safetensors checkpoints: round trips, metadata, verification of weights, and hostile headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ddpm_inference.errors import InvalidSpec, ModelRejected
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
 
 
-def by_hand(header: dict[str, object], body: bytes = b"") -> bytes:
+def raw_file(header: dict[str, object], body: bytes = b"") -> bytes:
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + body
 
@@ -28,7 +28,7 @@ def with_metadata(weights: Weights, text: str) -> bytes:
     return safetensors.numpy.save(weights, {METADATA_KEY: text})
 
 
-def test_a_checkpoint_comes_back_as_it_was_saved(
+def test_a_checkpoint_is_loaded_as_saved(
     file: bytes, weights: Weights, spec: ModelSpec, trained: TrainedSchedule, request_: ModelRequest
 ) -> None:
     checkpoint = load(file, request_)
@@ -48,9 +48,7 @@ def test_equal_checkpoints_are_equal_bytes(
     assert encode(backwards, Metadata(model=spec, trained=trained)) == file
 
 
-def test_weights_that_are_not_contiguous_are_stored_as_they_read(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_non_contiguous_weights_are_saved_in_order(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     key = "init_conv2.weight"
     turned = {**weights, key: np.ascontiguousarray(weights[key].T).T}
     checkpoint = load(encode(turned, Metadata(model=spec)), request_)
@@ -78,7 +76,7 @@ def test_bfloat16_becomes_float32(request_: ModelRequest, weights: Weights) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "both"),
+    ("requested", "both"),
     [
         ({"name": "SimpleUnet"}, ("--model_name SimpleUnet", "Unet")),
         ({"downs": (8, 16, 32)}, ("--downs 8 16 32", "4 6")),
@@ -88,38 +86,36 @@ def test_bfloat16_becomes_float32(request_: ModelRequest, weights: Weights) -> N
         ({"time_embedding": "row"}, ("--time_embedding row", "step")),
     ],
 )
-def test_a_flag_that_contradicts_the_metadata_is_an_error_that_names_both(
-    asked: dict[str, object], both: tuple[str, str], file: bytes
+def test_a_flag_contradicting_the_metadata_names_both(
+    requested: dict[str, object], both: tuple[str, str], file: bytes
 ) -> None:
     with pytest.raises(InvalidSpec) as error:
-        load(file, ModelRequest.model_validate({"uri": "some/model", **asked}))
+        load(file, ModelRequest.model_validate({"uri": "some/model", **requested}))
     flag, known = both
     assert f"{flag} contradicts the checkpoint, whose metadata says {known}" in error.value.message
 
 
-def test_flags_that_repeat_the_metadata_are_fine(file: bytes, spec: ModelSpec) -> None:
-    said = spec.model_dump(exclude={"attention_norm"})
-    assert load(file, ModelRequest.model_validate({"uri": "x", **said})).spec == spec
+def test_flags_may_repeat_the_metadata(file: bytes, spec: ModelSpec) -> None:
+    repeated = spec.model_dump(exclude={"attention_norm"})
+    assert load(file, ModelRequest.model_validate({"uri": "x", **repeated})).spec == spec
 
 
-def test_a_schedule_that_the_checkpoint_does_not_say_is_noted(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_a_missing_schedule_is_noted(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     checkpoint = load(encode(weights, Metadata(model=spec)), request_)
     assert checkpoint.trained is None
-    assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: not said"]
+    assert [note.partition(",")[0] for note in checkpoint.notes] == ["noise schedule: not in the checkpoint"]
 
 
-def test_metadata_that_is_null_is_none(weights: Weights) -> None:
+def test_null_metadata_counts_as_absent(weights: Weights) -> None:
     file = encode(weights, None)
     length = int.from_bytes(file[:8], "little")
     header = {"__metadata__": None} | json.loads(file[8 : 8 + length])
-    checkpoint = load(by_hand(header, file[8 + length :]), ModelRequest(uri="x", img_size=8))
+    checkpoint = load(raw_file(header, file[8 + length :]), ModelRequest(uri="x", img_size=8))
     assert checkpoint.weights.keys() == weights.keys()
     assert checkpoint.trained is None
 
 
-def test_without_metadata_the_architecture_is_read_off_the_weights(weights: Weights) -> None:
+def test_the_architecture_is_inferred_from_the_weights(weights: Weights) -> None:
     checkpoint = load(encode(weights, None), ModelRequest(uri="x", img_size=8))
     assert checkpoint.spec == ModelSpec(
         name="Unet", downs=(4, 6), time_emb_dim=2, img_size=8, time_embedding="row", attention_norm=True
@@ -128,7 +124,7 @@ def test_without_metadata_the_architecture_is_read_off_the_weights(weights: Weig
     assert "time embedding: row" in checkpoint.notes[0]
 
 
-def test_the_pin_is_checked_before_anything_else(file: bytes) -> None:
+def test_the_pinned_sha256_is_checked_first(file: bytes) -> None:
     digest = hashlib.sha256(file).hexdigest()
     assert load(file, ModelRequest(uri="x", sha256=digest)).sha256 == digest
     with pytest.raises(
@@ -149,15 +145,13 @@ def test_missing_and_unknown_keys_are_counted_and_named(
     assert "1 unknown (head.weight)" in error.value.message
 
 
-def test_wrong_shapes_are_named_with_both_shapes(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
+def test_a_mismatched_shape_names_both_shapes(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     weights["resint1.conv1.weight"] = np.zeros((6, 6, 5, 5), np.float32)
     with pytest.raises(ModelRejected, match=r"resint1.conv1.weight is 6x6x5x5 instead of 6x6x3x3"):
         load(encode(weights, Metadata(model=spec)), request_)
 
 
-def test_metadata_that_does_not_fit_the_weights_is_refused(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_metadata_of_another_network_is_rejected(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     wider = spec.model_copy(update={"downs": (4, 8)})
     with pytest.raises(ModelRejected, match="not a Unet with downs 4 8"):
         load(encode(weights, Metadata(model=wider)), request_)
@@ -172,9 +166,7 @@ def test_weights_that_are_not_finite_are_named(
         load(encode(weights, Metadata(model=spec)), request_)
 
 
-def test_a_float64_beyond_float32_is_refused_as_infinite(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_a_float64_overflow_counts_as_infinite(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     huge = {**weights, "out_conv.bias": np.array([1e300])}
     with pytest.raises(ModelRejected, match=r"out_conv.bias holds 1 values that are NaN or infinite"):
         load(encode(huge, Metadata(model=spec)), request_)
@@ -187,21 +179,19 @@ def test_negative_variances_are_refused(weights: Weights, spec: ModelSpec, reque
 
 
 @pytest.mark.parametrize("key", ["out_conv.bias", "bnorm.num_batches_tracked"])
-def test_integers_and_floats_in_each_others_place_are_refused(
-    key: str, weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_wrong_dtypes_are_rejected(key: str, weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     swapped = weights[key].astype(np.float32 if weights[key].dtype == np.int64 else np.int64)
     with pytest.raises(ModelRejected, match=f"{key} holds {swapped.dtype} values instead of {weights[key].dtype}"):
         load(encode({**weights, key: swapped}, Metadata(model=spec)), request_)
 
 
-def test_types_that_no_network_has_are_refused(request_: ModelRequest) -> None:
+def test_unsupported_dtypes_are_rejected(request_: ModelRequest) -> None:
     with pytest.raises(ModelRejected, match="tensor a holds values of type U8"):
         load(safetensors.numpy.save({"a": np.zeros(3, np.uint8)}), request_)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"version": 2}, "version: Input should be 1"),
         ({"normalisation": [0, 1]}, "normalisation"),
@@ -209,16 +199,16 @@ def test_types_that_no_network_has_are_refused(request_: ModelRequest) -> None:
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
 )
-def test_metadata_that_is_not_understood_is_refused(
-    change: dict[str, object], said: str, weights: Weights, spec: ModelSpec, request_: ModelRequest
+def test_invalid_metadata_is_rejected(
+    change: dict[str, object], message: str, weights: Weights, spec: ModelSpec, request_: ModelRequest
 ) -> None:
     text = json.dumps({**Metadata(model=spec).model_dump(mode="json"), **change})
     with pytest.raises(ModelRejected, match="its metadata is not valid") as error:
         load(with_metadata(weights, text), request_)
-    assert said in error.value.message
+    assert message in error.value.message
 
 
-def test_an_image_size_that_the_levels_cannot_halve_is_refused(
+def test_an_image_size_must_fit_the_levels(
     weights_of: Callable[[ModelSpec], Weights],
 ) -> None:
     deep = ModelSpec(name="Unet", downs=(4, 4, 4, 4), time_emb_dim=2, img_size=32, time_embedding="row")
@@ -228,14 +218,14 @@ def test_an_image_size_that_the_levels_cannot_halve_is_refused(
     assert load(file, ModelRequest(uri="x", img_size=32)).spec.img_size == 32
 
 
-def test_a_file_cut_short_anywhere_is_refused(file: bytes, request_: ModelRequest) -> None:
+def test_a_truncated_file_is_rejected(file: bytes, request_: ModelRequest) -> None:
     cuts = [*range(20), *range(20, len(file), 5003), len(file) - 1]
     for cut in cuts:
         with pytest.raises(ModelRejected):
             load(file[:cut], request_)
 
 
-def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -> None:
+def test_trailing_bytes_are_rejected(file: bytes, request_: ModelRequest) -> None:
     with pytest.raises(ModelRejected):
         load(file + b"\0", request_)
 
@@ -243,14 +233,14 @@ def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -
 @pytest.mark.parametrize(
     "hostile",
     [
-        by_hand({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
-        by_hand({"a": {"dtype": "F32", "shape": [1 << 32, 1 << 32], "data_offsets": [0, 4]}}, b"\0" * 4),
-        by_hand({"a": {"dtype": "F32", "shape": [1 << 63, 2], "data_offsets": [0, 0]}}),
-        by_hand({"a": {"dtype": "F32", "shape": [0, 1 << 62], "data_offsets": [0, 0]}}),
-        by_hand({"a": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}, b"\0" * 4),
-        by_hand({key: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for key in "ab"}, b"\0" * 4),
-        by_hand({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8),
-        by_hand({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4),
+        raw_file({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
+        raw_file({"a": {"dtype": "F32", "shape": [1 << 32, 1 << 32], "data_offsets": [0, 4]}}, b"\0" * 4),
+        raw_file({"a": {"dtype": "F32", "shape": [1 << 63, 2], "data_offsets": [0, 0]}}),
+        raw_file({"a": {"dtype": "F32", "shape": [0, 1 << 62], "data_offsets": [0, 0]}}),
+        raw_file({"a": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}}, b"\0" * 4),
+        raw_file({key: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for key in "ab"}, b"\0" * 4),
+        raw_file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8),
+        raw_file({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4),
         struct.pack("<Q", 1 << 62) + b"{",
         struct.pack("<Q", 2) + b"{}",
         struct.pack("<Q", 1 << 19) + b"{" * (1 << 19),
@@ -260,7 +250,7 @@ def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -
         "more values than bytes",
         "a product that overflows",
         "an absurd empty shape",
-        "more axes than numpy has",
+        "more dimensions than numpy has",
         "overlapping tensors",
         "a hole before the first",
         "a negative size",
@@ -269,21 +259,19 @@ def test_bytes_behind_the_end_are_refused(file: bytes, request_: ModelRequest) -
         "a deep header",
     ],
 )
-def test_a_header_that_lies_is_refused(hostile: bytes, request_: ModelRequest) -> None:
+def test_a_lying_header_is_rejected(hostile: bytes, request_: ModelRequest) -> None:
     with pytest.raises(ModelRejected):
         load(hostile, request_)
 
 
-def test_a_long_header_is_refused_unread(file: bytes, request_: ModelRequest) -> None:
+def test_a_long_header_is_rejected_unread(file: bytes, request_: ModelRequest) -> None:
     length = struct.unpack("<Q", file[:8])[0]
     padded = struct.pack("<Q", length + (1 << 20)) + file[8 : 8 + length] + b" " * (1 << 20) + file[8 + length :]
     with pytest.raises(ModelRejected, match=r"its safetensors header claims 1,[0-9,]+ bytes of at most 1,048,576"):
         load(padded, request_)
 
 
-def test_names_in_a_hostile_file_reach_no_terminal_as_they_are(
-    weights: Weights, spec: ModelSpec, request_: ModelRequest
-) -> None:
+def test_names_in_a_hostile_file_are_escaped(weights: Weights, spec: ModelSpec, request_: ModelRequest) -> None:
     weights["\x1b[2J\n" + "x" * 5000] = weights["out_conv.bias"]
     with pytest.raises(ModelRejected, match="1 unknown") as error:
         load(encode(weights, Metadata(model=spec)), request_)
@@ -294,9 +282,7 @@ def test_names_in_a_hostile_file_reach_no_terminal_as_they_are(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_damaged_file_is_refused_or_still_a_valid_checkpoint(
-    data: st.DataObject, file: bytes, request_: ModelRequest
-) -> None:
+def test_a_damaged_file_is_rejected_or_still_valid(data: st.DataObject, file: bytes, request_: ModelRequest) -> None:
     header = struct.unpack("<Q", file[:8])[0]
     damaged = bytearray(file)
     for _ in range(data.draw(st.integers(1, 4))):

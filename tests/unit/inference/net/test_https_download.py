@@ -1,4 +1,4 @@
-"""Checkpoints by https, from a server with TLS on this machine: what is fetched, and what is not."""
+"""Checkpoint downloads from an HTTPS server on this machine: redirects, certificates, retries and size limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 from ddpm_inference.checkpoint import fetch
 from ddpm_inference.errors import ModelNotFound, ModelRejected
-from ddpm_inference.net import https_download as client
-from ddpm_inference.net.https_download import MOST_REDIRECTS, PAUSES
-from tests.support.tls import Answer, Web, certificate_of, served
+from ddpm_inference.net import https_download
+from ddpm_inference.net.https_download import MAX_REDIRECTS, RETRY_DELAYS
+from tests.support.tls import Handler, HttpsServer, create_certificate, https_server
 
 WEIGHTS = bytes(range(256)) * 9000
 MIB = 1 << 20
 
 
-def says(status: int, body: bytes = b"", **headers: object) -> Answer:
-    """An answer with the body's own length, unless the headers have another; None: without one."""
+def response(status: int, body: bytes = b"", **headers: object) -> Handler:
+    """Returns a handler that sends a response. A header overrides the body's Content-Length; None omits it."""
 
-    def answer(request: BaseHTTPRequestHandler) -> None:
+    def respond(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
         for name, value in ({"Content_Length": len(body)} | headers).items():
             if value is not None:
@@ -29,128 +29,126 @@ def says(status: int, body: bytes = b"", **headers: object) -> Answer:
         request.end_headers()
         request.wfile.write(body)
 
-    return answer
+    return respond
 
 
 @pytest.fixture(autouse=True)
-def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited between tries: not at all."""
-    pauses: list[float] = []
-    monkeypatch.setattr(client, "time", type("", (), {"sleep": pauses.append}))
-    return pauses
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Records the delays between attempts instead of waiting."""
+    delays: list[float] = []
+    monkeypatch.setattr(https_download, "time", type("", (), {"sleep": delays.append}))
+    return delays
 
 
 @pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    certificate = certificate_of("localhost", tmp_path)
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpsServer]:
+    certificate = create_certificate("localhost", tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with served({}, certificate) as server:
+    with https_server({}, certificate) as server:
         yield server
 
 
-def test_a_checkpoint_comes_whole_and_nothing_of_the_environment_goes_along(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_sends_nothing_of_the_environment(server: HttpsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    web.answers["/a%20b.pt?version=3&x=%2F"] = says(200, WEIGHTS)
-    assert fetch(f"{web.url}/a b.pt?version=3&x=%2F") == WEIGHTS
-    assert {"Host", "Accept-Encoding", "User-Agent"} == web.headers.keys()
+    server.handlers["/a%20b.pt?version=3&x=%2F"] = response(200, WEIGHTS)
+    assert fetch(f"{server.url}/a b.pt?version=3&x=%2F") == WEIGHTS
+    assert {"Host", "Accept-Encoding", "User-Agent"} == server.headers.keys()
 
 
-def test_a_checkpoint_that_lies_elsewhere_is_followed_to_there(web: Web) -> None:
-    web.answers |= {
-        "/model": says(302, Location="/storage/model?signature=1"),
-        "/storage/model?signature=1": says(307, Location=f"{web.url}/there"),
-        "/there": says(200, WEIGHTS),
+def test_redirects_are_followed(server: HttpsServer) -> None:
+    server.handlers |= {
+        "/model": response(302, Location="/storage/model?signature=1"),
+        "/storage/model?signature=1": response(307, Location=f"{server.url}/there"),
+        "/there": response(200, WEIGHTS),
     }
-    assert fetch(f"{web.url}/model") == WEIGHTS
+    assert fetch(f"{server.url}/model") == WEIGHTS
 
 
 @pytest.mark.parametrize(
-    ("location", "said"),
+    ("location", "message"),
     [
-        ("http://localhost/model", "the way there does not stay on https"),
-        ("file:///etc/passwd", "the way there does not stay on https"),
-        ("https://me:secret@localhost/model", "an address with a user or password in it is not asked"),
+        ("http://localhost/model", "only https URLs are allowed"),
+        ("file:///etc/passwd", "only https URLs are allowed"),
+        ("https://me:secret@localhost/model", "URLs with embedded credentials are not allowed"),
         (
             "https://169.254.169.254/latest/meta-data",
-            "169.254.169.254 is an address of this machine's own or of a",
+            "169.254.169.254 is a link-local or cloud metadata address",
         ),
-        ("https://[::ffff:169.254.169.254]/latest", "is an address of this machine's own or of a cloud's"),
-        ("https://[64:ff9b::a9fe:a9fe]/latest", "is an address of this machine's own or of a cloud's"),
-        ("https://2852039166/latest", "169.254.169.254 is an address of this machine's own or of a cloud's"),
-        ("https://[", "sends to no address"),
-        (f"https://{'a' * 70}.example/", "cannot be asked"),
+        ("https://[::ffff:169.254.169.254]/latest", "is a link-local or cloud metadata address"),
+        ("https://[64:ff9b::a9fe:a9fe]/latest", "is a link-local or cloud metadata address"),
+        ("https://2852039166/latest", "169.254.169.254 is a link-local or cloud metadata address"),
+        ("https://[", "redirects to a malformed URL"),
+        (f"https://{'a' * 70}.example/", "is not a valid host"),
     ],
 )
-def test_no_server_sends_a_run_where_it_has_no_business(web: Web, location: str, said: str) -> None:
-    web.answers["/model"] = says(302, Location=location)
+def test_a_redirect_to_a_forbidden_url_is_refused(server: HttpsServer, location: str, message: str) -> None:
+    server.handlers["/model"] = response(302, Location=location)
     with pytest.raises(ModelNotFound) as error:
-        fetch(f"{web.url}/model")
-    assert said in error.value.message
+        fetch(f"{server.url}/model")
+    assert message in error.value.message
     assert "secret" not in error.value.message
-    assert web.asked == {"/model": 1}
+    assert server.requests == {"/model": 1}
 
 
-def test_a_server_that_sends_round_in_circles_is_left(web: Web) -> None:
-    web.answers["/model"] = says(302, Location="/model")
-    with pytest.raises(ModelNotFound, match=f"localhost sends elsewhere more than {MOST_REDIRECTS} times"):
-        fetch(f"{web.url}/model")
-    assert web.asked["/model"] == MOST_REDIRECTS + 1
+def test_redirects_are_bounded(server: HttpsServer) -> None:
+    server.handlers["/model"] = response(302, Location="/model")
+    with pytest.raises(ModelNotFound, match=f"localhost redirects more than {MAX_REDIRECTS} times"):
+        fetch(f"{server.url}/model")
+    assert server.requests["/model"] == MAX_REDIRECTS + 1
 
 
 @pytest.mark.parametrize(
-    ("name", "trusted"), [("localhost", False), ("elsewhere.example", True)], ids=["unknown", "another's"]
+    ("name", "trusted"), [("localhost", False), ("elsewhere.example", True)], ids=["untrusted", "of another host"]
 )
-def test_a_server_that_is_not_who_it_should_be_is_told_nothing(
+def test_a_server_without_a_trusted_certificate_gets_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
 ) -> None:
-    certificate = certificate_of(name, tmp_path)
+    certificate = create_certificate(name, tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with served({"/model": says(200, WEIGHTS)}, certificate) as web:
-        with pytest.raises(ModelNotFound, match="localhost has no certificate to trust"):
-            fetch(f"{web.url}/model")
-        assert not web.asked
+    with https_server({"/model": response(200, WEIGHTS)}, certificate) as server:
+        with pytest.raises(ModelNotFound, match="localhost has no trusted certificate"):
+            fetch(f"{server.url}/model")
+        assert not server.requests
 
 
-def test_what_is_not_there_or_not_for_everybody_is_said_without_what_the_address_holds(web: Web) -> None:
-    web.answers |= {"/gone?key=hunter2": says(404), "/private?key=hunter2": says(401)}
+def test_errors_omit_the_query_and_credentials_of_the_url(server: HttpsServer) -> None:
+    server.handlers |= {"/gone?key=hunter2": response(404), "/private?key=hunter2": response(401)}
     with pytest.raises(ModelNotFound, match="/gone is not there: localhost answers 404") as gone:
-        fetch(f"{web.url}/gone?key=hunter2")
+        fetch(f"{server.url}/gone?key=hunter2")
     with pytest.raises(ModelNotFound, match="/private cannot be read: localhost answers 401") as private:
-        fetch(f"{web.url}/private?key=hunter2")
-    with pytest.raises(ModelNotFound, match="with a user or password in it is not asked") as named:
-        fetch(f"{web.url}/model".replace("//", "//me:hunter2@"))
-    assert "without a login" in private.value.hint
+        fetch(f"{server.url}/private?key=hunter2")
+    with pytest.raises(ModelNotFound, match="URLs with embedded credentials are not allowed") as named:
+        fetch(f"{server.url}/model".replace("//", "//me:hunter2@"))
+    assert "without authentication" in private.value.hint
     assert all("hunter2" not in error.value.message for error in (gone, private, named))
-    assert web.asked.total() == 2
+    assert server.requests.total() == 2
 
 
-def test_what_may_pass_is_tried_again_and_what_will_not_is_not(web: Web, waited: list[float]) -> None:
-    answers = [says(503), says(200, WEIGHTS[:1000], Content_Length=len(WEIGHTS)), says(200, WEIGHTS)]
-    web.answers["/model"] = lambda request: answers.pop(0)(request)
-    assert fetch(f"{web.url}/model") == WEIGHTS
-    assert waited == list(PAUSES)
-    web.answers["/model"] = says(503)
+def test_transient_errors_are_retried(server: HttpsServer, delays: list[float]) -> None:
+    responses = [response(503), response(200, WEIGHTS[:1000], Content_Length=len(WEIGHTS)), response(200, WEIGHTS)]
+    server.handlers["/model"] = lambda request: responses.pop(0)(request)
+    assert fetch(f"{server.url}/model") == WEIGHTS
+    assert delays == list(RETRY_DELAYS)
+    server.handlers["/model"] = response(503)
     with pytest.raises(ModelNotFound, match="localhost answers 503"):
-        fetch(f"{web.url}/model")
-    assert web.asked["/model"] == 3 + 1 + len(PAUSES)
+        fetch(f"{server.url}/model")
+    assert server.requests["/model"] == 3 + 1 + len(RETRY_DELAYS)
 
 
-def test_nobody_at_home_is_said(web: Web, waited: list[float]) -> None:
+def test_a_refused_connection_is_retried_and_reported(server: HttpsServer, delays: list[float]) -> None:
     with pytest.raises(ModelNotFound, match=r"localhost does not answer: .*refused"):
         fetch("https://localhost:9/model")
-    assert waited == list(PAUSES)
+    assert delays == list(RETRY_DELAYS)
 
 
-def test_a_file_that_is_said_to_be_huge_is_not_begun(web: Web) -> None:
-    web.answers["/model"] = says(200, Content_Length=1 << 50)
+def test_a_content_length_above_the_limit_is_refused(server: HttpsServer) -> None:
+    server.handlers["/model"] = response(200, Content_Length=1 << 50)
     with pytest.raises(ModelRejected, match="has 1,125,899,906,842,624 bytes; a checkpoint may have"):
-        fetch(f"{web.url}/model")
+        fetch(f"{server.url}/model")
 
 
-def test_a_file_without_an_end_is_left_at_the_bound(web: Web) -> None:
+def test_an_endless_body_is_abandoned_at_the_limit(server: HttpsServer) -> None:
     sent = 0
 
     def endless(request: BaseHTTPRequestHandler) -> None:
@@ -162,20 +160,20 @@ def test_a_file_without_an_end_is_left_at_the_bound(web: Web) -> None:
         while True:
             sent += request.wfile.write(f"{MIB:x}\r\n".encode() + bytes(MIB) + b"\r\n")
 
-    web.answers["/model"] = endless
-    with pytest.raises(client.TooLarge, match="more than 3,000,000 bytes"):
-        client.read_at_most(f"{web.url}/model", 3_000_000)
-    assert sent < 64 * MIB, "more than the network's own buffers hold was taken"
+    server.handlers["/model"] = endless
+    with pytest.raises(https_download.TooLarge, match="more than 3,000,000 bytes"):
+        https_download.download(f"{server.url}/model", 3_000_000)
+    assert sent < 64 * MIB, "read more than the socket buffers hold"
 
 
 @pytest.mark.parametrize(
-    ("headers", "said"),
+    ("headers", "message"),
     [
-        ({"Content_Length": None}, "does not say how long the file is"),
-        ({"Content_Encoding": "gzip"}, "sends the file compressed"),
+        ({"Content_Length": None}, "sends no Content-Length"),
+        ({"Content_Encoding": "gzip"}, "sends a compressed file"),
     ],
 )
-def test_an_answer_that_cannot_be_checked_is_refused(web: Web, headers: dict[str, object], said: str) -> None:
-    web.answers["/model"] = says(200, WEIGHTS, **headers)
-    with pytest.raises(ModelNotFound, match=said):
-        fetch(f"{web.url}/model")
+def test_a_response_of_unknown_length_is_refused(server: HttpsServer, headers: dict[str, object], message: str) -> None:
+    server.handlers["/model"] = response(200, WEIGHTS, **headers)
+    with pytest.raises(ModelNotFound, match=message):
+        fetch(f"{server.url}/model")

@@ -1,4 +1,4 @@
-"""A board that is served on the loopback, and a client of it."""
+"""A run state, and a client of the progress server that serves it on the loopback interface."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from ddpm_inference.progress_server.run_state import RunState
-from ddpm_inference.progress_server.server import served
+from ddpm_inference.progress_server.server import serve_progress
 from ddpm_inference.progress_server.settings import Settings
-from tests.support.asking import TOKEN, Client
+from tests.support.progress_client import TOKEN, ProgressClient
 
 
 @pytest.fixture
-def board() -> RunState:
+def run_state() -> RunState:
     return RunState()
 
 
 @pytest.fixture
-def client(board: RunState) -> Iterator[Client]:
-    with served(board, Settings(0, TOKEN)) as port:
-        yield Client(port)
+def client(run_state: RunState) -> Iterator[ProgressClient]:
+    with serve_progress(run_state, Settings(0, TOKEN)) as port:
+        yield ProgressClient(port)

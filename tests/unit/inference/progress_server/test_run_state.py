@@ -1,52 +1,47 @@
-"""What is told of a run, and that an end is told with its outcome or not at all."""
+"""The progress document of a run, and when its outcome is published."""
 
 from __future__ import annotations
 
 import pytest
 
-from ddpm_inference.console import Quiet
-from ddpm_inference.progress import ENDS, End, Progress
-from ddpm_inference.progress_server.run_state import Complete, RunState, RunStateView
+from ddpm_inference.console import QuietView
+from ddpm_inference.progress import END_PHASES, EndPhase, Progress
+from ddpm_inference.progress_server.run_state import Complete, Failure, RunState, RunStateView
 
 COMPLETE = Complete(manifestSha256="0" * 64, samples=100, sampled=40, output="/out")
 
 
-@pytest.mark.parametrize("phase", ENDS)
-def test_an_end_is_not_told_before_its_outcome(phase: End) -> None:
-    board, progress = RunState(), Progress(phase="writing")
+@pytest.mark.parametrize("phase", END_PHASES)
+def test_an_end_phase_is_withheld_until_its_outcome(phase: EndPhase) -> None:
+    run_state, progress = RunState(), Progress(phase="writing")
     progress.begin(100, 90, 1)
-    view = RunStateView(Quiet(), progress, board)
-    view.show(progress)
+    view = RunStateView(QuietView(), progress, run_state)
+    view.show_progress(progress)
     progress.begin(100, 100, 0)
     progress.phase = phase
-    view.show(progress)
-    document = board.document()
+    view.show_progress(progress)
+    document = run_state.document()
     assert (document["phase"], document["done"]) == ("writing", 90)
-    assert not board.ended
+    assert not run_state.ended
 
-    board.end(phase, COMPLETE)
-    assert board.ended
-    document = board.document()
+    run_state.end(phase, COMPLETE)
+    assert run_state.ended
+    document = run_state.document()
     assert (document["phase"], document["done"]) == (phase, 100)
     assert "outcome" in document
 
 
-def test_an_end_before_anything_was_shown_is_told() -> None:
-    board = RunState()
-    board.end("failed", {"reason": "ModelNotFound", "exitCode": 2, "message": "none", "hint": ""})
-    assert board.document() == {
-        **Progress().snapshot(),
-        "phase": "failed",
-        "outcome": {"reason": "ModelNotFound", "exitCode": 2, "message": "none", "hint": ""},
-    }
+def test_a_run_may_end_before_its_first_progress() -> None:
+    run_state, failure = RunState(), Failure(reason="ModelNotFound", exitCode=2, message="none", hint="")
+    run_state.end("failed", failure)
+    assert run_state.document() == {**Progress().snapshot(), "phase": "failed", "outcome": failure}
 
 
 @pytest.mark.parametrize(("png", "grid"), [(None, None), (b"\x89PNG", "iVBORw==")])
-def test_all_that_is_known_of_a_complete_run(png: bytes | None, grid: str | None) -> None:
-    # Of no age at all: the picture of the outcome has every sample there is.
-    board = RunState(picture=lambda oldest: png if oldest == 0 else b"old")
-    board.end("complete", COMPLETE)
-    assert board.document()["outcome"] == {
+def test_the_outcome_of_a_complete_run_has_a_fresh_grid(png: bytes | None, grid: str | None) -> None:
+    run_state = RunState(thumbnail=lambda max_age: png if max_age == 0 else b"old")
+    run_state.end("complete", COMPLETE)
+    assert run_state.document()["outcome"] == {
         "manifestSha256": "0" * 64,
         "samples": 100,
         "sampled": 40,
@@ -55,7 +50,7 @@ def test_all_that_is_known_of_a_complete_run(png: bytes | None, grid: str | None
     }
 
 
-def test_what_is_said_is_the_message_at_once() -> None:
-    board, progress = RunState(), Progress()
-    RunStateView(Quiet(), progress, board).say("the cluster has room for 1 of 2 workers")
-    assert board.document()["message"] == "the cluster has room for 1 of 2 workers"
+def test_a_message_is_published_at_once() -> None:
+    run_state, progress = RunState(), Progress()
+    RunStateView(QuietView(), progress, run_state).show_message("the cluster has room for 1 of 2 workers")
+    assert run_state.document()["message"] == "the cluster has room for 1 of 2 workers"

@@ -1,4 +1,4 @@
-"""A client of what a run tells over HTTP while it goes on."""
+"""A client of the progress server of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.rays import free_port
 TOKEN = "0123456789abcdef" * 2
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -24,36 +24,35 @@ class Reply(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Client:
-    """Asks at a port of this machine.
-
-    Attributes:
-        environment: what a command must have to be asked there.
-    """
+class ProgressClient:
+    """Sends requests to a port of this machine."""
 
     port: int
 
     @classmethod
-    def at_a_free_port(cls) -> Client:
+    def at_a_free_port(cls) -> ProgressClient:
         return cls(free_port())
 
     @property
     def environment(self) -> dict[str, str]:
+        """The variables that make a command start its server at this port."""
         return {"DDPM_PROGRESS_PORT": str(self.port), "DDPM_PROGRESS_TOKEN": TOKEN}
 
-    def ask(self, path: str = "/progress", method: str = "GET", authorization: str | None = f"Bearer {TOKEN}") -> Reply:
+    def request(
+        self, path: str = "/progress", method: str = "GET", authorization: str | None = f"Bearer {TOKEN}"
+    ) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             headers = {} if authorization is None else {"Authorization": authorization}
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
+            return Response(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
 
     def progress(self) -> dict[str, Any]:
-        """The document; an empty one if nobody is there."""
+        """Returns the progress document, or an empty one if no server listens."""
         try:
-            return self.ask().document
+            return self.request().document
         except ConnectionError:
             return {}
