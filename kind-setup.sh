@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# A ready local cluster for ddpm-ray: Kubernetes, KubeRay, the project's images, its chart. ./kind-setup.sh --help
+# Sets up a local cluster for ddpm-ray: Kubernetes, KubeRay, the project's images, its chart. ./kind-setup.sh --help
 set -euo pipefail
-((BASH_VERSINFO[0] >= 5)) || { echo "setup: bash $BASH_VERSION is too old: this needs 5.0 (on macOS: brew install bash)" >&2 && exit 2; }
+((BASH_VERSINFO[0] >= 5)) || { echo "setup: bash $BASH_VERSION is too old: this script needs 5.0 (on macOS: brew install bash)" >&2 && exit 2; }
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")"
-speaker=setup
+log_prefix=setup
 source hack/images/lib/say.sh
 source hack/images/lib/engine.sh
 source hack/images/lib/cluster.sh
-trap 'failed_step $?' EXIT
+trap 'report_failed_step $?' EXIT
 
 usage() {
   cat <<'X'
 usage: ./kind-setup.sh [--provider kind|node|existing] [--skip-images] [--delete] [--help]
 
-  --provider kind      a cluster in Docker, made by kind. The default where a Docker engine answers
-  --provider node      a one-node cluster of this machine's own processes, for Linux as root without Docker (hack/node)
-  --provider existing  the cluster that kubectl talks to now. Images go to a registry that it can pull from, named by
-                       REGISTRY=registry.example/prefix, which you are logged in to
-  --skip-images        leave the images as they are
-  --delete             undo all that this script did with this provider
+  --provider kind      a kind cluster in Docker. The default if a Docker engine responds
+  --provider node      a one-node cluster of processes on this machine, for Linux as root without Docker (hack/node)
+  --provider existing  the cluster of the current kubectl context. Images are pushed to a registry that it can pull from:
+                       set REGISTRY=registry.example/prefix and log in to it first
+  --skip-images        do not build or push images
+  --delete             delete everything that this script created with this provider
 
-May be run again at any time: what is there is kept, what is missing or older is brought up to date.
+The script can be run again at any time: it creates what is missing and updates what is outdated.
 X
 }
 
@@ -29,26 +29,26 @@ provider='' images=yes delete=no
 while [ $# -gt 0 ]; do
   case $1 in
   --provider)
-    [ $# -gt 1 ] || refuse "--provider needs a name" "There are kind, node and existing"
+    [ $# -gt 1 ] || refuse "--provider needs a value" "Choose kind, node or existing"
     provider=$2 && shift 2
     ;;
   --provider=*) provider=${1#*=} && shift ;;
   --skip-images) images=no && shift ;;
   --delete) delete=yes && shift ;;
   -h | --help) usage && exit ;;
-  *) refuse "'$1' is not known" "./kind-setup.sh --help lists what is" ;;
+  *) refuse "unknown argument '$1'" "./kind-setup.sh --help lists the arguments" ;;
   esac
 done
 
-# --- what is needed -------------------------------------------------------------------------------------------------
+# --- prerequisites --------------------------------------------------------------------------------------------------
 
-# need_tool NAME LEAST WHERE COMMAND…: COMMAND prints NAME's version somewhere in its words.
+# need_tool NAME MIN_VERSION URL COMMAND…: the output of COMMAND contains NAME's version.
 need_tool() {
-  local name=$1 least=$2 where=$3 found
+  local name=$1 min_version=$2 url=$3 found
   shift 3
-  command -v "$name" >/dev/null || refuse "$name is not there" "Install $name $least or newer: $where"
-  found=$("$@" 2>&1 | grep -oE '[0-9]+\.[0-9]+(\.[0-9]+)?' | head -n 1) || refuse "'$*' says no version" "Is $name installed rightly? $where"
-  printf '%s\n%s\n' "$least" "$found" | sort -CV || refuse "$name $found is too old" "Install $name $least or newer: $where"
+  command -v "$name" >/dev/null || refuse "$name is not installed" "Install $name $min_version or newer: $url"
+  found=$("$@" 2>&1 | grep -oE '[0-9]+\.[0-9]+(\.[0-9]+)?' | head -n 1) || refuse "'$*' prints no version" "Check the installation of $name: $url"
+  printf '%s\n%s\n' "$min_version" "$found" | sort -CV || refuse "$name $found is too old" "Install $name $min_version or newer: $url"
   tools+=("$name $found")
 }
 
@@ -56,7 +56,7 @@ need_tools() {
   tools=()
   case $provider in
   kind)
-    docker_answers || refuse "no Docker engine answers" "Start Docker, or, on Linux as root: ./kind-setup.sh --provider node"
+    docker_responds || refuse "no Docker engine responds" "Start Docker, or, on Linux as root: ./kind-setup.sh --provider node"
     need_tool docker 23.0 https://docs.docker.com/engine/install docker version --format '{{.Server.Version}}'
     need_tool kind 0.24 https://kind.sigs.k8s.io kind version
     ;;&
@@ -65,43 +65,43 @@ need_tools() {
     need_tool helm 3.17 https://helm.sh/docs/intro/install helm version --template '{{.Version}}'
     say "found ${tools[*]/%/;}"
     ;;
-  node) ;; # hack/node checks what it needs, and brings its own kubectl and helm
-  *) refuse "'$provider' is no provider" "There are kind, node and existing" ;;
+  node) ;; # hack/node checks its own prerequisites, and builds kubectl and helm
+  *) refuse "unknown provider '$provider'" "Choose kind, node or existing" ;;
   esac
 }
 
-# --- the steps, each of which may be run again --------------------------------------------------------------------------
+# --- idempotent steps ------------------------------------------------------------------------------------------------------
 
 cluster_kind() {
   if kind get clusters 2>/dev/null | grep -qx "$kind_cluster"; then
-    say "the cluster $kind_cluster is there"
+    say "the cluster $kind_cluster exists"
   else
-    step "made the cluster $kind_cluster" kind create cluster --name "$kind_cluster" --wait 180s
+    step "created the cluster $kind_cluster" kind create cluster --name "$kind_cluster" --wait 180s
   fi
   kubectl config use-context "kind-$kind_cluster" >/dev/null
-  step "its node is ready" kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
+  step "node is ready" kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
 }
 
-# The registry is a neighbour of kind's node on its network, and a port of this machine's loopback.
+# The registry is a container in kind's network, published on a loopback port of this machine.
 registry_kind() {
   [ -z "$(docker ps --quiet --filter "name=^$kind_registry\$")" ] || return 0
-  docker rm --force "$kind_registry" >/dev/null 2>&1 || true # one that was stopped
+  docker rm --force "$kind_registry" >/dev/null 2>&1 || true # a stopped one
   docker run --detach --restart unless-stopped --name "$kind_registry" --network kind \
     --publish "127.0.0.1:$kind_registry_port:5000" registry:3 >/dev/null
 }
 
 cluster_node() {
-  source hack/node/lib/settings.sh # proxies are not asked for its API server
+  source hack/node/lib/settings.sh # sets NO_PROXY for the node's API server
   KUBECONFIG=$(hack/node/up)
   export KUBECONFIG
-  brought=
-  command -v kubectl >/dev/null || brought=$(hack/node/build kubernetes)
-  PATH=$(hack/node/build helm):${brought:+$brought:}$PATH
+  kubectl_dir=
+  command -v kubectl >/dev/null || kubectl_dir=$(hack/node/build kubernetes)
+  PATH=$(hack/node/build helm):${kubectl_dir:+$kubectl_dir:}$PATH
 }
 
 cluster_existing() {
   [ "$images" = no ] || [ -n "${REGISTRY:-}" ] ||
-    refuse "no registry is named that this cluster pulls from" "Set REGISTRY=registry.example/prefix, or use --skip-images"
+    refuse "REGISTRY is not set: this cluster needs a registry to pull images from" "Set REGISTRY=registry.example/prefix, or use --skip-images"
   step "reached $(kubectl config current-context)" kubectl get --raw /readyz >/dev/null
 }
 
@@ -110,12 +110,12 @@ kuberay_version() { awk '$1 == "github.com/ray-project/kuberay/ray-operator" {pr
 install_kuberay() {
   case $provider in
   node) hack/node/kuberay ;;
-  kind) step "KubeRay $(kuberay_version) is installed" kuberay_chart ;;
+  kind) step "installed KubeRay $(kuberay_version)" kuberay_chart ;;
   existing)
     if kubectl get crd rayclusters.ray.io >/dev/null 2>&1 && ! helm status kuberay-operator --namespace "$kuberay_namespace" >/dev/null 2>&1; then
-      say "this cluster has a KubeRay of its own: left as it is"
+      say "KubeRay is installed already, by another release: not changed"
     else
-      step "KubeRay $(kuberay_version) is installed" kuberay_chart
+      step "installed KubeRay $(kuberay_version)" kuberay_chart
     fi
     ;;
   esac
@@ -127,29 +127,29 @@ kuberay_chart() {
     --version "$(kuberay_version)" --namespace "$kuberay_namespace" --create-namespace --wait >/dev/null
 }
 
-# move_image worker|operator: prints the name that pods use.
-move_image() {
+# publish_image worker|operator: builds the image, pushes it to the cluster, and prints the name that pods use.
+publish_image() {
   case $provider in
   existing) hack/images/build "$1" --to "$REGISTRY" ;;
   *) hack/images/build "$1" --to "$provider" ;;
   esac
 }
 
-# Only now: until here the operator before made pods of the images before.
-tidy_node() {
+# Runs after the operator's upgrade: the previous operator may have created pods of older images until then.
+remove_old_images() {
   use_cluster "$provider"
-  node_tidy "$worker"
-  node_tidy "$operator"
+  node_remove_old_images "$worker"
+  node_remove_old_images "$operator"
 }
 
-# install_chart VALUE…: the CRD may be there already, from tests or from a release that left it.
+# install_chart ARGUMENT…: takes over a CRD that tests or an uninstalled release left behind.
 install_chart() {
-  kubectl get namespace ddpm-ray >/dev/null 2>&1 || restricted_namespace ddpm-ray
+  kubectl get namespace ddpm-ray >/dev/null 2>&1 || create_restricted_namespace ddpm-ray
   helm upgrade --install ddpm-ray charts/ddpm-ray --namespace ddpm-ray --take-ownership "$@" >/dev/null
 }
 
-# restricted_namespace NAME: one that takes no pod but of the restricted Pod Security level, which the operator's is.
-restricted_namespace() {
+# create_restricted_namespace NAME: it enforces the Pod Security level `restricted`.
+create_restricted_namespace() {
   kubectl create -f - >/dev/null <<X
 apiVersion: v1
 kind: Namespace
@@ -159,10 +159,10 @@ metadata:
 X
 }
 
-what_to_try() {
+print_next_steps() {
   local proxy=${HTTPS_PROXY:-${https_proxy:-${HTTP_PROXY:-${http_proxy:-}}}}
   echo
-  [ "$provider" != node ] || echo "export KUBECONFIG=$KUBECONFIG${brought:+ PATH=$brought:\$PATH}${proxy:+ NO_PROXY=$NO_PROXY no_proxy=$no_proxy}"
+  [ "$provider" != node ] || echo "export KUBECONFIG=$KUBECONFIG${kubectl_dir:+ PATH=$kubectl_dir:\$PATH}${proxy:+ NO_PROXY=$NO_PROXY no_proxy=$no_proxy}"
   cat <<'X'
   kubectl apply -f examples/digits.yaml
   kubectl get ddpm --watch
@@ -170,32 +170,32 @@ what_to_try() {
 X
 }
 
-# --- undoing ------------------------------------------------------------------------------------------------------------
+# --- deletion -----------------------------------------------------------------------------------------------------------
 
 delete_all() {
   case $provider in
   kind)
     step "deleted the cluster $kind_cluster" kind delete cluster --name "$kind_cluster"
-    step "deleted its registry" docker rm --force --volumes "$kind_registry" >/dev/null
-    say "images that were built stay with Docker: docker image ls 'ddpm-ray-*' lists them"
+    step "deleted the registry" docker rm --force --volumes "$kind_registry" >/dev/null
+    say "Docker keeps the images that were built: docker image ls 'ddpm-ray-*' lists them"
     ;;
   node) hack/node/down --purge ;;
   existing)
-    need_no_work
+    need_no_active_samplings
     step "uninstalled ddpm-ray" uninstall ddpm-ray ddpm-ray
-    step "uninstalled KubeRay, if it was installed by this script" uninstall kuberay-operator "$kuberay_namespace"
+    step "uninstalled KubeRay, if this script had installed it" uninstall kuberay-operator "$kuberay_namespace"
     ;;
   esac
 }
 
-# need_no_work: without the operator nobody takes down the clusters of samplings at work.
-need_no_work() {
-  local at_work
+# need_no_active_samplings: without the operator, the RayClusters of active samplings would never be deleted.
+need_no_active_samplings() {
+  local active
   kubectl get crd rayclusters.ray.io >/dev/null 2>&1 || return 0
-  at_work=$(kubectl get rayclusters --all-namespaces --selector app.kubernetes.io/managed-by=ddpm-operator --no-headers \
+  active=$(kubectl get rayclusters --all-namespaces --selector app.kubernetes.io/managed-by=ddpm-operator --no-headers \
     --output 'custom-columns=:metadata.namespace,:metadata.name')
-  [ -z "$at_work" ] || refuse "samplings are at work, and their RayClusters would stay:$(awk '{printf " %s/%s", $1, $2}' <<<"$at_work")" \
-    "Wait for their end, or stop them: kubectl delete ddpm --all --all-namespaces"
+  [ -z "$active" ] || refuse "samplings are active, and their RayClusters would stay:$(awk '{printf " %s/%s", $1, $2}' <<<"$active")" \
+    "Wait until they finish, or delete them: kubectl delete ddpm --all --all-namespaces"
 }
 
 # uninstall RELEASE NAMESPACE
@@ -204,11 +204,11 @@ uninstall() {
   kubectl delete namespace "$2" --ignore-not-found >/dev/null
 }
 
-# --- the whole ----------------------------------------------------------------------------------------------------------
+# --- main ---------------------------------------------------------------------------------------------------------------
 
 if [ -z "$provider" ]; then
-  if docker_answers; then provider=kind; else provider=node; fi
-  say "provider: $provider ($([ $provider = kind ] && echo "a Docker engine answers" || echo "no Docker engine answers"))"
+  if docker_responds; then provider=kind; else provider=node; fi
+  say "provider: $provider ($([ $provider = kind ] && echo "a Docker engine responds" || echo "no Docker engine responds"))"
 fi
 need_tools
 if [ "$delete" = yes ]; then
@@ -216,16 +216,16 @@ if [ "$delete" = yes ]; then
   exit
 fi
 "cluster_$provider"
-[ "$provider" != kind ] || step "its registry runs" registry_kind
+[ "$provider" != kind ] || step "registry is running" registry_kind
 install_kuberay
 if [ "$images" = yes ]; then
-  worker=$(move_image worker)
-  operator=$(move_image operator)
-  say "pods can use the images $worker and $operator"
-  step "the operator runs" install_chart --wait --set-string "worker.image=$worker,image.name=$operator"
-  [ "$provider" = existing ] || step "older images that nothing uses are gone" tidy_node
+  worker=$(publish_image worker)
+  operator=$(publish_image operator)
+  say "the cluster has the images $worker and $operator"
+  step "installed the chart ddpm-ray; the operator is ready" install_chart --wait --set-string "worker.image=$worker,image.name=$operator"
+  [ "$provider" = existing ] || step "removed older, unused images" remove_old_images
 else
-  step "the chart ddpm-ray is installed; its operator runs as soon as its image is there" install_chart --reset-then-reuse-values
+  step "installed the chart ddpm-ray; the operator starts once its image is available" install_chart --reset-then-reuse-values
 fi
 say "ready in $SECONDS s. Try:"
-what_to_try
+print_next_steps

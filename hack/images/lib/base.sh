@@ -1,41 +1,41 @@
 # shellcheck shell=bash
-# The image below all others where no registry can be pulled from: a Debian made by debootstrap from apt's own mirror.
+# The base image where none can be pulled: a Debian built by debootstrap from the mirror that apt uses.
 
-# debian_base PACKAGES: makes the base once and prints its name, which is keyed by what it is made of. Whoever comes
-# meanwhile waits: two at once would write into one folder.
+# debian_base PACKAGES: builds the base image once and prints its name, which contains a hash of its inputs. Concurrent
+# calls wait for each other: they would write to one folder.
 debian_base() {
   local packages=$1 suite mirror key name lock
   command -v debootstrap >/dev/null ||
-    refuse "no debootstrap, which makes the base image without a registry" \
+    refuse "debootstrap is not installed; it builds the base image" \
       "Install it (apt-get install debootstrap), or name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
   # shellcheck source=/dev/null
   suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
   mirror=$(apt_mirror "$suite")
-  if [ -z "$mirror" ]; then # apt knows its mirrors only once it has their lists
+  if [ -z "$mirror" ]; then # apt lists its mirrors only after an update
     apt-get update -qq >&2 || true
     mirror=$(apt_mirror "$suite")
   fi
   [ -n "$mirror" ] ||
-    refuse "apt names no Debian mirror for '$suite'" "This way is for Debian. Elsewhere name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
+    refuse "apt names no Debian mirror for '$suite'" "debootstrap works on Debian only. Name an image that podman can pull: BASE_IMAGE=python:3.11-slim-bookworm"
   key=$(echo "$suite $packages $(uname -m) $(declare -f mend_base strip_base)" | sha256sum)
   name=localhost/ddpm-ray-base:$suite-${key:0:12}
   mkdir -p "$cache_dir/podman"
   exec {lock}>"$cache_dir/podman/base.lock"
   flock "$lock"
-  pod image exists "$name" || step "made the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
+  own_podman image exists "$name" || step "built the base image with debootstrap" make_base "$packages" "$suite" "$mirror" "$name"
   exec {lock}>&-
   echo "$name"
 }
 
-# apt_mirror SUITE [ARCHIVE]: the Debian mirror that apt has this suite of the archive, debian or debian-security, from.
+# apt_mirror SUITE [ARCHIVE]: prints the mirror from which apt gets this suite of the archive debian or debian-security.
 apt_mirror() {
   # shellcheck disable=SC2016 # apt's own variables
   { apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null || true; } |
     awk -v suite="$1" -v end="/${2:-debian}/?$" '$2 == suite && $1 ~ end {print $1; exit}'
 }
 
-# debootstrap mounts /proc below the root. In a mount namespace of its own that is never left behind, so that whatever
-# ended it, nothing but files is removed.
+# debootstrap mounts /proc below the root. It runs in its own mount namespace, so that no mount remains if it is killed,
+# and `rm -rf` removes files only.
 make_base() {
   local packages=$1 suite=$2 mirror=$3 name=$4 root=$cache_dir/podman/base debs=$cache_dir/podman/debs
   rm -rf --one-file-system "$root"
@@ -44,11 +44,12 @@ make_base() {
     { tail -n 20 "$root.log" >&2 && return 1; }
   mend_base "$root" "$suite" "$mirror"
   strip_base "$root"
-  tar -C "$root" -c . | pod import --quiet - "$name" >/dev/null
+  tar -C "$root" -c . | own_podman import --quiet - "$name" >/dev/null
   rm -rf --one-file-system "$root"
 }
 
-# mend_base ROOT SUITE MIRROR: what was mended in Debian since the suite's last point release.
+# mend_base ROOT SUITE MIRROR: installs the updates since the suite's last point release.
+# The bodies of mend_base and strip_base are part of the image's cache key.
 mend_base() {
   local root=$1 suite=$2 mirror=$3 security
   security=$(apt_mirror "$suite-security" debian-security)
@@ -63,7 +64,7 @@ mend_base() {
   rm "$root/etc/resolv.conf" "$root/etc/hosts"
 }
 
-# What no pod reads, but not the licences; and the mirror's address, which is this machine's own affair.
+# strip_base ROOT: removes caches and documentation, except licences, and the mirror's address, which is of this machine only.
 strip_base() {
   rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{man,locale,info}/* "$1"/etc/apt/sources.list
   find "$1/usr/share/doc" ! -type d ! -name copyright -delete

@@ -1,30 +1,30 @@
 # shellcheck shell=bash
-# Words for people, on stderr: stdout belongs to what a caller reads. Set `speaker` before use, and
-# `trap 'failed_step $?' EXIT`, so that a step that fails is named.
+# Progress and errors, on stderr: stdout is for results that callers read. Scripts set `log_prefix` before use, and
+# `trap 'report_failed_step $?' EXIT`, so that a failing step is named.
 
-doing=
+current_step=
 
-# say TEXT: one line of progress.
-say() { echo "$speaker: $*" >&2; }
+# say TEXT: prints one line of progress.
+say() { echo "$log_prefix: $*" >&2; }
 
-# step TEXT COMMAND…: runs COMMAND, then says how long it took.
+# step TEXT COMMAND…: runs COMMAND, then prints TEXT and how long it took.
 step() {
-  local began=${EPOCHREALTIME/[.,]/}
-  doing=$1
+  local start=${EPOCHREALTIME/[.,]/}
+  current_step=$1
   shift
   "$@"
-  local took=$(((${EPOCHREALTIME/[.,]/} - began) / 100000))
-  say "$doing: $((took / 10)).$((took % 10)) s"
-  doing=
+  local tenths=$(((${EPOCHREALTIME/[.,]/} - start) / 100000))
+  say "$current_step: $((tenths / 10)).$((tenths % 10)) s"
+  current_step=
 }
 
-# failed_step STATUS: for the EXIT trap; names the step that STATUS ended, if one was on.
-failed_step() { [ -z "$doing" ] || say "$doing: failed (exit $1); the lines above say why"; }
+# report_failed_step STATUS: for the EXIT trap; names the step that was running, if any.
+report_failed_step() { [ -z "$current_step" ] || say "$current_step: failed (exit $1), see the lines above"; }
 
-# refuse WHAT HINT: what is missing and what to do about it; exit 2, as everywhere in the project for bad input.
+# refuse PROBLEM HINT: prints what is wrong and what to do about it, and exits with 2, the project's code for bad input.
 refuse() {
-  doing=
-  echo "$speaker: $1" >&2
+  current_step=
+  echo "$log_prefix: $1" >&2
   echo "  $2" >&2
   exit 2
 }

@@ -1,32 +1,32 @@
 # shellcheck shell=bash
-# The node's cgroup: every process of the node is in it or below it, pods' processes too. So it says whether a node runs,
-# and killing what is in it ends exactly the node, however it was started and whatever became of its first process.
+# The node's cgroup. It contains every process of the node, including those of pods. So it shows whether a node runs, and
+# killing its processes stops exactly the node, even after its first process has died.
 
 cgroup_v2() { [ -e /sys/fs/cgroup/cgroup.controllers ]; }
 
-# Every hierarchy's root: one with cgroup v2, one a controller with v1.
+# cgroup_roots: the root of each hierarchy: one with cgroup v2, one per controller with v1.
 cgroup_roots() {
   if cgroup_v2; then echo /sys/fs/cgroup; else find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d; fi
 }
 
-# The one hierarchy whose lists of processes are used. containerd puts pods' processes into every one of them.
-cgroup_home() { if cgroup_v2; then echo "/sys/fs/cgroup/$cgroup"; else echo "/sys/fs/cgroup/pids/$cgroup"; fi; }
+# main_cgroup: the node's cgroup in the hierarchy whose process lists are used. containerd adds pods to all hierarchies.
+main_cgroup() { if cgroup_v2; then echo "/sys/fs/cgroup/$cgroup"; else echo "/sys/fs/cgroup/pids/$cgroup"; fi; }
 
 make_cgroup() {
   local root controller
   for root in $(cgroup_roots); do mkdir -p "$root/$cgroup"; done
-  mkdir -p "$(cgroup_home)/daemons" # with v2 a group that passes controllers on may not hold processes of its own
+  mkdir -p "$(main_cgroup)/daemons" # with v2, a cgroup that delegates controllers must not contain processes
   cgroup_v2 || return 0
   for root in /sys/fs/cgroup "/sys/fs/cgroup/$cgroup"; do
     for controller in $(<"$root/cgroup.controllers"); do
-      echo "+$controller" >"$root/cgroup.subtree_control" 2>/dev/null || say "cgroup controller $controller cannot be passed on"
+      echo "+$controller" >"$root/cgroup.subtree_control" 2>/dev/null || say "cannot delegate the cgroup controller $controller"
     done
   done
 }
 
-join_cgroup() { echo "$BASHPID" >"$(cgroup_home)/daemons/cgroup.procs"; }
+join_cgroup() { echo "$BASHPID" >"$(main_cgroup)/daemons/cgroup.procs"; }
 
-node_processes() { find "$(cgroup_home)" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u; }
+node_processes() { find "$(main_cgroup)" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u; }
 
 kill_node_processes() {
   local processes
@@ -43,7 +43,7 @@ remove_cgroup() {
   return $left
 }
 
-# cgroup_contents: every cgroup of the node, and every process in one, by its number and name.
+# cgroup_contents: prints every cgroup of the node, and the PID and name of every process in it.
 cgroup_contents() {
   local root group pid
   for root in $(cgroup_roots); do

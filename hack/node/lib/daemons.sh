@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The node's processes. Sourced by init.sh inside the node, where /run, /var/lib and /var/log are the node's own,
-# so each finds its default folders. What a flag is for is said here; what a process is for, in README.md.
+# The node's processes. Sourced by init.sh inside the node, where /run, /var/lib and /var/log are the node's own, so each
+# process uses its default folders. README.md explains the processes, comments here explain the flags.
 
-# start NAME COMMAND…: in the background, its words in /var/log/NAME.log; `daemons` says which process is which.
+# start NAME COMMAND…: runs it in the background, logging to /var/log/NAME.log. `daemons` maps PIDs to names.
 declare -A daemons=()
 start() {
   local name=$1
@@ -11,11 +11,11 @@ start() {
   daemons[$!]=$name
 }
 
-# --flex-volume-plugin-dir: its default is a folder below /usr, which is this machine's, and it would be made.
+# --flex-volume-plugin-dir: the default is a folder below /usr, which would be created on this machine.
 start_daemons() {
   start etcd etcd --data-dir /var/lib/etcd --unsafe-no-fsync \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-  start kube-apiserver back_after_away kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
+  start kube-apiserver restart_after_away kube-apiserver --etcd-servers=http://127.0.0.1:2379 \
     --bind-address="$node_ip" --advertise-address="$node_ip" --service-cluster-ip-range="$services" \
     --tls-cert-file="$(crt kube-apiserver)" --tls-private-key-file="$(key kube-apiserver)" --client-ca-file="$(crt ca)" \
     --kubelet-client-certificate="$(crt admin)" --kubelet-client-key="$(key admin)" --kubelet-certificate-authority="$(crt ca)" \
@@ -27,7 +27,7 @@ start_daemons() {
     --root-ca-file="$(crt ca)" --service-account-private-key-file="$(key service-accounts)" --use-service-account-credentials \
     --flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins --leader-elect=false
   start kube-scheduler kube-scheduler --kubeconfig="$(identity kube-scheduler)" --bind-address=127.0.0.1 --leader-elect=false
-  # The conntrack limits belong to the whole machine: 0 leaves them alone.
+  # The conntrack limits apply to the whole machine: 0 leaves them unchanged.
   start kube-proxy kube-proxy --kubeconfig="$(identity kube-proxy)" --hostname-override="$node_name" --proxy-mode=iptables \
     --cluster-cidr="$pods" --healthz-bind-address=127.0.0.1 --metrics-bind-address=127.0.0.1 \
     --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
@@ -35,10 +35,10 @@ start_daemons() {
   start registry start_registry
   start s3 start_s3
   start containerd containerd --config $config/containerd.toml
-  start kubelet after 60 test -S /run/containerd/containerd.sock -- \
-    once_cri_answers kubelet --config=$config/kubelet.yaml --kubeconfig="$(identity kubelet)" --hostname-override="$node_name" --node-ip="$node_ip"
-  # It ends if its settings are not in the cluster yet.
-  start local-path-provisioner after 180 test -e /run/node/storage.installed -- \
+  start kubelet run_after 60 test -S /run/containerd/containerd.sock -- \
+    once_cri_responds kubelet --config=$config/kubelet.yaml --kubeconfig="$(identity kubelet)" --hostname-override="$node_name" --node-ip="$node_ip"
+  # The provisioner exits if its ConfigMap does not exist yet.
+  start local-path-provisioner run_after 180 test -e /run/node/storage.installed -- \
     local-path-provisioner start --kubeconfig="$(identity admin)" --service-account-name=default
 }
 
@@ -47,8 +47,8 @@ crt() { echo "$pki/$1.crt"; }
 key() { echo "$pki/$1.key"; }
 identity() { echo "$pki/$1.kubeconfig"; }
 
-# back_after_away COMMAND…: again if `api-away` has ended it, once that lets it; its file says so. Any other end is one.
-back_after_away() {
+# restart_after_away COMMAND…: runs it again after `api-away` has killed it and removed its marker file.
+restart_after_away() {
   local status
   while :; do
     status=0
@@ -58,8 +58,8 @@ back_after_away() {
   done
 }
 
-# after SECONDS CONDITION… -- COMMAND…
-after() {
+# run_after SECONDS CONDITION… -- COMMAND…: waits for the condition, then runs the command.
+run_after() {
   local seconds=$1 condition=()
   shift
   while [ "$1" != -- ]; do condition+=("$1") && shift; done
@@ -68,8 +68,8 @@ after() {
   "$@"
 }
 
-# once_cri_answers COMMAND…: containerd listens a moment before it answers, and a kubelet that asks in between ends.
-once_cri_answers() {
+# once_cri_responds COMMAND…: retries, because containerd listens a moment before it can respond, and the kubelet then exits.
+once_cri_responds() {
   local status=0
   for _ in {1..50}; do
     status=0
@@ -80,7 +80,7 @@ once_cri_answers() {
   return "$status"
 }
 
-# Layers that no tag needs any more go first: nothing is pushed yet.
+# Removes untagged layers first, while no push can be in progress.
 start_registry() {
   export OTEL_TRACES_EXPORTER=none
   [ ! -d /var/lib/registry/docker ] || registry garbage-collect --quiet --delete-untagged $config/registry.yaml

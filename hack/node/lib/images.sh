@@ -1,27 +1,27 @@
 # shellcheck shell=bash
-# Small images FROM scratch, made and pushed inside the node. podman's own store there is the node's: /var/lib/containers.
+# Small images FROM scratch, built and pushed inside the node, where podman's store is the node's /var/lib/containers.
 
-# in_registry IMAGE: asks the registry's folder, so it needs no running registry.
+# in_registry IMAGE: looks into the registry's folder, so it works without a running registry.
 in_registry() {
   local name=${1#"$registry/"}
   [ -d "$state/lib/registry/docker/registry/v2/repositories/${name%:*}/_manifests/tags/${name##*:}/current" ]
 }
 
-# push_image IMAGE CONTEXT: builds a folder with a Dockerfile and pushes it.
+# push_image IMAGE CONTEXT: builds the image of a folder with a Dockerfile and pushes it.
 push_image() {
   wait_for_registry
   in_node podman build --quiet --tag "$1" "$2" >/dev/null
   in_node podman push --quiet --tls-verify=false "$1"
 }
 
-# The one image that the node itself needs: every pod's sandbox, and the shell of the provisioner's helper pods.
-# Debian's static busybox, taken out of its package: installing it would replace another busybox.
+# The one image that the node itself needs: for pod sandboxes, and the shell of the provisioner's helper pods. It contains
+# Debian's static busybox, extracted from its package, because installing that would replace another busybox.
 make_tools_image() {
   local context=$state/busybox tool
   rm -rf "$context"
   mkdir -p "$context"
-  (cd "$context" && { download || { apt_get update && download; }; }) >>"$state/log/apt.log" 2>&1 || # a fresh machine has no lists
-    refuse "apt-get could not download busybox-static" "All it said is in $state/log/apt.log."
+  (cd "$context" && { download || { apt_get update && download; }; }) >>"$state/log/apt.log" 2>&1 || # a fresh machine has no package lists
+    refuse "apt-get could not download busybox-static" "See $state/log/apt.log."
   dpkg-deb -x "$context"/busybox-static_*.deb "$context/package"
   mkdir -p "$context/root/bin"
   find "$context/package" -type f -path '*/bin/busybox' -exec cp {} "$context/root/bin/" \;
@@ -33,7 +33,7 @@ make_tools_image() {
 
 download() { apt-get download -q busybox-static; }
 
-# program_image GROUP PROGRAM: the image's name, keyed as the program is.
+# program_image GROUP PROGRAM: prints the image's name, which has the same hash as the program's folder.
 program_image() {
   local built
   built=$(dirname "$(program_bin "$1")")

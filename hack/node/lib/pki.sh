@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A certificate authority for one cluster, and the identities that it vouches for. New with every start of the node.
+# A certificate authority for the cluster, and the certificates and kubeconfigs of its components. New at each start.
 
 pki=$state/lib/kubernetes
 
@@ -18,7 +18,7 @@ make_pki() {
   certificate kube-proxy /CN=system:kube-proxy
   certificate admin /O=system:masters/CN=admin
 
-  ( # each holds a key
+  ( # private: each contains a key
     umask 077
     for user in kubelet kube-controller-manager kube-scheduler kube-proxy admin; do write_kubeconfig $user >"$pki/$user.kubeconfig"; done
     cp "$pki/admin.kubeconfig" "$kubeconfig"

@@ -1,36 +1,37 @@
 # shellcheck shell=bash
-# The programs built from Go modules: where a group lies once built, and how it is built.
+# The programs that are built from Go modules: their folders, and how they are built.
 
 programs_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../programs" && pwd)
-# What `up` starts; the other groups are built by those who use them.
+# The groups that `up` needs. Scripts that use another group build it themselves.
 node_groups=(kubernetes coredns local-path-provisioner registry s3)
 
 program_groups() { find "$programs_dir" -mindepth 2 -maxdepth 2 -name go.mod -printf '%h\n' | xargs -n1 basename | sort; }
 
-# program_bin GROUP: the folder of its programs, keyed by its pins, so that a changed pin is built beside the old one.
+# program_bin GROUP: prints the folder of its programs. Its name has a hash of the pinned versions, so that a changed pin
+# is built beside the old one.
 program_bin() {
   local pins
   pins=$(cd "$programs_dir/$1" && { uname -m && cat go.mod go.sum && find . -name '*.go' -exec cat {} +; } | sha256sum)
   echo "$cache_dir/$1-${pins:0:12}/bin"
 }
 
-# program_path GROUP…: their folders as in $PATH.
+# program_path GROUP…: prints their folders, separated as in $PATH.
 program_path() {
   local group
   for group in "$@"; do program_bin "$group"; done | paste -sd:
 }
 
-# pin GROUP MODULE: the version that go.mod holds, as v1.2.3.
+# pin GROUP MODULE: prints the version in go.mod, such as v1.2.3.
 pin() { awk -v module="$2" '$1 == module && $2 ~ /^v/ {print $2; exit}' "$programs_dir/$1/go.mod"; }
 
-# need_go GROUP…: what builds those that are not built yet. Asked in the group's folder, a Go that fetches newer ones by
-# itself, as from 1.21 on, tells the version that it would build with.
+# need_go GROUP…: refuses if Go cannot build the groups that are not built yet. Go 1.21 and later can download the
+# toolchain that go.mod requires; in the group's folder, `go version` prints the version that would be used.
 need_go() {
   local group needed found
   for group in "$@"; do
     [ ! -d "$(program_bin "$group")" ] || continue
     command -v go >/dev/null ||
-      refuse "no Go, which builds the node's programs ($group)" "Install Go $(newest_go) or newer (https://go.dev/dl) and put it on PATH."
+      refuse "no Go found; it builds the node's programs ($group)" "Install Go $(newest_go) or newer (https://go.dev/dl) and put it on PATH."
     needed=$(go_line "$group")
     found=$(cd "$programs_dir/$group" && go version 2>&1 | grep -oE 'go[0-9]+(\.[0-9]+)*' | head -n 1) || found=go0
     printf '%s\n%s\n' "$needed" "${found#go}" | sort -CV ||
@@ -46,12 +47,12 @@ build_group() {
   bin=$(program_bin "$group")
   [ ! -d "$bin" ] || return 0
   need_go "$group"
-  say "building $group; from a cold Go cache this may take minutes"
+  say "building $group; with a cold Go cache this may take minutes"
   mkdir -p "${bin%/bin}"
   step "built $group" install_tools "$group" "$bin"
 }
 
-# Into a folder beside it, then renamed: an interrupted build leaves nothing that looks built. One at a time.
+# Builds into a temporary folder and renames it, so that an interrupted build does not look complete. Under a lock.
 install_tools() {
   local group=$1 bin=$2
   (
@@ -65,10 +66,10 @@ install_tools() {
   ) 9>"${bin%/bin}/lock"
 }
 
-# build_tags GROUP: Prometheus finds its targets in Kubernetes alone here; the clouds' libraries would cost minutes.
+# build_tags GROUP: builds Prometheus with service discovery for Kubernetes only; that of the clouds would cost minutes.
 build_tags() { [ "$1" != prometheus ] || echo remove_all_sd,enable_kubernetes_sd; }
 
-# linker_flags GROUP: Kubernetes stamps its version in its release builds; without it the API server calls itself v0.0.0.
+# linker_flags GROUP: sets the version of Kubernetes, as its release builds do; otherwise the API server reports v0.0.0.
 linker_flags() {
   local version minor
   if [ "$1" = kubernetes ]; then
@@ -79,12 +80,12 @@ linker_flags() {
   echo "-s -w"
 }
 
-# keep_files GROUP FOLDER: what a program needs beside it and its module has, so that the module cache may go.
+# keep_files GROUP FOLDER: copies files of the module that are needed at run time, so that the module cache may be deleted.
 keep_files() {
   case $1 in
-  kuberay) keep_folder "$2" github.com/ray-project/kuberay/ray-operator config ;; # its CRDs, rights and Deployment
-  kueue) keep_folder "$2" sigs.k8s.io/kueue config ;;                             # the same, and its webhooks
-  kwok) keep_folder "$2" sigs.k8s.io/kwok kustomize/stage ;;                      # what becomes of a fake node or pod
+  kuberay) keep_folder "$2" github.com/ray-project/kuberay/ray-operator config ;; # CRDs, RBAC and Deployment
+  kueue) keep_folder "$2" sigs.k8s.io/kueue config ;;                             # the same, and webhooks
+  kwok) keep_folder "$2" sigs.k8s.io/kwok kustomize/stage ;;                      # the life cycle of fake nodes and pods
   esac
 }
 

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Words for people, as hack/images has them, and waiting.
+# Progress and errors, as in hack/images; and waiting.
 
-speaker=node
+log_prefix=node
 source "$(dirname "${BASH_SOURCE[0]}")/../../images/lib/say.sh"
 
-# wait_for SECONDS COMMAND…: asks until COMMAND succeeds; fails at the deadline.
+# wait_for SECONDS COMMAND…: repeats COMMAND until it succeeds; fails at the deadline.
 wait_for() {
   local deadline=$((SECONDS + $1))
   shift

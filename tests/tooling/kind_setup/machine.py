@@ -1,4 +1,4 @@
-"""A machine for kind-setup.sh: a copy of what it needs of the tree, and shims that record what would be run."""
+"""A simulated machine for kind-setup.sh: a copy of the files that it needs, and shims that record its commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS = {
     "kubectl": "Client Version: v1.34.4\nKustomize Version: v5.7.1",
     "helm": "v3.22.0",
 }
-# All that the scripts may use of the system; what is not here is not on PATH.
+# The only programs of the system on the machine's PATH.
 SYSTEM = (
     *(
         "awk",
@@ -41,21 +41,21 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run of a script said, and every call of a tool that it made."""
+    """The outcome of a script, and every call of a shim that it made."""
 
     code: int
-    out: str
-    said: str
+    stdout: str
+    stderr: str
     calls: list[str]
 
     def called(self, *words: str) -> bool:
-        """Whether one call holds all these words, in any order."""
+        """Whether one call contains all these words, in any order."""
         return any(all(word in call for word in words) for call in self.calls)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`folder` holds the tree, the PATH, and the state that the shims keep."""
+    """`folder` contains the tree, the programs on PATH, and the state of the shims."""
 
     folder: Path
 
@@ -72,47 +72,47 @@ class Machine:
             (folder / "bin" / name).symlink_to(SHIMS / name)
         (folder / "versions").mkdir()
         for name, version in VERSIONS.items():
-            machine.has_version(name, version)
+            machine.set_version(name, version)
         return machine
 
     @property
     def tree(self) -> Path:
         return self.folder / "tree"
 
-    def has_version(self, tool: str, version: str) -> None:
+    def set_version(self, tool: str, version: str) -> None:
         (self.folder / "versions" / tool).write_text(version + "\n")
 
-    def lacks(self, tool: str) -> None:
+    def remove_tool(self, tool: str) -> None:
         (self.folder / "bin" / tool).unlink()
 
-    def docker_is_dead(self) -> None:
-        (self.folder / "docker_is_dead").touch()
+    def stop_docker(self) -> None:
+        (self.folder / "docker_stopped").touch()
 
-    def has_a_kuberay_of_its_own(self) -> None:
+    def install_foreign_kuberay(self) -> None:
         (self.folder / "has_kuberay").touch()
 
-    def has_objects(self, text: str) -> None:
-        """What kubectl prints of the cluster's objects."""
+    def set_objects(self, text: str) -> None:
+        """Sets what kubectl prints as the objects of the cluster."""
         (self.folder / "objects").write_text(text)
 
-    def on_node(self) -> set[str]:
-        """The images that pods can use, by their tags."""
+    def node_images(self) -> set[str]:
+        """Returns the images that pods can use, without those named by digest."""
         names = {path.name.removeprefix("on node ") for path in (self.folder / "state").glob("on node *")}
         return {name for name in names if "@" not in name}
 
-    def fails(self, pattern: str) -> None:
-        """From now on calls that match this pattern of the shell fail; an empty one ends that."""
+    def fail_calls(self, pattern: str) -> None:
+        """Makes calls that match this shell pattern fail from now on; none, if it is empty."""
         (self.folder / "fails").write_text(pattern)
 
-    def stops(self, container: str) -> None:
+    def stop_container(self, container: str) -> None:
         (self.folder / "state" / f"container {container}").unlink()
 
-    def what_is_left(self) -> set[str]:
-        """Clusters, containers, releases, images on nodes; not what the engine has built."""
+    def remaining(self) -> set[str]:
+        """Returns the clusters, containers, releases and images on nodes; not the images of the engine."""
         return {path.name for path in (self.folder / "state").iterdir() if not path.name.startswith("image ")}
 
     def images(self) -> list[str]:
-        """What the engine holds."""
+        """Returns the images of the engine."""
         return [path.name.removeprefix("image ") for path in (self.folder / "state").glob("image *")]
 
     def setup(self, *arguments: str, **environment: str) -> Ran:
@@ -156,16 +156,16 @@ class Machine:
             else:
                 shutil.copy(source, target)
         for name in ("bootstrap", "dev", "worker", "operator"):
-            self.writes(f"requirements/{name}.txt", "# a lock\n")
-        for half in ("inference", "operator"):
-            self.writes(f"{half}/pyproject.toml", 'version = "0.1.0"\n')
-        self.writes("models/mnist.safetensors", "weights")
-        self.writes("templates/pod.yaml.j2", "# a template\n")
+            self.write(f"requirements/{name}.txt", "# a lock\n")
+        for project in ("inference", "operator"):
+            self.write(f"{project}/pyproject.toml", 'version = "0.1.0"\n')
+        self.write("models/mnist.safetensors", "weights")
+        self.write("templates/pod.yaml.j2", "# a template\n")
         for name in NODE_SCRIPTS:
             (self.tree / "hack/node" / name).symlink_to(SHIMS / "node")
 
-    def writes(self, name: str, text: str) -> None:
-        """Changes or makes a file of the tree."""
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the tree."""
         path = self.tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""The scripts of hack/node, run as a person runs them, with a cache folder of their own."""
+"""Runs the scripts of hack/node as a user does, with a temporary cache folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 NODE = Path(__file__).parents[3] / "hack/node"
 
-PARTS = ("say", "settings", "programs", "packages", "preflight", "cgroup", "node", "pki", "images")
+LIBRARIES = ("say", "settings", "programs", "packages", "preflight", "cgroup", "node", "pki", "images")
 
-Said = subprocess.CompletedProcess[str]
-Run = Callable[..., Said]
+Completed = subprocess.CompletedProcess[str]
+Run = Callable[..., Completed]
 PathWith = Callable[[str, str], str]
 
 
-def execute(*command: str | Path, **environment: str) -> Said:
+def execute(*command: str | Path, **environment: str) -> Completed:
     return subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -31,9 +31,9 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(cache: Path) -> Run:
-    """run("up", *arguments, **environment): what the script said and how it ended."""
+    """run("up", *arguments, **environment): runs a script; returns its output and exit code."""
 
-    def run(script: str, *arguments: str, **environment: str) -> Said:
+    def run(script: str, *arguments: str, **environment: str) -> Completed:
         return execute(NODE / script, *arguments, **({"XDG_CACHE_HOME": str(cache)} | environment))
 
     return run
@@ -41,12 +41,12 @@ def run(cache: Path) -> Run:
 
 @pytest.fixture
 def run_part(cache: Path) -> Run:
-    """run_part("need_disk", **environment): the same for one step of a script."""
+    """run_part("need_disk", **environment): the same for bash code with all libraries sourced."""
 
-    def run_part(step: str, **environment: str) -> Said:
-        parts = " ".join(f"source {NODE}/lib/{part}.sh;" for part in PARTS)
+    def run_part(step: str, **environment: str) -> Completed:
+        sources = " ".join(f"source {NODE}/lib/{library}.sh;" for library in LIBRARIES)
         return execute(
-            "bash", "-c", f"set -euo pipefail; {parts} {step}", **({"XDG_CACHE_HOME": str(cache)} | environment)
+            "bash", "-c", f"set -euo pipefail; {sources} {step}", **({"XDG_CACHE_HOME": str(cache)} | environment)
         )
 
     return run_part
@@ -54,7 +54,7 @@ def run_part(cache: Path) -> Run:
 
 @pytest.fixture
 def path_with(tmp_path: Path) -> PathWith:
-    """path_with(name, script): a PATH on which the program `name` is this shell script."""
+    """path_with(name, script): returns a PATH on which the program `name` is this shell script."""
 
     def path_with(name: str, script: str) -> str:
         program = tmp_path / "programs" / name

@@ -1,4 +1,4 @@
-"""What hack/node leaves on a machine: it is told, and of a package's services nothing stays."""
+"""Traces of hack/node on a machine: `footprint` lists them, and services of installed packages stay disabled."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import NODE, PathWith, Run, Said, execute
+from .conftest import NODE, Completed, PathWith, Run, execute
 
 
 class Etc:
-    """A machine's folders of services, and an apt-get whose packages bring services of their own."""
+    """The service folders of a machine, and an apt-get whose packages add services."""
 
     def __init__(self, folder: Path, run_part: Run) -> None:
         self.wants = folder / "etc/systemd/system/multi-user.target.wants"
@@ -22,7 +22,7 @@ class Etc:
         self._folders = f"policy={self.policy}; init_folders=({folder}/etc/systemd/system {folder}/etc/rc2.d);"
         self._run_part = run_part
 
-    def run(self, step: str, apt_get: str = "") -> Said:
+    def run(self, step: str, apt_get: str = "") -> Completed:
         return self._run_part(f"{self._folders} apt_get() {{ {apt_get or ':'}; }}; {step}")
 
     def services(self) -> list[str]:
@@ -34,72 +34,70 @@ def etc(tmp_path: Path, run_part: Run) -> Etc:
     return Etc(tmp_path, run_part)
 
 
-def test_services_that_a_package_brings_do_not_start_with_the_machine_and_others_still_do(etc: Etc) -> None:
-    brings = f"ln -s /lib/x {etc.wants}/etcd.service; ln -s /etc/init.d/etcd {etc.runlevel}/S01etcd"
-    assert etc.run("install_packages etcd-server", brings).returncode == 0
+def test_services_of_packages_are_disabled_and_others_kept(etc: Etc) -> None:
+    adds_services = f"ln -s /lib/x {etc.wants}/etcd.service; ln -s /etc/init.d/etcd {etc.runlevel}/S01etcd"
+    assert etc.run("install_packages etcd-server", adds_services).returncode == 0
     assert etc.services() == ["mine.service"]
 
 
-def test_while_packages_are_installed_no_service_may_start(etc: Etc, tmp_path: Path) -> None:
-    said = etc.run("install_packages etcd-server", f"sh {etc.policy}; echo $? >{tmp_path}/answer")
-    assert said.returncode == 0
+def test_no_service_may_start_during_an_installation(etc: Etc, tmp_path: Path) -> None:
+    completed = etc.run("install_packages etcd-server", f"sh {etc.policy}; echo $? >{tmp_path}/answer")
+    assert completed.returncode == 0
     assert (tmp_path / "answer").read_text() == "101\n"
     assert not etc.policy.exists()
 
 
 @pytest.mark.parametrize("end", ["exit 1", "kill -TERM $BASHPID", "kill -INT $BASHPID"])
-def test_an_installation_that_fails_or_is_interrupted_forbids_no_service_afterwards(etc: Etc, end: str) -> None:
+def test_a_failed_installation_restores_the_policy(etc: Etc, end: str) -> None:
     assert etc.run("install_packages etcd-server", end).returncode != 0
     assert not etc.policy.exists()
 
 
-def test_an_installation_that_was_killed_forbids_nothing_and_its_file_goes_next_time(etc: Etc) -> None:
+def test_the_policy_of_a_killed_installation_is_void_and_removed(etc: Etc) -> None:
     etc.run("install_packages etcd-server", "kill -KILL $BASHPID")
     assert etc.policy.exists()
     assert execute("sh", etc.policy).returncode == 0
-    etc.run("services_start_again")
+    etc.run("restore_service_policy")
     assert not etc.policy.exists()
 
 
-def test_a_policy_of_somebody_else_stays(etc: Etc) -> None:
+def test_a_foreign_policy_is_kept(etc: Etc) -> None:
     etc.policy.write_text("#!/bin/sh\nexit 101\n")
-    etc.run("install_packages etcd-server; services_start_again")
+    etc.run("install_packages etcd-server; restore_service_policy")
     assert etc.policy.read_text() == "#!/bin/sh\nexit 101\n"
 
 
 @pytest.mark.parametrize("script", ["up", "down"])
-def test_up_and_down_clean_up_after_an_installation_that_was_killed(script: str) -> None:
+def test_up_and_down_restore_the_policy(script: str) -> None:
     steps = (NODE / script).read_text()
-    assert "\nservices_start_again\n" in steps.split("need_packages")[0].split("stop_node")[0]
+    assert "\nrestore_service_policy\n" in steps.split("need_packages")[0].split("stop_node")[0]
 
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> str:
-    """A hierarchy of cgroups that is no kernel's, for a node that does not run; in words of bash."""
+    """Bash code that defines a fake hierarchy of cgroups, for a node that does not run."""
     home = tmp_path / "cgroups"
     (home / "a-node-of-tests" / "pods" / "pod1").mkdir(parents=True)
     return (
         f"cgroup=a-node-of-tests; link=no-such-link; cgroup_roots() {{ echo {home}; }};"
-        f'cgroup_home() {{ echo {home}/a-node-of-tests; }}; wait_for() {{ shift; "$@"; }};'
+        f'main_cgroup() {{ echo {home}/a-node-of-tests; }}; wait_for() {{ shift; "$@"; }};'
     )
 
 
-def test_down_takes_the_cgroups_away(run_part: Run, cgroups: str, tmp_path: Path) -> None:
+def test_stop_removes_the_cgroups(run_part: Run, cgroups: str, tmp_path: Path) -> None:
     assert run_part(f"{cgroups} stop_node").returncode == 0
     assert list((tmp_path / "cgroups").iterdir()) == []
 
 
-def test_cgroups_that_stay_are_a_failure_that_names_what_is_in_them(
-    run_part: Run, cgroups: str, tmp_path: Path
-) -> None:
+def test_remaining_cgroups_fail_and_are_listed(run_part: Run, cgroups: str, tmp_path: Path) -> None:
     pod = tmp_path / "cgroups/a-node-of-tests/pods/pod1"
     (pod / "held").touch()
-    said = run_part(f"{cgroups} stop_node")
-    assert said.returncode == 1
-    assert f"cgroup {pod}" in said.stderr
+    completed = run_part(f"{cgroups} stop_node")
+    assert completed.returncode == 1
+    assert f"cgroup {pod}" in completed.stderr
 
 
-def test_purge_removes_what_podman_has_built_and_keeps_the_programs(run_part: Run, cache: Path) -> None:
+def test_purge_removes_images_and_keeps_programs(run_part: Run, cache: Path) -> None:
     for name in ("node/lib/registry", "podman/store/overlay", "s3-0123456789ab/bin"):
         (cache / "ddpm-ray" / name).mkdir(parents=True)
     assert run_part("remove_images").returncode == 0
@@ -107,14 +105,14 @@ def test_purge_removes_what_podman_has_built_and_keeps_the_programs(run_part: Ru
 
 
 def footprint(run: Run, path: str) -> list[str]:
-    """Without cgroups, which come and go where a node runs meanwhile."""
-    said = run("footprint", PATH=path)
-    assert said.returncode == 0, said.stderr
-    return [line for line in said.stdout.splitlines() if not line.startswith(("cgroup ", "process "))]
+    """Returns the lines without those of cgroups, which change if a node runs meanwhile."""
+    completed = run("footprint", PATH=path)
+    assert completed.returncode == 0, completed.stderr
+    return [line for line in completed.stdout.splitlines() if not line.startswith(("cgroup ", "process "))]
 
 
 @pytest.mark.parametrize(
-    ("program", "says", "line"),
+    ("program", "prints", "line"),
     [
         ("ip", "[ $1 = -4 ] || { echo '7: ddpm-ray@if2: <UP>'; echo '8: ddpm-ray2: <UP>'; }", "link ddpm-ray"),
         (
@@ -126,29 +124,29 @@ def footprint(run: Run, path: str) -> list[str]:
         ("iptables-save", "echo ':KUBE-SERVICES - [0:0]'", "iptables :KUBE-SERVICES"),
     ],
 )
-def test_the_footprint_has_a_line_for_what_the_network_has_of_the_node(
-    run: Run, path_with: PathWith, program: str, says: str, line: str
+def test_footprint_lists_links_routes_and_rules(
+    run: Run, path_with: PathWith, program: str, prints: str, line: str
 ) -> None:
     before = footprint(run, path_with(program, ""))
-    after = footprint(run, path_with(program, says))
+    after = footprint(run, path_with(program, prints))
     assert [each for each in after if each not in before] == [line]
 
 
 @pytest.mark.parametrize("program", ["ip", "iptables-save"])
-def test_a_machine_that_lacks_the_programs_has_a_footprint_too(run: Run, path_with: PathWith, program: str) -> None:
-    has_nothing = footprint(run, path_with(program, ""))
-    assert footprint(run, path_with(program, "exit 127")) == has_nothing
+def test_footprint_works_without_ip_and_iptables(run: Run, path_with: PathWith, program: str) -> None:
+    empty = footprint(run, path_with(program, ""))
+    assert footprint(run, path_with(program, "exit 127")) == empty
 
 
-def test_the_footprint_does_not_tell_what_every_kernel_has(run: Run, path_with: PathWith) -> None:
+def test_footprint_omits_built_in_chains(run: Run, path_with: PathWith) -> None:
     before = footprint(run, path_with("iptables-save", ""))
     own = "echo '# Generated at noon'; echo ':INPUT ACCEPT [12:3456]'; echo '*filter'; echo COMMIT"
     assert footprint(run, path_with("iptables-save", own)) == before
 
 
-def test_the_footprint_tells_cgroups_and_the_processes_in_them(run_part: Run, cgroups: str, tmp_path: Path) -> None:
+def test_footprint_lists_cgroups_and_their_processes(run_part: Run, cgroups: str, tmp_path: Path) -> None:
     pod = tmp_path / "cgroups/a-node-of-tests/pods/pod1"
     (pod / "cgroup.procs").write_text("1\n")
-    said = run_part(f"{cgroups} cgroup_contents").stdout.splitlines()
-    assert f"cgroup {pod}" in said
-    assert [line for line in said if line.startswith("process 1 ") and line.endswith(f" in {pod}")]
+    completed = run_part(f"{cgroups} cgroup_contents").stdout.splitlines()
+    assert f"cgroup {pod}" in completed
+    assert [line for line in completed if line.startswith("process 1 ") and line.endswith(f" in {pod}")]

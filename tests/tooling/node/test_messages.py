@@ -1,4 +1,4 @@
-"""What the scripts of hack/node say when they cannot go on: what, why, what to do; and exit 2."""
+"""Refusals of the scripts of hack/node: they name the problem and the remedy, and exit with 2."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from .conftest import NODE, PathWith, Run, Said, execute
+from .conftest import NODE, Completed, PathWith, Run, execute
 
 
-def assert_refused(said: Said, *words: str) -> None:
-    assert said.returncode == 2
-    assert said.stdout == ""
+def assert_refused(completed: Completed, *words: str) -> None:
+    assert completed.returncode == 2
+    assert completed.stdout == ""
     for word in words:
-        assert word in said.stderr
+        assert word in completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -38,29 +38,29 @@ def assert_refused(said: Said, *words: str) -> None:
         ("api-away", ["--hang", "0"]),
     ],
 )
-def test_wrong_arguments_are_answered_with_the_usage(run: Run, script: str, arguments: list[str]) -> None:
+def test_wrong_arguments_print_the_usage(run: Run, script: str, arguments: list[str]) -> None:
     assert_refused(run(script, *arguments), f"usage: hack/node/{script}")
 
 
-def test_an_unknown_group_of_programs_is_answered_with_the_known_ones(run: Run) -> None:
+def test_an_unknown_group_prints_the_known_ones(run: Run) -> None:
     assert_refused(run("build", "s4"), "'s4'", "coredns govulncheck helm kuberay kubernetes")
 
 
 @pytest.mark.parametrize("script", ["kubeconfig", "s3", "kuberay", "kueue"])
-def test_without_a_node_the_way_to_one_is_named(run: Run, script: str) -> None:
-    assert_refused(run(script), "no node is up", "hack/node/up")
+def test_without_a_node_the_hint_is_up(run: Run, script: str) -> None:
+    assert_refused(run(script), "no node is running", "hack/node/up")
 
 
-def test_a_process_that_has_got_a_dead_nodes_number_is_not_taken_for_it(run: Run, cache: Path) -> None:
+def test_a_reused_pid_is_not_taken_for_the_node(run: Run, cache: Path) -> None:
     state = cache / "ddpm-ray" / "node"
     state.mkdir(parents=True)
     (state / "init.pid").write_text(f"{os.getpid()}\n")
-    assert_refused(run("kubeconfig"), "no node is up")
+    assert_refused(run("kubeconfig"), "no node is running")
 
 
 @pytest.fixture
 def readable_by_all() -> Iterator[Path]:
-    """A copy of the scripts that any user may run."""
+    """A copy of the scripts that every user may run."""
     with TemporaryDirectory() as folder:
         for part in ("node", "images"):
             shutil.copytree(NODE.parent / part, Path(folder) / part)
@@ -69,13 +69,13 @@ def readable_by_all() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("script", ["up", "down", "enter"])
-def test_an_ordinary_user_is_told_that_it_needs_root(readable_by_all: Path, script: str) -> None:
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-    said = execute(*as_nobody, readable_by_all / script, XDG_CACHE_HOME="/nowhere")
-    assert_refused(said, "needs root", "sudo")
+def test_an_ordinary_user_is_refused(readable_by_all: Path, script: str) -> None:
+    as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    completed = execute(*as_user, readable_by_all / script, XDG_CACHE_HOME="/no-such-folder")
+    assert_refused(completed, "needs root", "sudo")
 
 
-def test_without_go_the_group_and_where_to_get_go_are_named(run: Run, tmp_path: Path) -> None:
+def test_missing_go_names_the_group_and_the_download(run: Run, tmp_path: Path) -> None:
     commands = tmp_path / "commands"
     commands.mkdir()
     for folder in ("/usr/bin", "/bin"):
@@ -88,45 +88,39 @@ def test_without_go_the_group_and_where_to_get_go_are_named(run: Run, tmp_path: 
 @pytest.mark.parametrize(
     "version", ["go version go1.19.8 linux/amd64", "go: no such tool", "go version go1.24.1 linux/amd64"]
 )
-def test_a_go_that_is_too_old_for_the_pins_is_refused_before_anything_is_built(
-    run: Run, path_with: PathWith, version: str
-) -> None:
+def test_an_old_go_is_refused_before_building(run: Run, path_with: PathWith, version: str) -> None:
     path = path_with("go", f"[ $1 = version ] && echo '{version}'")
     assert_refused(run("build", "s3", PATH=path), "is too old", "s3 needs Go 1.2", "https://go.dev/dl")
 
 
-def test_the_go_that_would_build_is_asked_for_and_not_the_one_that_fetches_it(
-    run_part: Run, path_with: PathWith
-) -> None:
+def test_the_toolchain_of_the_group_counts_not_the_installed_go(run_part: Run, path_with: PathWith) -> None:
     path = path_with("go", "[ -e go.mod ] && echo go version go1.99.0 || echo go version go1.21.0")
     assert run_part("need_go s3", PATH=path).returncode == 0
 
 
-def test_what_is_built_needs_no_go(run_part: Run, path_with: PathWith) -> None:
+def test_built_programs_need_no_go(run_part: Run, path_with: PathWith) -> None:
     built = Path(run_part("program_bin s3").stdout.strip())
     built.mkdir(parents=True)
     assert run_part("need_go s3", PATH=path_with("go", "echo go version go1.2.3")).returncode == 0
 
 
-def test_all_that_can_be_refused_is_refused_before_minutes_of_building() -> None:
+def test_up_checks_prerequisites_before_building() -> None:
     steps = (NODE / "up").read_text().split("trap ", 1)[1].split("build_group", 1)[0]
     for step in ("need_disk", "need_namespaces_and_overlayfs", "need_own_cgroup", "need_free_network", "need_go"):
         assert f"\n{step}" in steps
 
 
 @pytest.mark.parametrize("folder", ["/var/lib/ci/cache", "/var/log", "/run/user/0"])
-def test_a_cache_that_the_node_would_hide_from_itself_is_refused(run_part: Run, folder: str) -> None:
+def test_a_cache_hidden_by_the_nodes_mounts_is_refused(run_part: Run, folder: str) -> None:
     assert_refused(run_part("need_visible_cache", XDG_CACHE_HOME=folder), folder, "XDG_CACHE_HOME")
 
 
-def test_a_full_disk_is_refused_with_how_much_there_is_and_how_much_is_needed(
-    run_part: Run, path_with: PathWith, cache: Path
-) -> None:
+def test_a_full_disk_names_free_and_required_space(run_part: Run, path_with: PathWith, cache: Path) -> None:
     path = path_with("df", "printf ' Avail\\n29999999999\\n'")
     assert_refused(run_part("need_disk", PATH=path), "29 GB are free", str(cache), "30 GB", "--purge")
 
 
-def test_once_the_worker_image_is_there_less_disk_is_enough(run_part: Run, path_with: PathWith, cache: Path) -> None:
+def test_with_the_worker_image_less_disk_suffices(run_part: Run, path_with: PathWith, cache: Path) -> None:
     repositories = cache / "ddpm-ray/node/lib/registry/docker/registry/v2/repositories"
     (repositories / "node/busybox/_manifests/tags/1").mkdir(parents=True)
     assert_refused(run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n5000000000\\n'")), "30 GB")
@@ -135,41 +129,39 @@ def test_once_the_worker_image_is_there_less_disk_is_enough(run_part: Run, path_
     assert_refused(run_part("need_disk", PATH=path_with("df", "printf ' Avail\\n4999999999\\n'")), "5 GB")
 
 
-def test_addresses_that_are_in_use_are_named(run_part: Run, path_with: PathWith) -> None:
+def test_addresses_in_use_are_named(run_part: Run, path_with: PathWith) -> None:
     path = path_with("ip", "echo '198.18.4.0/24 via 10.0.0.7 dev vpn0'")
     assert_refused(run_part("need_free_network", PATH=path), "198.18.4.0/24", "vpn0", "settings.sh")
 
 
-def test_the_way_to_the_node_itself_is_no_foreign_use_of_its_addresses(run_part: Run, path_with: PathWith) -> None:
+def test_the_nodes_own_route_is_accepted(run_part: Run, path_with: PathWith) -> None:
     path = path_with("ip", "echo '198.18.0.0/16 via 198.18.0.2 dev ddpm-ray '")
     assert run_part("need_free_network", PATH=path).returncode == 0
 
 
-def test_where_namespaces_are_forbidden_it_says_so(run_part: Run, path_with: PathWith) -> None:
+def test_forbidden_namespaces_are_named(run_part: Run, path_with: PathWith) -> None:
     path = path_with("unshare", "exit 1")
-    assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "may not make namespaces")
+    assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "may not create namespaces")
 
 
-def test_where_overlayfs_is_missing_the_kind_of_file_system_is_named(
-    run_part: Run, path_with: PathWith, cache: Path
-) -> None:
+def test_missing_overlayfs_is_named(run_part: Run, path_with: PathWith, cache: Path) -> None:
     (cache / "ddpm-ray" / "node").mkdir(parents=True)
     path = path_with("unshare", 'case "$*" in *overlay*) exit 1 ;; esac')
     assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "no overlayfs", "modprobe overlay")
 
 
-def test_a_kernel_without_virtual_wires_is_named(run_part: Run, path_with: PathWith) -> None:
+def test_missing_veth_is_named(run_part: Run, path_with: PathWith) -> None:
     path = path_with("unshare", 'case "$*" in *veth*) exit 1 ;; esac')
     assert_refused(run_part("need_namespaces_and_overlayfs", PATH=path), "veth", "modprobe veth")
 
 
-def test_cgroups_that_cannot_be_made_are_refused_with_where(run_part: Run, tmp_path: Path) -> None:
+def test_read_only_cgroups_are_named(run_part: Run, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
     roots = f"cgroup_roots() {{ echo {tmp_path}/a-file; }};"
     assert_refused(run_part(f"{roots} need_own_cgroup"), f"{tmp_path}/a-file", "--privileged")
 
 
-def test_a_machine_where_cgroups_can_be_made_is_left_as_it_was(run_part: Run, tmp_path: Path) -> None:
+def test_the_cgroup_check_leaves_nothing_behind(run_part: Run, tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     assert run_part(f"cgroup_roots() {{ echo {tmp_path}/root; }}; need_own_cgroup").returncode == 0
     assert list((tmp_path / "root").iterdir()) == []

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by every shim: writes the call down; fails where the test says so (the file `fails` holds a pattern).
+# Sourced by every shim: records the call, and fails it if it matches the pattern in the file `fails`.
 line="$(basename "$0") $*"
 echo "$line" >>"$MACHINE/calls"
 if [ -s "$MACHINE/fails" ] && [[ $line == $(<"$MACHINE/fails") ]]; then
