@@ -105,7 +105,7 @@ def test_what_kubectl_has_applied_grows_and_whatever_else_it_has_set_is_left_to_
     write(samples=64, seed=2)
     done = person.ddpm("submit", "-f", file)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "spec.seed has another value there, set by kubectl-client-side-apply" in done.stderr
+    assert "spec.seed has a different value, set by kubectl-client-side-apply" in done.stderr
 
 
 @pytest.mark.draws_nothing
@@ -190,7 +190,7 @@ def test_samples_come_from_a_bucket_and_damaged_ones_do_not(
     for where in (folder, tmp_path / "new"):
         done = person.ddpm("fetch", "digits", where)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "grid.png at the output is damaged: it has 14 bytes" in done.stderr
+        assert "grid.png in the output is damaged: it has 14 bytes" in done.stderr
         assert not (where / "grid.png").exists()
     assert (folder / "samples.npy").read_bytes() == files["samples.npy"]
 

@@ -162,7 +162,7 @@ def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namesp
     Sampling.apply(namespace, "digits", A_WHILE | {"activeDeadlineSeconds": 600})
     resumed = ddpm(namespace, "retry", "digits")
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.startswith(f"digits goes on with {done(failed)} of {N} samples; ")
+    assert resumed.stdout.startswith(f"digits retried with {done(failed)} of {N} samples done; ")
 
     def has_gone_on(seen: Manifest) -> bool:
         return attempts(seen) == (2, 1) and done(seen) > done(failed)

@@ -1,5 +1,7 @@
-"""An API server that tells a recorded story of one sampling over HTTP: its first state when asked, the rest when
-watched, its last one ever after."""
+"""A fake API server over HTTP that plays back recorded states of one sampling.
+
+A list returns the first state, a watch the remaining ones; afterwards every request returns the last state.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,24 @@ _PATH = "/apis/ddpm-ray.io/v1alpha1/namespaces/research/ddpmsamplings"
 
 
 def sampling(version: int, phase: str | None = None, done: int = 0, **status: object) -> Document:
-    """One state of a sampling of 100 digits; generation 1."""
-    true = {"Running": "Running", "Succeeded": "Complete", "Failed": "Failed"}.get(phase or "")
+    """Returns one state of the sampling `digits` of 100 samples, generation 1.
+
+    Args:
+        version: the resourceVersion.
+        status: more fields of the status, or other values for them.
+    """
+    true_condition = {"Running": "Running", "Succeeded": "Complete", "Failed": "Failed"}.get(phase or "")
     condition = {
-        "type": true,
+        "type": true_condition,
         "status": "True",
         "reason": "It",
         "message": f"It is {phase}.",
         "lastTransitionTime": "2026-11-23T16:00:00Z",
     }
-    said = {
+    full_status = {
         "phase": phase,
         "observedGeneration": 1,
-        "conditions": [condition] if true else [],
+        "conditions": [condition] if true_condition else [],
         "progress": {"done": done, "total": 100, "percent": done},
         **status,
     }
@@ -48,33 +55,34 @@ def sampling(version: int, phase: str | None = None, done: int = 0, **status: ob
             "creationTimestamp": "2026-11-23T16:00:00Z",
         },
         "spec": {"model": {"uri": "builtin://mnist"}, "samples": 100},
-        **({"status": said} if phase else {}),
+        **({"status": full_status} if phase else {}),
     }
 
 
 @dataclass
 class RecordedApi:
-    """The story; `refusal`, if any, answers every request instead.
+    """The recorded states and the patches received.
 
     Attributes:
-        owners: field of the spec -> its manager, without which no apply changes it.
-        patches: the bodies of the merge patches that came; each changes the spec of the last state.
+        error: (HTTP status, message) that every read request gets instead of a state.
+        field_managers: field of the spec -> the manager that owns it. An apply that changes it gets a conflict.
+        patches: the bodies of the merge patches received. Each changes the spec of the last state.
     """
 
-    story: list[Document]
-    refusal: tuple[int, str] | None = None
-    owners: dict[str, str] = field(default_factory=dict)
-    told: int = field(default=0, init=False)
+    states: list[Document]
+    error: tuple[int, str] | None = None
+    field_managers: dict[str, str] = field(default_factory=dict)
     patches: list[Document] = field(default_factory=list, init=False)
+    _current: int = field(default=0, init=False)
 
     @contextmanager
     def kubeconfig(self, folder: Path) -> Iterator[Path]:
-        """Serves for the time of the block."""
-        story = self
+        """Serves the states for the duration of the block; yields a kubeconfig for this server."""
+        api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, lines = story.answer(self.path)
+                status, lines = api.get(self.path)
                 self.send_response(status)
                 self.end_headers()
                 for line in lines:
@@ -82,13 +90,13 @@ class RecordedApi:
 
             def do_PATCH(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                status, answer = story.change(json.loads(body), self.headers["Content-Type"])
+                status, document = api.patch(json.loads(body), self.headers["Content-Type"])
                 self.send_response(status)
                 self.end_headers()
-                self.wfile.write(json.dumps(answer).encode())
+                self.wfile.write(json.dumps(document).encode())
 
             def log_message(self, *_: object) -> None:
-                """Nothing is written into the tests' output."""
+                """Keeps the access log out of the tests' output."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -99,49 +107,52 @@ class RecordedApi:
                 server.shutdown()
                 thread.join()
 
-    def change(self, body: Document, content_type: str) -> tuple[int, Document]:
-        now = self.story[-1]
+    def patch(self, body: Document, content_type: str) -> tuple[int, Document]:
+        """Returns (HTTP status, document) of a merge patch or a server-side apply."""
+        last = self.states[-1]
         if content_type == "application/merge-patch+json":
             self.patches.append(body)
         else:
             assert content_type == "application/apply-patch+yaml"
-            wanted, has = body["spec"], now["spec"]
-            taken = [it for it in self.owners if it in wanted and wanted[it] != has.get(it)]
-            if taken:
-                return 409, conflict({it: self.owners[it] for it in taken})
-        self.story[-1] = now | {"spec": now["spec"] | body["spec"]}
-        return 200, self.story[-1]
+            wanted, present = body["spec"], last["spec"]
+            conflicts = [it for it in self.field_managers if it in wanted and wanted[it] != present.get(it)]
+            if conflicts:
+                return 409, conflict_status({it: self.field_managers[it] for it in conflicts})
+        self.states[-1] = last | {"spec": last["spec"] | body["spec"]}
+        return 200, self.states[-1]
 
-    def answer(self, path: str) -> tuple[int, list[Document]]:
-        if self.refusal:
-            code, message = self.refusal
+    def get(self, path: str) -> tuple[int, list[Document]]:
+        """Returns (HTTP status, lines) of a get, a list or a watch."""
+        if self.error:
+            code, message = self.error
             return code, [{"kind": "Status", "message": message}]
         assert path.startswith(_PATH), path
         if path.startswith(f"{_PATH}/"):
-            return 200, [self.story[self.told]]
+            return 200, [self.states[self._current]]
         if "watch=true" in path:
-            rest, self.told = self.story[self.told + 1 :], len(self.story) - 1
-            return 200, [{"type": "MODIFIED", "object": state} for state in rest]
-        now = self.story[self.told]
-        version = {"resourceVersion": now["metadata"]["resourceVersion"]}
-        return 200, [{"kind": "DDPMSamplingList", "metadata": version, "items": [now]}]
+            remaining, self._current = self.states[self._current + 1 :], len(self.states) - 1
+            return 200, [{"type": "MODIFIED", "object": state} for state in remaining]
+        current = self.states[self._current]
+        version = {"resourceVersion": current["metadata"]["resourceVersion"]}
+        return 200, [{"kind": "DDPMSamplingList", "metadata": version, "items": [current]}]
 
 
-def conflict(fields: dict[str, str]) -> Document:
-    """As the API server says that others have set them."""
+def conflict_status(managers: dict[str, str]) -> Document:
+    """Returns the Status of an apply that conflicts with the managers of these fields."""
     causes = [
         {
             "reason": "FieldManagerConflict",
             "message": f'conflict with "{manager}" using ddpm-ray.io/v1alpha1',
             "field": f".spec.{name}",
         }
-        for name, manager in fields.items()
+        for name, manager in managers.items()
     ]
-    message = f"Apply failed with {len(fields)} conflicts"
+    message = f"Apply failed with {len(managers)} conflicts"
     return {"kind": "Status", "reason": "Conflict", "message": message, "details": {"causes": causes}}
 
 
 def write_kubeconfig(folder: Path, port: int) -> Path:
+    """Writes a kubeconfig for a server on this port of 127.0.0.1, with the namespace `research`."""
     path = folder / "kubeconfig"
     config = {
         "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ddpm_operator.client.errors import Damaged
-from ddpm_operator.client.manifest import Manifest
+from ddpm_operator.client.output_manifest import OutputManifest
 from tests.fuzz.documents import mutate
 
 __all__ = ["mutate", "one", "seeds"]
@@ -24,7 +24,7 @@ def seeds() -> Iterator[bytes]:
 
 def one(data: bytes) -> None:
     try:
-        manifest = Manifest.read(data, hashlib.sha256(data).hexdigest())
+        manifest = OutputManifest.parse(data, hashlib.sha256(data).hexdigest())
     except Damaged:
         return
     for file in manifest.wanted:

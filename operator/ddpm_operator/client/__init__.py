@@ -1,4 +1,6 @@
-"""DDPMSamplings from Python, with the rights of the person who runs it.
+"""Python client for DDPMSamplings: submits, watches, fetches and deletes them with the rights of the calling user.
+
+`kubectl ddpm` and the chart's `helm test` are built on it.
 
 >>> client = Client.open()
 >>> client.submit({"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"},
@@ -22,7 +24,7 @@ from ddpm_operator.client.errors import (
 )
 from ddpm_operator.client.fetch import Fetched, FetchedFile
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
-from ddpm_operator.client.uploader import model_uri
+from ddpm_operator.client.upload import model_uri
 
 __all__ = [
     "CheckpointFile",

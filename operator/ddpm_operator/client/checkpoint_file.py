@@ -1,7 +1,7 @@
-"""A checkpoint on the user's machine, looked at before it is sent anywhere. Nothing in it is executed.
+"""Checks a local checkpoint file before it is uploaded. Nothing in the file is executed.
 
-The driver judges it, tensor by tensor; here only what no driver would take is refused, such as a download that was
-cut short.
+These checks only catch files that the driver is certain to reject, such as a truncated download. The driver validates
+the tensors one by one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpm_operator.client.errors import RequestRejected
 
-# The limits of the driver.
-LARGEST = 4 << 30
-_LARGEST_HEADER = 1 << 20
+# The driver's own limits.
+MAX_CHECKPOINT_BYTES = 4 << 30
+_MAX_HEADER_BYTES = 1 << 20
 
 _LENGTH_BYTES = 8
-_METADATA = "__metadata__"
-_OURS = "ddpm_ray"
-_AGAIN = "download or copy it again"
+_METADATA_KEY = "__metadata__"
+_OUR_METADATA_KEY = "ddpm_ray"
+_GET_IT_AGAIN = "download or copy it again"
 
 Suffix = Literal["safetensors", "pt"]
 
 
-class Images(BaseModel):
-    """The images that a checkpoint is for, as far as it says so: what a plan and a claim's size are made from."""
+class ImageShape(BaseModel):
+    """The image shape in a checkpoint's metadata, which sizes the plan and the output claim. None: not stated."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -40,19 +40,19 @@ class Images(BaseModel):
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file that can be a checkpoint.
+    """A local file that looks like a valid checkpoint.
 
     Attributes:
-        suffix: what kind of file it is, whatever it is called.
+        suffix: the file format, detected from its content and not from its name.
         bytes: its length.
-        images: what its own metadata says of them; none without metadata.
+        images: the image shape from its metadata; without metadata, all fields are None.
     """
 
     path: Path
     suffix: Suffix
     bytes: int
     sha256: str
-    images: Images
+    images: ImageShape
 
 
 class _Tensor(BaseModel):
@@ -67,106 +67,117 @@ class _Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     version: Literal[1]
-    model: Images
+    model: ImageShape
 
 
-_Texts = TypeAdapter(dict[str, str])
+_MetadataTexts = TypeAdapter(dict[str, str])
 _Header = TypeAdapter(dict[str, object])
 
 
 def checkpoint_file(path: Path) -> CheckpointFile:
-    """Reads a file as a whole, once.
+    """Checks a file and hashes it.
 
     Raises:
-        Refused: if it is not there, or no whole checkpoint.
+        RequestRejected: if the file cannot be read, or is not a complete checkpoint.
     """
     try:
         length = path.stat().st_size
-        if length > LARGEST:
-            raise RequestRejected(f"{path} has {length:,} bytes of at most {LARGEST:,}", "give the weights alone")
+        if length > MAX_CHECKPOINT_BYTES:
+            raise RequestRejected(
+                f"{path} is {length:,} bytes long; the maximum is {MAX_CHECKPOINT_BYTES:,}",
+                "save only the weights: model.state_dict(), without the optimizer",
+            )
         with path.open("rb") as file:
-            suffix, images = _kind(path, file, length)
+            suffix, images = _detect_format(path, file, length)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RequestRejected(
             f"{path}: {error.strerror or error}",
-            "--model_path is a file of this machine, or builtin://mnist, pvc://claim/file, s3://bucket/key, …",
+            "--model_path takes a local file, or a URI such as builtin://mnist, pvc://claim/file or s3://bucket/key",
         ) from error
     return CheckpointFile(path, suffix, length, sha256, images)
 
 
-def _kind(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, Images]:
-    beginning = file.read(_LENGTH_BYTES + 1)
-    if beginning.startswith(b"PK\x03\x04"):
+def _detect_format(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, ImageShape]:
+    start = file.read(_LENGTH_BYTES + 1)
+    if start.startswith(b"PK\x03\x04"):
         _check_zip(path, file)
-        return "pt", Images()
-    if beginning[_LENGTH_BYTES:] == b"{":
+        return "pt", ImageShape()
+    if start[_LENGTH_BYTES:] == b"{":
         file.seek(_LENGTH_BYTES)
-        header = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
-        return "safetensors", _check_header(path, file, header, length)
+        header_bytes = int.from_bytes(start[:_LENGTH_BYTES], "little")
+        return "safetensors", _check_safetensors(path, file, header_bytes, length)
     if not length:
-        raise RequestRejected(f"{path} is empty", _AGAIN)
-    if beginning.startswith(b"\x80"):
+        raise RequestRejected(f"{path} is empty", _GET_IT_AGAIN)
+    if start.startswith(b"\x80"):
         raise RequestRejected(
-            f"{path} is a bare pickle, which may carry code and is never loaded",
+            f"{path} is a bare pickle, which can contain code and is never loaded",
             "save model.state_dict() again with a current torch.save, or as safetensors",
         )
-    if beginning.startswith(b"version "):
-        raise RequestRejected(f"{path} is a Git LFS pointer, not the file it stands for", "run git lfs pull")
+    if start.startswith(b"version "):
+        raise RequestRejected(f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`")
     raise RequestRejected(
-        f"{path} is neither a safetensors file nor a .pt file by torch.save", "give the checkpoint itself"
+        f"{path} is neither a safetensors file nor a .pt file from torch.save", "pass the path of a checkpoint"
     )
 
 
 def _check_zip(path: Path, file: BinaryIO) -> None:
-    """Whole, and with what torch.save puts into one."""
+    """Checks that a zip archive is complete and has the layout of torch.save."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            damaged = archive.testzip() if _is_stored(archive) else None
+            damaged = archive.testzip() if _is_uncompressed(archive) else None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise RequestRejected(f"{path} is a .pt file that is cut short or damaged: {error}", _AGAIN) from error
+        raise RequestRejected(f"{path} is a truncated or damaged .pt file: {error}", _GET_IT_AGAIN) from error
     if damaged is not None:
-        raise RequestRejected(f"{path} is damaged: its entry {damaged!r} does not match its checksum", _AGAIN)
+        raise RequestRejected(f"{path} is damaged: its entry {damaged!r} does not match its checksum", _GET_IT_AGAIN)
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
         raise RequestRejected(
-            f"{path} is a zip archive, but none that torch.save made", "save model.state_dict() with torch.save"
+            f"{path} is a zip archive, but not one from torch.save", "save model.state_dict() with torch.save"
         )
 
 
-def _is_stored(archive: zipfile.ZipFile) -> bool:
-    """Nothing is compressed, so that reading it all takes no more than its length; the driver takes no other."""
+def _is_uncompressed(archive: zipfile.ZipFile) -> bool:
+    """Returns whether every entry is stored uncompressed, as the driver requires.
+
+    Verifying the checksums of such an archive never reads more than the length of the file (no zip bomb).
+    """
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _check_header(path: Path, file: BinaryIO, header: int, length: int) -> Images:
-    """The tensors that a safetensors header lists fill the rest of the file; metadata of ours can be read."""
-    if header > _LARGEST_HEADER:
+def _check_safetensors(path: Path, file: BinaryIO, header_bytes: int, length: int) -> ImageShape:
+    """Checks that the tensors in the header account for the whole file, and reads our own metadata."""
+    if header_bytes > _MAX_HEADER_BYTES:
         raise RequestRejected(
-            f"{path} is no safetensors file, or damaged: its header claims {header:,} bytes of at most "
-            f"{_LARGEST_HEADER:,}",
-            _AGAIN,
+            f"{path} is not a safetensors file, or it is damaged: its header claims {header_bytes:,} bytes; the "
+            f"maximum is {_MAX_HEADER_BYTES:,}",
+            _GET_IT_AGAIN,
         )
     try:
-        entries = _Header.validate_json(file.read(header))
-        texts = _Texts.validate_python(entries.pop(_METADATA, {}))
+        entries = _Header.validate_json(file.read(header_bytes))
+        metadata = _MetadataTexts.validate_python(entries.pop(_METADATA_KEY, {}))
         tensors = [_Tensor.model_validate_json(json.dumps(entry)) for entry in entries.values()]
     except ValidationError as error:
-        raise RequestRejected(f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _AGAIN) from error
-    ends = _LENGTH_BYTES + header + max((tensor.data_offsets[1] for tensor in tensors), default=0)
-    if ends != length:
-        raise RequestRejected(f"{path} has {length:,} bytes, and its header says {ends:,}", _AGAIN)
-    return _metadata(path, texts[_OURS]).model if _OURS in texts else Images()
+        raise RequestRejected(
+            f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _GET_IT_AGAIN
+        ) from error
+    expected = _LENGTH_BYTES + header_bytes + max((tensor.data_offsets[1] for tensor in tensors), default=0)
+    if expected != length:
+        raise RequestRejected(
+            f"{path} is {length:,} bytes long, but its header says {expected:,}",
+            _GET_IT_AGAIN,
+        )
+    return _parse_metadata(path, metadata[_OUR_METADATA_KEY]).model if _OUR_METADATA_KEY in metadata else ImageShape()
 
 
-def _metadata(path: Path, text: str) -> _Metadata:
+def _parse_metadata(path: Path, text: str) -> _Metadata:
     try:
         return _Metadata.model_validate_json(text)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(str(part) for part in wrong["loc"])
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
         raise RequestRejected(
-            f"{path} has metadata that is not known: {where}: {wrong['msg']}",
-            "it may be of a newer version of this program: use its own kubectl-ddpm",
+            f"{path} has unsupported metadata: {field}: {first['msg']}",
+            "it may come from a newer version of ddpm-ray: use the kubectl-ddpm of that version",
         ) from error

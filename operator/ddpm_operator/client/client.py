@@ -1,4 +1,4 @@
-"""The DDPMSamplings of one namespace."""
+"""The client: every operation of a user on the DDPMSamplings of one namespace."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Literal, NamedTuple, Self
 from pydantic import ValidationError
 
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
-from ddpm_operator.client import head_log, stored_log
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.errors import Conflict, NotFound, RequestRejected
 from ddpm_operator.client.fetch import Fetched, fetch
+from ddpm_operator.client.logs import head_log, stored_log
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
-from ddpm_operator.client.retry import one_more_attempt
-from ddpm_operator.client.upload import has_model, undone_unless_done, upload_checkpoint
+from ddpm_operator.client.retry import retry_patch
+from ddpm_operator.client.upload import has_model, rollback_on_error, upload_checkpoint
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.responses import APPLY, MERGE, Document
 
 FIELD_MANAGER = "kubectl-ddpm"
 
-# The items of a list come without it.
-_IDENTITY: Document = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
+# The items of a list lack both fields.
+_TYPE_META: Document = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND}
 
 
 class Submitted(NamedTuple):
-    """A sampling as the API server has taken it, and what that was to it."""
+    """A sampling as the API server stored it, and what the request did."""
 
     sampling: DDPMSampling
     was: Literal["created", "changed", "unchanged"]
@@ -36,13 +36,13 @@ class Submitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Client:
-    """What a person does with DDPMSamplings. Every method raises a ClientFault."""
+    """A client for the DDPMSamplings of one namespace. Every method raises ClientError."""
 
     connection: Connection
 
     @classmethod
     def open(cls, namespace: str | None = None, context: str | None = None) -> Self:
-        """Connects as kubectl does, in the namespace of its context if no other is given."""
+        """Connects as kubectl does. The namespace defaults to that of the kubeconfig's context."""
         return cls(Connection.open(namespace, context))
 
     @property
@@ -50,23 +50,24 @@ class Client:
         return self.connection.namespace
 
     def list(self, *, everywhere: bool = False) -> tuple[DDPMSampling, ...]:
-        """All samplings of the namespace, or of the whole cluster, by namespace and name."""
+        """Returns all samplings of the namespace, or of the whole cluster, sorted by namespace and name."""
         path = paths.ALL_SAMPLINGS if everywhere else paths.samplings(self.namespace)
         items = self.connection.request("GET", path)["items"]
-        found = [
-            _typed(_IDENTITY | item) for item in (items if isinstance(items, list) else ()) if isinstance(item, dict)
+        samplings = [
+            _typed(_TYPE_META | item) for item in (items if isinstance(items, list) else ()) if isinstance(item, dict)
         ]
-        return tuple(sorted(found, key=lambda one: (one.metadata.namespace, one.metadata.name)))
+        return tuple(sorted(samplings, key=lambda it: (it.metadata.namespace, it.metadata.name)))
 
     def get(self, name: str) -> DDPMSampling:
-        """
+        """Returns a sampling.
+
         Raises:
-            NotFound: if there is none of this name.
+            NotFound: if it does not exist.
         """
         try:
             return _typed(self.connection.request("GET", f"{paths.samplings(self.namespace)}/{name}"))
-        except NotFound as fault:
-            raise self._absent(name, fault) from fault
+        except NotFound as error:
+            raise self._not_found(name, error) from error
 
     def submit(
         self,
@@ -74,16 +75,16 @@ class Client:
         checkpoint: CheckpointFile | None = None,
         told: ProgressCallback = ignore_progress,
     ) -> Submitted:
-        """Creates a sampling, or changes the one of its name as far as that can be: more `samples` let it grow.
+        """Creates a sampling or updates the one of the same name. More `samples` let it grow.
 
         Args:
-            manifest: a DDPMSampling as in YAML; it goes to the client's namespace.
-            checkpoint: is brought to the claim that the manifest's model names, as `model_uri` does, unless it is
-                there already. If that fails, a sampling that was created for it is deleted again.
-            told: is called with the bytes of it that have come and those that are to come, again and again.
+            manifest: a DDPMSampling, as in YAML. It is created in the client's namespace.
+            checkpoint: a local file to upload to the claim that the manifest's model URI names (see `model_uri`),
+                unless it was uploaded before. If the upload fails, a sampling created by this call is deleted again.
+            told: called with the progress of the upload.
 
         Raises:
-            Refused: with the API server's sentence.
+            RequestRejected: with the message of the API server.
         """
         metadata = manifest["metadata"]
         name = str(metadata["name"]) if isinstance(metadata, dict) else ""
@@ -92,94 +93,102 @@ class Client:
         except NotFound:
             before = None
         if checkpoint is None or (before is not None and has_model(self.connection, before)):
-            taken = self._apply(name, manifest, before)
+            after = self._apply(name, manifest, before)
         else:
-            taken = self._bring(name, manifest, before, checkpoint, told)
+            after = self._upload_and_apply(name, manifest, before, checkpoint, told)
         if before is None:
-            return Submitted(taken, "created")
-        return Submitted(taken, "unchanged" if taken.spec == before.spec else "changed")
+            return Submitted(after, "created")
+        return Submitted(after, "unchanged" if after.spec == before.spec else "changed")
 
     def watch(self, name: str) -> Iterator[DDPMSampling]:
-        """A sampling as it is, and again after every change, without an end of its own.
+        """Yields a sampling as it is now, and again after every change. Never ends by itself.
 
         Raises:
-            NotFound: if there is none of this name, or none any more.
+            NotFound: if it does not exist, or is deleted.
         """
         for document in self.connection.watch(paths.samplings(self.namespace), name):
             if document is None:
-                raise self._absent(name)
-            yield _typed(_IDENTITY | document)
+                raise self._not_found(name)
+            yield _typed(_TYPE_META | document)
 
     def log(self, sampling: DDPMSampling, *, follow: bool) -> Iterator[bytes]:
-        """The driver's log, from its beginning, as long as its head pod is there.
+        """Yields the driver's log from its beginning, read from the running head pod.
 
         Args:
-            follow: goes on until the head is gone.
+            follow: continues until the head pod is deleted.
 
         Raises:
-            NotFound: if there is no head pod, or no driver in it yet.
+            NotFound: if there is no running head pod, or the driver has not logged anything yet.
         """
-        return head_log.read(self.connection, sampling, follow=follow)
+        return head_log(self.connection, sampling, follow=follow)
 
     def kept_log(self, sampling: DDPMSampling) -> Iterator[bytes]:
-        """The log of the last attempt's driver as it was kept beside the samples, at most its last MiB.
+        """Yields the driver's log of the last attempt as stored with the samples, at most its last MiB.
 
         Raises:
-            NotFound: if there is none.
+            NotFound: if no log is stored.
         """
-        return stored_log.read(self.connection, sampling)
+        return stored_log(self.connection, sampling)
 
     def fetch(self, name: str, folder: Path, told: ProgressCallback = ignore_progress) -> Fetched:
-        """Brings the samples of a complete sampling into a folder, every file checked against its manifest.
+        """Downloads the files of a complete sampling into a folder, and checks each against the manifest.
 
-        Files that are there already, whole, are not fetched again.
+        Files that are already complete in the folder are not downloaded again.
 
         Args:
-            told: is called with the bytes that have come and those that are to come, again and again.
+            folder: created if it does not exist.
+            told: called with the progress of the download.
 
         Raises:
-            SamplingFailed: if it has failed.
-            NotFound: if it is not complete.
-            Damaged: if a file is not what the manifest says; it is not kept.
+            SamplingFailed: if the sampling has failed.
+            NotFound: if the sampling is not complete yet.
+            Damaged: if a file does not match the manifest. It is not kept.
         """
         return fetch(self.connection, self.get(name), folder, told)
 
     def retry(self, name: str) -> DDPMSampling:
-        """Lets a failed sampling try again; it goes on with what is missing.
+        """Starts another attempt of a failed sampling, which draws only the missing samples.
 
         Raises:
-            NotFound: if there is none of this name.
-            Refused: if it has not failed.
+            NotFound: if it does not exist.
+            RequestRejected: if it has not failed.
         """
-        return self._change(name, one_more_attempt(self.get(name)))
+        return self._patch(name, retry_patch(self.get(name)))
 
     def delete(self, name: str) -> DDPMSampling:
-        """Deletes a sampling and, behind it, its cluster; returns what it was.
+        """Deletes a sampling, and with it its RayCluster. Returns the deleted sampling.
 
         Raises:
-            NotFound: if there is none of this name.
+            NotFound: if it does not exist.
         """
-        was = self.get(name)
-        self._delete(was)
-        return was
+        sampling = self.get(name)
+        self._delete(sampling)
+        return sampling
 
-    def _bring(
+    def _upload_and_apply(
         self,
         name: str,
         manifest: Document,
         before: DDPMSampling | None,
         checkpoint: CheckpointFile,
-        told: ProgressCallback,
+        on_progress: ProgressCallback,
     ) -> DDPMSampling:
+        """Applies a manifest suspended, uploads its checkpoint, then resumes it."""
         spec = manifest["spec"]
-        suspended: Document = {**manifest, "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True}}
-        waiting = self._apply(name, suspended, before)
-        with undone_unless_done(lambda: self._delete(waiting) if before is None else None):
-            upload_checkpoint(self.connection, waiting, checkpoint, told)
+        suspended_manifest: Document = {
+            **manifest,
+            "spec": {**(spec if isinstance(spec, dict) else {}), "suspend": True},
+        }
+        suspended = self._apply(name, suspended_manifest, before)
+        with rollback_on_error(lambda: self._delete(suspended) if before is None else None):
+            upload_checkpoint(self.connection, suspended, checkpoint, on_progress)
             return self._apply(name, manifest, before)
 
     def _apply(self, name: str, manifest: Document, before: DDPMSampling | None) -> DDPMSampling:
-        """Server-side apply. Whoever has set the number of samples before, it may grow."""
+        """Applies a manifest by server-side apply.
+
+        `samples` may grow even if another field manager owns it, such as kubectl. It is then set by a merge patch.
+        """
         path = f"{paths.samplings(self.namespace)}/{name}"
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         try:
@@ -189,26 +198,31 @@ class Client:
             samples = spec.get("samples") if isinstance(spec, dict) else None
             grows = before is not None and isinstance(samples, int) and samples > before.spec.samples
             if before is None or not grows or set(conflict.fields) != {"spec.samples"}:
+                # After such a merge patch, this client counts as another manager of `samples` too.
                 others = {field: manager for field, manager in conflict.fields.items() if manager != FIELD_MANAGER}
                 raise (Conflict(others) if others else conflict) from conflict
-            self._change(name, {"metadata": {"uid": before.metadata.uid}, "spec": {"samples": samples}})
+            self._patch(name, {"metadata": {"uid": before.metadata.uid}, "spec": {"samples": samples}})
             return _typed(self.connection.request("PATCH", path, query, manifest, APPLY))
 
-    def _change(self, name: str, change: Document) -> DDPMSampling:
+    def _patch(self, name: str, patch: Document) -> DDPMSampling:
         path = f"{paths.samplings(self.namespace)}/{name}"
-        return _typed(self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, change, MERGE))
+        return _typed(self.connection.request("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, MERGE))
 
     def _delete(self, sampling: DDPMSampling) -> None:
         path = f"{paths.samplings(self.namespace)}/{sampling.metadata.name}"
         options: Document = {"preconditions": {"uid": sampling.metadata.uid}, "propagationPolicy": "Background"}
         self.connection.request("DELETE", path, body=options)
 
-    def _absent(self, name: str, fault: NotFound | None = None) -> NotFound:
-        if fault and name not in fault.message:
-            return NotFound("the cluster knows no DDPMSamplings", "ask its administrator to install ddpm-ray's chart")
+    def _not_found(self, name: str, error: NotFound | None = None) -> NotFound:
+        # The API server names a missing object, but not a missing resource type.
+        if error and name not in error.message:
+            return NotFound(
+                "the cluster has no DDPMSampling CRD",
+                "ask the administrator of the cluster to install the ddpm-ray chart",
+            )
         return NotFound(
             f"there is no DDPMSampling {name} in the namespace {self.namespace}",
-            "`kubectl ddpm list --all-namespaces` shows all there are",
+            "`kubectl ddpm list --all-namespaces` lists all samplings",
         )
 
 
@@ -216,8 +230,9 @@ def _typed(document: Document) -> DDPMSampling:
     try:
         return DDPMSampling.from_document(document)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
         raise RequestRejected(
-            f"a DDPMSampling of the cluster is not as this command knows it: {where}: {error.errors()[0]['msg']}",
-            "use the kubectl-ddpm of the operator's own version",
+            f"the API server returned a DDPMSampling that this version does not know: {field}: {first['msg']}",
+            "use the kubectl-ddpm of the operator's version",
         ) from error

@@ -1,4 +1,7 @@
-"""The API server as a person's kubeconfig names it: requests with plain documents, watches, commands in pods."""
+"""The connection to the API server of the user's kubeconfig: JSON requests, watches, and commands in pods.
+
+It turns every error response and network error into a `ClientError` with a hint.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ from ddpm_operator.client.errors import ClientError, Conflict, NotAllowed, NotFo
 from ddpm_operator.client.remote_command import RemoteCommand
 from ddpm_operator.kube.responses import JSON, Document, ErrorResponse, Method, headers, parse_response
 
-_CONNECT, _READ, _WATCH = 5.0, 30.0, 60.0
-_CHECK = "look at `kubectl cluster-info`, and at --context"
+_CONNECT_TIMEOUT, _READ_TIMEOUT, _WATCH_SECONDS = 5.0, 30.0, 60.0
+_CHECK_CLUSTER = "check `kubectl cluster-info` and --context"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """One API server, with one person's rights. Every method raises a ClientFault.
+    """A connection to one API server, with the rights of one user. Every method raises ClientError.
 
     Attributes:
-        namespace: where things are, unless another one is asked for.
+        namespace: the default namespace.
     """
 
     api: ApiClient
@@ -39,20 +42,22 @@ class Connection:
 
     @classmethod
     def open(cls, namespace: str | None = None, context: str | None = None) -> Self:
-        """As kubectl connects: by KUBECONFIG or ~/.kube/config, in the context's own namespace.
+        """Loads KUBECONFIG or ~/.kube/config as kubectl does; the namespace defaults to that of the context.
+
+        Sends no request.
 
         Raises:
-            Unreachable: if there is no such file or context. Nothing is sent yet.
+            Unreachable: if the file or the context does not exist.
         """
         try:
             contexts, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-            chosen = next((one for one in contexts if one["name"] == context), current) if context else current
+            chosen = next((it for it in contexts if it["name"] == context), current) if context else current
             if context and chosen["name"] != context:
                 raise ConfigException(f"there is no context {context}")
             api = config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
         except (ConfigException, yaml.YAMLError, OSError) as error:
             raise Unreachable(
-                f"no cluster is known: {error}", "set KUBECONFIG, or look at `kubectl config get-contexts`"
+                f"cannot load the kubeconfig: {error}", "set KUBECONFIG, or check `kubectl config get-contexts`"
             ) from error
         return cls(api, namespace or chosen["context"].get("namespace") or "default")
 
@@ -64,37 +69,41 @@ class Connection:
         body: Document | None = None,
         content_type: str = JSON,
     ) -> Document:
-        """One request, and the document that it was answered with."""
-        response = self._send(method, path, query, body, content_type, _READ)
+        """Sends a request and returns the response document."""
+        response = self._send(method, path, query, body, content_type, _READ_TIMEOUT)
         try:
-            return _document(response.status, response.data)
+            return _parse(response.status, response.data)
         except urllib3.exceptions.HTTPError as error:
-            raise _silent(error) from error
+            raise _unreachable(error) from error
 
-    def watch(self, path: str, name: str, longest: float | None = None) -> Iterator[Document | None]:
-        """One object as it is, and again whenever it has changed; None when it is not there.
+    def watch(self, path: str, name: str, max_seconds: float | None = None) -> Iterator[Document | None]:
+        """Yields an object as it is now, and again after every change; None while it does not exist.
 
         Args:
-            longest: ends after about so many seconds; None: never by itself.
+            path: of the object's collection.
+            max_seconds: ends the watch after about this time; None: it never ends by itself.
         """
-        deadline = None if longest is None else time.monotonic() + longest
-        this_one = {"fieldSelector": f"metadata.name={name}"}
-        seen: str | None = None
+        deadline = None if max_seconds is None else time.monotonic() + max_seconds
+        selector = {"fieldSelector": f"metadata.name={name}"}
+        yielded_version: str | None = None
         while True:
-            listed = self.request("GET", path, this_one)
+            listed = self.request("GET", path, selector)
             items = listed["items"]
-            now = items[0] if isinstance(items, list) and items else None
-            current = now if isinstance(now, dict) else None
-            if seen is None or version_of(current) != seen:
+            first = items[0] if isinstance(items, list) and items else None
+            current = first if isinstance(first, dict) else None
+            if yielded_version is None or resource_version(current) != yielded_version:
                 yield current
-            seen = version_of(current)
-            left = _WATCH if deadline is None else min(_WATCH, deadline - time.monotonic())
-            if left <= 0:
+            yielded_version = resource_version(current)
+            remaining = _WATCH_SECONDS if deadline is None else min(_WATCH_SECONDS, deadline - time.monotonic())
+            if remaining <= 0:
                 return
-            since = this_one | {"resourceVersion": version_of(listed), "timeoutSeconds": str(int(left) + 1)}
-            for changed in self._changes(path, since):
+            query = selector | {
+                "resourceVersion": resource_version(listed),
+                "timeoutSeconds": str(int(remaining) + 1),
+            }
+            for changed in self._watch_events(path, query):
                 yield changed
-                seen = version_of(changed)
+                yielded_version = resource_version(changed)
 
     @contextmanager
     def running(
@@ -102,47 +111,51 @@ class Connection:
         path: str,
         container: str,
         command: Sequence[str],
-        longest_silence: float | None,
+        silence_timeout: float | None,
         *,
         takes_input: bool = False,
     ) -> Iterator[RemoteCommand]:
-        """A command in a pod, for the time of the block.
+        """Runs a command in a pod for the duration of the block.
 
         Args:
             path: of the pod.
-            longest_silence: seconds until a stream that says or takes nothing counts as broken; None: never.
+            silence_timeout: seconds without reading or writing after which the connection counts as lost; None: never.
         """
-        streams = [("stdin", "true")] if takes_input else []
-        query = [("container", container), ("stdout", "true"), ("stderr", "true"), *streams]
+        stdin = [("stdin", "true")] if takes_input else []
+        query = [("container", container), ("stdout", "true"), ("stderr", "true"), *stdin]
         request = self.api.param_serialize(
             "GET",
             f"{path}/exec",
-            query_params=query + [("command", word) for word in command],
+            query_params=query + [("command", argument) for argument in command],
             auth_settings=["BearerToken"],
         )
         try:
             url = get_websocket_url(request[1])  # type: ignore[no-untyped-call]
             socket: websocket.WebSocket = create_websocket(self.api.configuration, url, request[2])  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
-            _document(error.status_code, error.resp_body or b"")
-            raise _silent(error) from error
+            _parse(error.status_code, error.resp_body or b"")
+            raise _unreachable(error) from error
         except (websocket.WebSocketException, OSError) as error:
-            raise _silent(error) from error
+            raise _unreachable(error) from error
         try:
-            socket.settimeout(longest_silence)
+            socket.settimeout(silence_timeout)
             yield RemoteCommand(socket)
         finally:
             socket.close()
 
-    def _changes(self, path: str, query: Mapping[str, str]) -> Iterator[Document | None]:
-        """What a watch tells until it ends, as it does from time to time; the next list tells the rest."""
-        response = self._send("GET", path, {**query, "watch": "true"}, None, JSON, _WATCH + _READ)
+    def _watch_events(self, path: str, query: Mapping[str, str]) -> Iterator[Document | None]:
+        """Yields the changed objects of one watch request until it ends; None for a deleted one.
+
+        A watch ends regularly, by timeout or with an expired resourceVersion. The caller then lists again, which
+        covers what was missed.
+        """
+        response = self._send("GET", path, {**query, "watch": "true"}, None, JSON, _WATCH_SECONDS + _READ_TIMEOUT)
         if response.status != HTTPStatus.OK:
-            _document(response.status, response.data)
-        rest = b""
+            _parse(response.status, response.data)
+        incomplete = b""
         try:
             for chunk in response.stream(amt=None):
-                *lines, rest = (rest + chunk).split(b"\n")
+                *lines, incomplete = (incomplete + chunk).split(b"\n")
                 for event in map(json.loads, filter(None, lines)):
                     if event["type"] == "ERROR":
                         return
@@ -159,7 +172,7 @@ class Connection:
         query: Mapping[str, str] | None,
         body: Document | None,
         content_type: str,
-        read: float,
+        read_timeout: float,
     ) -> urllib3.BaseHTTPResponse:
         try:
             request = self.api.param_serialize(
@@ -170,43 +183,43 @@ class Connection:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = self.api.call_api(*request, _request_timeout=(_CONNECT, read))
+            result = self.api.call_api(*request, _request_timeout=(_CONNECT_TIMEOUT, read_timeout))
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _silent(error) from error
-        response: urllib3.BaseHTTPResponse = answer.response
+            raise _unreachable(error) from error
+        response: urllib3.BaseHTTPResponse = result.response
         return response
 
 
-def version_of(document: Document | None) -> str:
-    """metadata.resourceVersion of an object or a list; "" of what is not there."""
+def resource_version(document: Document | None) -> str:
+    """Returns metadata.resourceVersion of an object or a list; "" for None."""
     metadata = (document or {}).get("metadata")
     return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""
 
 
-def _document(status: int, text: bytes) -> Document:
-    answer = parse_response(status, text)
-    if isinstance(answer, ErrorResponse):
-        raise _fault(answer)
-    return answer
+def _parse(status: int, text: bytes) -> Document:
+    response = parse_response(status, text)
+    if isinstance(response, ErrorResponse):
+        raise _client_error(response)
+    return response
 
 
-def _fault(refusal: ErrorResponse) -> ClientError:
-    status, message = refusal.status, refusal.message
+def _client_error(response: ErrorResponse) -> ClientError:
+    status, message = response.status, response.message
     match status:
         case HTTPStatus.NOT_FOUND:
-            return NotFound(message, "look at --namespace; and whether ddpm-ray's chart is installed")
+            return NotFound(message, "check --namespace, and whether the ddpm-ray chart is installed")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return NotAllowed(message, "ask the administrator of the namespace for the role `edit` in it")
-        case HTTPStatus.CONFLICT if refusal.conflicts:
-            return Conflict(refusal.conflicts)
+            return NotAllowed(message, "ask the administrator of the namespace for the `edit` role")
+        case HTTPStatus.CONFLICT if response.conflicts:
+            return Conflict(response.conflicts)
         case HTTPStatus.CONFLICT:
-            return RequestRejected(message, "somebody else was quicker: look at it, and try again")
+            return RequestRejected(message, "the object was changed in the meantime: check it, and try again")
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return RequestRejected(message, "correct what it names")
+            return RequestRejected(message, "correct the manifest or the flags, then try again")
         case _:
-            return Unreachable(f"the API server failed: {message}", _CHECK)
+            return Unreachable(f"the API server failed: {message}", _CHECK_CLUSTER)
 
 
-def _silent(error: Exception) -> Unreachable:
+def _unreachable(error: Exception) -> Unreachable:
     cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
-    return Unreachable(f"the API server does not answer: {cause}", _CHECK)
+    return Unreachable(f"cannot reach the API server: {cause}", _CHECK_CLUSTER)

@@ -1,4 +1,4 @@
-"""What can go wrong between a person and the cluster, each with what to do about it."""
+"""Errors that the client raises. Each has a message (what is wrong, and where) and a hint (what to do)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 
 class ClientError(Exception):
-    """Something that was asked for did not happen.
+    """A request could not be carried out.
 
     Args:
-        message: what was wrong, and where.
-        hint: what to do.
+        message: what is wrong, and where.
+        hint: what the user can do about it.
     """
 
     def __init__(self, message: str, hint: str) -> None:
@@ -20,42 +20,42 @@ class ClientError(Exception):
 
 
 class NotFound(ClientError):
-    """There is no such thing, or not yet."""
+    """The requested object does not exist, or does not exist yet."""
 
 
 class RequestRejected(ClientError):
-    """The API server does not take it as it is."""
+    """The request is invalid: the API server, or the client before it, rejected it."""
 
 
 class Conflict(RequestRejected):
-    """Fields have other values, and somebody else has set them.
+    """Fields are owned by other field managers, which have set other values.
 
     Args:
-        fields: each, and the field manager that has set it: `spec.samples` to `kubectl-client-side-apply`.
+        fields: field path -> its field manager, such as `spec.samples` -> `kubectl-client-side-apply`.
     """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         managers = " and ".join(dict.fromkeys(fields.values()))
         super().__init__(
-            f"{', '.join(fields)} {'has another value' if len(fields) == 1 else 'have other values'} there, "
+            f"{', '.join(fields)} {'has a different value' if len(fields) == 1 else 'have different values'}, "
             f"set by {managers}",
-            "change it where it was set: what kubectl has applied, by `kubectl apply -f` of the changed file; or "
-            "take another name",
+            "change the field with the tool that set it (for kubectl: `kubectl apply -f` of the changed file), or use "
+            "another name",
         )
         self.fields = fields
 
 
 class Damaged(ClientError):
-    """What is stored is not what the sampling has stored."""
+    """A stored file does not match what the sampling's status or manifest says."""
 
 
 class NotAllowed(ClientError):
-    """The user has no right to it."""
+    """The user is not authenticated, or lacks a permission."""
 
 
 class Unreachable(ClientError):
-    """No answer from the cluster, or from the pod that was to answer."""
+    """The API server, or a helper pod, did not respond."""
 
 
 class SamplingFailed(ClientError):
-    """The sampling has failed, so there is nothing to be had of it."""
+    """The sampling has failed, so its output is incomplete."""

@@ -1,4 +1,4 @@
-"""Brings a complete sampling's files into a folder on the user's machine."""
+"""Downloads the files of a complete sampling into a local folder, and checks each against the manifest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import NamedTuple
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.conditions import holds
 from ddpm_operator.client.connection import Connection
+from ddpm_operator.client.download_folder import DownloadFolder
 from ddpm_operator.client.errors import Damaged, NotFound, SamplingFailed
-from ddpm_operator.client.folder import Folder
-from ddpm_operator.client.manifest import NAME, Manifest, StoredFile
+from ddpm_operator.client.output_manifest import MANIFEST_NAME, OutputManifest, StoredFile
 from ddpm_operator.client.progress_callback import ProgressCallback
-from ddpm_operator.client.stored_files import RESTORE, StoredFiles, stored_files
+from ddpm_operator.client.stored_files import RESTORE_HINT, StoredFiles, stored_files
 
-_LARGEST_MANIFEST = 256 << 20
+_MAX_MANIFEST_BYTES = 256 << 20
 
 
 class FetchedFile(NamedTuple):
-    """One file of the folder, and whether it was there before."""
+    """A file in the folder, and whether it was already there before this fetch."""
 
     file: StoredFile
     was_there: bool
@@ -29,78 +29,83 @@ class FetchedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a folder holds now: every file that the manifest names for a person, whole."""
+    """The folder's content after a fetch: every file that the manifest lists for the user, complete."""
 
     folder: Path
-    manifest: Manifest
+    manifest: OutputManifest
     manifest_sha256: str
     files: tuple[FetchedFile, ...]
 
 
-def fetch(connection: Connection, sampling: DDPMSampling, path: Path, told: ProgressCallback) -> Fetched:
-    """See `Client.fetch`. A pod is started only if something is missing."""
-    sha256, image = _stored(sampling)
+def fetch(connection: Connection, sampling: DDPMSampling, path: Path, on_progress: ProgressCallback) -> Fetched:
+    """Implements `Client.fetch`. Starts a reader pod only if a file is missing."""
+    sha256, image = _manifest_sha256_and_image(sampling)
     try:
-        folder = Folder(path)
-        known = folder.manifest(sha256)
-        if known is not None:
-            there = folder.whole(known)
-            if len(there) == len(known.wanted):
-                return _fetched(path, known, sha256, there)
+        folder = DownloadFolder(path)
+        local_manifest = folder.manifest(sha256)
+        if local_manifest is not None:
+            present = folder.whole(local_manifest)
+            if len(present) == len(local_manifest.wanted):
+                return _fetched(path, local_manifest, sha256, present)
         with stored_files(connection, sampling, image) as stored:
-            text = _manifest(stored)
-            manifest = Manifest.read(text, sha256)
-            there = folder.whole(manifest)
-            _bring(stored, [file for file in manifest.wanted if file not in there], folder, told)
+            text = _read_manifest(stored)
+            manifest = OutputManifest.parse(text, sha256)
+            present = folder.whole(manifest)
+            _download(stored, [file for file in manifest.wanted if file not in present], folder, on_progress)
         folder.settle(manifest, text)
     except OSError as error:
         raise NotFound(
-            f"{error.filename or path}: {error.strerror or error}", "give a folder that can be written"
+            f"{error.filename or path}: {error.strerror or error}", "choose a folder that you can write to"
         ) from error
-    return _fetched(path, manifest, sha256, there)
+    return _fetched(path, manifest, sha256, present)
 
 
-def _stored(sampling: DDPMSampling) -> tuple[str, str]:
-    """(sha256 of the manifest, image) of a complete sampling."""
+def _manifest_sha256_and_image(sampling: DDPMSampling) -> tuple[str, str]:
+    """Returns (sha256 of the manifest, worker image) of a complete sampling."""
     name, status = sampling.metadata.name, sampling.status
     if holds(sampling, ConditionType.FAILED):
-        raise SamplingFailed(f"{name} has failed", f"`kubectl ddpm status {name}` says why")
-    result = status.output if status else None
+        raise SamplingFailed(f"{name} has failed", f"`kubectl ddpm status {name}` shows the reason")
+    output = status.output if status else None
     complete = holds(sampling, ConditionType.COMPLETE)
-    if not complete or status is None or result is None or not result.manifest_sha256 or not status.image:
+    if not complete or status is None or output is None or not output.manifest_sha256 or not status.image:
         raise NotFound(f"{name} is not complete yet", f"wait for it with `kubectl ddpm watch {name}`")
-    return result.manifest_sha256, status.image
+    return output.manifest_sha256, status.image
 
 
-def _fetched(path: Path, manifest: Manifest, sha256: str, there: frozenset[StoredFile]) -> Fetched:
-    return Fetched(path, manifest, sha256, tuple(FetchedFile(file, file in there) for file in manifest.wanted))
+def _fetched(path: Path, manifest: OutputManifest, sha256: str, present: frozenset[StoredFile]) -> Fetched:
+    return Fetched(path, manifest, sha256, tuple(FetchedFile(file, file in present) for file in manifest.wanted))
 
 
-def _manifest(stored: StoredFiles) -> bytes:
-    with closing(stored.read([NAME])) as files:
+def _read_manifest(stored: StoredFiles) -> bytes:
+    with closing(stored.read([MANIFEST_NAME])) as files:
         length, content = next(files)
-        if length > _LARGEST_MANIFEST:
-            raise Damaged(f"{NAME} at the output has {length:,} bytes, more than any has", RESTORE)
+        if length > _MAX_MANIFEST_BYTES:
+            raise Damaged(
+                f"{MANIFEST_NAME} in the output is {length:,} bytes long; the maximum is {_MAX_MANIFEST_BYTES:,}",
+                RESTORE_HINT,
+            )
         return b"".join(content)
 
 
-def _bring(stored: StoredFiles, lacking: list[StoredFile], folder: Folder, told: ProgressCallback) -> None:
-    """Stages what is lacking, each file once it is whole."""
-    come, total = 0, sum(file.bytes for file in lacking)
-    with closing(stored.read([file.path for file in lacking])) as files:
-        for file, (length, content) in zip(lacking, files, strict=True):
+def _download(
+    stored: StoredFiles, missing: list[StoredFile], folder: DownloadFolder, on_progress: ProgressCallback
+) -> None:
+    """Downloads the missing files into the staging folder, and checks the length and sha256 of each."""
+    done, total = 0, sum(file.bytes for file in missing)
+    with closing(stored.read([file.path for file in missing])) as files:
+        for file, (length, content) in zip(missing, files, strict=True):
             if length != file.bytes:
-                raise _wrong(file, f"has {length:,} bytes, and its manifest says {file.bytes:,}")
+                raise _damaged(file, f"has {length:,} bytes, but the manifest says {file.bytes:,}")
             digest = hashlib.sha256()
-            with folder.staging(file) as written:
+            with folder.staging(file) as staged:
                 for chunk in content:
-                    written.write(chunk)
+                    staged.write(chunk)
                     digest.update(chunk)
-                    come += len(chunk)
-                    told(come, total)
+                    done += len(chunk)
+                    on_progress(done, total)
                 if digest.hexdigest() != file.sha256:
-                    raise _wrong(file, f"has the sha256 {digest.hexdigest()}, and its manifest says {file.sha256}")
+                    raise _damaged(file, f"has the sha256 {digest.hexdigest()}, but the manifest says {file.sha256}")
 
 
-def _wrong(file: StoredFile, what: str) -> Damaged:
-    return Damaged(f"{file.path} at the output is damaged: it {what}", RESTORE)
+def _damaged(file: StoredFile, reason: str) -> Damaged:
+    return Damaged(f"{file.path} in the output is damaged: it {reason}", RESTORE_HINT)

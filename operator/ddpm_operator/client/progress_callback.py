@@ -1,12 +1,12 @@
-"""Who hears how far something is."""
+"""Callback type for the progress of an upload or a download."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 ProgressCallback = Callable[[int, int], None]
-"""Is called with the bytes that have come and those that are to come in all."""
+"""Called repeatedly with (bytes transferred so far, total bytes)."""
 
 
-def ignore_progress(_come: int, _of: int) -> None:
-    """Is told, and does nothing."""
+def ignore_progress(_done: int, _total: int) -> None:
+    """Does nothing: the default callback."""

@@ -1,8 +1,7 @@
-"""What runs in the reader pod, whose image has fsspec: writes stored files to standard output, one after another,
-each after its length as eight bytes, the highest first.
+"""Runs in the reader pod: writes stored files to standard output, each preceded by its length as 8 bytes, big-endian.
 
-It is handed to the pod as text. Its arguments are the folder's path or URI, and the files' names below it. It ends
-with the exit code 44 if one is not there.
+It is passed to `python -c` in the pod, whose image has fsspec. Arguments: the path or URI of the output folder, then
+the names of the files below it. It exits with code 44 if a file does not exist.
 """
 
 import shutil
@@ -11,11 +10,11 @@ import sys
 import fsspec
 
 folder, *names = sys.argv[1:]
-store, root = fsspec.url_to_fs(folder)
+file_system, root = fsspec.url_to_fs(folder)
 for name in names:
     try:
-        sys.stdout.buffer.write(store.size(f"{root}/{name}").to_bytes(8, "big"))
-        with store.open(f"{root}/{name}") as stored:
+        sys.stdout.buffer.write(file_system.size(f"{root}/{name}").to_bytes(8, "big"))
+        with file_system.open(f"{root}/{name}") as stored:
             shutil.copyfileobj(stored, sys.stdout.buffer, 1 << 20)
     except FileNotFoundError:
         print(f"{folder}/{name}", file=sys.stderr)

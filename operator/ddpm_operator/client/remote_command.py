@@ -1,7 +1,7 @@
-"""A command in a pod, over Kubernetes' exec: bytes to its standard input, bytes from its standard output.
+"""A command that runs in a pod by Kubernetes' exec: writes to its standard input, reads its standard output.
 
-The channels are those of v5.channel.k8s.io, and of v4 before it. Neither is relied on to end standard input alone,
-which v4 cannot: a command that reads is told how much.
+The channels are those of the WebSocket subprotocols v5.channel.k8s.io and v4.channel.k8s.io. v4 cannot close standard
+input alone, so no command may rely on its end: the sender tells each command how many bytes to read.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ddpm_operator.client.errors import ClientError
 
-_CLOSED = websocket.ABNF.OPCODE_CLOSE
-_LONGEST_COMPLAINT = 4096
+_CLOSE_FRAME = websocket.ABNF.OPCODE_CLOSE
+_MAX_STDERR_BYTES = 4096
 
 
 class CommandFailed(ClientError):
-    """A command in a pod ended with an error, or its stream broke off.
+    """A command in a pod ended with an error, or the connection to it was lost.
 
     Args:
-        message: the last line that it said, or what became of the stream.
-        code: its exit code; None if it has none.
+        message: the last line of its standard error, or why the connection was lost.
+        code: its exit code; None if unknown.
     """
 
     def __init__(self, message: str, hint: str, code: int | None = None) -> None:
@@ -32,21 +32,21 @@ class CommandFailed(ClientError):
         self.code = code
 
 
-class _Part(BaseModel):
+class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class _Cause(_Part):
+class _Cause(_Model):
     reason: str = ""
     message: str = ""
 
 
-class _Details(_Part):
+class _Details(_Model):
     causes: tuple[_Cause, ...] = ()
 
 
-class _Verdict(_Part):
-    """Kubernetes' Status at the end of a command."""
+class _ExitStatus(_Model):
+    """The Status object that Kubernetes sends on the error channel when the command has ended."""
 
     status: str
     message: str = ""
@@ -63,75 +63,75 @@ class _Frame(Protocol):
 
 
 class WebSocket(Protocol):
-    """Of websocket.WebSocket, what is used here."""
+    """The part of websocket.WebSocket that is used here."""
 
     def recv_data_frame(self, control_frame: bool) -> tuple[int, _Frame]: ...
     def send_binary(self, payload: bytes) -> int: ...
 
 
 class RemoteCommand:
-    """A command that runs.
+    """A running command.
 
     Args:
-        socket: open, with the time after which its silence is an error.
+        socket: an open WebSocket. Its timeout limits how long the command may stay silent.
     """
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._said, self._verdict = b"", b""
+        self._stderr, self._exit_status = b"", b""
 
     def write(self, data: bytes) -> None:
-        """To its standard input; waits as long as the pod takes nothing.
+        """Writes to the command's standard input; blocks while the pod does not read.
 
         Raises:
-            CommandFailed: if it has ended, with what it said.
+            CommandFailed: if the command has ended, with its error.
         """
         try:
             self._socket.send_binary(bytes([STDIN_CHANNEL]) + data)
         except (websocket.WebSocketException, OSError) as error:
             while self.read():
-                """What it has said before it ended is of no use now; why it ended is raised."""
-            raise _broken(error) from error
+                """Discards the remaining output; the end of the stream raises the command's own error."""
+            raise _connection_lost(error) from error
 
     def read(self) -> bytes:
-        """The next piece of its standard output; b"" once it has ended well.
+        """Returns the next chunk of standard output; b"" once the command has succeeded.
 
-        One frame at a time, so that no more is held than one: kubernetes' own reader takes all that has come
-        before it gives anything away, and a fast pod never lets it end.
+        Reads one frame at a time, so that at most one is held in memory. The WSClient of the kubernetes package
+        buffers all pending frames before it returns any, which never ends while a pod writes fast.
 
         Raises:
-            CommandFailed: if it ends with an error, or the stream breaks off before its end.
+            CommandFailed: if the command fails, or the connection is lost before it ends.
         """
         while True:
             try:
                 opcode, frame = self._socket.recv_data_frame(True)
             except (websocket.WebSocketException, OSError) as error:
-                raise _broken(error) from error
-            if opcode == _CLOSED:
-                self._judge()
+                raise _connection_lost(error) from error
+            if opcode == _CLOSE_FRAME:
+                self._check_exit_status()
                 return b""
             channel, data = frame.data[:1], frame.data[1:]
             if channel == bytes([STDOUT_CHANNEL]) and data:
                 return data
             if channel == bytes([STDERR_CHANNEL]):
-                self._said = (self._said + data)[-_LONGEST_COMPLAINT:]
+                self._stderr = (self._stderr + data)[-_MAX_STDERR_BYTES:]
             elif channel == bytes([ERROR_CHANNEL]):
-                self._verdict += data
+                self._exit_status += data
 
     def output(self) -> Iterator[bytes]:
-        """All that is still to come of its standard output."""
+        """Yields the rest of the standard output."""
         while data := self.read():
             yield data
 
-    def _judge(self) -> None:
+    def _check_exit_status(self) -> None:
         try:
-            verdict = _Verdict.model_validate_json(self._verdict)
+            exit_status = _ExitStatus.model_validate_json(self._exit_status)
         except ValidationError as error:
-            raise _broken(error if self._verdict else "it has no end") from error
-        if verdict.status != "Success":
-            said = self._said.decode(errors="replace").strip().splitlines()
-            raise CommandFailed(said[-1] if said else verdict.message, "try again", verdict.code)
+            raise _connection_lost(error if self._exit_status else "no exit status was received") from error
+        if exit_status.status != "Success":
+            lines = self._stderr.decode(errors="replace").strip().splitlines()
+            raise CommandFailed(lines[-1] if lines else exit_status.message, "try again", exit_status.code)
 
 
-def _broken(why: Exception | str) -> CommandFailed:
-    return CommandFailed(f"the stream from the pod broke off: {why}", "try again")
+def _connection_lost(reason: Exception | str) -> CommandFailed:
+    return CommandFailed(f"the connection to the pod was lost: {reason}", "try again")

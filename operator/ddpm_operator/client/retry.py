@@ -1,4 +1,4 @@
-"""What lets a failed sampling try again: a higher backoffLimit than it had when it failed. Pure."""
+"""Retries a failed sampling by raising spec.backoffLimit above its value at the time of the failure. Pure."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from ddpm_operator.client.conditions import condition, status_message
 from ddpm_operator.client.errors import RequestRejected
 from ddpm_operator.kube.responses import Document
 
-MOST = 100
+# The maximum that the CRD allows.
+MAX_BACKOFF_LIMIT = 100
 
 
-def one_more_attempt(sampling: DDPMSampling) -> Document:
-    """The change of a failed sampling, as a merge patch, with which the operator goes on with what is missing.
+def retry_patch(sampling: DDPMSampling) -> Document:
+    """Returns the merge patch that lets the operator start another attempt, which draws only the missing samples.
 
     Raises:
-        Refused: if it has not failed, or can have no higher backoffLimit.
+        RequestRejected: if the sampling has not failed, or its backoffLimit is already the maximum.
     """
     metadata, spec, status = sampling.metadata, sampling.spec, sampling.status
-    # Also if the operator has not seen the newest spec yet: a spec is mended first, and tried again at once.
+    # The condition counts even if the operator has not reconciled the newest generation yet: users fix the spec and
+    # retry at once.
     failed = condition(sampling, ConditionType.FAILED)
     if status is None or failed is None or failed.status != "True":
         phase = status.phase if status and status.phase else "new"
         raise RequestRejected(
             f"{metadata.name} has not failed: it is {phase}. {status_message(sampling)}".rstrip(),
-            "only what is Failed is tried again; `kubectl ddpm submit` with more samples lets one that is "
-            "complete grow",
+            "only a Failed sampling can be retried; to draw more samples, use `kubectl ddpm submit` with a larger "
+            "--n_samples",
         )
-    former = status.failure.backoff_limit if status.failure else None
-    limit = max(spec.backoff_limit, former or 0, status.failed_attempts or 0)
-    if limit >= MOST:
+    limit_at_failure = status.failure.backoff_limit if status.failure else None
+    limit = max(spec.backoff_limit, limit_at_failure or 0, status.failed_attempts or 0)
+    if limit >= MAX_BACKOFF_LIMIT:
         raise RequestRejected(
-            f"{metadata.name} cannot be tried again: its backoffLimit is {limit} already, of at most {MOST}",
-            "delete it and create it anew: where its output stays, it goes on with what is missing",
+            f"{metadata.name} cannot be retried: its backoffLimit is already {limit}, the maximum",
+            "delete it and submit it again: if its output is retained, only the missing samples are drawn",
         )
-    # With the uid, so that another one of its name is left alone.
+    # The uid makes sure that a new sampling of the same name is not changed.
     return {"metadata": {"uid": metadata.uid}, "spec": {"backoffLimit": limit + 1}}

@@ -1,125 +1,223 @@
-"""Submits a sampling of a checkpoint on the user's machine: both get to the cluster, or neither.
+"""Uploads a local checkpoint for a sampling: both reach the cluster, or neither does.
 
-The sampling is created suspended; a claim and a pod that it owns take the file; then it may go on. So deleting it
-takes all away at any moment, and the same command again goes on after one that was killed.
+`Client.submit` creates the sampling suspended. This module then creates a claim, which the sampling owns, and sends
+the file to an uploader pod that writes it there (`uploader_program`). Afterwards the client resumes the sampling. So
+deleting the sampling removes everything at any moment, and running an interrupted command again continues it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.resources import files
+from typing import BinaryIO
 
 from ddpm_operator.api import DDPMSampling
+from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.errors import ClientError, RequestRejected, Unreachable
-from ddpm_operator.client.pods import running
+from ddpm_operator.client.helper_pod import helper_pod, run_helper_pod
 from ddpm_operator.client.progress_callback import ProgressCallback
-from ddpm_operator.client.remote_command import CommandFailed
-from ddpm_operator.client.sending import send
-from ddpm_operator.client.uploader import model_claim, model_claim_name, receive_command, uploader_pod
+from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.responses import Document
+from ddpm_operator.manifests.naming import MANAGED_BY, SAMPLING
+from ddpm_operator.manifests.render import owned_by_sampling
 
-_SEEN_WITHIN = 60.0
-_GONE_WITHIN = 60.0
-_LONGEST_SILENCE = 60.0
+CHUNK_BYTES = 1 << 18
+# Limits the bytes sent but not yet acknowledged, so that an error in the pod is noticed early and the reported progress
+# never runs ahead of what has arrived.
+MAX_UNACKNOWLEDGED_BYTES = 4 << 20
+
+_OPERATOR_TIMEOUT = 60.0
+_CLAIM_DELETION_TIMEOUT = 60.0
+_SILENCE_TIMEOUT = 60.0
+_MOUNT = "/model"
+_GIB = 1 << 30
+# A file system needs part of its volume for itself.
+_FILE_SYSTEM_BYTES = 64 << 20
 
 
 def upload_checkpoint(
-    connection: Connection, sampling: DDPMSampling, file: CheckpointFile, told: ProgressCallback
+    connection: Connection, sampling: DDPMSampling, file: CheckpointFile, on_progress: ProgressCallback
 ) -> None:
-    """Puts the checkpoint of a suspended sampling where it names it.
-
-    Args:
-        told: is called with the bytes that have come and those that are to come, again and again.
+    """Stores a checkpoint at the URI that a suspended sampling names (`model_uri`).
 
     Raises:
-        Refused: if another claim has the name, or the file is changed meanwhile.
-        Unreachable: if no operator looks at the sampling, or the pod does not take the file.
+        RequestRejected: if a foreign claim has the name, or the file changes during the upload.
+        Unreachable: if no operator reconciles the sampling, or the pod cannot store the file.
     """
-    image = _image(connection, sampling)
-    _claim(connection, sampling, file)
+    image = _worker_image(connection, sampling)
+    _create_claim(connection, sampling, file)
     try:
         with (
             file.path.open("rb") as content,
-            running(connection, uploader_pod(sampling, image)) as pod,
-            pod.running(receive_command(file), _LONGEST_SILENCE, takes_input=True) as receiver,
+            run_helper_pod(connection, _uploader_pod(sampling, image)) as pod,
+            pod.running(_receive_command(file), _SILENCE_TIMEOUT, takes_input=True) as receiver,
         ):
-            send(content, receiver, file.bytes, told)
-    except CommandFailed as fault:
-        raise Unreachable(f"{file.path} could not be stored: {fault.message}", fault.hint) from fault
+            send(content, receiver, file.bytes, on_progress)
+    except CommandFailed as error:
+        raise Unreachable(f"cannot upload {file.path}: {error.message}", error.hint) from error
     except OSError as error:
         raise RequestRejected(
-            f"{file.path}: {error.strerror or error}", "it must stay as it is until it is sent"
+            f"{file.path}: {error.strerror or error}", "do not change the file while it is uploaded"
         ) from error
 
 
 def has_model(connection: Connection, sampling: DDPMSampling) -> bool:
-    """Whether a sampling's checkpoint was brought: it was allowed to go on, and its claim is there."""
+    """Returns whether a sampling's checkpoint was uploaded: it is no longer suspended, and owns its claim."""
     if sampling.spec.suspend:
         return False
     claims = connection.watch(
-        paths.claims(sampling.metadata.namespace), model_claim_name(sampling.metadata.name), longest=0
+        paths.claims(sampling.metadata.namespace), _claim_name(sampling.metadata.name), max_seconds=0
     )
-    return _owner(next(claims)) == sampling.metadata.uid
+    return _owner_uid(next(claims)) == sampling.metadata.uid
 
 
 @contextmanager
-def undone_unless_done(undo: Callable[[], object]) -> Iterator[None]:
-    """Undoes what was begun if the block is left by anything but its end. What cannot be undone is left."""
-    done = False
+def rollback_on_error(undo: Callable[[], object]) -> Iterator[None]:
+    """Calls `undo` if the block raises, also on KeyboardInterrupt. A ClientError of `undo` itself is ignored."""
+    succeeded = False
     try:
         yield
-        done = True
+        succeeded = True
     finally:
-        if not done:
+        if not succeeded:
             with suppress(ClientError):
                 undo()
 
 
-def _image(connection: Connection, sampling: DDPMSampling) -> str:
-    """What the sampling's own pods would run, as the operator says: one that the cluster has."""
-    where, name = paths.samplings(sampling.metadata.namespace), sampling.metadata.name
-    for seen in connection.watch(where, name, _SEEN_WITHIN):
-        status = (seen or {}).get("status")
+def send(content: BinaryIO, receiver: RemoteCommand, length: int, on_progress: ProgressCallback) -> None:
+    """Sends a file to a command that acknowledges the bytes received so far on lines, as `uploader_program` does.
+
+    Args:
+        length: of the file, in bytes.
+
+    Raises:
+        CommandFailed: if the command ends before it has received the file, or the file was truncated.
+        OSError: if the file cannot be read.
+    """
+    receipts = _Acknowledgements(receiver)
+    sent = 0
+    if receipts.next() == length:
+        return
+    while chunk := content.read(min(CHUNK_BYTES, length - sent)):
+        receiver.write(chunk)
+        sent += len(chunk)
+        while sent - receipts.received > MAX_UNACKNOWLEDGED_BYTES:
+            on_progress(receipts.next(), length)
+    while receipts.received < length and sent == length:
+        on_progress(receipts.next(), length)
+    if sent < length:
+        raise CommandFailed(
+            f"the file was truncated during the upload: {sent:,} of {length:,} bytes are left", "submit it again"
+        )
+
+
+class _Acknowledgements:
+    """The byte counts that the uploader pod prints, one per line."""
+
+    def __init__(self, receiver: RemoteCommand) -> None:
+        self._receiver = receiver
+        self._buffer = b""
+        self.received = 0
+
+    def next(self) -> int:
+        """Waits for the next line and returns the bytes received so far."""
+        while b"\n" not in self._buffer:
+            chunk = self._receiver.read()
+            if not chunk:
+                raise CommandFailed("the pod ended before it had received the file", "try again")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        self.received = int(line)
+        return self.received
+
+
+def model_uri(sampling: str, file: CheckpointFile) -> str:
+    """Returns the URI that a sampling of this name uses for its uploaded checkpoint."""
+    return f"pvc://{_claim_name(sampling)}/{_stored_name(file)}"
+
+
+def _claim_name(sampling: str) -> str:
+    return f"{sampling}-model"
+
+
+def _stored_name(file: CheckpointFile) -> str:
+    return f"model.{file.suffix}"
+
+
+def _claim_manifest(sampling: DDPMSampling, file: CheckpointFile) -> dict[str, JsonValue]:
+    """Returns a claim of the default storage class, in whole GiB, that is deleted with the sampling."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": _claim_name(sampling.metadata.name),
+            "namespace": sampling.metadata.namespace,
+            "labels": {MANAGED_BY: "kubectl-ddpm", SAMPLING: sampling.metadata.name},
+            "ownerReferences": [owned_by_sampling(sampling.metadata)],
+        },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": f"{-(-(file.bytes + _FILE_SYSTEM_BYTES) // _GIB)}Gi"}},
+        },
+    }
+
+
+def _uploader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
+    """Returns a pod with the claim mounted for writing."""
+    return helper_pod(sampling, image, "uploader", _claim_name(sampling.metadata.name), _MOUNT, read_only=False)
+
+
+def _receive_command(file: CheckpointFile) -> list[str]:
+    """Returns the command that reads the file from its standard input."""
+    program = files(__package__).joinpath("uploader_program.py").read_text()
+    return ["python", "-c", program, f"{_MOUNT}/{_stored_name(file)}", str(file.bytes), file.sha256]
+
+
+def _worker_image(connection: Connection, sampling: DDPMSampling) -> str:
+    """Waits until the operator has set status.image, the image of the sampling's own pods."""
+    path, name = paths.samplings(sampling.metadata.namespace), sampling.metadata.name
+    for observed in connection.watch(path, name, _OPERATOR_TIMEOUT):
+        status = (observed or {}).get("status")
         image = status.get("image") if isinstance(status, dict) else None
         if isinstance(image, str):
             return image
-        if seen is None:
+        if observed is None:
             break
     raise Unreachable(
-        f"no operator has looked at {name} within {_SEEN_WITHIN:.0f} s",
-        "ask the administrator whether ddpm-ray's operator runs",
+        f"no operator has reconciled {name} within {_OPERATOR_TIMEOUT:.0f} s",
+        "ask the administrator of the cluster whether the ddpm-ray operator is running",
     )
 
 
-def _claim(connection: Connection, sampling: DDPMSampling, file: CheckpointFile) -> None:
-    """Creates the claim; that of a sampling that was deleted a moment ago has to go first."""
-    where, name = paths.claims(sampling.metadata.namespace), model_claim_name(sampling.metadata.name)
-    for seen in connection.watch(where, name, _GONE_WITHIN):
-        if seen is None:
-            connection.request("POST", where, {"fieldValidation": "Strict"}, model_claim(sampling, file))
+def _create_claim(connection: Connection, sampling: DDPMSampling, file: CheckpointFile) -> None:
+    """Creates the claim, unless the sampling has it. A claim that is being deleted is waited for."""
+    path, name = paths.claims(sampling.metadata.namespace), _claim_name(sampling.metadata.name)
+    for observed in connection.watch(path, name, _CLAIM_DELETION_TIMEOUT):
+        if observed is None:
+            connection.request("POST", path, {"fieldValidation": "Strict"}, _claim_manifest(sampling, file))
             return
-        owner = _owner(seen)
+        owner = _owner_uid(observed)
         if owner is None:
             break
-        if owner == sampling.metadata.uid and not _is_going(seen):
+        if owner == sampling.metadata.uid and not _is_terminating(observed):
             return
     raise RequestRejected(
-        f"the claim {name} is there already, and is not this sampling's",
-        f"give the sampling another name, or look into it: kubectl describe pvc {name}",
+        f"the claim {name} already exists and does not belong to this sampling",
+        f"give the sampling another name, or inspect the claim: kubectl describe pvc {name}",
     )
 
 
-def _owner(claim: Document | None) -> str | None:
-    """The uid of the sampling that owns a claim."""
+def _owner_uid(claim: Document | None) -> str | None:
     metadata = (claim or {}).get("metadata")
     owners = metadata.get("ownerReferences") if isinstance(metadata, dict) else None
     owner = owners[0] if isinstance(owners, list) and owners else None
     return str(owner.get("uid")) if isinstance(owner, dict) else None
 
 
-def _is_going(claim: Document) -> bool:
+def _is_terminating(claim: Document) -> bool:
     metadata = claim.get("metadata")
     return isinstance(metadata, dict) and "deletionTimestamp" in metadata

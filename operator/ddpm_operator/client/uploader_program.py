@@ -1,15 +1,16 @@
-"""What runs in the uploader pod: writes what comes on standard input to a file, which appears whole or not at all.
+"""Runs in the uploader pod: writes standard input to a file, which appears complete or not at all.
 
-It is handed to the pod as text. Its arguments are the file's path, its length in bytes and its sha256; it needs no
-end of standard input. At the beginning, whenever a mebibyte has come, and at the end, it says on a line how many
-bytes it has. If the file is there already it has them all at once, and reads nothing.
+It is passed to `python -c` in the pod, so it imports only the standard library. Arguments: the file's path, its length
+in bytes, and its sha256. It reads exactly that many bytes and does not need the end of standard input. At the start,
+after every mebibyte and at the end it prints the number of bytes received so far on a line. If the file already exists,
+it prints the whole length at once and reads nothing.
 """
 
 import hashlib
 import sys
 from pathlib import Path
 
-AT_ONCE = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 def main(path: Path, length: int, sha256: str) -> None:
@@ -18,7 +19,7 @@ def main(path: Path, length: int, sha256: str) -> None:
         if not is_whole(path, length, sha256):
             receive(partial, length)
             if not is_whole(partial, length, sha256):
-                sys.exit("what came is another file: it was changed meanwhile")
+                sys.exit("the sha256 does not match: the file changed during the upload")
             partial.replace(path)
         print(length, flush=True)
     except OSError as error:
@@ -36,12 +37,12 @@ def is_whole(path: Path, length: int, sha256: str) -> bool:
 
 def receive(partial: Path, length: int) -> None:
     with partial.open("wb") as file:
-        for come in range(0, length, AT_ONCE):
-            print(come, flush=True)
-            piece = sys.stdin.buffer.read(min(AT_ONCE, length - come))
-            if len(piece) < min(AT_ONCE, length - come):
-                sys.exit(f"only {come + len(piece)} bytes of {length} came")
-            file.write(piece)
+        for received in range(0, length, CHUNK_BYTES):
+            print(received, flush=True)
+            chunk = sys.stdin.buffer.read(min(CHUNK_BYTES, length - received))
+            if len(chunk) < min(CHUNK_BYTES, length - received):
+                sys.exit(f"received only {received + len(chunk)} of {length} bytes")
+            file.write(chunk)
 
 
 if __name__ == "__main__":

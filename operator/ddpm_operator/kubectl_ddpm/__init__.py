@@ -1,7 +1,7 @@
-"""`kubectl ddpm`: what a person does with DDPMSamplings. A command is a function from its options to an exit code.
+"""The kubectl plugin `kubectl ddpm`. Each command is a module here; its function maps parsed options to an exit code.
 
-Exit codes: 0 done; 2 bad usage or input, or not there; 3 no cluster reached, or not allowed; 4 the sampling
-failed; 130 interrupted.
+Exit codes: 0 success; 2 invalid usage or input, or not found; 3 cluster unreachable, or permission denied; 4 the
+sampling failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,34 +18,51 @@ from ddpm_operator.planning.sizing import PlanningError
 
 _COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
 
+_DESCRIPTION = """\
+Draw images from diffusion models (DDPM) on Kubernetes.
+
+A DDPMSampling ("sampling") is a request to draw images from a checkpoint. The operator runs it on a RayCluster that it
+creates and deletes."""
+
+_EPILOG = """\
+exit codes:
+  0    success
+  2    invalid usage or input, or not found
+  3    cluster unreachable, or permission denied
+  4    the sampling failed
+  130  interrupted
+
+Use "kubectl ddpm COMMAND --help" for the options and examples of a command."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command's entry point; returns its exit code."""
+    """Runs a command and returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
-    except ManifestError as fault:
-        return _say(2, *fault.faults)
-    except PlanningError as fault:
-        return _say(2, f"{fault.message}\n  {fault.hint}")
-    except ClientError as fault:
-        return _say(_code(fault), f"{fault.message}\n  {fault.hint}")
+    except ManifestError as error:
+        return _print_errors(2, *error.messages)
+    except PlanningError as error:
+        return _print_errors(2, f"{error.message}\n  {error.hint}")
+    except ClientError as error:
+        return _print_errors(_exit_code(error), f"{error.message}\n  {error.hint}")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read has had enough; Python would complain once more at its end.
+        # The reader, such as `head`, has closed the pipe. Without this, Python reports an error when it flushes stdout
+        # at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
 
 
-def _code(fault: ClientError) -> int:
-    if isinstance(fault, SamplingFailed):
+def _exit_code(error: ClientError) -> int:
+    if isinstance(error, SamplingFailed):
         return 4
-    return 3 if isinstance(fault, NotAllowed | Unreachable) else 2
+    return 3 if isinstance(error, NotAllowed | Unreachable) else 2
 
 
-def _say(code: int, *errors: str) -> int:
+def _print_errors(code: int, *errors: str) -> int:
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     return code
@@ -53,9 +70,12 @@ def _say(code: int, *errors: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="kubectl ddpm", description="Draw images from diffusion models on Kubernetes."
+        prog="kubectl ddpm",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_to(commands)
     return parser

@@ -5,33 +5,38 @@ from __future__ import annotations
 import argparse
 
 from ddpm_operator.api import Claim, DDPMSampling
-from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
 from ddpm_operator.manifests.naming import claim_name
+
+_DESCRIPTION = """\
+Delete samplings, running or not, and their RayClusters. The output tells where the samples are kept, unless they are
+deleted too (retention policy Delete). Submitting the same sampling again finds the samples there and draws only those
+that are missing."""
+
+_EXAMPLES = """\
+# Delete a sampling and keep its samples
+kubectl ddpm delete digits"""
 
 
 def add_to(commands: Commands) -> None:
-    command = add_command(commands, "delete", _delete, "delete a sampling and its cluster")
-    command.add_argument("names", nargs="+", metavar="NAME")
+    command = add_command(commands, "delete", _delete, "Delete samplings and their clusters", _DESCRIPTION, _EXAMPLES)
+    command.add_argument("names", nargs="+", metavar="NAME", help="name of a sampling")
 
 
 def _delete(options: argparse.Namespace) -> int:
-    """Deletes samplings, running or not; their clusters go with them. Says where the samples stay, if they do.
-
-    The same sampling submitted again finds them there and draws none twice; then `kubectl ddpm fetch` brings them.
-    """
-    client = client_of(options)
+    client = open_client(options)
     for name in options.names:
-        was = client.delete(name)
-        place = kept_at(was)
+        sampling = client.delete(name)
+        location = retained_output(sampling)
         if options.json:
-            print_json({"name": name, "namespace": was.metadata.namespace, "keptAt": place})
+            print_json({"name": name, "namespace": sampling.metadata.namespace, "keptAt": location})
         else:
-            print(f"{name} deleted; {f'its samples stay at {place}' if place else 'its samples go with it'}")
+            print(f"{name} deleted; {f'its samples stay at {location}' if location else 'its samples are deleted too'}")
     return 0
 
 
-def kept_at(sampling: DDPMSampling) -> str | None:
-    """Where the samples of a deleted sampling are; None if they go with it."""
+def retained_output(sampling: DDPMSampling) -> str | None:
+    """Returns the URI of a deleted sampling's samples; None if they are deleted with it."""
     output = sampling.spec.output
     if output.uri:
         return output.uri

@@ -6,25 +6,31 @@ import argparse
 import sys
 from pathlib import Path
 
-from ddpm_operator.kubectl_ddpm.bar import bar
-from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
+from ddpm_operator.kubectl_ddpm.progress_bar import progress_bar
 from ddpm_operator.text import count
+
+_DESCRIPTION = """\
+Download samples.npy and grid.png of a complete sampling, and verify each against the sampling's manifest. Without the
+output format npy, the shards are downloaded instead. Files that are already complete in the folder are not downloaded
+again. A short-lived pod, created with your permissions, reads the files."""
+
+_EXAMPLES = """\
+# Download the samples into ./out-digits
+kubectl ddpm fetch digits out-digits"""
 
 
 def add_to(commands: Commands) -> None:
-    command = add_command(commands, "fetch", _fetch, "bring a complete sampling's images to this machine")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there")
+    command = add_command(
+        commands, "fetch", _fetch, "Download the samples of a complete sampling", _DESCRIPTION, _EXAMPLES
+    )
+    command.add_argument("name", metavar="NAME", help="name of the sampling")
+    command.add_argument("folder", type=Path, metavar="DIR", help="created if it does not exist")
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    """Brings samples.npy and grid.png into a folder, each checked against the sampling's manifest.
-
-    Where no samples.npy was asked for, the shards come. A pod with your rights reads them. What is there is
-    not fetched again.
-    """
-    with bar("starting a reader pod", options.name) as told:
-        fetched = client_of(options).fetch(options.name, options.folder, told)
+    with progress_bar("starting a reader pod", options.name) as on_progress:
+        fetched = open_client(options).fetch(options.name, options.folder, on_progress)
     if options.json:
         print_json(
             {
@@ -32,12 +38,12 @@ def _fetch(options: argparse.Namespace) -> int:
                 "folder": str(fetched.folder),
                 "samples": fetched.manifest.n_samples,
                 "manifestSha256": fetched.manifest_sha256,
-                "files": [{**one.file._asdict(), "wasThere": one.was_there} for one in fetched.files],
+                "files": [{**it.file._asdict(), "wasThere": it.was_there} for it in fetched.files],
             }
         )
         return 0
-    for one in fetched.files:
-        print(f"{fetched.folder / one.file.path}{'  (was there)' if one.was_there else ''}")
-    words = count(fetched.manifest.n_samples, "sample")
-    print(f"{words}, every file as the manifest has it ({fetched.manifest_sha256[:12]})", file=sys.stderr)
+    for it in fetched.files:
+        print(f"{fetched.folder / it.file.path}{'  (already downloaded)' if it.was_there else ''}")
+    samples = count(fetched.manifest.n_samples, "sample")
+    print(f"{samples}, every file verified against the manifest ({fetched.manifest_sha256[:12]})", file=sys.stderr)
     return 0

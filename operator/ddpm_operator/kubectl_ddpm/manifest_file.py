@@ -1,11 +1,13 @@
-"""Reads DDPMSamplings from a YAML file, and says what is wrong in them by line and field."""
+"""Reads DDPMSamplings from a YAML file (-f), and reports each error with its line and field."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
@@ -21,83 +23,88 @@ Location = tuple[int | str, ...]
 
 
 class ManifestError(Exception):
-    """A file that holds no DDPMSampling, or a wrong one.
+    """A file, or flags, without a valid DDPMSampling.
 
     Args:
-        faults: sentences, each with file, line and field.
+        messages: one per error, with file, line and field.
     """
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("\n".join(messages))
+        self.messages = messages
 
 
 class _Loader(yaml.SafeLoader):
-    """As the API server's own reader: dates stay texts, and a key that comes twice is an error."""
+    """Loads YAML as the API server does: dates stay strings, and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen: set[str] = set()
         for key, _ in node.value:
-            wrong = "" if isinstance(key, yaml.ScalarNode) else "a key must be a text"
-            if wrong or key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, wrong or f"{key.value} is there twice", key.start_mark
-                )
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a string", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
             seen.add(key.value)
         return dict(super().construct_mapping(node, deep))
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
-class Written(NamedTuple):
-    """A DDPMSampling, and the document that it was written as, which may have labels and annotations."""
+class SamplingManifest(NamedTuple):
+    """A DDPMSampling, and the document it was parsed from, which may also have labels and annotations."""
 
     document: dict[str, JsonValue]
     sampling: DDPMSampling
 
     @classmethod
-    def read(cls, document: JsonValue) -> Written:
-        """
+    def parse(cls, document: JsonValue) -> SamplingManifest:
+        """Validates a document.
+
         Raises:
-            pydantic.ValidationError: as `DDPMSampling.from_document`, which takes nothing but an object.
+            pydantic.ValidationError: if it is not a valid DDPMSampling.
         """
         sampling = DDPMSampling.from_document(document)
         return cls(document if isinstance(document, dict) else {}, sampling)
 
 
-def samplings(text: str, where: str) -> list[Written]:
-    """Every DDPMSampling of a YAML text, other kinds passed over.
-
-    Args:
-        text: one or more YAML documents.
-        where: the file's name, for the sentences.
+def read_manifests(filename: str) -> list[SamplingManifest]:
+    """Reads every DDPMSampling of a YAML file, or of standard input for -. Other kinds are skipped.
 
     Raises:
-        FileFault: if one is wrong, or there is none.
+        ManifestError: if the file cannot be read, a DDPMSampling is invalid, or there is none.
     """
-    found: list[Written] = []
-    faults: list[str] = []
-    for document, root in _documents(text, where):
+    try:
+        text = sys.stdin.read() if filename == "-" else Path(filename).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ManifestError([f"{filename}: {reason}"]) from error
+    return _parse_manifests(text, "standard input" if filename == "-" else filename)
+
+
+def _parse_manifests(text: str, source: str) -> list[SamplingManifest]:
+    manifests: list[SamplingManifest] = []
+    messages: list[str] = []
+    for document, root in _documents(text, source):
         if document is None or (isinstance(document, dict) and document.get("kind", KIND) != KIND):
             continue
         try:
-            found.append(Written.read(document))
+            manifests.append(SamplingManifest.parse(document))
         except ValidationError as error:
-            wrong = sorted((_line(root, item), validation_message(item)) for item in error.errors())
-            faults += [f"{where}:{line}: {sentence}" for line, sentence in wrong]
-    if faults:
-        raise ManifestError(faults)
-    if not found:
-        raise ManifestError([f"{where} holds no {KIND}: its kind must be {KIND}"])
-    return found
+            located = sorted((_line(root, item), validation_message(item)) for item in error.errors())
+            messages += [f"{source}:{line}: {message}" for line, message in located]
+    if messages:
+        raise ManifestError(messages)
+    if not manifests:
+        raise ManifestError([f"{source} contains no {KIND}: no document has the kind {KIND}"])
+    return manifests
 
 
-def _documents(text: str, where: str) -> Iterator[tuple[JsonValue, yaml.Node | None]]:
-    """Every document with its tree, which knows the lines."""
+def _documents(text: str, source: str) -> Iterator[tuple[JsonValue, yaml.Node | None]]:
+    """Yields every document with its YAML node tree, which has the line numbers."""
     try:
         loader = _Loader(text)
         while loader.check_node():
@@ -108,11 +115,11 @@ def _documents(text: str, where: str) -> Iterator[tuple[JsonValue, yaml.Node | N
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ManifestError([f"{where}{line}: {error.problem or error.context}"]) from error
+        raise ManifestError([f"{source}{line}: {error.problem or error.context}"]) from error
     except yaml.reader.ReaderError as error:
-        raise ManifestError([f"{where}: character {error.position + 1} is not allowed in YAML"]) from error
+        raise ManifestError([f"{source}: character {error.position + 1} is not allowed in YAML"]) from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise ManifestError([f"{where}: holds what no Kubernetes object can hold: {error}"]) from error
+        raise ManifestError([f"{source}: not valid in a Kubernetes object: {error}"]) from error
 
 
 def _path(item: ErrorDetails) -> Location:
@@ -121,7 +128,7 @@ def _path(item: ErrorDetails) -> Location:
 
 
 def _line(root: yaml.Node | None, item: ErrorDetails) -> int:
-    """The line of the field, or of the nearest thing above it that is there."""
+    """Returns the line of a field, or of its nearest ancestor in the file."""
     line, node = 1, root
     for part in _path(item):
         if node is None:
@@ -141,10 +148,10 @@ def _child(node: yaml.Node, part: int | str, line: int) -> tuple[int, yaml.Node 
 
 
 def validation_message(item: ErrorDetails, names: Mapping[str, str] = MappingProxyType({})) -> str:
-    """What is wrong, beginning with the field.
+    """Returns a message that begins with the field.
 
     Args:
-        names: what to call a field by its path, where not by that.
+        names: path -> the name to use for the field instead, such as its flag.
     """
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in _path(item))
     path = "".join(parts).lstrip(".") or "the document"
@@ -153,29 +160,30 @@ def validation_message(item: ErrorDetails, names: Mapping[str, str] = MappingPro
         case "missing":
             return f"{path} is missing"
         case "extra_forbidden":
-            return f"{path} is not known{_near(item['loc'])}"
+            return f"{path} is an unknown field{_suggestion(item['loc'])}"
         case "rule":
             return f"{path}: {item['msg']}"
         case _:
             given = item["input"]
             short = isinstance(given, str | int | float | None) and len(str(given)) < 80
-            but = f", not {given!r}" if short else ""
+            instead_of = f", not {given!r}" if short else ""
             quotes = "; write it in quotes" if item["type"] == "string_type" else ""
-            return f"{path} {_SHOULD.sub('must', item['msg'])}{but}{quotes}"
+            return f"{path} {_SHOULD.sub('must', item['msg'])}{instead_of}{quotes}"
 
 
-def _near(location: Location) -> str:
-    """What was perhaps meant by a field that is not known."""
-    *above, last = location
-    model = _model_at(above)
+def _suggestion(location: Location) -> str:
+    """Suggests the closest known field for an unknown one, or else lists the known fields."""
+    *parents, last = location
+    model = _model_at(parents)
     known = [field.alias or name for name, field in model.model_fields.items()] if model else []
     close = difflib.get_close_matches(str(last), known, n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(known)}" if known else ""
+    return f"; known fields: {', '.join(known)}" if known else ""
 
 
 def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
+    """Returns the model class of a field of DDPMSampling."""
     model: type[BaseModel] | None = DDPMSampling
     for part in location:
         if isinstance(part, str) and model:
@@ -185,7 +193,7 @@ def _model_at(location: Sequence[int | str]) -> type[BaseModel] | None:
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The model in an optional, annotated or repeated type."""
+    """Returns the model class inside an optional, annotated or repeated type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, (_model_in(argument) for argument in get_args(annotation))), None)

@@ -1,4 +1,4 @@
-"""The options that commands share, and the cluster that they name."""
+"""What all commands share: their common options, the client that these select, and JSON output."""
 
 from __future__ import annotations
 
@@ -16,34 +16,49 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def add_command(
-    commands: Commands, name: str, run: Command, help: str, *, cluster: bool = True, epilog: str | None = None
+    commands: Commands,
+    name: str,
+    run: Command,
+    summary: str,
+    description: str,
+    examples: str,
+    *,
+    usage: str | None = None,
+    needs_cluster: bool = True,
 ) -> argparse.ArgumentParser:
-    """A command with the options that all have.
+    """Adds a command with the common options.
 
     Args:
-        cluster: it talks to one.
+        run: what the command does; returns its exit code.
+        summary: its line in the list of commands.
+        description: the text above its own options.
+        examples: shell lines, with comments.
+        usage: replaces the generated usage line.
+        needs_cluster: adds the options that select a cluster and a namespace.
     """
+    indented = "\n".join(f"  {line}".rstrip() for line in examples.splitlines())
     command = commands.add_parser(
         name,
-        help=help,
-        description=run.__doc__,
-        epilog=epilog,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{indented}",
+        usage=usage,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(command=run)
-    if cluster:
-        command.add_argument("-n", "--namespace", help="default: that of kubectl's context")
-        command.add_argument("--context", help="default: kubectl's current one")
-    command.add_argument("--json", action="store_true", help="print JSON documents, one a line")
+    if needs_cluster:
+        command.add_argument("-n", "--namespace", help="default: the namespace of the kubeconfig context")
+        command.add_argument("--context", help="kubeconfig context (default: the current one)")
+    command.add_argument("--json", action="store_true", help="print one JSON document per line")
     return command
 
 
-def client_of(options: argparse.Namespace) -> Client:
-    """The cluster and namespace that the options name."""
+def open_client(options: argparse.Namespace) -> Client:
+    """Returns a client for the cluster and namespace that the options select."""
     return Client.open(options.namespace, options.context)
 
 
 def print_json(document: JsonValue) -> None:
-    """One document on one line, at once."""
+    """Prints a document on one line and flushes, so that a pipe gets it at once."""
     print(json.dumps(document), flush=True)

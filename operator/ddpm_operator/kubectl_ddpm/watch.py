@@ -13,25 +13,34 @@ from rich.text import Text
 
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.conditions import has_ended, holds, status_message
-from ddpm_operator.kubectl_ddpm.options import Commands, add_command, client_of, print_json
-from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_words
+from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
+from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_text
 
-_BAR = 40
+_BAR_WIDTH = 40
+
+
+_DESCRIPTION = """\
+Show the progress of a sampling until it has ended. Exits with 0 if it is complete, and with 4 if it has failed."""
+
+_EXAMPLES = """\
+# Wait for a sampling
+kubectl ddpm watch digits"""
 
 
 def add_to(commands: Commands) -> None:
-    command = add_command(commands, "watch", _watch, "follow a sampling to its end")
-    command.add_argument("name", metavar="NAME")
+    command = add_command(
+        commands, "watch", _watch, "Show the progress of a sampling until it ends", _DESCRIPTION, _EXAMPLES
+    )
+    command.add_argument("name", metavar="NAME", help="name of the sampling")
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Follows a sampling until it is complete (exit code 0) or has failed (4)."""
-    seen = _to_the_end(client_of(options).watch(options.name))
+    states = _until_ended(open_client(options).watch(options.name))
     if options.json:
-        last = _as_json(seen)
+        last = _print_json_states(states)
     else:
         console = Console(highlight=False, soft_wrap=True)
-        last = _live(seen, console) if console.is_terminal else _as_lines(seen, console)
+        last = _show_live(states, console) if console.is_terminal else _print_lines(states, console)
     if not holds(last, ConditionType.FAILED):
         return 0
     failure = last.status.failure if last.status else None
@@ -42,42 +51,42 @@ def _watch(options: argparse.Namespace) -> int:
     return 4
 
 
-def line(before: DDPMSampling | None, now: DDPMSampling) -> str | None:
-    """What a log says of a change: a new phase, attempt or sentence, and every tenth of the way; else nothing."""
-    if before is not None and _mark(before) == _mark(now):
+def changed_line(before: DDPMSampling | None, now: DDPMSampling) -> str | None:
+    """Returns a log line for a new phase, attempt or message, and for every 10 % of progress; otherwise None."""
+    if before is not None and _key(before) == _key(now):
         return None
-    words = status_message(now)
-    return f"{phase(now)}  {progress_words(progress_of(now))}{f'  {words}' if words else ''}"
+    message = status_message(now)
+    return f"{phase(now)}  {progress_text(progress_of(now))}{f'  {message}' if message else ''}"
 
 
-def picture(sampling: DDPMSampling) -> RenderableType:
-    """What a terminal shows, in three lines, however narrow it is."""
+def live_view(sampling: DDPMSampling) -> RenderableType:
+    """Returns three lines for a terminal of any width: name and bar, progress, message."""
     progress = progress_of(sampling)
     name = Text.assemble((sampling.metadata.name, "bold"), "  ", phase(sampling))
-    first = Table.grid(padding=(0, 2))
-    first.add_column(no_wrap=True)
-    first.add_row(name, ProgressBar(total=max(progress.total, 1), completed=progress.done, width=_BAR))
-    below = (Text(progress_words(progress)), Text(status_message(sampling), "dim"))
+    header = Table.grid(padding=(0, 2))
+    header.add_column(no_wrap=True)
+    header.add_row(name, ProgressBar(total=max(progress.total, 1), completed=progress.done, width=_BAR_WIDTH))
+    below = (Text(progress_text(progress)), Text(status_message(sampling), "dim"))
     for line in below:
         line.no_wrap, line.overflow = True, "ellipsis"
-    return Group(first, *below)
+    return Group(header, *below)
 
 
-def _mark(sampling: DDPMSampling) -> tuple[object, ...]:
+def _key(sampling: DDPMSampling) -> tuple[object, ...]:
     status, progress = sampling.status, progress_of(sampling)
     attempt = status.attempt if status else None
     return str(phase(sampling)), attempt, status_message(sampling), progress.total, progress.percent // 10
 
 
-def _to_the_end(seen: Iterator[DDPMSampling]) -> Iterator[DDPMSampling]:
-    for sampling in seen:
+def _until_ended(states: Iterator[DDPMSampling]) -> Iterator[DDPMSampling]:
+    for sampling in states:
         yield sampling
         if has_ended(sampling):
             return
 
 
-def _as_json(seen: Iterator[DDPMSampling]) -> DDPMSampling:
-    for sampling in seen:
+def _print_json_states(states: Iterator[DDPMSampling]) -> DDPMSampling:
+    for sampling in states:
         status = sampling.status
         print_json(
             {
@@ -92,18 +101,18 @@ def _as_json(seen: Iterator[DDPMSampling]) -> DDPMSampling:
     return sampling
 
 
-def _as_lines(seen: Iterator[DDPMSampling], console: Console) -> DDPMSampling:
+def _print_lines(states: Iterator[DDPMSampling], console: Console) -> DDPMSampling:
     before: DDPMSampling | None = None
-    for sampling in seen:
-        said = line(before, sampling)
-        if said:
-            console.print(said, markup=False)
+    for sampling in states:
+        line = changed_line(before, sampling)
+        if line:
+            console.print(line, markup=False)
         before = sampling
     return sampling
 
 
-def _live(seen: Iterator[DDPMSampling], console: Console) -> DDPMSampling:
+def _show_live(states: Iterator[DDPMSampling], console: Console) -> DDPMSampling:
     with Live(console=console, auto_refresh=False) as live:
-        for sampling in seen:
-            live.update(picture(sampling), refresh=True)
+        for sampling in states:
+            live.update(live_view(sampling), refresh=True)
     return sampling

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.folder import Damaged
-from ddpm_operator.client.manifest import Manifest
+from ddpm_operator.client.errors import Damaged
+from ddpm_operator.client.output_manifest import OutputManifest
 from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, objection
 from ddpm_operator.manifests.job_document import job_document
 from ddpm_operator.manifests.render import OperatorPods, network_policy, output_claim, ray_cluster
@@ -111,8 +111,8 @@ def _rests(sampling: DDPMSampling, written: Any) -> None:  # noqa: ANN401 - a st
     decision = reconcile(Observed(again, IMAGE, limits=DEFAULTS), NOW + timedelta(seconds=1))
     if written.completion_time:
         assert decision.actions == ()
-        assert decision.look_again is None or decision.look_again >= timedelta(seconds=1)
-    assert decision.look_again is None or decision.look_again > timedelta(0)
+        assert decision.requeue_after is None or decision.requeue_after >= timedelta(seconds=1)
+    assert decision.requeue_after is None or decision.requeue_after > timedelta(0)
 
 
 @pytest.mark.parametrize("reader", [read_progress, last_error], ids=["progress", "the log's last word"])
@@ -135,7 +135,7 @@ def test_whatever_a_driver_says_is_read_or_refused(reader: Any, data: st.DataObj
 def test_whatever_a_manifest_says_the_client_reads_or_refuses_it(said: dict[str, Any]) -> None:
     text = json.dumps(said).encode()
     try:
-        found = Manifest.read(text, hashlib.sha256(text).hexdigest())
+        found = OutputManifest.parse(text, hashlib.sha256(text).hexdigest())
     except Damaged:
         return
     assert all(not it.path.startswith("/") and ".." not in it.path for it in found.wanted)

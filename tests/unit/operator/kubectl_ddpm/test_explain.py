@@ -1,4 +1,4 @@
-"""`kubectl ddpm explain`: a plan a person can read, and faults by file, line and field."""
+"""`kubectl ddpm explain`: the plan as text and JSON, and errors with file, line and field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def explain(text: str, folder: Path, *options: str) -> int:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_wrong_resource_is_refused_with_a_sentence(case: dict[str, object], tmp_path: Path, capsys: Capture) -> None:
+def test_an_invalid_sampling_is_rejected(case: dict[str, object], tmp_path: Path, capsys: Capture) -> None:
     resource = {
         "apiVersion": "ddpm-ray.io/v1alpha1",
         "kind": "DDPMSampling",
@@ -36,12 +36,12 @@ def test_a_wrong_resource_is_refused_with_a_sentence(case: dict[str, object], tm
         "spec": case["spec"],
     }
     assert explain(yaml.safe_dump(resource), tmp_path) == 2
-    said = capsys.readouterr()
-    assert str(case["message"]) in said.err
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert str(case["message"]) in captured.err
+    assert captured.out == ""
 
 
-def test_a_fault_is_found_on_its_line(tmp_path: Path, capsys: Capture) -> None:
+def test_errors_are_reported_with_their_lines(tmp_path: Path, capsys: Capture) -> None:
     text = """\
 apiVersion: ddpm-ray.io/v1alpha1
 kind: DDPMSampling
@@ -52,7 +52,7 @@ spec:
   samples: 100
   sampler:
     timesteps: 5
-    # more than there are
+    # more than timesteps
     steps: 6
   podOverrides:
     tolerations:
@@ -71,50 +71,50 @@ spec:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a: [1\nb: 2", ":2: expected ',' or ']'"),
-        ("a: 1\na: 2", ":2: a is there twice"),
-        ("? {a: b}\n: c", ":1: a key must be a text"),
+        ("a: 1\na: 2", ":2: duplicate key a"),
+        ("? {a: b}\n: c", ":1: a key must be a string"),
         ("a: \x01", "character 4 is not allowed in YAML"),
-        ("a: &a [*a]", "holds what no Kubernetes object can hold"),
-        ("a: !!binary aGk=", "holds what no Kubernetes object can hold"),
+        ("a: &a [*a]", "not valid in a Kubernetes object"),
+        ("a: !!binary aGk=", "not valid in a Kubernetes object"),
         ("a: !!python/object:os.system x", ":1: could not determine a constructor for the tag"),
-        ("[" * 1000, "holds what no Kubernetes object can hold"),
-        ("", "holds no DDPMSampling"),
-        ("kind: Pod", "holds no DDPMSampling"),
+        ("[" * 1000, "not valid in a Kubernetes object"),
+        ("", "contains no DDPMSampling"),
+        ("kind: Pod", "contains no DDPMSampling"),
         ("[1]", ":1: the document must be an object"),
         ("kind: DDPMSampling", ":1: spec is missing"),
     ],
 )
-def test_a_file_that_is_none_is_refused_with_a_sentence(text: str, says: str, tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_that_is_no_manifest_is_rejected(text: str, message: str, tmp_path: Path, capsys: Capture) -> None:
     assert explain(text, tmp_path) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert "Traceback" not in said
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "Traceback" not in stderr
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: Capture) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, capsys: Capture) -> None:
     assert main(["explain", "-f", str(tmp_path / "no.yaml")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}/no.yaml: No such file or directory\n"
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path, capsys: Capture) -> None:
+def test_a_binary_file_is_rejected(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     assert main(["explain", "-f", str(tmp_path / "a.yaml")]) == 2
-    assert "is no UTF-8 text" in capsys.readouterr().err
+    assert "is not UTF-8 text" in capsys.readouterr().err
 
 
-def test_the_plan_is_printed_for_a_person(capsys: Capture) -> None:
+def test_the_plan_is_printed_as_text(capsys: Capture) -> None:
     assert main(["explain", "-f", str(ROOT / "examples" / "gpu.yaml")]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "fifty-thousand 50,000 of s3://models/unet.safetensors, ddim, seed 0" in said
-    assert "1 head 1 2Gi 0 4 workers 4 16Gi 1 total 17 66Gi 4" in said
-    assert "196 shards of up to 256 samples on cuda, kept on s3://samples/fifty-thousand" in said
-    assert "4 workers with 1 GPU each, 2 tasks a GPU." in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "fifty-thousand 50,000 of s3://models/unet.safetensors, ddim, seed 0" in output
+    assert "1 head 1 2Gi 0 4 workers 4 16Gi 1 total 17 66Gi 4" in output
+    assert "196 shards of up to 256 samples on cuda, stored on s3://samples/fifty-thousand" in output
+    assert "4 workers with 1 GPU each, 2 tasks per GPU." in output
 
 
-def test_the_plan_is_one_json_document_a_sampling(tmp_path: Path, capsys: Capture) -> None:
+def test_the_plan_is_one_json_document_per_sampling(tmp_path: Path, capsys: Capture) -> None:
     digits = (ROOT / "examples" / "digits.yaml").read_text()
     other = "---\nkind: ConfigMap\n---\n" + digits.replace("name: digits", "name: more")
     assert explain(digits + other, tmp_path, "--json") == 0
@@ -136,22 +136,22 @@ def test_the_plan_is_one_json_document_a_sampling(tmp_path: Path, capsys: Captur
     }
 
 
-def test_standard_input_is_a_file_as_well(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_a_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO((ROOT / "examples" / "digits.yaml").read_text()))
     assert main(["explain", "-f", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "digits"
 
 
-def test_the_command_is_there_as_a_kubectl_plugin() -> None:
+def test_the_kubectl_plugin_is_installed() -> None:
     plugin = Path(sys.executable).with_name("kubectl-ddpm")
-    shown = subprocess.run(
+    completed = subprocess.run(
         [plugin, "explain", "-f", ROOT / "examples" / "digits.yaml"], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.startswith("digits  100 of builtin://mnist, dpmpp, seed 0")
+    assert completed.stdout.startswith("digits  100 of builtin://mnist, dpmpp, seed 0")
 
 
 @pytest.mark.parametrize("arguments", [[], ["explain"], ["explain", "-f"], ["sing"]])
-def test_a_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""A bar on a terminal, nothing in a log."""
+"""A progress bar for uploads and downloads. It appears on a terminal only, never in a log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.text import Text
 from ddpm_operator.client import ProgressCallback
 
 
-class _Figures(ProgressColumn):
-    """``1.0 MB of 5.2 MB, 2.1 MB/s``; nothing before the first byte."""
+class _TransferColumn(ProgressColumn):
+    """``1.0 MB of 5.2 MB, 2.1 MB/s``; empty before the first byte."""
 
     def render(self, task: Task) -> Text:
         if not task.total:
@@ -24,15 +24,15 @@ class _Figures(ProgressColumn):
 
 
 @contextmanager
-def bar(before: str, then: str) -> Iterator[ProgressCallback]:
-    """Shows how far bytes are that come or go.
+def progress_bar(preparing: str, transferring: str) -> Iterator[ProgressCallback]:
+    """Shows the progress of a transfer in bytes.
 
     Args:
-        before: what is done as long as nothing was told.
-        then: what the bytes are.
+        preparing: the label before the first byte.
+        transferring: the label afterwards.
     """
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _Figures())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), _TransferColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(before, total=None)
-        yield lambda come, of: progress.update(task, description=then, completed=come, total=of)
+        task = progress.add_task(preparing, total=None)
+        yield lambda done, total: progress.update(task, description=transferring, completed=done, total=total)
