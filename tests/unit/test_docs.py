@@ -23,7 +23,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"(?<![\w./:<>-])(?:[\w.-]+/)*[\w-]+\.(?:py|sh|j2)\b")
 DOTTED = re.compile(r"\bddpm_(?:inference|operator)(?:\.\w+)+")
-COMMANDS = ("kubectl ", "ddpm-sample ", "make ", "export ", "python ", "pip ", "helm ", "./")
+COMMANDS = ("--", "kubectl ", "ddpm-sample ", "make ", "export ", "python ", "pip ", "helm ", "./")
 
 
 def ids(path: Path) -> str:
