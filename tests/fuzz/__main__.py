@@ -1,7 +1,8 @@
-"""Fuzzes the readers of foreign bytes: `python -m tests.fuzz [SECONDS] [READER…]`, SECONDS for each in turn.
+"""Fuzzes the parsers of untrusted bytes, one after another: `python -m tests.fuzz [SECONDS] [TARGET…]`.
 
-Guided by coverage (atheris: libFuzzer). Inputs that reached something new stay in build/fuzz/READER for the next
-time; one that broke a reader is crash-… there, and `python -m tests.fuzz.engine READER FILE` tries it again.
+SECONDS is the time for each target. Fuzzing is guided by coverage (atheris, which is libFuzzer). Inputs that reached
+new code stay in build/fuzz/TARGET/corpus for the next run. An input that made a target fail is saved as
+build/fuzz/TARGET/crash-…; `python -m tests.fuzz.engine TARGET FILE` reproduces it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-READERS = ("safetensors", "torch_zip", "job", "stored_manifest", "progress", "fetched_manifest")
+TARGETS = ("safetensors", "torch_zip", "job", "stored_manifest", "progress", "fetched_manifest")
 ROOT = Path(__file__).resolve().parents[2]
-COVERED = re.compile(r"cov: (\d+)")
+COVERAGE = re.compile(r"cov: (\d+)")
 EXECUTIONS = re.compile(r"number_of_executed_units: +(\d+)")
 
 
-def fuzzed(reader: str, seconds: int) -> bool:
-    """Whether the reader stood it; one line says how much it was."""
-    folder = ROOT / "build" / "fuzz" / reader
-    command = [sys.executable, "-m", "tests.fuzz.engine", reader, f"-max_total_time={seconds}"]
+def fuzz(target: str, seconds: int) -> bool:
+    """Fuzzes one target and prints a line of statistics; returns whether no input made it fail."""
+    folder = ROOT / "build" / "fuzz" / target
+    command = [sys.executable, "-m", "tests.fuzz.engine", target, f"-max_total_time={seconds}"]
     run = subprocess.run(
         command,
         cwd=ROOT,
@@ -31,28 +32,30 @@ def fuzzed(reader: str, seconds: int) -> bool:
         check=False,
     )
     (folder / "log").write_text(run.stdout)
-    executions, covered = EXECUTIONS.search(run.stdout), COVERED.findall(run.stdout)
-    if run.returncode or not executions or not covered:
+    executions, coverage = EXECUTIONS.search(run.stdout), COVERAGE.findall(run.stdout)
+    if run.returncode or not executions or not coverage:
         print(
-            f"{reader}: {' '.join(run.stdout.splitlines()[-3:])}\n  the whole log is {folder / 'log'}",
+            f"{target}: {' '.join(run.stdout.splitlines()[-3:])}\n  the full log is {folder / 'log'}",
             file=sys.stderr,
         )
         return False
     kept = len(list((folder / "corpus").iterdir()))
-    print(f"{reader}: {int(executions[1]):,} inputs, coverage {covered[0]} to {covered[-1]}, {kept} kept, all stood")
+    print(
+        f"{target}: {int(executions[1]):,} inputs, coverage {coverage[0]} to {coverage[-1]}, corpus {kept}, no failure"
+    )
     return True
 
 
 def main(arguments: list[str]) -> int:
-    seconds, readers = 60, arguments
+    seconds, targets = 60, arguments
     if arguments and arguments[0].isdecimal():
-        seconds, readers = int(arguments[0]), arguments[1:]
-    if unknown := set(readers) - set(READERS):
-        print(f"usage: python -m tests.fuzz [SECONDS] [READER…]\nno reader is called {min(unknown)}", file=sys.stderr)
-        print(f"readers: {', '.join(READERS)}", file=sys.stderr)
+        seconds, targets = int(arguments[0]), arguments[1:]
+    if unknown := set(targets) - set(TARGETS):
+        print(f"usage: python -m tests.fuzz [SECONDS] [TARGET…]\nunknown target: {min(unknown)}", file=sys.stderr)
+        print(f"targets: {', '.join(TARGETS)}", file=sys.stderr)
         return 2
-    stood = [fuzzed(reader, seconds) for reader in readers or READERS]
-    return 0 if all(stood) else 1
+    results = [fuzz(target, seconds) for target in targets or TARGETS]
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

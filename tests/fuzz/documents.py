@@ -1,4 +1,4 @@
-"""Mutations that leave a document JSON: bytes at random would hardly ever come past the parser."""
+"""Mutations that keep a document valid JSON. Random changes of bytes would hardly ever get past the JSON parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import atheris
 
-ODD = (
+EDGE_VALUES = (
     *(None, True, False, -1, 0, 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**4000, 0.5, -0.0, 1e300),
     *(
         float("inf"),
@@ -26,57 +26,60 @@ ODD = (
     ),
     *({}, [], [[]], {"": {}}, [0] * 300),
 )
-TEXTS = (b'{"a":' * 3000, b"[" * 3000, b"9" * 5000, b"\xef\xbb\xbf", b"\xff\xfe", b"NaN", b'"\\ud800"', b"\n{")
+EDGE_BYTES = (b'{"a":' * 3000, b"[" * 3000, b"9" * 5000, b"\xef\xbb\xbf", b"\xff\xfe", b"NaN", b'"\\ud800"', b"\n{")
 
 
-def mutate(data: bytes, most: int, seed: int) -> bytes:
-    """A value of the document put in place of another, left out, or doubled; or any change of bytes."""
-    dice = random.Random(seed)
+def mutate(data: bytes, max_length: int, seed: int) -> bytes:
+    """Replaces, removes or duplicates values of a JSON document; sometimes changes arbitrary bytes instead."""
+    rng = random.Random(seed)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
         document = None
-    if not document or not isinstance(document, dict | list) or dice.random() < 0.3:
-        return atheris.Mutate(data, most)
-    if dice.random() < 0.05:
-        at = dice.randrange(len(data))
-        return (data[:at] + dice.choice(TEXTS) + data[at:])[:most]
-    for _ in range(dice.choice((1, 1, 1, 2, 4))):
-        _change(dice, document, most)
-    changed = json.dumps(document, ensure_ascii=dice.random() < 0.5).encode(errors="surrogatepass")
-    return changed if len(changed) <= most else atheris.Mutate(data, most)
+    if not document or not isinstance(document, dict | list) or rng.random() < 0.3:
+        return atheris.Mutate(data, max_length)
+    if rng.random() < 0.05:
+        at = rng.randrange(len(data))
+        return (data[:at] + rng.choice(EDGE_BYTES) + data[at:])[:max_length]
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        _change(rng, document, max_length)
+    changed = json.dumps(document, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
+    return changed if len(changed) <= max_length else atheris.Mutate(data, max_length)
 
 
-def _place(dice: random.Random, document: Any) -> tuple[Any, Any]:  # noqa: ANN401 - as JSON has them
-    """A container and one of its keys; what lies high is as likely as what is many."""
+def _pick(rng: random.Random, document: Any) -> tuple[Any, Any]:  # noqa: ANN401 - any JSON value
+    """Picks a container and one of its keys.
+
+    Descends level by level, so that one large array does not draw most of the changes.
+    """
     while True:
-        key = dice.choice(list(document) if isinstance(document, dict) else range(len(document)))
-        inner = document[key]
-        if not inner or not isinstance(inner, dict | list) or dice.random() < 0.4:
+        key = rng.choice(list(document) if isinstance(document, dict) else range(len(document)))
+        value = document[key]
+        if not value or not isinstance(value, dict | list) or rng.random() < 0.4:
             return document, key
-        document = inner
+        document = value
 
 
-def _change(dice: random.Random, document: Any, most: int) -> None:  # noqa: ANN401 - as JSON has them
+def _change(rng: random.Random, document: Any, max_length: int) -> None:  # noqa: ANN401 - any JSON value
     if not document:
         return
-    within, key = _place(dice, document)
-    match dice.randrange(6):
+    container, key = _pick(rng, document)
+    match rng.randrange(6):
         case 0:
-            del within[key]
-        case 1 if isinstance(within, list):
-            within.append(copy.deepcopy(within[key]))
+            del container[key]
+        case 1 if isinstance(container, list):
+            container.append(copy.deepcopy(container[key]))
         case 1:
-            within[f"{key}_"] = copy.deepcopy(within[key])
+            container[f"{key}_"] = copy.deepcopy(container[key])
         case 2:
-            other, there = _place(dice, document)
-            if not isinstance(other[there], dict | list):
-                within[key] = other[there]
-        case 3 if isinstance(within[key], int):
-            within[key] += dice.choice((-1, 1, 64, -64, 2**16))
-        case 3 | 4 if isinstance(within[key], str) and within[key].startswith("{"):  # a document in a document
-            within[key] = mutate(within[key].encode(errors="replace"), most, dice.randrange(2**32)).decode(
+            other, other_key = _pick(rng, document)
+            if not isinstance(other[other_key], dict | list):
+                container[key] = other[other_key]
+        case 3 if isinstance(container[key], int):
+            container[key] += rng.choice((-1, 1, 64, -64, 2**16))
+        case 3 | 4 if isinstance(container[key], str) and container[key].startswith("{"):  # JSON within a string
+            container[key] = mutate(container[key].encode(errors="replace"), max_length, rng.randrange(2**32)).decode(
                 errors="replace"
             )
         case _:
-            within[key] = copy.deepcopy(dice.choice(ODD))
+            container[key] = copy.deepcopy(rng.choice(EDGE_VALUES))

@@ -1,4 +1,4 @@
-"""manifest.json as `kubectl ddpm fetch` gets it: Damaged, or all its names stay below the user's folder."""
+"""manifest.json as `kubectl ddpm fetch` reads it: Damaged is raised, or all paths stay inside the user's folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ddpm_operator.client.errors import Damaged
 from ddpm_operator.client.output_manifest import OutputManifest
 from tests.fuzz.documents import mutate
 
-__all__ = ["mutate", "one", "seeds"]
+__all__ = ["fuzz_one", "mutate", "seeds"]
 
-SUM = "ab" * 32
+SHA256 = "ab" * 32
 
 
 def seeds() -> Iterator[bytes]:
-    shards = [{"first": first, "last": first + 7, "bytes": 9, "sha256": SUM} for first in (0, 8)]
-    for files in ({}, {"samples.npy": {"bytes": 9, "sha256": SUM}, "grid.png": {"bytes": 9, "sha256": SUM}}):
+    shards = [{"first": first, "last": first + 7, "bytes": 9, "sha256": SHA256} for first in (0, 8)]
+    for files in ({}, {"samples.npy": {"bytes": 9, "sha256": SHA256}, "grid.png": {"bytes": 9, "sha256": SHA256}}):
         yield json.dumps({"version": 1, "n_samples": 16, "shards": shards, "files": files}).encode()
 
 
-def one(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     try:
         manifest = OutputManifest.parse(data, hashlib.sha256(data).hexdigest())
     except Damaged:

@@ -1,4 +1,4 @@
-"""The Job that the operator hands over, up to the plan of its shards: read, or refused with InvalidSpec."""
+"""The job document from the operator, up to its list of shards: parsed, or rejected with InvalidSpec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import Job, resolve_sampler, shard_count, shards_of
 from tests.fuzz.documents import mutate
 
-__all__ = ["mutate", "one", "seeds"]
+__all__ = ["fuzz_one", "mutate", "seeds"]
 
 
 def seeds() -> Iterator[bytes]:
@@ -31,7 +31,7 @@ def seeds() -> Iterator[bytes]:
     ).encode()
 
 
-def one(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     try:
         job = Job.parse(data, "DDPM_JOB")
         sampler = resolve_sampler(job.sampler, None)
@@ -40,6 +40,6 @@ def one(data: bytes) -> None:
     assert Job.parse(job.model_dump_json(), "itself") == job
     assert 1 <= sampler.steps <= sampler.timesteps
     batch = job.batch_size or 1
-    first = list(islice(shards_of(job.n_samples, batch), 3))
-    assert len(first) == min(3, shard_count(job.n_samples, batch))
-    assert first[-1].last < job.n_samples
+    first_shards = list(islice(shards_of(job.n_samples, batch), 3))
+    assert len(first_shards) == min(3, shard_count(job.n_samples, batch))
+    assert first_shards[-1].last < job.n_samples

@@ -1,4 +1,4 @@
-"""What a driver says over HTTP and in its log, up to the status that the operator writes of it."""
+"""A driver's progress document and log, up to the status that the operator derives from them."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from ddpm_operator.reconcile.reconcile import reconcile
 from tests.fakes.world import World
 from tests.fuzz.documents import mutate
 
-__all__ = ["mutate", "one", "seeds"]
+__all__ = ["fuzz_one", "mutate", "seeds"]
 
-LARGEST_STATUS = 64 * 1024
+MAX_STATUS_BYTES = 64 * 1024
 
 WORLD = World.of()
 WORLD.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
 OBSERVED = WORLD.observe()
-assert isinstance(OBSERVED.driver, HeadResponse)
-JOBS = OBSERVED.driver.jobs
+assert isinstance(OBSERVED.head_poll, HeadResponse)
+JOBS = OBSERVED.head_poll.jobs
 
 
 def seeds() -> Iterator[bytes]:
-    known = {"version": 1, "phase": "sampling", "done": 1, "total": 2, "percent": 50.0, "message": "batch 1"}
-    figures = {"samplesPerSecond": 0.5, "etaSeconds": 2.0, "plan": {"device": "cpu", "batchSize": 64, "shards": 2}}
-    broken = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
+    required = {"version": 1, "phase": "sampling", "done": 1, "total": 2, "percent": 50.0, "message": "batch 1"}
+    optional = {"samplesPerSecond": 0.5, "etaSeconds": 2.0, "plan": {"device": "cpu", "batchSize": 64, "shards": 2}}
+    failed = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
     finished = {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output", "grid": "cG5n"}
-    for outcome in (None, broken, finished):
-        yield json.dumps(known | figures | {"outcome": outcome}).encode()
-    yield json.dumps({"event": "error"} | broken).encode()
+    for outcome in (None, failed, finished):
+        yield json.dumps(required | optional | {"outcome": outcome}).encode()
+    yield json.dumps({"event": "error"} | failed).encode()
 
 
-def one(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     try:
-        _believed(replace(OBSERVED, driver=HeadResponse(JOBS, read_progress(data))))
+        _check_status(replace(OBSERVED, head_poll=HeadResponse(JOBS, read_progress(data))))
     except ValidationError as error:
-        assert error.title == "ProgressDocument"  # noqa: PT017 - the operator's own documents must stay sound
+        assert error.title == "ProgressDocument"  # noqa: PT017 - the operator's own documents are valid
     log = data.decode(errors="replace")
     for job in (replace(JOBS[-1], state="FAILED", message=log), replace(JOBS[-1], state="FAILED", log=log)):
-        _believed(replace(OBSERVED, driver=HeadResponse((*JOBS[:-1], job), None)))
+        _check_status(replace(OBSERVED, head_poll=HeadResponse((*JOBS[:-1], job), None)))
 
 
-def _believed(observed: Observed) -> None:
-    """What is written after it is a status that the API server takes."""
+def _check_status(observed: Observed) -> None:
+    """Reconciles, and checks that every written status is one that the API server accepts."""
     decision = reconcile(observed, WORLD.now)
     for status in [it.status for it in decision.actions if isinstance(it, WriteStatus)]:
-        written = status.to_document()
-        assert len(json.dumps(written)) < LARGEST_STATUS
-        assert all(abs(figure) < 2**63 for figure in _integers(written))
-        assert Status.from_document(written) == status
+        document = status.to_document()
+        assert len(json.dumps(document)) < MAX_STATUS_BYTES
+        assert all(abs(number) < 2**63 for number in _integers(document))
+        assert Status.from_document(document) == status
 
 
 def _integers(value: object) -> Iterator[int]:

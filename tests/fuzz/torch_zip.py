@@ -1,7 +1,7 @@
-"""``.pt`` files: ModelRejected, or the bytes of a safetensors file.
+"""``.pt`` files: rejected with ModelRejected, or converted to the bytes of a safetensors file.
 
-Every wall before torch, and for what comes through torch itself, in this very process. Most changes are to the
-pickle inside, in a zip that is whole.
+Covers all checks before torch and, for an input that passes them, torch itself, in this process. Most mutations change
+the pickle and keep the zip archive valid.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def seeds() -> Iterator[bytes]:
     ):
         file = BytesIO()
         torch.save(state, file)
-        yield _packed(_unpacked(file.getvalue()))
+        yield _zip(_unzip(file.getvalue()))
 
 
-def mutate(data: bytes, most: int, seed: int) -> bytes:
-    dice = random.Random(seed)
+def mutate(data: bytes, max_length: int, seed: int) -> bytes:
+    rng = random.Random(seed)
     try:
-        entries = _unpacked(data)
+        entries = _unzip(data)
     except (
         zipfile.BadZipFile,
         NotImplementedError,
@@ -47,16 +47,16 @@ def mutate(data: bytes, most: int, seed: int) -> bytes:
         zlib.error,
     ):
         entries = {}
-    if not entries or dice.random() < 0.3:
-        return atheris.Mutate(data, most)
+    if not entries or rng.random() < 0.3:
+        return atheris.Mutate(data, max_length)
     pickles = [name for name in entries if name.endswith("data.pkl")]
-    name = dice.choice(pickles if pickles and dice.random() < 0.8 else list(entries))
+    name = rng.choice(pickles if pickles and rng.random() < 0.8 else list(entries))
     entries[name] = atheris.Mutate(entries[name], max(len(entries[name]) * 2, 64))
-    changed = _packed(entries)
-    return changed if len(changed) <= most else atheris.Mutate(data, most)
+    changed = _zip(entries)
+    return changed if len(changed) <= max_length else atheris.Mutate(data, max_length)
 
 
-def one(data: bytes) -> None:
+def fuzz_one(data: bytes) -> None:
     try:
         check_pickle(read_pickle(data))
         weights, metadata = decode(read(data))
@@ -66,12 +66,12 @@ def one(data: bytes) -> None:
     assert sum(value.nbytes for value in weights.values()) <= 4 * len(data)
 
 
-def _unpacked(data: bytes) -> dict[str, bytes]:
+def _unzip(data: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(BytesIO(data)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def _packed(entries: dict[str, bytes]) -> bytes:
+def _zip(entries: dict[str, bytes]) -> bytes:
     file = BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():

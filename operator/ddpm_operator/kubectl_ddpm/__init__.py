@@ -21,8 +21,8 @@ _COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete
 _DESCRIPTION = """\
 Draw images from diffusion models (DDPM) on Kubernetes.
 
-A DDPMSampling ("sampling") is a request to draw images from a checkpoint. The operator runs it on a RayCluster that it
-creates and deletes."""
+A DDPMSampling ("sampling") is a request to draw images from a checkpoint. The
+operator runs it on a RayCluster that it creates and deletes."""
 
 _EPILOG = """\
 exit codes:

@@ -20,8 +20,8 @@ from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.planning.sizing import claim_size, head_size, plan, worker_size
 
 _DESCRIPTION = """\
-Validate the DDPMSamplings in a file, and show the plan of each: its pods, its shards, where the samples will be stored,
-and why. Needs no cluster."""
+Validate the DDPMSamplings in a file, and show the plan of each: its pods, its
+shards, where the samples will be stored, and why. Needs no cluster."""
 
 _EXAMPLES = """\
 # Show the plan of a sampling

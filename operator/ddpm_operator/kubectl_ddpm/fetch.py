@@ -11,9 +11,11 @@ from ddpm_operator.kubectl_ddpm.progress_bar import progress_bar
 from ddpm_operator.text import count
 
 _DESCRIPTION = """\
-Download samples.npy and grid.png of a complete sampling, and verify each against the sampling's manifest. Without the
-output format npy, the shards are downloaded instead. Files that are already complete in the folder are not downloaded
-again. A short-lived pod, created with your permissions, reads the files."""
+Download samples.npy and grid.png of a complete sampling, and verify each
+against the sampling's manifest. Without the output format npy, the shards are
+downloaded instead. Files that are already complete in the folder are not
+downloaded again. A short-lived pod, created with your permissions, reads the
+files."""
 
 _EXAMPLES = """\
 # Download the samples into ./out-digits

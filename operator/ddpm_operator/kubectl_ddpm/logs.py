@@ -15,8 +15,9 @@ from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_clien
 from ddpm_operator.text import printable
 
 _DESCRIPTION = """\
-Print the log of a sampling's driver: from the head pod while it runs, and afterwards from the copy stored with the
-samples. On a terminal, control characters are removed; a file or pipe gets the log unchanged."""
+Print the log of a sampling's driver: from the head pod while it runs, and
+afterwards from the copy stored with the samples. On a terminal, control
+characters are removed; a file or pipe gets the log unchanged."""
 
 _EXAMPLES = """\
 # Print the log so far

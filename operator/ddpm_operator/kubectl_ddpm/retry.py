@@ -9,7 +9,8 @@ from ddpm_operator.kubectl_ddpm.views import progress_of
 from ddpm_operator.text import count
 
 _DESCRIPTION = """\
-Start another attempt of a failed sampling by raising its backoffLimit. Only the missing samples are drawn."""
+Start another attempt of a failed sampling by raising its backoffLimit. Only the
+missing samples are drawn."""
 
 _EXAMPLES = """\
 # Retry a failed sampling

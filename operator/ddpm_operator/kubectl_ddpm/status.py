@@ -11,8 +11,8 @@ from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_clien
 from ddpm_operator.kubectl_ddpm.views import sampling_details
 
 _DESCRIPTION = """\
-Show the details of a sampling: progress, current state, plan, output and cost. For a failed one, also the reason, what
-to do, and the end of the log."""
+Show the details of a sampling: progress, current state, plan, output and cost.
+For a failed one, also the reason, what to do, and the end of the log."""
 
 _EXAMPLES = """\
 # Show why a sampling is waiting, or why it has failed

@@ -32,11 +32,11 @@ from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_clien
 from ddpm_operator.kubectl_ddpm.progress_bar import progress_bar
 
 _DESCRIPTION = """\
-Create a DDPMSampling from flags, or the DDPMSamplings of a file. Submitting an existing one again with more samples
-draws the additional ones.
+Create a DDPMSampling from flags, or the DDPMSamplings of a file. Submitting an
+existing one again with more samples draws the additional ones.
 
-A local checkpoint is uploaded to a PersistentVolumeClaim that the sampling owns, by a short-lived pod that is created
-with your permissions."""
+A local checkpoint is uploaded to a PersistentVolumeClaim that the sampling
+owns, by a short-lived pod that is created with your permissions."""
 
 _USAGE = """kubectl ddpm submit NAME --model_path URI [options]
        kubectl ddpm submit -f FILE [options]"""
@@ -97,7 +97,7 @@ def _requested(options: argparse.Namespace) -> list[tuple[SamplingManifest, Chec
     fields = given_fields(options)
     if options.filename is None:
         if options.name is None:
-            raise ManifestError(["specify a NAME and flags, or -f FILE"])
+            raise ManifestError(["specify a NAME and flags, or -f FILE; see `kubectl ddpm submit --help`"])
         path = local_checkpoint(fields)
         if path is None:
             return [(manifest_from_flags(options.name, fields), None)]

@@ -18,9 +18,9 @@ from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_text
 
 _BAR_WIDTH = 40
 
-
 _DESCRIPTION = """\
-Show the progress of a sampling until it has ended. Exits with 0 if it is complete, and with 4 if it has failed."""
+Show the progress of a sampling until it has ended. Exits with 0 if it is
+complete, and with 4 if it has failed."""
 
 _EXAMPLES = """\
 # Wait for a sampling
