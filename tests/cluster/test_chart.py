@@ -202,10 +202,10 @@ def test_who_may_read_the_metrics_is_whom_the_values_name(
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.enabled needs metrics.enabled"),
+        ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.enabled requires metrics.enabled"),
         (
             "metrics.enabled=true,metrics.prometheusRule.enabled=true",
-            "metrics.prometheusRule.enabled needs metrics.serviceMonitor.enabled",
+            "metrics.prometheusRule.enabled requires metrics.serviceMonitor.enabled",
         ),
     ],
 )
@@ -265,14 +265,14 @@ def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, sa
 @pytest.mark.parametrize("replicas", [0, 2])
 def test_other_than_one_operator_is_refused_with_the_reason(operator: Operator, replicas: int) -> None:
     values = ["--set", f"replicas={replicas}", "--kube-version", "1.30.0"]
-    with pytest.raises(AssertionError, match=f"replicas is {replicas} and has to be 1: operators do not elect"):
+    with pytest.raises(AssertionError, match=f"replicas is {replicas}, but must be 1: there is no leader election"):
         operator.helm_says("template", RELEASE, str(operator.chart), *values)
 
 
 def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Path) -> None:
     place = ["--namespace", NAMESPACE, "--reuse-values", "--dry-run=server"]
     there = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
-    assert "looks after DDPMSamplings in every namespace." in there
+    assert "watches DDPMSamplings in all namespaces." in there
     assert "KubeRay" not in there
 
     chart = tmp_path / "ddpm-ray"
@@ -281,14 +281,14 @@ def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Pa
     # As if there were none: no cluster has this version of it.
     notes.write_text(notes.read_text().replace("ray.io/v1/RayCluster", "ray.io/v99/RayCluster"))
     without = operator.helm_says("upgrade", RELEASE, str(chart), *place)
-    assert "KubeRay IS NOT INSTALLED HERE: until it is, in version 1.6 or newer" in without
+    assert "KubeRay is not installed. Until KubeRay 1.6 or newer is installed" in without
 
     shutil.copy(operator.chart / "templates" / "NOTES.txt", notes)
     # As if its CRD were of before tokens: this one knows of none.
     notes.write_text(notes.read_text().replace('"rayclusters.ray.io"', f'"{CRD}"'))
     too_old = operator.helm_says("upgrade", RELEASE, str(chart), *place)
-    assert "KubeRay IS TOO OLD HERE: it knows no tokens" in too_old
-    assert "until 1.6 or newer is installed, CRDs included" in too_old
+    assert "KubeRay is too old, because it does not support token authentication" in too_old
+    assert "Until KubeRay 1.6 or newer and its CRDs are installed" in too_old
 
 
 def test_the_notes_say_which_image_no_registry_has(operator: Operator) -> None:
@@ -301,7 +301,7 @@ def test_the_notes_say_which_image_no_registry_has(operator: Operator) -> None:
             f"image.name={name},worker.image=team/worker:1",
         ]
         notes = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
-        assert (f"IN NO REGISTRY: {name}. Nodes have to have that already" in notes) is said
+        assert (f"have no registry: {name}. The images must already be on the nodes" in notes) is said
         assert "team/worker:1" not in notes
 
 

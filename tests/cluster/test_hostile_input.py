@@ -25,10 +25,10 @@ from ddpm_operator.reconcile.reconcile import reconcile
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import API, KIND, LIGHT, nothing_is_left
-from tests.support.hostile import MANY, specs
+from tests.support.hostile import MAX_EXAMPLES, specs
 
 # Of those that are stored; the operator's own answers to them take longer than dry runs.
-STORED = max(MANY // 10, 24)
+STORED = max(MAX_EXAMPLES // 10, 24)
 # Their form is right, and none of them can be done: their authors are told why.
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "no-account": LIGHT | {"podOverrides": {"serviceAccountName": "default"}},
@@ -69,7 +69,11 @@ def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is
     fates: Counter[str] = Counter()
 
     @settings(
-        max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+        max_examples=MAX_EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
     @given(specs())
     def meet(spec: dict[str, Any]) -> None:
@@ -77,8 +81,8 @@ def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is
 
     meet()
     print(dict(fates))
-    assert sum(fates.values()) >= MANY
-    assert min(fates["refused by the API server"], fates["planned"]) > MANY / 10
+    assert sum(fates.values()) >= MAX_EXAMPLES
+    assert min(fates["refused by the API server"], fates["planned"]) > MAX_EXAMPLES / 10
 
 
 def created(namespace: Namespace, name: str, spec: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""What NetworkPolicies mean, for clusters whose network enforces none: who could reach whom, where one does.
+"""An evaluator for NetworkPolicies, for tests without a cluster network that enforces them.
 
-As networking.k8s.io/v1 says it: a pod that no policy selects is open; one that some select is reached only as one
-of them allows; and both ends have to agree. A field that is not known here is an error, not an answer.
+It follows networking.k8s.io/v1: a pod that no policy selects is not isolated; a selected pod allows only connections
+that one of its policies allows; and a connection must be allowed at both ends. An unsupported field is an error.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
-Document = Mapping[str, Any]
+Json = Mapping[str, Any]
 Direction = Literal["ingress", "egress"]
-OTHER_END = {"ingress": "from", "egress": "to"}
+PEER_FIELD = {"ingress": "from", "egress": "to"}
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a connection: a pod, or an address outside of the cluster, which is in no namespace."""
+    """One end of a connection: a pod, or an external address, whose namespace is ""."""
 
     address: str
     namespace: str = ""
@@ -26,74 +26,75 @@ class End:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def reaches(policies: Iterable[Document], source: End, target: End, port: int, protocol: str = "TCP") -> bool:
-    """Whether the policies of a cluster let one end connect to another."""
-    known = list(policies)
-    return _lets(known, "egress", source, target, port, protocol) and _lets(
-        known, "ingress", target, source, port, protocol
+def reaches(policies: Iterable[Json], source: End, target: End, port: int, protocol: str = "TCP") -> bool:
+    """Returns whether the policies allow a connection from `source` to a port of `target`."""
+    all_policies = list(policies)
+    return _allowed(all_policies, "egress", source, target, port, protocol) and _allowed(
+        all_policies, "ingress", target, source, port, protocol
     )
 
 
-def _lets(policies: list[Document], direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
-    selecting = [it for it in policies if _selects(it, direction, pod)]
-    rules = [rule for it in selecting for rule in it["spec"].get(direction) or ()]
-    return not selecting or any(_allows(rule, direction, pod, other, port, protocol) for rule in rules)
+def _allowed(policies: list[Json], direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
+    selecting = [policy for policy in policies if _selects(policy, direction, pod)]
+    rules = [rule for policy in selecting for rule in policy["spec"].get(direction) or ()]
+    return not selecting or any(_rule_allows(rule, direction, pod, other, port, protocol) for rule in rules)
 
 
-def _selects(policy: Document, direction: Direction, pod: End) -> bool:
-    spec = _only(policy["spec"], "podSelector", "policyTypes", "ingress", "egress")
-    ours = pod.namespace != "" and policy["metadata"]["namespace"] == pod.namespace
-    return ours and direction.capitalize() in spec["policyTypes"] and matches(spec["podSelector"], pod.labels)
+def _selects(policy: Json, direction: Direction, pod: End) -> bool:
+    spec = _require_known(policy["spec"], "podSelector", "policyTypes", "ingress", "egress")
+    same_namespace = pod.namespace != "" and policy["metadata"]["namespace"] == pod.namespace
+    return same_namespace and direction.capitalize() in spec["policyTypes"] and matches(spec["podSelector"], pod.labels)
 
 
-def _allows(rule: Document, direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
-    _only(rule, "ports", OTHER_END[direction])
-    peers, ports = rule.get(OTHER_END[direction]), rule.get("ports")
-    return (not ports or any(_is_port(it, port, protocol) for it in ports)) and (
-        not peers or any(_is_peer(it, pod, other) for it in peers)
+def _rule_allows(rule: Json, direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
+    _require_known(rule, "ports", PEER_FIELD[direction])
+    peers, ports = rule.get(PEER_FIELD[direction]), rule.get("ports")
+    return (not ports or any(_matches_port(entry, port, protocol) for entry in ports)) and (
+        not peers or any(_matches_peer(peer, pod, other) for peer in peers)
     )
 
 
-def _is_port(asked: Document, port: int, protocol: str) -> bool:
-    _only(asked, "port", "endPort", "protocol")
-    if asked.get("protocol", "TCP") != protocol:
+def _matches_port(entry: Json, port: int, protocol: str) -> bool:
+    _require_known(entry, "port", "endPort", "protocol")
+    if entry.get("protocol", "TCP") != protocol:
         return False
-    first = asked.get("port")
+    first = entry.get("port")
     if first is None:
         return True
-    assert isinstance(first, int), f"a port by its name, {first}, is not known here"
-    return bool(first <= port <= asked.get("endPort", first))
+    assert isinstance(first, int), f"named port {first} is not supported"
+    return bool(first <= port <= entry.get("endPort", first))
 
 
-def _is_peer(peer: Document, pod: End, other: End) -> bool:
-    _only(peer, "podSelector", "namespaceSelector", "ipBlock")
+def _matches_peer(peer: Json, pod: End, other: End) -> bool:
+    _require_known(peer, "podSelector", "namespaceSelector", "ipBlock")
     if "ipBlock" in peer:
-        return _within(peer["ipBlock"], other.address)
+        return _in_block(peer["ipBlock"], other.address)
     if not other.namespace:
         return False
     if "namespaceSelector" in peer:
-        there = matches(peer["namespaceSelector"], other.namespace_labels)
+        in_namespace = matches(peer["namespaceSelector"], other.namespace_labels)
     else:
-        there = other.namespace == pod.namespace
-    return there and matches(peer.get("podSelector", {}), other.labels)
+        in_namespace = other.namespace == pod.namespace
+    return in_namespace and matches(peer.get("podSelector", {}), other.labels)
 
 
-def _within(block: Document, address: str) -> bool:
-    _only(block, "cidr", "except")
-    found = ip_address(address)
-    return found in ip_network(block["cidr"]) and not any(found in ip_network(it) for it in block.get("except") or ())
+def _in_block(block: Json, address: str) -> bool:
+    _require_known(block, "cidr", "except")
+    parsed = ip_address(address)
+    exceptions = block.get("except") or ()
+    return parsed in ip_network(block["cidr"]) and not any(parsed in ip_network(cidr) for cidr in exceptions)
 
 
-def matches(selector: Document, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects what has these labels; an empty one selects everything."""
-    _only(selector, "matchLabels", "matchExpressions")
-    wanted = (selector.get("matchLabels") or {}).items()
-    return all(labels.get(key) == value for key, value in wanted) and all(
-        _holds(it, labels) for it in selector.get("matchExpressions") or ()
+def matches(selector: Json, labels: Mapping[str, str]) -> bool:
+    """Returns whether a label selector matches the labels; an empty selector matches everything."""
+    _require_known(selector, "matchLabels", "matchExpressions")
+    match_labels = (selector.get("matchLabels") or {}).items()
+    return all(labels.get(key) == value for key, value in match_labels) and all(
+        _matches_expression(expression, labels) for expression in selector.get("matchExpressions") or ()
     )
 
 
-def _holds(expression: Document, labels: Mapping[str, str]) -> bool:
+def _matches_expression(expression: Json, labels: Mapping[str, str]) -> bool:
     key, values = expression["key"], expression.get("values", ())
     match expression["operator"]:
         case "In":
@@ -105,9 +106,9 @@ def _holds(expression: Document, labels: Mapping[str, str]) -> bool:
         case "DoesNotExist":
             return key not in labels
         case other:
-            raise AssertionError(f"{other} is no operator of a label selector")
+            raise AssertionError(f"{other} is not a label selector operator")
 
 
-def _only(document: Document, *known: str) -> Document:
-    assert document.keys() <= set(known), f"{sorted(document.keys() - set(known))} is not known here"
+def _require_known(document: Json, *supported: str) -> Json:
+    assert document.keys() <= set(supported), f"{sorted(document.keys() - set(supported))} is not supported"
     return document

@@ -2,7 +2,7 @@
 {{ .Release.Name | trunc 50 | trimSuffix "-" }}-operator
 {{- end }}
 
-{{/* What tells the operator's pods from others; the attempts' NetworkPolicies let in exactly these. */}}
+{{/* The labels that select the operator's pods. The NetworkPolicy of each attempt allows ingress from exactly these pods. */}}
 {{- define "ddpm-ray.selector" -}}
 app.kubernetes.io/name: ddpm-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{ include "ddpm-ray.name" . }}-key
 {{- end }}
 
-{{/* What `helm test` makes, in the release's namespace if that is watched, else in the first one that is. */}}
+{{/* The objects of `helm test` are created in the release's namespace if it is watched, else in the first watched one. */}}
 {{- define "ddpm-ray.test" -}}
 {{ .Release.Name | trunc 30 | trimSuffix "-" }}-test
 {{- end }}
@@ -47,7 +47,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: ddpm-ray
 {{- end }}
 
-{{/* The argument is the weight: helm makes the lighter first, and waits for pods to end. */}}
+{{/* The argument is the hook weight. Helm creates hooks in ascending order and waits for each pod to complete. */}}
 {{- define "ddpm-ray.test-hook" -}}
 helm.sh/hook: test
 helm.sh/hook-weight: {{ . | quote }}

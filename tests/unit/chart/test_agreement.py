@@ -1,4 +1,4 @@
-"""What the chart and the operator say of the same thing."""
+"""The chart against the operator: values and schema, ports, templates, and permissions."""
 
 from __future__ import annotations
 
@@ -25,78 +25,78 @@ def template(name: str) -> str:
     return (CHART / "templates" / name).read_text()
 
 
-def objects(schema: dict[str, Any], where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object of a schema but `global`, which is helm's own, with its definitions and what is in lists."""
+def objects(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, schema) of every object, including definitions and list items; `global` belongs to Helm."""
     if schema.get("type") == "object":
-        yield where, schema
-    for name, below in (*schema.get("properties", {}).items(), *schema.get("$defs", {}).items()):
+        yield path, schema
+    for name, child in (*schema.get("properties", {}).items(), *schema.get("$defs", {}).items()):
         if name != "global":
-            yield from objects(below, f"{where}.{name}")
+            yield from objects(child, f"{path}.{name}")
     if "items" in schema:
-        yield from objects(schema["items"], f"{where}[]")
+        yield from objects(schema["items"], f"{path}[]")
 
 
-def values_of(schema: dict[str, Any], where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every value, by its path; those that hold a file by its name are one."""
-    fields = {name: below for name, below in schema.get("properties", {}).items() if "." not in name}
+def value_paths(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yields the path of every value; a map from file name to content counts as one value."""
+    fields = {name: child for name, child in schema.get("properties", {}).items() if "." not in name}
     if not fields:
-        yield where
-    for name, below in fields.items():
+        yield path
+    for name, child in fields.items():
         if name != "global":
-            yield from values_of(below, (*where, name))
+            yield from value_paths(child, (*path, name))
 
 
 def uses(text: str, value: tuple[str, ...]) -> bool:
-    """Whether a template names a value, gives it on within a larger one, or within a `with` of that."""
+    """Returns whether a template uses a value: by full path, through a parent, or inside a `with` of a parent."""
     if re.search(rf"\.Values\.{re.escape('.'.join(value))}(?![\w.])", text):
         return True
     for end in range(1, len(value)):
-        above, below = re.escape(".".join(value[:end])), re.escape(".".join(value[end:]))
-        if re.search(rf"toYaml \.Values\.{above}(?![\w.])", text):
+        parent, child = re.escape(".".join(value[:end])), re.escape(".".join(value[end:]))
+        if re.search(rf"toYaml \.Values\.{parent}(?![\w.])", text):
             return True
-        _, *opened = re.split(rf"with \.Values\.{above} }}}}", text)
-        if any(re.search(rf"[\s(]\.{below}(?![\w.])", rest.split("with .Values")[0]) for rest in opened):
+        _, *blocks = re.split(rf"with \.Values\.{parent} }}}}", text)
+        if any(re.search(rf"[\s(]\.{child}(?![\w.])", block.split("with .Values")[0]) for block in blocks):
             return True
     return False
 
 
-def test_every_value_is_in_the_schema_and_every_typo_is_refused() -> None:
+def test_schema_covers_all_values_and_rejects_unknown_ones() -> None:
     assert VALUES.keys() == SCHEMA["properties"].keys() - {"global"}
-    found = dict(objects(SCHEMA))
+    schemas = dict(objects(SCHEMA))
     assert {
         "",
         ".image.pullSecrets[]",
         ".metrics.serviceMonitor",
         ".toleration",
         ".requirements[]",
-    } <= found.keys()
-    # A map of texts has no keys to mistype.
-    assert [where for where, one in found.items() if one.get("additionalProperties", True) is True] == []
+    } <= schemas.keys()
+    # A map of strings has a schema for additionalProperties, and no fixed keys.
+    assert [path for path, schema in schemas.items() if schema.get("additionalProperties", True) is True] == []
 
 
-def test_every_value_is_used() -> None:
+def test_templates_use_every_value() -> None:
     texts = [path.read_text() for path in (CHART / "templates").rglob("*.*")]
-    values = list(values_of(SCHEMA))
+    values = list(value_paths(SCHEMA))
     assert ("metrics", "serviceMonitor", "interval") in values
     unused = [".".join(value) for value in values if not any(uses(text, value) for text in texts)]
     assert unused == []
 
 
-def test_the_schemes_that_can_be_allowed_are_those_there_are() -> None:
-    offered = SCHEMA["properties"]["allowed"]["properties"]["uriSchemes"]["items"]["enum"]
-    assert offered == ["*", *VALUES["allowed"]["uriSchemes"]]
+def test_allowed_uri_schemes_are_valid_in_the_api() -> None:
+    enum = SCHEMA["properties"]["allowed"]["properties"]["uriSchemes"]["items"]["enum"]
+    assert enum == ["*", *VALUES["allowed"]["uriSchemes"]]
     for scheme in VALUES["allowed"]["uriSchemes"]:
         uri = {"builtin": "builtin://mnist"}.get(scheme, f"{scheme}://bucket/folder/model.safetensors")
         Spec.from_document({"model": {"uri": uri}, "samples": 1})
 
 
-def test_the_templates_that_can_be_replaced_are_those_there_are() -> None:
+def test_replaceable_templates_are_the_shipped_ones() -> None:
     assert SCHEMA["properties"]["templates"]["properties"].keys() == {
         path.name for path in shipped_templates().glob("*.j2")
     }
 
 
-def test_the_operator_may_reach_the_ports_it_asks_at() -> None:
+def test_network_policy_opens_the_ports_that_the_operator_uses() -> None:
     policy = template("networkpolicy.yaml")
     ingress, _, egress = policy.partition("egress:")
     assert re.findall(r"port: (\d+), protocol: TCP", egress) == ["53", str(JOBS_PORT), str(PROGRESS_PORT)]
@@ -104,18 +104,18 @@ def test_the_operator_may_reach_the_ports_it_asks_at() -> None:
     assert f"{MANAGED_BY}: {MANAGER}" in policy
 
 
-def test_prometheus_asks_at_the_port_where_the_metrics_are() -> None:
+def test_metrics_service_uses_the_metrics_port() -> None:
     assert f"{{name: metrics, containerPort: {METRICS_PORT}}}" in template("deployment.yaml")
     assert f"port: {METRICS_PORT}, targetPort: metrics" in template("metrics.yaml")
 
 
-def test_the_chart_makes_a_sampling_that_the_operators_types_take() -> None:
+def test_helm_test_sampling_is_valid() -> None:
     text = re.sub(r"\{\{.*?\}\}", "x", template("tests/sampling.yaml").partition("kind: DDPMSampling")[2])
     spec = Spec.from_document(yaml.safe_load(text.partition("\nspec:")[2]))
     assert (spec.samples, spec.model.uri) == (4, "builtin://mnist")
 
 
-def test_no_rule_of_the_chart_has_a_wildcard() -> None:
+def test_rbac_rules_have_no_wildcard() -> None:
     rules = template("rbac.yaml") + template("users.yaml") + template("tests/account.yaml")
     assert "*" not in rules
     assert not {"escalate", "bind", "impersonate"} & set(re.findall(r"\w+", rules))

@@ -1,4 +1,4 @@
-"""What is told of the chart where charts are looked for."""
+"""Chart.yaml: the icon, and the Artifact Hub annotations about CRDs and examples."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from hack.chart_readme import CHART
 CHART_YAML: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text())
 
 
-def told(annotation: str) -> Any:  # noqa: ANN401 - as YAML has it
+def artifacthub(annotation: str) -> Any:  # noqa: ANN401 - parsed YAML
     return yaml.safe_load(CHART_YAML["annotations"][f"artifacthub.io/{annotation}"])
 
 
-def test_the_icon_is_the_picture_beside_the_chart() -> None:
+def test_icon_is_the_svg_file_of_the_chart() -> None:
     kind, _, data = CHART_YAML["icon"].partition(",")
     assert kind == "data:image/svg+xml;base64"
-    picture = base64.b64decode(data, validate=True)
-    assert picture.strip() == (CHART / "icon.svg").read_bytes().strip()
-    root = ElementTree.fromstring(picture)  # noqa: S314 - the chart's own
+    svg = base64.b64decode(data, validate=True)
+    assert svg.strip() == (CHART / "icon.svg").read_bytes().strip()
+    root = ElementTree.fromstring(svg)  # noqa: S314 - a trusted file
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert len(list(root.iter())) > 1
 
 
-def test_every_example_is_a_sampling_that_the_operator_takes() -> None:
-    samplings = [DDPMSampling.from_document(document) for document in told("crdsExamples")]
-    assert [it.metadata.name for it in samplings] == ["digits"]
+def test_examples_are_valid_samplings() -> None:
+    samplings = [DDPMSampling.from_document(document) for document in artifacthub("crdsExamples")]
+    assert [sampling.metadata.name for sampling in samplings] == ["digits"]
 
 
-def test_the_kinds_that_are_told_of_are_those_that_the_chart_brings() -> None:
-    made = crd()
-    versions = [it["name"] for it in made["spec"]["versions"]]
-    found = [(it["kind"], it["version"], it["name"]) for it in told("crds")]
-    assert found == [(made["spec"]["names"]["kind"], version, made["metadata"]["name"]) for version in versions]
+def test_listed_crds_are_those_of_the_chart() -> None:
+    definition = crd()
+    kind, name = definition["spec"]["names"]["kind"], definition["metadata"]["name"]
+    listed = [(entry["kind"], entry["version"], entry["name"]) for entry in artifacthub("crds")]
+    assert listed == [(kind, version["name"], name) for version in definition["spec"]["versions"]]

@@ -1,36 +1,36 @@
-"""The chart's README tells of the values as they are."""
+"""The table of values in the chart's README, which hack/chart_readme.py generates from values.yaml."""
 
 from __future__ import annotations
 
 import pytest
 
-from hack.chart_readme import CHART, Undescribed, Value, readme, values
+from hack.chart_readme import CHART, MissingDescription, Value, readme, values
 
 TEXT = """\
-# Who.
-who: me
+# Name.
+name: digits
 
-# Where,
-# exactly.
-where:
-  # How high.
-  above: [1, 2]
+# Several
+# lines.
+group:
+  # List.
+  list: [1, 2]
 """
 
 
-def test_the_readme_is_that_of_todays_values() -> None:
+def test_readme_is_up_to_date() -> None:
     assert (CHART / "README.md").read_text() == readme(CHART), "run: python hack/chart_readme.py"
 
 
-def test_a_values_comment_is_its_description() -> None:
+def test_comments_become_descriptions() -> None:
     assert list(values(TEXT)) == [
-        Value("who", "me", "Who."),
-        Value("where", None, "Where, exactly."),
-        Value("where.above", [1, 2], "How high."),
+        Value("name", "digits", "Name."),
+        Value("group", None, "Several lines."),
+        Value("group.list", [1, 2], "List."),
     ]
 
 
-@pytest.mark.parametrize("line", ["# Who.\n", "  # How high.\n"])
-def test_a_value_without_a_comment_is_named(line: str) -> None:
-    with pytest.raises(Undescribed, match=r"(who|where\.above) has no comment"):
+@pytest.mark.parametrize("line", ["# Name.\n", "  # List.\n"])
+def test_value_without_a_comment_is_an_error(line: str) -> None:
+    with pytest.raises(MissingDescription, match=r"(name|group\.list) has no comment"):
         list(values(TEXT.replace(line, "")))

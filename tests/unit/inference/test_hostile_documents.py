@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ddpm_inference.errors import InvalidSpec, OutputConflict
 from ddpm_inference.job import Job, shards_of
 from ddpm_inference.store import Manifest, Store
-from tests.support.hostile import ANYTHING, MANY
+from tests.support.hostile import ANYTHING, MAX_EXAMPLES
 from tests.support.storing import an_identity, run
 
 MANY_TIMES = settings(
-    max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=MAX_EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 JOB = {
     "version": 1,

@@ -28,7 +28,7 @@ from ddpm_operator.reconcile.actions import CreateCluster, WriteStatus
 from ddpm_operator.reconcile.observed import Observed
 from ddpm_operator.reconcile.progress_document import last_error, read_progress
 from ddpm_operator.reconcile.reconcile import reconcile
-from tests.support.hostile import ANYTHING, MANY, specs
+from tests.support.hostile import ANYTHING, MAX_EXAMPLES, specs
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 IMAGE = WorkerImage("worker:1", "2.60.0")
@@ -43,7 +43,7 @@ DEFAULTS = Limits(
 )
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
 MANY_TIMES = settings(
-    max_examples=MANY, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=MAX_EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 
@@ -74,8 +74,8 @@ def test_every_sampling_is_refused_or_planned_with_a_reason() -> None:
 
     meet()
     print(dict(fates))
-    assert sum(fates.values()) >= MANY
-    assert min(fates["planned"], fates["refused by its form"]) > MANY / 10
+    assert sum(fates.values()) >= MAX_EXAMPLES
+    assert min(fates["planned"], fates["refused by its form"]) > MAX_EXAMPLES / 10
 
 
 def fate_of(spec: dict[str, Any]) -> str:

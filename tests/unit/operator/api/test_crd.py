@@ -1,4 +1,4 @@
-"""The generated CRD: the committed file is it, and every corner of it is described and bounded."""
+"""The generated CRD: it equals the file in the chart, and every field has a description and bounds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ddpm_operator.crd import as_yaml, crd
 
 ROOT = Path(__file__).parents[4]
 SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-GIVEN_BY_KUBERNETES = {"apiVersion", "kind", "metadata"}
+KUBERNETES_FIELDS = {"apiVersion", "kind", "metadata"}
 
 Schema = dict[str, Any]
 
 
 def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
-    """Every value's schema with its path, but what Kubernetes gives."""
+    """Yields (path, schema) of every value, except for the fields that Kubernetes defines."""
     yield path, schema
     for name, child in schema.get("properties", {}).items():
-        if path or name not in GIVEN_BY_KUBERNETES:
+        if path or name not in KUBERNETES_FIELDS:
             yield from nodes(child, f"{path}.{name}")
     if "items" in schema:
         yield from nodes(schema["items"], f"{path}[]")
@@ -32,12 +32,12 @@ def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 NODES = dict(nodes(SCHEMA))
 
 
-def test_the_file_of_the_chart_is_the_generated_one() -> None:
+def test_chart_file_is_up_to_date() -> None:
     committed = (ROOT / "charts" / "ddpm-ray" / "templates" / "crd.yaml").read_text()
     assert committed == as_yaml(), "run `python -m ddpm_operator.crd > charts/ddpm-ray/templates/crd.yaml`"
 
 
-def test_the_schema_reaches_every_part() -> None:
+def test_schema_contains_nested_fields() -> None:
     for path in (
         ".spec.model.downs[]",
         ".spec.resources.tasksPerGPU",
@@ -49,7 +49,7 @@ def test_the_schema_reaches_every_part() -> None:
         assert path in NODES
 
 
-def test_every_field_is_described() -> None:
+def test_every_field_has_a_description() -> None:
     fields = [path for path in NODES if path and path[-1] not in "]}"]
     assert [path for path in fields if not NODES[path].get("description")] == []
 
@@ -57,7 +57,7 @@ def test_every_field_is_described() -> None:
 @pytest.mark.parametrize(
     ("kind", "limit"), [("string", "maxLength"), ("array", "maxItems"), ("object", "maxProperties")]
 )
-def test_every_text_list_and_map_has_a_maximum(kind: str, limit: str) -> None:
+def test_strings_lists_and_maps_are_bounded(kind: str, limit: str) -> None:
     bounded_otherwise = {"string": ("enum", "format"), "array": (), "object": ("properties",)}[kind]
     unbounded = [
         path
@@ -67,13 +67,13 @@ def test_every_text_list_and_map_has_a_maximum(kind: str, limit: str) -> None:
     assert unbounded == []
 
 
-def test_every_number_has_a_minimum_and_no_number_of_a_spec_is_a_float() -> None:
+def test_numbers_are_integers_with_a_minimum() -> None:
     kinds = {path: node.get("type") for path, node in NODES.items()}
     assert "number" not in kinds.values()
     assert [path for path, kind in kinds.items() if kind == "integer" and "minimum" not in NODES[path]] == []
 
 
-def test_a_default_inside_of_a_default_comes_through() -> None:
+def test_objects_with_defaulted_fields_default_to_empty() -> None:
     for path, node in NODES.items():
         if path.startswith(".spec.") and node.get("type") == "object" and "properties" in node:
             has_inner = any("default" in child for child in node["properties"].values())
@@ -83,13 +83,13 @@ def test_a_default_inside_of_a_default_comes_through() -> None:
                 assert node.get("default") == {}, path
 
 
-def test_only_what_kubernetes_takes_is_left_of_the_json_schema() -> None:
-    foreign = {"$ref", "$defs", "anyOf", "title", "const", "propertyNames", "prefixItems"}
-    assert [path for path, node in NODES.items() if foreign & node.keys()] == []
+def test_schema_is_structural() -> None:
+    unsupported = {"$ref", "$defs", "anyOf", "title", "const", "propertyNames", "prefixItems"}
+    assert [path for path, node in NODES.items() if unsupported & node.keys()] == []
     assert [path for path, node in NODES.items() if node.get("additionalProperties") in (True, False)] == []
 
 
-def test_conditions_merge_by_their_type() -> None:
+def test_conditions_merge_by_type() -> None:
     conditions = NODES[".status.conditions"]
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]

@@ -1,4 +1,4 @@
-"""Quantities mean to us what they mean to Kubernetes."""
+"""Quantities have the same values as in Kubernetes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ddpm_operator.api.quantity import binary, parse
         ("1n", "1e-9"),
     ],
 )
-def test_a_quantity_is_read(text: str, number: str) -> None:
+def test_quantity_is_parsed(text: str, number: str) -> None:
     assert parse(text) == Decimal(number)
 
 
@@ -39,16 +39,16 @@ def test_a_quantity_is_read(text: str, number: str) -> None:
     "text",
     ["", "two", "1 Gi", "1gi", "1K", "4GB", "1e", "0x10", "1_000", "\u0661", "1e999", "9" * 33, "Gi", "1.5.5"],
 )
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_invalid_quantity_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not a valid quantity"):
         parse(text)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**70))
-def test_bytes_are_written_exactly(number: int) -> None:
+def test_bytes_round_trip(number: int) -> None:
     assert parse(binary(number)) == number
 
 
-def test_bytes_are_written_in_the_largest_unit_that_fits() -> None:
+def test_bytes_use_the_largest_exact_unit() -> None:
     assert [binary(n) for n in (0, 1000, 1024, 3 * 2**30, 2**40)] == ["0", "1000", "1Ki", "3Gi", "1Ti"]
