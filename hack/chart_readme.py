@@ -1,6 +1,6 @@
-"""Writes the table of values in the README of the chart from values.yaml: `python hack/chart_readme.py`.
+"""Generates the table of values in the chart's README from values.yaml: `python hack/chart_readme.py`.
 
-Every value has a comment above it, on lines of its own, which becomes its description.
+The comment above each value becomes its description.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BEGIN, END = "<!-- values: hack/chart_readme.py writes what follows -->", "<!-- 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z]\w*):(?: |$)")
 
 
-class Undescribed(Exception):
-    """A value has no comment."""
+class MissingDescription(Exception):
+    """A value has no comment above it."""
 
 
 class Value(NamedTuple):
-    """One line of the table; `default` is None of a group of values."""
+    """One row of the table; `default` is None for a group of values."""
 
     name: str
     default: object
@@ -33,13 +33,13 @@ class Value(NamedTuple):
 
 
 def values(text: str) -> Iterator[Value]:
-    """The values of a values.yaml in its own order.
+    """Yields the values of a values.yaml in their order there.
 
     Args:
-        text: block style down to the values that are shown; two spaces a level.
+        text: YAML in block style, indented by two spaces.
 
     Raises:
-        Undescribed: with the value's name.
+        MissingDescription: names the value.
     """
     defaults = yaml.safe_load(text)
     path: list[str] = []
@@ -53,7 +53,7 @@ def values(text: str) -> Iterator[Value]:
             path = [*path[: len(found["indent"]) // 2], found["key"]]
             name = ".".join(path)
             if not comment:
-                raise Undescribed(f"{name} has no comment above it in values.yaml: say what it is for")
+                raise MissingDescription(f"{name} has no comment above it in values.yaml: describe it there")
             default = defaults
             for key in path:
                 default = default[key]
@@ -62,7 +62,7 @@ def values(text: str) -> Iterator[Value]:
 
 
 def table(text: str) -> str:
-    """The table in Markdown."""
+    """Returns the table in Markdown."""
     lines = ["| value | default | what it is |", "| --- | --- | --- |"]
     for value in values(text):
         default = "" if value.default is None else f"`{json.dumps(value.default)}`"
@@ -72,7 +72,7 @@ def table(text: str) -> str:
 
 
 def readme(chart: Path) -> str:
-    """The README with the table of today's values."""
+    """Returns the README with the generated table."""
     text = (chart / "README.md").read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -82,5 +82,5 @@ def readme(chart: Path) -> str:
 if __name__ == "__main__":
     try:
         (CHART / "README.md").write_text(readme(CHART))
-    except Undescribed as error:
+    except MissingDescription as error:
         sys.exit(f"error: {error}")

@@ -1,7 +1,7 @@
-"""`make audit`: known holes in all that is locked, in the finished images, and in the programs that tests run.
+"""`make audit`: known vulnerabilities of the locks, of the finished images, and of the Go programs that tests run.
 
-Every part says what it has looked at, by which database of which day, and what it could not look at. It fails if
-what users get has a known hole, or was not looked at; of programs that only tests run it tells.
+Each part reports what it looked up, the database and its date, and what it could not look up. The audit fails if a
+package that users get is vulnerable or was not looked up; vulnerabilities of programs that only tests run are reported.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LOCKS = Path(__file__).resolve().parents[2] / "requirements"
 
 def main() -> int:
     with TemporaryDirectory() as folder:
-        index_tells = pypi.index_tells_of_holes(Path(folder))
-    looks = [
-        *(pypi.look(lock, index_tells) for lock in sorted(LOCKS.glob("*.txt"))),
-        *(debian.look(image) for image in ("worker", "operator")),
-        golang.look(),
+        index_has_vulnerabilities = pypi.index_has_vulnerabilities(Path(folder))
+    findings = [
+        *(pypi.audit(lock, index_has_vulnerabilities) for lock in sorted(LOCKS.glob("*.txt"))),
+        *(debian.audit(image) for image in ("worker", "operator")),
+        golang.audit(),
     ]
-    print("\n".join(map(str, looks)))
-    if failed := [look.what for look in looks if look.fails]:
-        print(f"error: look at {'; '.join(failed)}", file=sys.stderr)
+    print("\n".join(map(str, findings)))
+    if failed := [finding.packages for finding in findings if finding.fails]:
+        print(f"error: vulnerable or not checked: {'; '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
 
 

@@ -1,4 +1,4 @@
-"""Python's packages, by what PyPI says of them to pip-audit."""
+"""Audits the locks of Python packages with pip-audit, which asks PyPI."""
 
 from __future__ import annotations
 
@@ -9,53 +9,55 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hack.audit.look import Look
+from hack.audit.finding import Finding
 
-# It has a hole since January 2024 (CVE-2024-22195). An index that does not tell of it tells of none.
-KNOWN = ("jinja2", "3.1.2")
+# Known as vulnerable since January 2024 (CVE-2024-22195). A mirror that does not report it reports no vulnerabilities.
+KNOWN_VULNERABLE = ("jinja2", "3.1.2")
 SHIPPED = ("worker", "operator")
-DEAF = (
-    f"the index that answers here tells no vulnerabilities, not even {KNOWN[0]} {KNOWN[1]}'s. "
-    "Run this where PyPI itself answers"
+NO_VULNERABILITIES = (
+    f"the package index here reports no vulnerabilities, not even those of {' '.join(KNOWN_VULNERABLE)}; "
+    "run this with access to PyPI itself"
 )
 
 
-def look(lock: Path, index_tells: bool) -> Look:
-    """A lock of hashed packages.
+def audit(lock: Path, index_has_vulnerabilities: bool) -> Finding:
+    """Audits a lock.
 
     Args:
-        index_tells: what `index_tells_of_holes` said; an index that is deaf is not asked once a package.
+        index_has_vulnerabilities: result of the function of that name; if false, the lock is not looked up.
     """
-    what, ships = f"requirements/{lock.name}", lock.stem in SHIPPED
-    if not index_tells:
-        return Look(what, unseen=DEAF, ships=ships)
-    return told(what, ships, _ask("--require-hashes", "-r", str(lock)))
+    packages, ships = f"requirements/{lock.name}", lock.stem in SHIPPED
+    if not index_has_vulnerabilities:
+        return Finding(packages, not_checked=NO_VULNERABILITIES, ships=ships)
+    return to_finding(packages, ships, _pip_audit("--require-hashes", "-r", str(lock)))
 
 
-def told(what: str, ships: bool, answers: Sequence[dict[str, Any]]) -> Look:
-    """pip-audit's `dependencies` as a look."""
-    skipped = [f"{it['name']}: {it['skip_reason']}" for it in answers if "skip_reason" in it]
-    holes = [
-        f"{it['name']} {it['version']}: {' '.join([hole['id'], *hole['aliases']])}, "
-        f"fixed in {', '.join(hole['fix_versions']) or 'none yet'}"
-        for it in answers
-        for hole in it.get("vulns", ())
+def to_finding(packages: str, ships: bool, dependencies: Sequence[dict[str, Any]]) -> Finding:
+    """Converts the `dependencies` of pip-audit's output."""
+    skipped = [f"{it['name']}: {it['skip_reason']}" for it in dependencies if "skip_reason" in it]
+    vulnerabilities = [
+        f"{it['name']} {it['version']}: {' '.join([vulnerability['id'], *vulnerability['aliases']])}, "
+        f"fixed in {', '.join(vulnerability['fix_versions']) or 'none yet'}"
+        for it in dependencies
+        for vulnerability in it.get("vulns", ())
     ]
-    return Look(what, len(answers) - len(skipped), "PyPI, now", tuple(holes), "; ".join(skipped), ships)
+    return Finding(
+        packages, len(dependencies) - len(skipped), "PyPI, now", tuple(vulnerabilities), "; ".join(skipped), ships
+    )
 
 
-def index_tells_of_holes(folder: Path) -> bool:
-    """Whether the index knows a hole that is known."""
+def index_has_vulnerabilities(folder: Path) -> bool:
+    """Whether the package index reports a known vulnerability; mirrors may not."""
     known = folder / "known.txt"
-    known.write_text("==".join(KNOWN))
-    return bool(told("", False, _ask("--no-deps", "-r", str(known))).holes)
+    known.write_text("==".join(KNOWN_VULNERABLE))
+    return bool(to_finding("", False, _pip_audit("--no-deps", "-r", str(known))).vulnerabilities)
 
 
-def _ask(*arguments: str) -> list[dict[str, Any]]:
+def _pip_audit(*arguments: str) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--format", "json", *arguments]
-    # It ends with 1 both for a hole and for an error; only the first comes with a document.
+    # pip-audit exits with 1 both for vulnerabilities and for errors, but prints a document only for the former.
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout:
-        raise RuntimeError(f"pip-audit said: {done.stderr.strip()}")
-    answers: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
-    return answers
+        raise RuntimeError(f"pip-audit failed: {done.stderr.strip()}")
+    dependencies: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+    return dependencies

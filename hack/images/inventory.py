@@ -1,6 +1,6 @@
-"""What an image holds, as JSON: run by the image's own python, with nothing but its standard library.
+"""Prints the packages of an image as JSON. Runs inside the image, with Python's standard library only.
 
-Debian's packages from dpkg with the licences that their copyright files name, Python's from their metadata.
+Debian packages come from dpkg, with the licences of their copyright files; Python packages from their metadata.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ FORMAT = r"${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:
 LICENCE = re.compile(r"^License:[ \t]*(\S.*)$", re.MULTILINE)
 
 
-def debian() -> list[dict[str, object]]:
+def debian_packages() -> list[dict[str, object]]:
     listed = subprocess.run(["dpkg-query", "-W", "-f", FORMAT], capture_output=True, text=True, check=True).stdout
     packages = [dict(zip(FIELDS, line.split("\t"), strict=True)) for line in listed.splitlines()]
-    return [it | {"licences": copyrights(it["name"])} for it in packages if it.pop("status") == "installed"]
+    return [it | {"licences": debian_licences(it["name"])} for it in packages if it.pop("status") == "installed"]
 
 
-def copyrights(package: str) -> list[str]:
-    """Short names of its licences; none if its copyright file is of the old form, which is prose."""
+def debian_licences(package: str) -> list[str]:
+    """Returns the short names of its licences; empty if the copyright file has the old, free-form format."""
     file = Path("/usr/share/doc", package, "copyright")
     return sorted(set(LICENCE.findall(file.read_text(errors="replace")))) if file.exists() else []
 
 
-def python() -> list[dict[str, object]]:
+def python_packages() -> list[dict[str, object]]:
     return [
         {
             "name": re.sub(r"[-_.]+", "-", found.name).lower(),
@@ -46,7 +46,7 @@ if __name__ == "__main__":
     document = {
         "system": platform.freedesktop_os_release(),
         "python_version": platform.python_version(),
-        "debian": debian(),
-        "python": python(),
+        "debian": debian_packages(),
+        "python": python_packages(),
     }
     json.dump(document, sys.stdout)

@@ -1,8 +1,8 @@
-"""The software bill of materials of an image: `python -m hack.images.sbom worker > worker.cdx.json`.
+"""Writes the software bill of materials (SBOM) of an image: `python -m hack.images.sbom worker > worker.cdx.json`.
 
-CycloneDX 1.6 of what is in the finished image, asked of itself: Debian's packages and Python's, with versions and
-licences. Python's are held against the hashed lock: a package that is not locked, or another version of one, is no
-bill but an error. `python -m hack.images.sbom --check FILE…` holds bills against CycloneDX's own schema.
+The format is CycloneDX 1.6. It lists the Debian and Python packages installed in the image, with versions and licences.
+A Python package that is not in the hashed lock, or has another version, is an error.
+`python -m hack.images.sbom --check FILE…` validates SBOMs against the schema of CycloneDX.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = {"worker": ("ddpm-inference", "inference"), "operator": ("ddpm-operator", "operator")}
+PROJECTS = {"worker": ("ddpm-inference", "inference"), "operator": ("ddpm-operator", "operator")}
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 Inventory = dict[str, Any]
-"""What inventory.py tells."""
+"""The output of inventory.py."""
 
 
 class NotLocked(Exception):
-    """The image holds what its lock does not."""
+    """The image contains Python packages that its lock does not."""
 
 
 def locked(lock: str) -> dict[str, dict[str, list[str]]]:
-    """name -> version, of which each Python may have its own -> the hashes of the files that may be installed."""
+    """Returns name -> version -> SHA-256 of its files. Markers may select different versions for different Pythons."""
     found = list(PINNED.finditer(lock))
     ends = [*(match.start() for match in found[1:]), len(lock)]
     pins: dict[str, dict[str, list[str]]] = {}
@@ -39,22 +39,22 @@ def locked(lock: str) -> dict[str, dict[str, list[str]]]:
     return pins
 
 
-def bill(image: str, inventory: Inventory, lock: str) -> dict[str, Any]:
-    """The document of one image.
+def sbom(image: str, inventory: Inventory, lock: str) -> dict[str, Any]:
+    """Returns the SBOM of one image.
 
     Raises:
-        NotLocked: naming the packages of the image's Python that are not those of the lock.
+        NotLocked: names the Python packages of the image that are not in the lock.
     """
-    own, pins = OWN[image][0], locked(lock)
+    own, pins = PROJECTS[image][0], locked(lock)
     found = {it["name"]: it for it in inventory["python"]}
-    strange = [
-        f"{name} {it['version']} (locked: {', '.join(pins.get(name, ())) or 'no'})"
+    unlocked = [
+        f"{name} {it['version']} ({'locked: ' + ', '.join(pins[name]) if name in pins else 'not locked'})"
         for name, it in found.items()
         if name != own and it["version"] not in pins.get(name, ())
     ]
-    if strange or own not in found:
-        what = ", ".join(sorted(strange)) or f"it lacks {own}"
-        raise NotLocked(f"the image of the {image} is not what requirements/{image}.txt locks: {what}")
+    if unlocked or own not in found:
+        problem = ", ".join(sorted(unlocked)) or f"{own} is missing"
+        raise NotLocked(f"the {image} image does not match requirements/{image}.txt: {problem}")
     system = inventory["system"]
     python = [_python(it, pins.get(name, {}).get(it["version"], [])) for name, it in sorted(found.items())]
     debian = [_debian(it, system) for it in sorted(inventory["debian"], key=lambda it: it["name"])]
@@ -86,7 +86,7 @@ def _python(package: dict[str, Any], hashes: list[str]) -> dict[str, Any]:
     elif package["trove"]:
         component["licenses"] = [{"license": {"name": it.removeprefix("License :: ")}} for it in package["trove"]]
     if hashes:
-        # One package has many files, for many machines; its own hash would be that of one.
+        # A version has one file per platform; the lock has the hashes of all.
         digests = [{"alg": "SHA-256", "content": digest} for digest in hashes]
         url = f"https://pypi.org/project/{name}/{version}/"
         component["externalReferences"] = [{"type": "distribution", "url": url, "hashes": digests}]
@@ -104,9 +104,9 @@ def _debian(package: dict[str, Any], system: dict[str, str]) -> dict[str, Any]:
     return component
 
 
-def objections(document: str) -> str | None:
-    """What CycloneDX's schema has against a bill; None if nothing."""
-    # Of requirements/security.txt, which `make sbom` installs and tests do without.
+def schema_error(document: str) -> str | None:
+    """Returns how an SBOM violates the schema of CycloneDX; None if it is valid."""
+    # From requirements/security.txt, which `make sbom` installs; tests do not need it.
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
@@ -117,20 +117,20 @@ def objections(document: str) -> str | None:
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["--check", *files] if files:
-            wrong = {file: found for file in files if (found := objections(Path(file).read_text()))}
-            for file, found in wrong.items():
-                print(f"{file} is no CycloneDX 1.6: {found}", file=sys.stderr)
-            return 1 if wrong else 0
-        case [image] if image in OWN:
-            said = subprocess.run([ROOT / "hack/images/inventory", image], stdout=subprocess.PIPE, check=True)
+            errors = {file: error for file in files if (error := schema_error(Path(file).read_text()))}
+            for file, error in errors.items():
+                print(f"{file} is not valid CycloneDX 1.6: {error}", file=sys.stderr)
+            return 1 if errors else 0
+        case [image] if image in PROJECTS:
+            done = subprocess.run([ROOT / "hack/images/inventory", image], stdout=subprocess.PIPE, check=True)
             try:
-                document = bill(image, json.loads(said.stdout), (ROOT / "requirements" / f"{image}.txt").read_text())
+                document = sbom(image, json.loads(done.stdout), (ROOT / "requirements" / f"{image}.txt").read_text())
             except NotLocked as error:
-                print(f"{error}\n  build it again: hack/images/build {image}", file=sys.stderr)
+                print(f"{error}\n  rebuild it: hack/images/build {image}", file=sys.stderr)
                 return 1
             print(json.dumps(document, indent=1))
             return 0
-    print(f"usage: python -m hack.images.sbom {'|'.join(OWN)}, or --check FILE…", file=sys.stderr)
+    print(f"usage: python -m hack.images.sbom {'|'.join(PROJECTS)}, or --check FILE…", file=sys.stderr)
     return 2
 
 
