@@ -236,7 +236,7 @@ class PodOverrides(Model):
         field="imagePullSecrets",
     )
     def _pull_secrets_are_unique(self) -> bool:
-        return _all_unique([it.name for it in self.image_pull_secrets or ()])
+        return _all_unique([secret.name for secret in self.image_pull_secrets or ()])
 
     @rule(
         "!has(self.topologySpreadConstraints) || self.topologySpreadConstraints.all(one, "
@@ -246,7 +246,8 @@ class PodOverrides(Model):
         field="topologySpreadConstraints",
     )
     def _spread_constraints_are_unique(self) -> bool:
-        return _all_unique([(it.topology_key, it.when_unsatisfiable) for it in self.topology_spread_constraints or ()])
+        constraints = self.topology_spread_constraints or ()
+        return _all_unique([(constraint.topology_key, constraint.when_unsatisfiable) for constraint in constraints])
 
 
 def _all_unique(values: Sequence[object]) -> bool:

@@ -48,9 +48,9 @@ class DDPMSampling(Model):
     api_version: Literal["ddpm-ray.io/v1alpha1"]
     kind: Literal["DDPMSampling"]
     metadata: Metadata
-    spec: Spec = Field(description="spec is the desired state of the sampling.")
+    spec: Spec = Field(description="The desired state of the sampling.")
     status: Status | None = Field(
-        default=None, description="status is the observed state of the sampling. The operator writes it."
+        default=None, description="The observed state of the sampling, written by the operator."
     )
 
     @rule(

@@ -92,7 +92,7 @@ class Sampler(Model):
         Matches('eta must be a decimal from 0 to 1 in quotes, such as "0.5"', r"0(?:\.[0-9]{1,8})?|1(?:\.0{1,8})?"),
     ] = Field(
         default="0",
-        description="The stochasticity of ddim, a decimal in quotes: 0 is deterministic, 1 is equivalent to ddpm.",
+        description="The stochasticity of ddim, a decimal in quotes: 0 is deterministic, 1 corresponds to ddpm.",
     )
     schedule: ScheduleName | None = Field(
         default=None, description="The noise schedule that the checkpoint was trained with."

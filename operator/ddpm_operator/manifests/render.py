@@ -42,6 +42,7 @@ _REQUIRED_POD_SPEC: Manifest = {
     "securityContext": {"runAsNonRoot": True, "seccompProfile": {}},
 }
 _RAY_CLUSTER_TEMPLATE = "raycluster.yaml.j2"
+# KubeRay must not recreate a dead head: the new one would lack the state of the driver, and the attempt has failed.
 _DISABLE_HEAD_RESTART = {"ray.io/disable-provisioned-head-restart": "true"}
 
 

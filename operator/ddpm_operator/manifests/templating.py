@@ -34,8 +34,6 @@ class TemplateError(Exception):
 
     def __init__(self, template: str, problem: str) -> None:
         super().__init__(f"template {template}: {problem}")
-        self.template = template
-        self.problem = problem
 
 
 class _Json(str):

@@ -110,8 +110,9 @@ def head_size(spec: Spec, plan: Plan) -> PodSize:
 
 
 def worker_size(spec: Spec, plan: Plan) -> PodSize:
-    """Returns the size of a worker pod. Each GPU task has a slot even if there are fewer CPUs: it mostly waits for
-    the GPU.
+    """Returns the size of a worker pod.
+
+    Each GPU task has a slot even if there are fewer CPUs, because it mostly waits for the GPU.
     """
     worker = spec.resources.worker
     tasks = plan.gpus_per_worker * (plan.tasks_per_gpu or 0)
@@ -120,7 +121,7 @@ def worker_size(spec: Spec, plan: Plan) -> PodSize:
 
 
 def is_small(spec: Spec, samples: int) -> bool:
-    """Returns whether the head alone finishes this number of samples before workers could have started."""
+    """Returns whether the head alone would finish this number of samples about as soon as workers could start."""
     _, img_size = _shape(spec) or _ASSUMED_SHAPE
     return samples * _steps(spec) * img_size**2 <= SMALL_JOB_EVALUATIONS * _REFERENCE_PIXELS
 
@@ -232,7 +233,10 @@ def _spread(gpus: int, max_workers: int) -> tuple[int, int]:
     be optimal: the even share rounded down and rounded up.
     """
     sizes = {max(1, gpus // max_workers), -(-gpus // max_workers)}
-    return max(((min(max_workers, gpus // size), size) for size in sizes), key=lambda it: (it[0] * it[1], -it[1]))
+    return max(
+        ((min(max_workers, gpus // size), size) for size in sizes),
+        key=lambda spread: (spread[0] * spread[1], -spread[1]),
+    )
 
 
 def _steps(spec: Spec) -> int:

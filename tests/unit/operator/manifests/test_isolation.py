@@ -57,7 +57,7 @@ def names(reference: Any) -> list[str]:  # noqa: ANN401 - as JSON has them
         return [reference]
     if isinstance(reference, dict):
         return [str(reference["name"])]
-    return [name for one in reference for name in names(one)]
+    return [name for item in reference for name in names(item)]
 
 
 def test_all_objects_are_in_the_namespace_of_the_sampling(accepted: list[DDPMSampling], metadata: Metadata) -> None:
@@ -85,7 +85,7 @@ def test_references_are_plain_names(accepted: list[DDPMSampling], metadata: Meta
 def test_pods_mount_only_claims_and_empty_dirs(accepted: list[DDPMSampling], metadata: Metadata) -> None:
     for sampling in accepted:
         volumes = [
-            one for key, value in fields(manifests_of(sampling, metadata)[0]) if key == "volumes" for one in value
+            volume for key, value in fields(manifests_of(sampling, metadata)[0]) if key == "volumes" for volume in value
         ]
         assert volumes
-        assert {kind for one in volumes for kind in one} <= {"name", "emptyDir", "persistentVolumeClaim"}
+        assert {key for volume in volumes for key in volume} <= {"name", "emptyDir", "persistentVolumeClaim"}
