@@ -215,7 +215,7 @@ def _client_error(response: ErrorResponse) -> ClientError:
         case HTTPStatus.CONFLICT:
             return RequestRejected(message, "the object was changed in the meantime: check it, and try again")
         case _ if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return RequestRejected(message, "correct the manifest or the flags, then try again")
+            return RequestRejected(message, "fix what the message names, then try again")
         case _:
             return Unreachable(f"the API server failed: {message}", _CHECK_CLUSTER)
 

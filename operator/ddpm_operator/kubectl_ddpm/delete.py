@@ -9,8 +9,8 @@ from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_clien
 from ddpm_operator.manifests.naming import claim_name
 
 _DESCRIPTION = """\
-Delete samplings, running or not, and their RayClusters. The output tells where
-the samples are kept, unless they are deleted too (retention policy Delete).
+Delete samplings, running or not, and their RayClusters. Prints where the
+samples are kept, unless they are deleted too (retention policy Delete).
 Submitting the same sampling again finds the samples there and draws only those
 that are missing."""
 

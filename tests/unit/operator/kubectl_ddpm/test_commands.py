@@ -109,7 +109,7 @@ def test_watch_prints_a_json_document_per_change(cluster: Cluster, capsys: Captu
         (403, "no right", 3, "no right\n  ask the administrator"),
         (401, "Unauthorized", 3, "Unauthorized\n  ask the administrator"),
         (500, "etcd is away", 3, "the API server failed: etcd is away\n  check `kubectl cluster-info`"),
-        (422, "spec is wrong", 2, "spec is wrong\n  correct the manifest or the flags"),
+        (422, "spec is wrong", 2, "spec is wrong\n  fix what the message names"),
     ],
 )
 def test_an_error_response_has_an_exit_code_and_a_hint(
