@@ -127,6 +127,6 @@ def _out_of_memory(identity: Identity, error: Exception) -> OutOfMemory:
     return OutOfMemory(
         f"a batch of {identity.batch_size} does not fit into the memory of a worker on {identity.device}"
         + (f": {detail[0]}" if detail else ""),
-        hint="use a smaller --batch_size (it draws other samples, so choose another output location), "
+        hint="use a smaller --batch_size (it draws other samples, so choose another output URI), "
         "or run fewer workers on a device (a larger --num_gpus_per_task)",
     )

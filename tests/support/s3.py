@@ -1,4 +1,4 @@
-"""A real S3 server for any test that asks for one: versitygw over a folder, on loopback, with keys of its own."""
+"""Fixtures of a real S3 server: versitygw over a folder, on the loopback interface, with its own keys."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import pytest
 import s3fs
 
 ROOT = Path(__file__).resolve().parent.parent
-STARTS_WITHIN = 30.0
+START_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server. Its buckets are the folders below `folder`; `environment` is all that a client needs."""
+    """A running server. Its buckets are the folders below `folder`; a client needs the variables in `environment`."""
 
     endpoint: str
     environment: dict[str, str]
@@ -37,7 +37,7 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def versitygw() -> Path:
-    """The server's program, built on first use (about a minute, needs Go)."""
+    """The server's executable, built on first use (about a minute, needs Go)."""
     built = subprocess.run([ROOT / "hack/node/build", "s3"], stdout=subprocess.PIPE, text=True, check=True)
     return Path(built.stdout.strip()) / "versitygw"
 
@@ -61,24 +61,24 @@ def _running(program: Path, folder: Path, *options: str) -> Iterator[S3Server]:
         "AWS_MAX_ATTEMPTS": "2",
     }
     try:
-        _wait_until_it_answers(f"http://{address}/health", process)
+        _wait_until_ready(f"http://{address}/health", process)
         yield S3Server(f"http://{address}", environment, folder, process)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - a URL of this file's own making
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - a URL of this file
                 return
         except (urllib.error.URLError, ConnectionError) as error:
             if process.poll() is not None:
-                raise RuntimeError(f"the S3 server ended with {process.returncode}") from error
+                raise RuntimeError(f"the S3 server exited with code {process.returncode}") from error
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the S3 server did not answer within {STARTS_WITHIN} s") from error
+                raise TimeoutError(f"the S3 server did not answer within {START_TIMEOUT} s") from error
             time.sleep(0.02)
 
 
@@ -87,7 +87,7 @@ StartS3 = Callable[..., AbstractContextManager[S3Server]]
 
 @pytest.fixture(scope="session")
 def start_s3(versitygw: Path) -> StartS3:
-    """Starts one more server over a folder, for tests that end it or give it options."""
+    """Starts another server over a folder, for tests that kill it or pass options."""
     return lambda folder, *options: _running(versitygw, folder, *options)
 
 
@@ -103,7 +103,7 @@ Reconnect = Callable[[], None]
 
 @pytest.fixture
 def reconnect() -> Iterator[Reconnect]:
-    """Makes the next connection of this process look at the environment again, and so does the end of the test."""
+    """Makes the next connection of this process read the environment again; the end of the test does so as well."""
     yield s3fs.S3FileSystem.clear_instance_cache
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -113,7 +113,7 @@ UseS3 = Callable[[S3Server], None]
 
 @pytest.fixture
 def use_s3(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> UseS3:
-    """Turns the environment of this process, and of what it starts, to a server of the test's own."""
+    """Points the environment of this process and its children to a server of the test."""
 
     def use(server: S3Server) -> None:
         for name, value in server.environment.items():
@@ -125,7 +125,7 @@ def use_s3(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> UseS3:
 
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a new, empty bucket on the shared server, reachable with the environment as it is."""
+    """The name of a new, empty bucket on the shared server, to which the environment points."""
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{secrets.token_hex(4)}"

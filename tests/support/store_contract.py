@@ -1,4 +1,4 @@
-"""What every place for results must do. Each tier holds its own kind of place to it, by a fixture `uri`."""
+"""The contract of every storage backend. Test classes inherit it and define the fixture `uri`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 from ddpm_inference.errors import OutputConflict, StorageFailed
 from ddpm_inference.image_grid import thumbnail
 from ddpm_inference.job import Shard, shards_of
-from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Thumbnail
+from ddpm_inference.progress_server.thumbnail import MAX_PNG_BYTES, Thumbnail
 from ddpm_inference.store import Manifest, Store, select
 from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
 
 OURS = an_identity(seed=0)
 OTHERS = an_identity(seed=1)
 FIRST = Shard(first=0, last=7)
-Harm = Callable[[bytes], bytes]
+Damage = Callable[[bytes], bytes]
 FIRST_FILE = "shards/000000000-000000007.npz"
 
 
 def all_files(store: Store) -> set[str]:
-    return {*store.place.sizes(""), *(f"shards/{name}" for name in store.place.sizes("shards"))}
+    return {*store.backend.sizes(""), *(f"shards/{name}" for name in store.backend.sizes("shards"))}
 
 
 class StoreContract:
@@ -34,13 +34,13 @@ class StoreContract:
     def store(self, uri: str) -> Store:
         return Store.open(uri)
 
-    def test_a_place_where_nothing_is_holds_nothing(self, store: Store) -> None:
+    def test_an_empty_store_has_no_results(self, store: Store) -> None:
         assert store.read_identity() is None
         assert store.read_manifest() is None
-        assert store.finished(OURS, 1) is None
+        assert store.complete_manifest(OURS, 1) is None
         assert store.scan(OURS) == ([], [])
 
-    def test_a_run_leaves_the_documented_files_and_nothing_else(self, store: Store) -> None:
+    def test_a_run_stores_only_the_documented_files(self, store: Store) -> None:
         run(store, OURS, 20)
         shards = {f"shards/{shard.name}" for shard in shards_of(20, 8)}
         assert all_files(store) == {"job.json", "manifest.json", "samples.npy", *shards}
@@ -51,88 +51,88 @@ class StoreContract:
         assert manifest is not None
         assert (manifest.n_samples, manifest.shape, manifest.fingerprint) == (20, (1, 4, 4), OURS.fingerprint)
         for record in manifest.shards:
-            data = store.place.read(f"shards/{record.name}", 2**20)
+            data = store.backend.read(f"shards/{record.name}", 2**20)
             assert data is not None
             assert (len(data), hashlib.sha256(data).hexdigest()) == (record.bytes, record.sha256)
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
 
-    def test_the_sha256_of_the_manifest_is_that_of_its_bytes(self, store: Store) -> None:
-        with pytest.raises(StorageFailed, match=r"manifest\.json is gone"):
+    def test_manifest_sha256_is_of_the_stored_bytes(self, store: Store) -> None:
+        with pytest.raises(StorageFailed, match=r"manifest\.json is missing"):
             store.manifest_sha256()
-        said = store.write_manifest(run(store, OURS, 20))
-        data = store.place.read("manifest.json", 2**20)
+        sha256 = store.write_manifest(run(store, OURS, 20))
+        data = store.backend.read("manifest.json", 2**20)
         assert data is not None
-        assert hashlib.sha256(data).hexdigest() == store.manifest_sha256() == said
+        assert hashlib.sha256(data).hexdigest() == store.manifest_sha256() == sha256
 
-    def test_another_thread_can_make_a_picture_of_what_is_stored(self, store: Store) -> None:
-        gallery = Thumbnail()
-        gallery.add(store, run(store, OURS, 20).shards)
+    def test_another_thread_can_render_the_thumbnail(self, store: Store) -> None:
+        thumbnail_of_run = Thumbnail()
+        thumbnail_of_run.add(store, run(store, OURS, 20).shards)
         with ThreadPoolExecutor(1) as pool:
-            png = pool.submit(gallery.png, 0.0).result()
-        assert png == thumbnail(samples_of(Shard(first=0, last=19), OURS), MOST_BYTES)
+            png = pool.submit(thumbnail_of_run.png, 0.0).result()
+        assert png == thumbnail(samples_of(Shard(first=0, last=19), OURS), MAX_PNG_BYTES)
 
-    def test_equal_jobs_leave_equal_bytes_whatever_the_order_of_their_shards(self, uri: str) -> None:
+    def test_equal_jobs_store_equal_bytes_in_any_order(self, uri: str) -> None:
         one, other = Store.open(f"{uri}/one"), Store.open(f"{uri}/other")
         run(one, OURS, 20)
-        other.claim(OURS, overwrite=False)
+        other.initialize(OURS, overwrite=False)
         write_shards(other, OURS, list(shards_of(20, 8))[::-1])
         run(other, OURS, 20)
         for name in all_files(one):
-            assert one.place.read(name, 2**20) == other.place.read(name, 2**20)
+            assert one.backend.read(name, 2**20) == other.backend.read(name, 2**20)
 
-    def test_the_job_that_lives_here_may_come_again(self, store: Store) -> None:
-        store.claim(OURS, overwrite=False)
-        store.claim(OURS, overwrite=False)
+    def test_the_same_job_may_initialize_again(self, store: Store) -> None:
+        store.initialize(OURS, overwrite=False)
+        store.initialize(OURS, overwrite=False)
         assert store.read_identity() == OURS
 
-    def test_another_job_is_refused_with_the_difference_and_the_ways_out(self, store: Store) -> None:
+    def test_another_job_is_refused_with_the_difference(self, store: Store) -> None:
         run(store, OURS, 20)
-        before = {name: store.place.read(name, 2**20) for name in all_files(store)}
-        with pytest.raises(OutputConflict, match="seed: 1, there 0") as refusal:
-            store.claim(OTHERS, overwrite=False)
-        assert store.uri in refusal.value.message
-        assert all(way in refusal.value.hint for way in ("same flags", "another output place", "--overwrite"))
-        assert {name: store.place.read(name, 2**20) for name in all_files(store)} == before
+        before = {name: store.backend.read(name, 2**20) for name in all_files(store)}
+        with pytest.raises(OutputConflict, match="seed: 1, there 0") as error:
+            store.initialize(OTHERS, overwrite=False)
+        assert store.uri in error.value.message
+        assert all(way in error.value.hint for way in ("flags of that job", "another output URI", "--overwrite"))
+        assert {name: store.backend.read(name, 2**20) for name in all_files(store)} == before
 
-    def test_a_job_json_that_cannot_be_read_is_refused(self, store: Store) -> None:
-        store.place.write("job.json", b'{"version": 99}')
+    def test_an_invalid_job_json_is_refused(self, store: Store) -> None:
+        store.backend.write("job.json", b'{"version": 99}')
         with pytest.raises(OutputConflict, match=r"job\.json is not valid: .*version"):
-            store.claim(OURS, overwrite=False)
+            store.initialize(OURS, overwrite=False)
 
-    def test_overwrite_removes_a_former_run_and_nothing_else(self, store: Store) -> None:
+    def test_overwrite_removes_only_files_of_a_run(self, store: Store) -> None:
         run(store, OTHERS, 20)
         store.write_bytes("grid.png", b"png")
         foreign = {"notes.txt", "ray_samples_20261123-1200_all.npy", "shards/mine.npz"}
         for name in foreign:
-            store.place.write(name, b"keep")
-        store.claim(OURS, overwrite=True)
+            store.backend.write(name, b"keep")
+        store.initialize(OURS, overwrite=True)
         assert all_files(store) == {"job.json", *foreign}
         assert store.read_identity() == OURS
 
-    def test_foreign_files_are_no_obstacle_and_stay(self, store: Store) -> None:
-        store.place.write("notes.txt", b"keep")
-        store.place.write("shards/mine.npz", b"keep")
+    def test_foreign_files_are_kept(self, store: Store) -> None:
+        store.backend.write("notes.txt", b"keep")
+        store.backend.write("shards/mine.npz", b"keep")
         run(store, OURS, 20)
-        assert store.place.read("notes.txt", 2**20) == b"keep"
-        assert store.place.read("shards/mine.npz", 2**20) == b"keep"
+        assert store.backend.read("notes.txt", 2**20) == b"keep"
+        assert store.backend.read("shards/mine.npz", 2**20) == b"keep"
 
     @pytest.mark.parametrize("name", ["samples.npy", "grid.png", "manifest.json", FIRST_FILE])
-    def test_results_that_no_job_json_vouches_for_are_not_written_over(self, store: Store, name: str) -> None:
-        store.place.write(name, b"whose?")
+    def test_results_without_a_job_json_are_not_overwritten(self, store: Store, name: str) -> None:
+        store.backend.write(name, b"unidentified")
         with pytest.raises(OutputConflict, match=name):
-            store.claim(OURS, overwrite=False)
-        assert store.place.read(name, 2**20) == b"whose?"
+            store.initialize(OURS, overwrite=False)
+        assert store.backend.read(name, 2**20) == b"unidentified"
         assert store.read_identity() is None
 
-    def test_a_shard_written_again_stays_as_it_was_first(self, store: Store) -> None:
-        store.claim(OURS, overwrite=False)
+    def test_a_shard_written_again_keeps_its_first_bytes(self, store: Store) -> None:
+        store.initialize(OURS, overwrite=False)
         first = store.write_shard(FIRST, samples_of(FIRST, OURS), OURS.fingerprint)
-        elsewhere = samples_of(FIRST, OURS) + np.float32(1e-6)
-        assert store.write_shard(FIRST, elsewhere, OURS.fingerprint) == first
+        other_bits = samples_of(FIRST, OURS) + np.float32(1e-6)
+        assert store.write_shard(FIRST, other_bits, OURS.fingerprint) == first
         np.testing.assert_array_equal(store.read_shard(first), samples_of(FIRST, OURS))
 
     @pytest.mark.parametrize(
-        "harm",
+        "damage",
         [
             lambda data: data[:-1],
             lambda data: b"",
@@ -140,12 +140,12 @@ class StoreContract:
             lambda data: data + bytes(2**16),
         ],
     )
-    def test_a_damaged_shard_does_not_count_and_is_replaced(self, store: Store, harm: Harm) -> None:
-        store.claim(OURS, overwrite=False)
+    def test_a_damaged_shard_is_ignored_and_replaced(self, store: Store, damage: Damage) -> None:
+        store.initialize(OURS, overwrite=False)
         [record] = write_shards(store, OURS, [FIRST])
-        data = store.place.read(FIRST_FILE, 2**20)
+        data = store.backend.read(FIRST_FILE, 2**20)
         assert data is not None
-        store.place.write(FIRST_FILE, harm(data))
+        store.backend.write(FIRST_FILE, damage(data))
         records, warnings = store.scan(OURS)
         assert records == []
         assert len(warnings) == 1
@@ -153,51 +153,53 @@ class StoreContract:
         assert write_shards(store, OURS, [FIRST]) == [record]
         assert store.scan(OURS) == ([record], [])
 
-    def test_no_more_of_a_file_is_read_than_shows_that_it_is_too_long(self, store: Store) -> None:
-        store.place.write("long", b"a" * 5000)
-        assert store.place.read("long", 5000) == b"a" * 5000
-        assert store.place.read("long", 4999) == b"a" * 5000
-        assert store.place.read("long", 100) == b"a" * 101
-        assert list(store.place.read_each(["long", "none"], 100)) == [b"a" * 101, None]
+    def test_reads_are_bounded(self, store: Store) -> None:
+        store.backend.write("long", b"a" * 5000)
+        assert store.backend.read("long", 5000) == b"a" * 5000
+        assert store.backend.read("long", 4999) == b"a" * 5000
+        assert store.backend.read("long", 100) == b"a" * 101
+        assert list(store.backend.read_each(["long", "none"], 100)) == [b"a" * 101, None]
 
-    def test_documents_longer_than_this_program_writes_them_do_not_count(self, store: Store) -> None:
+    def test_oversized_documents_are_invalid(self, store: Store) -> None:
         manifest = run(store, OURS, 20)
         for name in ("manifest.json", "job.json"):
-            sound = store.place.read(name, 2**20)
-            assert sound is not None
-            store.place.write(name, sound + b" " * (2**20 + 2**12))
+            intact = store.backend.read(name, 2**20)
+            assert intact is not None
+            store.backend.write(name, intact + b" " * (2**20 + 2**12))
         assert store.read_manifest() is None
-        assert store.finished(OURS, 20) is None
-        with pytest.raises(OutputConflict, match=r"job\.json is not valid: it is longer than the 1,048,576 bytes"):
+        assert store.complete_manifest(OURS, 20) is None
+        with pytest.raises(
+            OutputConflict, match=r"job\.json is not valid: it is larger than the maximum of 1,048,576 bytes"
+        ):
             store.read_identity()
-        store.place.write("job.json", OURS.model_dump_json().encode())
+        store.backend.write("job.json", OURS.model_dump_json().encode())
         assert run(store, OURS, 20) == manifest
 
-    def test_a_manifest_of_shards_larger_than_the_jobs_can_be_is_not_believed(self, store: Store) -> None:
+    def test_a_manifest_of_oversized_shards_is_incomplete(self, store: Store) -> None:
         manifest = run(store, OURS, 20)
-        data = store.place.read(FIRST_FILE, 2**20)
+        data = store.backend.read(FIRST_FILE, 2**20)
         assert data is not None
-        store.place.write(FIRST_FILE, data + bytes(2**16))
+        store.backend.write(FIRST_FILE, data + bytes(2**16))
         first = manifest.shards[0].model_copy(update={"bytes": len(data) + 2**16})
         store.write_manifest(manifest.model_copy(update={"shards": (first, *manifest.shards[1:])}))
-        assert store.finished(OURS, 20) is None
+        assert store.complete_manifest(OURS, 20) is None
         assert run(store, OURS, 20) == manifest
 
-    def test_a_shard_of_another_job_does_not_count_and_is_replaced(self, store: Store) -> None:
-        store.claim(OTHERS, overwrite=False)
+    def test_a_shard_of_another_job_is_ignored_and_replaced(self, store: Store) -> None:
+        store.initialize(OTHERS, overwrite=False)
         write_shards(store, OTHERS, [FIRST])
-        store.place.write("job.json", OURS.model_dump_json().encode())
+        store.backend.write("job.json", OURS.model_dump_json().encode())
         records, [warning] = store.scan(OURS)
         assert records == []
         assert "another job" in warning
         [record] = write_shards(store, OURS, [FIRST])
         np.testing.assert_array_equal(store.read_shard(record), samples_of(FIRST, OURS))
 
-    def test_a_late_writer_of_a_former_job_cannot_spoil_a_new_one(self, store: Store) -> None:
+    def test_a_late_writer_of_an_earlier_job_is_refused(self, store: Store) -> None:
         run(store, OTHERS, 20)
-        store.claim(OURS, overwrite=True)
+        store.initialize(OURS, overwrite=True)
         manifest = run(store, OURS, 20)
-        with pytest.raises(OutputConflict, match="taken by another job"):
+        with pytest.raises(OutputConflict, match="overwritten by another job"):
             write_shards(store, OTHERS, [FIRST])
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
 
@@ -211,7 +213,7 @@ class StoreContract:
         ],
         ids=["too few", "float64", "above 1", "nan"],
     )
-    def test_samples_that_break_the_contract_are_not_stored(self, store: Store, samples: np.ndarray) -> None:
+    def test_invalid_samples_are_not_stored(self, store: Store, samples: np.ndarray) -> None:
         with pytest.raises(ValueError, match="samples 0 to 7 must"):
             store.write_shard(FIRST, samples, OURS.fingerprint)
         assert all_files(store) == set()
@@ -222,44 +224,44 @@ class StoreContract:
         assert [(s.first, s.last) for s in usable] == [(0, 7), (8, 15)]
         assert [(s.first, s.last) for s in missing] == [(16, 23), (24, 31), (32, 39)]
 
-    def test_a_superseded_shard_goes_only_when_the_new_manifest_is_there(self, store: Store) -> None:
+    def test_a_superseded_shard_is_removed_after_the_manifest(self, store: Store) -> None:
         small = run(store, OURS, 20)
         write_shards(store, OURS, [Shard(first=16, last=23)])
-        assert store.finished(OURS, 20) == small
+        assert store.complete_manifest(OURS, 20) == small
         run(store, OURS, 24)
-        assert sorted(store.place.sizes("shards")) == [shard.name for shard in shards_of(24, 8)]
+        assert sorted(store.backend.sizes("shards")) == [shard.name for shard in shards_of(24, 8)]
 
-    def test_a_job_that_holds_more_than_asked_for_is_finished_and_stays(self, store: Store) -> None:
+    def test_a_job_with_more_samples_is_complete(self, store: Store) -> None:
         large = run(store, OURS, 40)
         assert run(store, OURS, 20) == large
         assert store.read_manifest() == large
 
-    def test_an_unfinished_larger_run_serves_a_smaller_one_and_is_kept(self, store: Store) -> None:
-        store.claim(OURS, overwrite=False)
+    def test_a_smaller_run_keeps_shards_of_a_larger_one(self, store: Store) -> None:
+        store.initialize(OURS, overwrite=False)
         large = write_shards(store, OURS, list(shards_of(40, 8))[:4])
         small = run(store, OURS, 20)
         np.testing.assert_array_equal(stored_samples(store, small), expected_samples(small))
         assert select(store.scan(OURS).records, 40, 8).usable == large
 
-    @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: b""], ids=["shortened", "removed"])
-    def test_a_finished_job_with_a_missing_shard_is_not_finished(self, store: Store, harm: Harm) -> None:
+    @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b""], ids=["shortened", "removed"])
+    def test_a_job_with_a_missing_shard_is_incomplete(self, store: Store, damage: Damage) -> None:
         manifest = run(store, OURS, 20)
-        data = store.place.read(FIRST_FILE, 2**20)
+        data = store.backend.read(FIRST_FILE, 2**20)
         assert data is not None
-        store.place.remove([FIRST_FILE])
-        if left := harm(data):
-            store.place.write(FIRST_FILE, left)
-        assert store.finished(OURS, 20) is None
+        store.backend.remove([FIRST_FILE])
+        if left := damage(data):
+            store.backend.write(FIRST_FILE, left)
+        assert store.complete_manifest(OURS, 20) is None
         assert run(store, OURS, 20) == manifest
-        assert store.finished(OURS, 20) == manifest
+        assert store.complete_manifest(OURS, 20) == manifest
 
-    def test_a_manifest_that_is_not_valid_counts_as_none(self, store: Store) -> None:
+    def test_an_invalid_manifest_counts_as_missing(self, store: Store) -> None:
         manifest = run(store, OURS, 20)
-        store.place.write("manifest.json", b"{")
+        store.backend.write("manifest.json", b"{")
         assert store.read_manifest() is None
         assert run(store, OURS, 20) == manifest
 
-    def test_intact_files_are_those_there_in_their_length(self, store: Store) -> None:
+    def test_intact_files_have_their_recorded_size(self, store: Store) -> None:
         manifest = run(store, OURS, 20)
         assert store.intact_files(manifest) == {"samples.npy"}
         store.write_bytes("samples.npy", b"another run's")
@@ -268,59 +270,59 @@ class StoreContract:
     def test_reading_a_shard_checks_it_against_its_record(self, store: Store) -> None:
         record = run(store, OURS, 20).shards[0]
         changed = an_identity(seed=2)
-        store.place.remove([FIRST_FILE])
-        with pytest.raises(StorageFailed, match="is gone"):
+        store.backend.remove([FIRST_FILE])
+        with pytest.raises(StorageFailed, match="is missing"):
             store.read_shard(record)
         write_shards(store, OURS, [FIRST])
-        store.place.remove([FIRST_FILE])
+        store.backend.remove([FIRST_FILE])
         store.write_shard(FIRST, samples_of(FIRST, changed), OURS.fingerprint)
         with pytest.raises(StorageFailed, match=f"{FIRST_FILE} is damaged"):
             store.read_shard(record)
 
-    def test_samples_npy_is_what_numpy_would_have_saved(self, store: Store) -> None:
+    def test_samples_npy_equals_the_file_of_numpy(self, store: Store) -> None:
         manifest = run(store, OURS, 20)
         expected = io.BytesIO()
         np.save(expected, expected_samples(manifest))
-        data = store.place.read("samples.npy", 2**20)
+        data = store.backend.read("samples.npy", 2**20)
         assert data == expected.getvalue()
         record = manifest.files["samples.npy"]
         assert (record.bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
     @pytest.mark.parametrize("rows", [19, 21])
-    def test_samples_npy_with_the_wrong_number_of_rows_does_not_appear(self, store: Store, rows: int) -> None:
+    def test_samples_npy_needs_the_right_number_of_rows(self, store: Store, rows: int) -> None:
         manifest = run(store, OURS, 20)
-        former = store.place.read("samples.npy", 2**20)
+        previous = store.backend.read("samples.npy", 2**20)
         shape = (rows, *manifest.shape)
         with pytest.raises(ValueError, match="rows"):
             store.write_npy("samples.npy", shape, map(store.read_shard, manifest.shards))
         with pytest.raises(ValueError, match="rows"):
             store.write_npy("new.npy", shape, map(store.read_shard, manifest.shards))
-        assert store.place.read("samples.npy", 2**20) == former
-        assert store.place.read("new.npy", 2**20) is None
+        assert store.backend.read("samples.npy", 2**20) == previous
+        assert store.backend.read("new.npy", 2**20) is None
 
-    def test_an_alias_keeps_its_content_when_the_file_is_written_anew(self, store: Store) -> None:
+    def test_an_alias_keeps_its_content(self, store: Store) -> None:
         store.write_bytes("grid.png", b"one")
         store.link_or_copy("grid.png", "ray_samples_20261123-1200_grid.png")
         store.link_or_copy("grid.png", "ray_samples_20261123-1200_grid.png")
         store.write_bytes("grid.png", b"two")
         assert all_files(store) == {"grid.png", "ray_samples_20261123-1200_grid.png"}
-        assert store.place.read("ray_samples_20261123-1200_grid.png", 2**20) == b"one"
+        assert store.backend.read("ray_samples_20261123-1200_grid.png", 2**20) == b"one"
 
-    def test_a_listing_is_always_fresh(self, uri: str) -> None:
+    def test_listings_are_not_cached(self, uri: str) -> None:
         one, other = Store.open(uri), Store.open(uri)
-        one.claim(OURS, overwrite=False)
+        one.initialize(OURS, overwrite=False)
         assert one.scan(OURS).records == []
         records = write_shards(other, OURS, list(shards_of(20, 8)))
         assert one.scan(OURS).records == records
 
-    def test_a_store_travels_as_its_place_alone(self, store: Store) -> None:
-        store.claim(OURS, overwrite=False)
-        parcel = pickle.dumps(store)
-        assert len(parcel) < 500
-        assert pickle.loads(parcel) == store  # noqa: S301 - our own bytes
-        assert pickle.loads(parcel).read_identity() == OURS  # noqa: S301
+    def test_a_store_pickles_to_its_location(self, store: Store) -> None:
+        store.initialize(OURS, overwrite=False)
+        pickled = pickle.dumps(store)
+        assert len(pickled) < 500
+        assert pickle.loads(pickled) == store  # noqa: S301 - our own bytes
+        assert pickle.loads(pickled).read_identity() == OURS  # noqa: S301
 
-    def test_a_manifest_for_other_shards_than_are_asked_for_cannot_be_made(self, store: Store) -> None:
+    def test_a_manifest_needs_all_shards(self, store: Store) -> None:
         records = list(run(store, OURS, 20).shards)
         with pytest.raises(ValueError, match="20 samples"):
             Manifest.of(OURS, 20, records[:-1], {})

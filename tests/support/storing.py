@@ -1,4 +1,4 @@
-"""What tests of the store share: a small identity, samples one can recognise, and a run in ten lines."""
+"""Helpers for tests of the store: a small identity, recognisable samples, and a minimal run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def an_identity(*, seed: int = 0, batch_size: int = 8, img_size: int = 4) -> Ide
 
 
 def samples_of(shard: Shard, identity: Identity) -> Samples:
-    """Float32 (n, C, H, W): sample i depends on (seed, i) alone, and no two within reach are alike."""
+    """Returns float32 (n, C, H, W) samples; sample i depends only on (seed, i), and no two of 4096 are equal."""
     index = np.arange(shard.first, shard.last + 1, dtype=np.float32)[:, None, None, None]
     pixels = np.linspace(0, 1, np.prod(identity.model.image_shape), dtype=np.float32)
     row = pixels.reshape(1, *identity.model.image_shape)
@@ -36,13 +36,13 @@ def write_shards(store: Store, identity: Identity, shards: list[Shard]) -> list[
 
 
 def run(store: Store, identity: Identity, n_samples: int) -> Manifest:
-    """A whole run: claim, resume from what is there, sample the rest, samples.npy, manifest."""
-    store.claim(identity, overwrite=False)
-    there = store.finished(identity, n_samples)
-    if there and store.intact_files(there):
-        return there
-    # One without its files is what a growth that was broken off has left.
-    n_samples = there.n_samples if there else n_samples
+    """Runs a job: initializes the store, resumes, samples the missing shards, writes samples.npy and the manifest."""
+    store.initialize(identity, overwrite=False)
+    complete = store.complete_manifest(identity, n_samples)
+    if complete and store.intact_files(complete):
+        return complete
+    # An interrupted growth leaves a manifest without its files.
+    n_samples = complete.n_samples if complete else n_samples
     usable, missing = select(store.scan(identity).records, n_samples, identity.batch_size)
     records = sorted(usable + write_shards(store, identity, missing), key=lambda record: record.first)
     shape = (n_samples, *identity.model.image_shape)
@@ -53,7 +53,7 @@ def run(store: Store, identity: Identity, n_samples: int) -> Manifest:
 
 
 def stored_samples(store: Store, manifest: Manifest) -> Samples:
-    """All samples a manifest accounts for; reading checks every sha256."""
+    """Reads all samples of a manifest, which checks every sha256."""
     return np.concatenate([store.read_shard(record) for record in manifest.shards])
 
 

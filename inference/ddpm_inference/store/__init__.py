@@ -1,4 +1,4 @@
-"""Where results live: shards, the manifest that accounts for them, and how a run resumes from what is there."""
+"""Storage of results: shards, the manifest that accounts for them, and what a run needs to resume."""
 
 from ddpm_inference.store.manifest import FileRecord, Manifest, Selection, ShardRecord, select
 from ddpm_inference.store.store import Scan, Store

@@ -1,6 +1,6 @@
-"""A prefix in an S3 bucket as a place for results.
+"""Storage backend for a prefix in an S3 bucket.
 
-Endpoint and credentials come from the usual AWS_* environment and files.
+Endpoint and credentials come from the usual AWS_* variables and files.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from botocore.exceptions import ClientError
 
 from ddpm_inference.errors import StorageFailed
 from ddpm_inference.net.s3 import connection, read_at_most
-from ddpm_inference.store.s3_errors import S3_ERRORS, cause_of, code_of
+from ddpm_inference.store.s3_errors import S3_ERRORS, error_code, explain
 from ddpm_inference.store.storage_backend import Writer
 
-SMALLEST_PART = 16 * 2**20
-MOST_PARTS = 10_000
-KEYS_A_DELETE = 1000
-READS_AT_ONCE = 8
-MOST_PAGES = 1000
-"""Of a listing, with 1000 files each; a server could go on for ever."""
+MIN_PART_BYTES = 16 * 2**20
+MAX_PARTS = 10_000
+MAX_KEYS_PER_DELETE = 1000
+MAX_CONCURRENT_READS = 8
+MAX_LIST_PAGES = 1000
+"""Of one listing, 1000 files each; a hostile server could send pages without end."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Objects below ``s3://bucket/prefix``. It holds no connection, so that it can travel to workers.
+    """Objects below ``s3://bucket/prefix``. Holds no connection, so it can be pickled to workers.
 
-    Many may write at once. Objects appear whole: by one PUT, or when a multipart upload is completed.
-    Listings are the server's own answers: s3fs's `ls` would remember, and look into the parent as well.
+    Concurrent writers are allowed. Objects appear atomically: by one PUT, or when a multipart upload completes.
+    Listings call the API directly, because s3fs's `ls` caches, and lists the parent as well.
     """
 
     bucket: str
@@ -44,58 +44,58 @@ class Bucket:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
-    def reached_by_workers(self) -> bool:
+    def writable_by_workers(self) -> bool:
         return True
 
     def sizes(self, folder: str) -> dict[str, int]:
-        start = self._start(folder)
-        found: dict[str, int] = {}
+        prefix = self._key_prefix(folder)
+        sizes: dict[str, int] = {}
         page: dict[str, str] = {}
-        with self._explained("listed", folder):
-            for _ in range(MOST_PAGES):
-                answer = self._s3.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=start, Delimiter="/", **page)
-                found |= {item["Key"].removeprefix(start): item["Size"] for item in answer.get("Contents", ())}
-                if not answer.get("IsTruncated"):
-                    return {name: size for name, size in found.items() if name}
-                page = {"ContinuationToken": answer.get("NextContinuationToken", "")}
+        with self._storage_errors("listed", folder):
+            for _ in range(MAX_LIST_PAGES):
+                response = self._s3.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, Delimiter="/", **page)
+                sizes |= {item["Key"].removeprefix(prefix): item["Size"] for item in response.get("Contents", ())}
+                if not response.get("IsTruncated"):
+                    return {name: size for name, size in sizes.items() if name}
+                page = {"ContinuationToken": response.get("NextContinuationToken", "")}
         raise StorageFailed(
-            f"{self.uri}/{folder} could not be listed: the server's answer has no end after {MOST_PAGES:,} pages",
-            hint="choose another output place",
+            f"{self.uri}/{folder} could not be listed: the listing exceeds {MAX_LIST_PAGES:,} pages",
+            hint="choose another output URI",
         )
 
-    def read(self, name: str, most: int) -> bytes | None:
-        with self._explained("read", name):
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        with self._storage_errors("read", name):
             try:
-                return read_at_most(self._s3, self._path(name), most + 1)
+                return read_at_most(self._s3, self._path(name), max_bytes + 1)
             except FileNotFoundError as error:
-                if code_of(error) == "NoSuchBucket":
+                if error_code(error) == "NoSuchBucket":
                     raise
                 return None
 
-    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
+    def read_each(self, names: Iterable[str], max_bytes: int) -> Iterator[bytes | None]:
         names = iter(names)
-        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-            while batch := list(islice(names, READS_AT_ONCE)):
-                yield from pool.map(partial(self.read, most=most), batch)
+        with ThreadPoolExecutor(MAX_CONCURRENT_READS) as pool:
+            while batch := list(islice(names, MAX_CONCURRENT_READS)):
+                yield from pool.map(partial(self.read, max_bytes=max_bytes), batch)
 
     def write(self, name: str, data: bytes) -> None:
-        with self._explained("written", name):
+        with self._storage_errors("written", name):
             self._s3.pipe_file(self._path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
-        with self._explained("written", name):
+        with self._storage_errors("written", name):
             try:
                 self._s3.pipe_file(self._path(name), data, mode="create")
             except OSError as error:
-                if code_of(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
                     return False
                 raise
             return True
 
     @contextmanager
     def stream(self, name: str, length: int) -> Iterator[Writer]:
-        part = max(SMALLEST_PART, -(-length // MOST_PARTS))
-        with self._explained("written", name):
+        part = max(MIN_PART_BYTES, -(-length // MAX_PARTS))
+        with self._storage_errors("written", name):
             self._discard_uploads(name)
             upload = self._s3.open(self._path(name), "wb", block_size=part, autocommit=False)
             try:
@@ -103,34 +103,36 @@ class Bucket:
                 upload.close()
                 upload.commit()
             except BaseException:
-                # An upload that is neither committed nor discarded would be completed by its own __del__.
+                # Otherwise the upload's __del__ would complete it.
                 upload.closed = True
                 with suppress(*S3_ERRORS):
                     upload.discard()
                 raise
 
     def copy(self, name: str, alias: str) -> None:
-        with self._explained("written", alias):
+        with self._storage_errors("written", alias):
             self._s3.cp_file(self._path(name), self._path(alias))
 
     def remove(self, names: Iterable[str]) -> None:
         names = iter(names)
-        while batch := list(islice(names, KEYS_A_DELETE)):
+        while batch := list(islice(names, MAX_KEYS_PER_DELETE)):
             keys = [{"Key": self._key(name)} for name in batch]
-            with self._explained("removed", batch[0]):
-                answer = self._s3.call_s3("delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
-            if refused := answer.get("Errors"):
-                with self._explained("removed", refused[0]["Key"].removeprefix(self._start(""))):
-                    raise ClientError({"Error": refused[0]}, "DeleteObjects")
+            with self._storage_errors("removed", batch[0]):
+                response = self._s3.call_s3(
+                    "delete_objects", Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}
+                )
+            if errors := response.get("Errors"):
+                with self._storage_errors("removed", errors[0]["Key"].removeprefix(self._key_prefix(""))):
+                    raise ClientError({"Error": errors[0]}, "DeleteObjects")
 
     def clean(self, folder: str) -> None:
-        """Nothing to do: a broken off write leaves no object. Its parts go when the file is next written."""
+        """Does nothing: an interrupted write leaves no object. The next write of the file discards its parts."""
 
     def _discard_uploads(self, name: str) -> None:
-        """Discards uploads of a file that were never completed: invisible, but paid for."""
+        """Discards incomplete uploads of a file: they are invisible, but billed."""
         try:
-            answer = self._s3.call_s3("list_multipart_uploads", Bucket=self.bucket, Prefix=self._key(name))
-            for upload in answer.get("Uploads", ()):
+            response = self._s3.call_s3("list_multipart_uploads", Bucket=self.bucket, Prefix=self._key(name))
+            for upload in response.get("Uploads", ()):
                 if upload["Key"] == self._key(name):
                     self._s3.call_s3(
                         "abort_multipart_upload",
@@ -139,14 +141,14 @@ class Bucket:
                         UploadId=upload["UploadId"],
                     )
         except PermissionError:
-            # Who may not list uploads can still write; a lifecycle rule of the bucket does the same.
+            # Writing needs no permission to list uploads; a lifecycle rule of the bucket can discard them instead.
             return
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".strip("/")
 
-    def _start(self, folder: str) -> str:
-        """What the keys of a folder's files begin with."""
+    def _key_prefix(self, folder: str) -> str:
+        """Returns the prefix of the keys of a folder's files."""
         key = self._key(folder)
         return f"{key}/" if key else ""
 
@@ -165,10 +167,10 @@ class Bucket:
         return s3
 
     @contextmanager
-    def _explained(self, action: str, name: str) -> Iterator[None]:
+    def _storage_errors(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except S3_ERRORS as error:
-            cause = cause_of(error)
-            where = f"{self.uri}/{name}".rstrip("/")
-            raise StorageFailed(f"{where} could not be {action}: {cause.what}", hint=cause.hint) from error
+            cause = explain(error)
+            location = f"{self.uri}/{name}".rstrip("/")
+            raise StorageFailed(f"{location} could not be {action}: {cause.what}", hint=cause.hint) from error

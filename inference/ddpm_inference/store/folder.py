@@ -1,4 +1,4 @@
-"""A folder of the local file system as a place for results."""
+"""Storage backend for a folder of the local file system."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ddpm_inference.errors import StorageFailed
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below an absolute path. One process at a time writes to it.
+    """Files below an absolute path, written by one process at a time.
 
-    A file is written under a hidden name beside its own, brought to the disk, and renamed.
+    A file is written under a hidden name in the same folder, synced to disk, and renamed.
     """
 
     path: Path
@@ -30,25 +30,25 @@ class Folder:
         return str(self.path)
 
     @property
-    def reached_by_workers(self) -> bool:
+    def writable_by_workers(self) -> bool:
         return False
 
     def sizes(self, folder: str) -> dict[str, int]:
         path = self.path / folder
-        with _explained("listed", path):
+        with _storage_errors("listed", path):
             return {entry.name: entry.stat().st_size for entry in _files(path) if not _is_partial(entry.name)}
 
-    def read(self, name: str, most: int) -> bytes | None:
+    def read(self, name: str, max_bytes: int) -> bytes | None:
         path = self.path / name
-        with _explained("read", path):
+        with _storage_errors("read", path):
             try:
                 with path.open("rb") as file:
-                    return file.read(most + 1)
+                    return file.read(max_bytes + 1)
             except FileNotFoundError:
                 return None
 
-    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
-        return (self.read(name, most) for name in names)
+    def read_each(self, names: Iterable[str], max_bytes: int) -> Iterator[bytes | None]:
+        return (self.read(name, max_bytes) for name in names)
 
     def write(self, name: str, data: bytes) -> None:
         with self.stream(name, len(data)) as file:
@@ -56,7 +56,7 @@ class Folder:
 
     def create(self, name: str, data: bytes) -> bool:
         path = self.path / name
-        with _explained("looked up", path):
+        with _storage_errors("looked up", path):
             if path.exists():
                 return False
         self.write(name, data)
@@ -65,14 +65,14 @@ class Folder:
     @contextmanager
     def stream(self, name: str, length: int) -> Iterator[BinaryIO]:
         path = self.path / name
-        with _explained("written", path), _whole(path) as partial, partial.open("xb") as file:
+        with _storage_errors("written", path), _atomic_write(path) as partial, partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
     def copy(self, name: str, alias: str) -> None:
         path = self.path / alias
-        with _explained("written", path), _whole(path) as partial:
+        with _storage_errors("written", path), _atomic_write(path) as partial:
             try:
                 partial.hardlink_to(self.path / name)
             except OSError as error:
@@ -82,12 +82,12 @@ class Folder:
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
-            with _explained("removed", self.path / name):
+            with _storage_errors("removed", self.path / name):
                 (self.path / name).unlink(missing_ok=True)
 
     def clean(self, folder: str) -> None:
         path = self.path / folder
-        with _explained("cleaned", path):
+        with _storage_errors("cleaned", path):
             for entry in _files(path):
                 if _is_partial(entry.name):
                     Path(entry.path).unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def _files(path: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _partial(path: Path) -> Path:
-    """A hidden name beside a file's own, to write it under."""
+    """Returns the hidden name that a file is first written under."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
@@ -111,41 +111,43 @@ def _is_partial(name: str) -> bool:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write to that becomes `path` if all goes well, and is gone if not."""
+def _atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path; renames it to `path` on success, and removes it on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
         yield partial
         partial.replace(path)
     finally:
-        # Also after success: renaming one hard link onto another of the same file leaves both.
+        # Also on success: renaming a hard link onto another one of the same file leaves both.
         partial.unlink(missing_ok=True)
 
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
-_AGAIN = "then run the same command again: it does only what is missing"
+_RESUME_HINT = "then run the same command again: it resumes"
 
 _CAUSES: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", f"free some space there, {_AGAIN}"),
-    errno.EDQUOT: ("the disk quota is used up", f"free some space there, {_AGAIN}"),
-    errno.EROFS: ("the file system is read-only", "choose another output place"),
-    errno.ENOTDIR: ("a part of the path is a file", "choose another output place"),
-    errno.EEXIST: ("a file is in the way", "choose another output place"),
-    errno.EISDIR: ("a folder is in the way", "move it away, or choose another output place"),
+    errno.ENOSPC: ("the disk is full", f"free some space there, {_RESUME_HINT}"),
+    errno.EDQUOT: ("the disk quota is used up", f"free some space there, {_RESUME_HINT}"),
+    errno.EROFS: ("the file system is read-only", "choose another output URI"),
+    errno.ENOTDIR: ("a part of the path is a file", "choose another output URI"),
+    errno.EEXIST: ("a file is in the way", "choose another output URI"),
+    errno.EISDIR: ("a folder is in the way", "move it away, or choose another output URI"),
 }
 
 
 @contextmanager
-def _explained(action: str, path: Path) -> Iterator[None]:
+def _storage_errors(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
         raise StorageFailed(
-            f"{path} could not be {action}: user id {os.geteuid()} may not",
-            hint="choose another output place, or change the rights there",
+            f"{path} could not be {action}: user id {os.geteuid()} lacks permission",
+            hint="choose another output URI, or change the permissions there",
         ) from error
     except OSError as error:
-        cause, hint = _CAUSES.get(error.errno or 0, (error.strerror or str(error), f"see to the file system, {_AGAIN}"))
+        cause, hint = _CAUSES.get(
+            error.errno or 0, (error.strerror or str(error), f"repair the file system, {_RESUME_HINT}")
+        )
         raise StorageFailed(f"{path} could not be {action}: {cause}", hint=hint) from error

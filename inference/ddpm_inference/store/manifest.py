@@ -1,4 +1,4 @@
-"""The manifest: which shards and files make up a finished job. And which shards serve N samples."""
+"""The manifest, which lists the shards and files of a complete job, and the selection of shards for N samples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ddpm_inference.job import Identity, Sha256, Shard, StrictModel, shards_of
 
 
 class FileRecord(StrictModel):
-    """One stored file: its length in bytes and its sha256."""
+    """A stored file: its size in bytes and its sha256."""
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
 
 
 class ShardRecord(Shard):
-    """One stored shard: its range, and length in bytes and sha256 of its file. `size` counts samples."""
+    """A stored shard: its range, and the size in bytes and sha256 of its file. `size` counts samples."""
 
     bytes: Annotated[int, Field(ge=1)]
     sha256: Sha256
@@ -29,12 +29,12 @@ class ShardRecord(Shard):
 
 
 class Manifest(StrictModel):
-    """What a finished job consists of. It holds no time and no path: equal jobs have equal manifests.
+    """Contents of a complete job. It contains no times and no paths, so equal jobs have equal manifests.
 
     Attributes:
         shape: (C, H, W) of one sample.
-        shards: every shard of samples 0 to n_samples - 1, in order, each sample exactly once.
-        files: what else was made of the shards (``samples.npy``, ``grid.png``), by name.
+        shards: of samples 0 to n_samples - 1, in order, each sample exactly once.
+        files: derived from the shards (``samples.npy``, ``grid.png``), by name.
     """
 
     version: Literal[1] = 1
@@ -50,7 +50,7 @@ class Manifest(StrictModel):
     def of(
         cls, identity: Identity, n_samples: int, shards: Iterable[ShardRecord], files: dict[str, FileRecord]
     ) -> Manifest:
-        """The manifest of a job from its shards, in order."""
+        """Creates the manifest of a job from its shards, in order."""
         return cls(
             fingerprint=identity.fingerprint,
             identity=identity,
@@ -61,16 +61,16 @@ class Manifest(StrictModel):
         )
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.fingerprint != self.identity.fingerprint:
             raise ValueError("the fingerprint is not that of the identity")
         if self.shape != self.identity.model.image_shape:
             raise ValueError(f"the shape {self.shape} is not that of the model, {self.identity.model.image_shape}")
-        wanted = shards_of(self.n_samples, self.identity.batch_size)
-        for index, (there, shard) in enumerate(zip(self.shards, wanted, strict=False)):
-            if (there.first, there.last) != (shard.first, shard.last):
+        expected = shards_of(self.n_samples, self.identity.batch_size)
+        for index, (listed, shard) in enumerate(zip(self.shards, expected, strict=False)):
+            if (listed.first, listed.last) != (shard.first, shard.last):
                 raise ValueError(
-                    f"shard {index} holds samples {there.first} to {there.last}, not {shard.first} to {shard.last}"
+                    f"shard {index} holds samples {listed.first} to {listed.last}, not {shard.first} to {shard.last}"
                 )
         if sum(shard.size for shard in self.shards) != self.n_samples:
             raise ValueError(f"the shards do not account for {self.n_samples} samples")
@@ -78,22 +78,22 @@ class Manifest(StrictModel):
 
 
 class Selection(NamedTuple):
-    """Shards for N samples: those that are there, in order, and those that must still be sampled, in order."""
+    """Shards for N samples: those that are stored, and those that must still be sampled, each in order."""
 
     usable: list[ShardRecord]
     missing: list[Shard]
 
 
 def select(records: Iterable[ShardRecord], n_samples: int, batch_size: int) -> Selection:
-    """Picks from whole shards those that make up samples 0 to N-1.
+    """Selects, from intact shards, those of samples 0 to N-1.
 
-    A shard serves only for exactly its range: where the last one is too short, or longer than N allows, that
-    one batch is sampled again. Records off the batch grid or beyond N are left out, not an error.
+    A shard is usable only for exactly its range: if the last one is shorter or longer than N needs, that batch is
+    sampled again. Records off the batch grid or beyond N are ignored.
     """
-    there = {(record.first, record.last): record for record in records}
+    stored = {(record.first, record.last): record for record in records}
     selection = Selection([], [])
     for shard in shards_of(n_samples, batch_size):
-        record = there.get((shard.first, shard.last))
+        record = stored.get((shard.first, shard.last))
         if record is None:
             selection.missing.append(shard)
         else:
@@ -102,6 +102,6 @@ def select(records: Iterable[ShardRecord], n_samples: int, batch_size: int) -> S
 
 
 def superseded(shards: Iterable[Shard], manifest: Manifest) -> list[Shard]:
-    """Those of `shards` that a longer shard of the manifest, of the same batch, takes the place of."""
+    """Returns those of `shards` that a longer shard of the same batch in the manifest replaces."""
     lasts = {record.first: record.last for record in manifest.shards}
     return [shard for shard in shards if shard.last < lasts.get(shard.first, -1)]

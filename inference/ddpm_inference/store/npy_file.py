@@ -1,4 +1,4 @@
-"""The bytes of a ``.npy`` file of float32, made a batch at a time."""
+"""Writes the bytes of a float32 ``.npy`` file one batch at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddpm_inference.store.shard_file import DTYPE, Samples
 
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
-    """The first bytes of a ``.npy`` file (format 1.0, as np.save writes it) of a C-ordered float32 array."""
+    """Returns the header of a ``.npy`` file (format 1.0, as np.save writes it) of a C-ordered float32 array."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": DTYPE.str, "fortran_order": False, "shape": tuple(int(size) for size in shape)}
@@ -21,19 +21,19 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def npy_length(shape: tuple[int, ...]) -> int:
-    """Bytes of the whole file."""
+    """Returns the size of the whole file in bytes."""
     return len(npy_header(shape)) + DTYPE.itemsize * math.prod(shape)
 
 
 def npy_chunks(shape: tuple[int, ...], batches: Iterable[Samples]) -> Iterator[bytes]:
-    """The file in pieces: its header, then each batch.
+    """Yields the file in chunks: its header, then each batch.
 
     Args:
-        shape: (N, C, H, W) of the whole.
+        shape: (N, C, H, W) of the whole file.
         batches: float32 (n, C, H, W) each, N rows in all.
 
     Raises:
-        ValueError: at the first batch that does not fit, or at the end if rows are missing.
+        ValueError: at the first batch of another shape or dtype, or at the end if the number of rows is wrong.
     """
     yield npy_header(shape)
     rows = 0

@@ -1,4 +1,4 @@
-"""What went wrong on the way to S3, in words a user can act on."""
+"""Explains errors of S3 to users: the cause, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from botocore.exceptions import (
 )
 
 S3_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-"""All that s3fs lets out: what it translates, what botocore says itself, and what breaks while a body is read."""
+"""All errors that s3fs raises: its own, those of botocore that it passes on, and those of reading a body."""
 
 
 class Cause(NamedTuple):
+    """What went wrong, and what the user can do."""
+
     what: str
     hint: str
 
 
-_AGAIN = "then run the same command again: it does only what is missing"
+_RESUME_HINT = "then run the same command again: it resumes"
 _BUCKET = Cause("there is no such bucket", "create it, or correct the URI, or the endpoint in AWS_ENDPOINT_URL_S3")
 _REJECTED = Cause(
-    "the server does not accept the credentials",
+    "the server rejected the credentials",
     "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
 )
-_FORBIDDEN = Cause("the credentials do not allow it", "give them the right to list, read, write and delete there")
-_ABSENT = Cause("there are no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+_FORBIDDEN = Cause("the credentials lack permission", "allow them to list, read, write and delete there")
+_MISSING = Cause("there are no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
 
 _KNOWN = {
     "NoSuchBucket": _BUCKET,
@@ -44,32 +46,32 @@ _KNOWN = {
 }
 
 
-def code_of(error: BaseException) -> str | None:
-    """The server's error code (``NoSuchBucket``), or None if the error is not an answer of the server."""
-    answer = _answer(error)
-    return answer.response["Error"].get("Code") if answer else None
+def error_code(error: BaseException) -> str | None:
+    """Returns the server's error code (``NoSuchBucket``), or None if the server did not answer."""
+    client_error = _client_error(error)
+    return client_error.response["Error"].get("Code") if client_error else None
 
 
-def cause_of(error: BaseException) -> Cause:
-    """What one of `S3_ERRORS` means, and what to do about it."""
-    known = _KNOWN.get(code_of(error) or "")
+def explain(error: BaseException) -> Cause:
+    """Returns the cause of one of `S3_ERRORS`."""
+    known = _KNOWN.get(error_code(error) or "")
     if known:
         return known
-    answer = _answer(error)
-    if answer:
-        return Cause(str(answer), f"check the AWS_* environment and the S3 server, {_AGAIN}")
+    response = _client_error(error)
+    if response:
+        return Cause(str(response), f"check the AWS_* environment and the S3 server, {_RESUME_HINT}")
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return _ABSENT
+        return _MISSING
     if isinstance(error, ConnectionError | HTTPClientError | aiohttp.ClientError | TimeoutError):
         return Cause(
             f"the S3 server does not answer ({error})",
-            f"see that it runs and that AWS_ENDPOINT_URL_S3 is right, {_AGAIN}",
+            f"check that it runs, and AWS_ENDPOINT_URL_S3, {_RESUME_HINT}",
         )
-    return Cause(str(error) or type(error).__name__, f"see to the S3 server, {_AGAIN}")
+    return Cause(str(error) or type(error).__name__, f"check the S3 server, {_RESUME_HINT}")
 
 
-def _answer(error: BaseException | None) -> ClientError | None:
-    """The server's own answer, which s3fs hangs below the OSError it makes of it."""
+def _client_error(error: BaseException | None) -> ClientError | None:
+    """Returns the server's error response, which s3fs chains below its own OSError."""
     while error is not None and not isinstance(error, ClientError):
         error = error.__cause__
     return error

@@ -1,8 +1,8 @@
-"""The bytes of a shard's file: an uncompressed ``.npz`` that says what it holds and can be checked alone.
+"""Format of a shard's file: an uncompressed, self-describing ``.npz`` that can be verified on its own.
 
-Equal samples make equal bytes, on any machine and day, so that the sha256 of a shard can be compared between
-runs. Compression would break that, since its bytes are the zlib's at hand, and gains little: deflate takes a third
-off a batch of 64 digits with a little noise (201 to 129 kB), and 6 ms instead of half a millisecond.
+Equal samples give equal bytes, on any machine and day, so the sha256 of a shard can be compared between runs.
+Compression would break this, because its bytes depend on the version of zlib, and gains little: deflate shrinks a
+batch of 64 digits with some noise by a third (201 to 129 kB), in 6 ms instead of half a millisecond.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ddpm_inference.job import Shard
 Samples = npt.NDArray[np.float32]
 
 DTYPE = np.dtype("<f4")
-_MOST_BESIDE_SAMPLES = 4096
+_MAX_OVERHEAD_BYTES = 4096
 
 
 class Damaged(Exception):
-    """The bytes are not a whole shard file of this range. The message says why."""
+    """The bytes are not an intact file of this shard. The message says why."""
 
 
-class Contents(NamedTuple):
-    """What a shard file holds: samples, float32 (n, C, H, W) in [0, 1], and the fingerprint of their job."""
+class ShardContents(NamedTuple):
+    """Contents of a shard file: samples, float32 (n, C, H, W) in [0, 1], and the fingerprint of their job."""
 
     samples: Samples
     fingerprint: str
@@ -39,16 +39,16 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def most_bytes(batch_size: int, image_shape: tuple[int, int, int]) -> int:
-    """No shard file of such images, (C, H, W) each, is longer."""
-    return batch_size * math.prod(image_shape) * DTYPE.itemsize + _MOST_BESIDE_SAMPLES
+def max_file_bytes(batch_size: int, image_shape: tuple[int, int, int]) -> int:
+    """Returns the largest size of a shard file of images of shape (C, H, W)."""
+    return batch_size * math.prod(image_shape) * DTYPE.itemsize + _MAX_OVERHEAD_BYTES
 
 
 def check_samples(shard: Shard, samples: Samples) -> None:
-    """Holds the samples of a shard to their contract: float32 (shard.size, C, H, W), all in [0, 1].
+    """Checks the samples of a shard: float32 (shard.size, C, H, W), all in [0, 1].
 
     Raises:
-        ValueError: naming the shard and what is wrong. NaN is outside of [0, 1].
+        ValueError: naming the shard and the problem. NaN counts as outside [0, 1].
     """
     if samples.dtype != DTYPE or samples.ndim != 4 or len(samples) != shard.size:
         raise ValueError(
@@ -57,15 +57,15 @@ def check_samples(shard: Shard, samples: Samples) -> None:
         )
     if not (samples.min() >= 0 and samples.max() <= 1):
         raise ValueError(
-            f"samples {shard.first} to {shard.last} must lie in [0, 1], "
-            f"but reach from {samples.min()} to {samples.max()}"
+            f"samples {shard.first} to {shard.last} must be in [0, 1], "
+            f"but range from {samples.min()} to {samples.max()}"
         )
 
 
 def encode(shard: Shard, samples: Samples, fingerprint: str) -> bytes:
-    """The file of a shard: ``samples``, ``range`` (int64: first, last) and ``fingerprint`` (a string).
+    """Encodes a shard as a file of ``samples``, ``range`` (int64: first, last) and ``fingerprint`` (a string).
 
-    Readable by ``np.load(file)`` without pickle.
+    ``np.load(file)`` reads it without pickle.
     """
     buffer = io.BytesIO()
     np.savez(
@@ -78,28 +78,28 @@ def encode(shard: Shard, samples: Samples, fingerprint: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, shard: Shard) -> Contents:
-    """Reads a shard's file and checks every byte of it.
+def decode(data: bytes, shard: Shard) -> ShardContents:
+    """Decodes a shard's file and checks every byte of it.
 
     Raises:
-        Damaged: if the bytes are anything but what `encode` makes of these samples and this range.
+        Damaged: if the bytes are not those that `encode` returns for these samples and this range.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            # Whole members are read first: that checks their CRC before a header of theirs is believed.
+            # Members are read completely, which checks their CRC before their headers are parsed.
             if sum(member.file_size for member in archive.infolist()) > len(data):
-                raise Damaged("its members are said to be larger than the file")
+                raise Damaged("its members claim to be larger than the file")
             fingerprint, samples = (
                 np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
                 for name in ("fingerprint", "samples")
             )
     except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise Damaged(f"it is not a whole .npz file ({error})") from error
+        raise Damaged(f"it is not an intact .npz file ({error})") from error
     try:
         check_samples(shard, samples)
     except ValueError as error:
         raise Damaged(str(error)) from error
-    contents = Contents(samples, str(fingerprint))
+    contents = ShardContents(samples, str(fingerprint))
     if encode(shard, *contents) != data:
-        raise Damaged("its bytes are not those of its samples")
+        raise Damaged("its bytes do not match its samples")
     return contents

@@ -1,4 +1,4 @@
-"""What the store needs of a place where files can lie. `Folder` and `Bucket` are the two there are."""
+"""Interface of a storage backend, implemented by `Folder` and `Bucket`."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from typing import Protocol
 
 
 class Writer(Protocol):
+    """A file that is open for writing."""
+
     def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class StorageBackend(Protocol):
-    """Files below one URI, by relative names with slashes. A file appears whole or not at all.
+    """Files below one URI, by relative names with slashes. A file appears atomically.
 
-    Every method raises StorageFailed, which says what could not be done, where, and why.
+    Every method raises StorageFailed, which names the failed action, its location, and its cause.
     """
 
     @property
     def uri(self) -> str: ...
 
     @property
-    def reached_by_workers(self) -> bool:
-        """Whether it is the same place on every machine."""
+    def writable_by_workers(self) -> bool:
+        """Whether workers on other machines write to the same files."""
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Names and lengths in bytes of the files directly in a folder ("" is the top), from one fresh listing.
+        """Lists names and sizes in bytes of the files directly in a folder ("" is the top), uncached.
 
-        Nothing there is an empty answer. Temporary files are not listed. More files than any run has are an error.
+        A missing folder is empty. Temporary files are not listed. A listing larger than any run's is an error.
         """
 
-    def read(self, name: str, most: int) -> bytes | None:
-        """A whole file, or None if there is none. Of one that is longer than `most` bytes come `most` + 1."""
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Reads a file, or the first `max_bytes` + 1 bytes of a larger one. Returns None if there is no such file."""
 
-    def read_each(self, names: Iterable[str], most: int) -> Iterator[bytes | None]:
-        """Like `read` for each name, in order; a few are read ahead where that is faster."""
+    def read_each(self, names: Iterable[str], max_bytes: int) -> Iterator[bytes | None]:
+        """Reads each file like `read`, in order; may read ahead."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file, in place of the one that is there."""
+        """Writes a file; replaces an existing one."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes a file if there is none of that name; else writes nothing and returns False."""
+        """Writes a file unless it exists; returns whether it was written."""
 
     def stream(self, name: str, length: int) -> AbstractContextManager[Writer]:
-        """A file of about `length` bytes, written bit by bit.
+        """Opens a file of about `length` bytes for writing in chunks.
 
-        It appears, in place of the one there, when the block ends without an error.
+        The file appears, or replaces an existing one, when the block ends without an error.
         """
 
     def copy(self, name: str, alias: str) -> None:
-        """Makes the content of `name` appear as `alias` too."""
+        """Makes the file `name` available as `alias` too, by a hard link or a copy."""
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files; one that is not there is no error."""
+        """Removes files; missing files are no error."""
 
     def clean(self, folder: str) -> None:
-        """Removes the temporary files that broken off writes left in a folder."""
+        """Removes the temporary files of interrupted writes from a folder."""

@@ -1,11 +1,11 @@
-"""The store of one job: its identity, its shards, its manifest, and what is made of them, under one output URI.
+"""The store of one job: its identity, shards, output files and manifest, under one output URI.
 
 ::
 
-    job.json                       the Identity: what decides the pixels; written before anything else
-    shards/<first>-<last>.npz      whole shards of that identity (see shard_file.py)
-    samples.npy, grid.png          made of the shards
-    manifest.json                  written last: the job is complete when it is there and accounts for N samples
+    job.json                       the Identity, which decides the bits of every sample; written first
+    shards/<first>-<last>.npz      shards of that identity (see shard_file.py)
+    samples.npy, grid.png          derived from the shards
+    manifest.json                  written last: the job is complete when it accounts for N samples
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ddpm_inference.errors import InvalidSpec, OutputConflict, StorageFailed
-from ddpm_inference.job import Identity, Shard
+from ddpm_inference.job import FILE_OF_FORMAT, Identity, Shard
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
 from ddpm_inference.store.npy_file import npy_chunks, npy_length
-from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, most_bytes, sha256
+from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, max_file_bytes, sha256
 from ddpm_inference.store.storage_backend import StorageBackend
 from ddpm_inference.store.uri import backend_for
 
 IDENTITY = "job.json"
 MANIFEST = "manifest.json"
 SHARDS = "shards"
-DERIVED = ("samples.npy", "grid.png")
+OUTPUT_FILES = tuple(FILE_OF_FORMAT.values())
 
-LARGEST_IDENTITY = 2**20
-LARGEST_RECORD = 512
-"""Bytes of a shard in a manifest, at most."""
+MAX_IDENTITY_BYTES = 2**20
+MAX_RECORD_BYTES = 512
+"""Of one shard in a manifest."""
 
 
 class Scan(NamedTuple):
-    """What a look at every stored shard found.
+    """Result of reading every stored shard.
 
     Attributes:
-        records: whole shards of the identity asked for, by range. Ranges may overlap: see `select`.
-        warnings: one sentence for each file that is damaged or of another job; such a file is as good as missing.
+        records: intact shards of the requested identity, by range. Ranges may overlap: see `select`.
+        warnings: one sentence for each file that is damaged or of another job; such files count as missing.
     """
 
     records: list[ShardRecord]
@@ -47,17 +47,17 @@ class Scan(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """Where the results of one job live. Holds no connection and pickles, so that workers can be given one.
+    """The results of one job. Holds no connection, so it can be pickled to workers.
 
-    Every method may raise StorageFailed: full, read-only, forbidden, unreachable. What is stored stays whole.
-    What others may have stored, or a server makes up, is read to no greater length than this program writes it.
+    Every method may raise StorageFailed (full, read-only, forbidden, unreachable); stored files stay intact. Files may
+    have been written by others, so no more is read of any file than this program would write.
     """
 
-    place: StorageBackend
+    backend: StorageBackend
 
     @classmethod
     def open(cls, uri: str) -> Store:
-        """The store at a path, a ``file://`` URI or an ``s3://bucket/prefix``. Touches nothing yet.
+        """Returns the store at a path, a ``file://`` URI or ``s3://bucket/prefix``. Performs no I/O.
 
         Raises:
             InvalidSpec: for any other URI.
@@ -66,241 +66,240 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """Absolute path of the folder, or ``s3://bucket/prefix``."""
-        return self.place.uri
+        """The absolute path of the folder, or ``s3://bucket/prefix``."""
+        return self.backend.uri
 
     @property
-    def reached_by_workers(self) -> bool:
-        """Whether workers write their shards themselves; where not, they hand them to the driver."""
-        return self.place.reached_by_workers
+    def writable_by_workers(self) -> bool:
+        """Whether workers write their shards themselves; otherwise they send them to the driver."""
+        return self.backend.writable_by_workers
 
     def read_identity(self) -> Identity | None:
-        """The identity of the job that lives here, or None if none does.
+        """Returns the identity of the stored job, or None if there is no ``job.json``.
 
         Raises:
-            OutputConflict: if there is a ``job.json`` that this program cannot have written.
+            OutputConflict: if ``job.json`` is invalid.
         """
-        data = self.place.read(IDENTITY, LARGEST_IDENTITY)
+        data = self.backend.read(IDENTITY, MAX_IDENTITY_BYTES)
         if data is None:
             return None
         try:
-            _refuse_longer(data, LARGEST_IDENTITY)
+            _check_size(data, MAX_IDENTITY_BYTES)
             return Identity.parse(data, f"{self.uri}/{IDENTITY}")
         except InvalidSpec as error:
-            raise OutputConflict(error.message, hint=_WAYS_OUT) from error
+            raise OutputConflict(error.message, hint=_CONFLICT_HINT) from error
         except Damaged as error:
-            raise OutputConflict(f"{self.uri}/{IDENTITY} is not valid: {error}", hint=_WAYS_OUT) from error
+            raise OutputConflict(f"{self.uri}/{IDENTITY} is not valid: {error}", hint=_CONFLICT_HINT) from error
 
-    def claim(self, identity: Identity, *, overwrite: bool) -> None:
-        """Makes the place this job's own: writes ``job.json``, or finds there what it would write.
+    def initialize(self, identity: Identity, *, overwrite: bool) -> None:
+        """Prepares the store for a job: writes ``job.json``, or checks that the existing one is of the same job.
 
-        Also removes temporary files that broken off writes left. With `overwrite`, a former run's files go
-        first: its manifest, shards, ``samples.npy``, ``grid.png`` and ``job.json``, and nothing else.
+        Also removes temporary files of interrupted writes. With `overwrite`, first removes the files of an earlier
+        run: its manifest, shards, ``samples.npy``, ``grid.png`` and ``job.json``, and nothing else.
 
         Raises:
-            OutputConflict: if another job lives here, or files are in the way that no ``job.json`` vouches for.
+            OutputConflict: if another job is stored here, or there are results without a ``job.json``.
         """
         if overwrite:
             self._remove_run()
-        there = self.read_identity()
-        if there is None:
-            self._refuse_strays()
-            if not self.place.create(IDENTITY, _pretty(identity)):
-                there = self.read_identity()
-        if there is not None and there.fingerprint != identity.fingerprint:
+        stored = self.read_identity()
+        if stored is None:
+            self._refuse_unidentified_results()
+            if not self.backend.create(IDENTITY, _to_json(identity)):
+                stored = self.read_identity()
+        if stored is not None and stored.fingerprint != identity.fingerprint:
             raise OutputConflict(
-                f"{self.uri} holds the samples of another job: {'; '.join(identity.differences(there))}",
-                hint=f"use the same flags as then, {_WAYS_OUT}",
+                f"{self.uri} holds the samples of another job: {'; '.join(identity.differences(stored))}",
+                hint=f"use the flags of that job, {_CONFLICT_HINT}",
             )
         for folder in ("", SHARDS):
-            self.place.clean(folder)
+            self.backend.clean(folder)
 
-    def finished(self, identity: Identity, n_samples: int) -> Manifest | None:
-        """The manifest, if it accounts for at least N samples of this identity and all its shards are there.
+    def complete_manifest(self, identity: Identity, n_samples: int) -> Manifest | None:
+        """Returns the manifest if it accounts for at least N samples of this identity and all its shards are stored.
 
-        Looks at names and lengths only. A job that holds more than N samples is finished too,
-        and stays as it is.
+        Checks names and sizes only. A job with more than N samples is complete too, and is not changed.
         """
         manifest = self.read_manifest()
         if manifest is None or manifest.fingerprint != identity.fingerprint or manifest.n_samples < n_samples:
             return None
-        there = self.place.sizes(SHARDS)
-        most = _most_of_a_shard(identity)
-        whole = all(there.get(shard.name) == shard.bytes <= most for shard in manifest.shards)
-        return manifest if whole else None
+        sizes = self.backend.sizes(SHARDS)
+        max_bytes = _max_shard_bytes(identity)
+        complete = all(sizes.get(shard.name) == shard.bytes <= max_bytes for shard in manifest.shards)
+        return manifest if complete else None
 
     def intact_files(self, manifest: Manifest) -> set[str]:
-        """Names of the manifest's files (``samples.npy``, ``grid.png``) that are there in their length."""
-        there = self.place.sizes("")
-        return {name for name, file in manifest.files.items() if there.get(name) == file.bytes}
+        """Returns the names of the manifest's files (``samples.npy``, ``grid.png``) that are stored with their size."""
+        sizes = self.backend.sizes("")
+        return {name for name, file in manifest.files.items() if sizes.get(name) == file.bytes}
 
     def scan(self, identity: Identity) -> Scan:
         """Reads and checks every stored shard, one at a time."""
         scan = Scan([], [])
         shards = sorted(self._shards(), key=lambda shard: shard.name)
-        most = _most_of_a_shard(identity)
-        files = self.place.read_each((_shard_path(shard) for shard in shards), most)
+        max_bytes = _max_shard_bytes(identity)
+        files = self.backend.read_each((_shard_path(shard) for shard in shards), max_bytes)
         for shard, data in zip(shards, files, strict=True):
             if data is None:
                 continue
             try:
-                _refuse_longer(data, most)
+                _check_size(data, max_bytes)
                 samples, fingerprint = decode(data, shard)
                 if fingerprint != identity.fingerprint:
                     raise Damaged("it belongs to another job")
                 if samples.shape[1:] != identity.model.image_shape:
                     raise Damaged(f"its samples have the shape {samples.shape[1:]}")
             except Damaged as error:
-                scan.warnings.append(f"{self.uri}/{_shard_path(shard)} does not count: {error}")
+                scan.warnings.append(f"{self.uri}/{_shard_path(shard)} is ignored: {error}")
             else:
                 scan.records.append(_record(shard, data))
         return scan
 
     def write_shard(self, shard: Shard, samples: Samples, fingerprint: str) -> ShardRecord:
-        """Stores a shard and says what is stored. May be called again, and by several at once: the first wins.
+        """Stores a shard and returns its record. Retries and concurrent writers are allowed: the first one wins.
 
-        A whole shard of the same job that is there already is kept, so that a manifest that names it stays
-        true whoever comes late. A damaged one is replaced.
+        An intact shard of the same job is kept, so a manifest that lists it stays valid despite late writers. A
+        damaged one is replaced.
 
         Args:
             samples: float32 (shard.size, C, H, W) in [0, 1].
 
         Raises:
             ValueError: if the samples are anything else.
-            OutputConflict: if another job has taken the place since.
+            OutputConflict: if another job has overwritten this one since.
         """
         check_samples(shard, samples)
         data = encode(shard, samples, fingerprint)
         path = _shard_path(shard)
-        if self.place.create(path, data):
+        if self.backend.create(path, data):
             return _record(shard, data)
-        there = self.place.read(path, len(data))
+        stored = self.backend.read(path, len(data))
         try:
-            if there is not None and decode(there, shard).fingerprint == fingerprint:
-                return _record(shard, there)
+            if stored is not None and decode(stored, shard).fingerprint == fingerprint:
+                return _record(shard, stored)
         except Damaged:
             pass
         owner = self.read_identity()
         if owner is not None and owner.fingerprint != fingerprint:
-            raise OutputConflict(f"{self.uri} was taken by another job while this one ran", hint=_WAYS_OUT)
-        self.place.write(path, data)
+            raise OutputConflict(f"{self.uri} was overwritten by another job while this one ran", hint=_CONFLICT_HINT)
+        self.backend.write(path, data)
         return _record(shard, data)
 
     def read_shard(self, record: ShardRecord) -> Samples:
-        """The samples of a stored shard, float32 (n, C, H, W) in [0, 1].
+        """Reads the samples of a stored shard, float32 (n, C, H, W) in [0, 1].
 
         Raises:
-            StorageFailed: if it is gone or is not the one of the record.
+            StorageFailed: if it is missing or does not match its record.
         """
         path = _shard_path(record)
-        data = self.place.read(path, record.bytes)
+        data = self.backend.read(path, record.bytes)
         if data is None:
-            raise StorageFailed(f"{self.uri}/{path} is gone", hint=_SAMPLE_AGAIN)
+            raise StorageFailed(f"{self.uri}/{path} is missing", hint=_RESAMPLE_HINT)
         if sha256(data) != record.sha256:
             raise StorageFailed(
-                f"{self.uri}/{path} is damaged: its sha256 is not the one on record", hint=_SAMPLE_AGAIN
+                f"{self.uri}/{path} is damaged: its sha256 does not match its record", hint=_RESAMPLE_HINT
             )
         try:
             return decode(data, record.shard).samples
         except Damaged as error:
-            raise StorageFailed(f"{self.uri}/{path} is damaged: {error}", hint=_SAMPLE_AGAIN) from error
+            raise StorageFailed(f"{self.uri}/{path} is damaged: {error}", hint=_RESAMPLE_HINT) from error
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest, or None if there is none. One that is not valid counts as none: it is written anew."""
-        most = self._most_of_a_manifest()
-        data = self.place.read(MANIFEST, most)
+        """Returns the manifest, or None if it is missing or invalid; an invalid one is written again."""
+        max_bytes = self._max_manifest_bytes()
+        data = self.backend.read(MANIFEST, max_bytes)
         if data is None:
             return None
         try:
-            _refuse_longer(data, most)
+            _check_size(data, max_bytes)
             return Manifest.parse(data, f"{self.uri}/{MANIFEST}")
         except (Damaged, InvalidSpec):
             return None
 
     def manifest_sha256(self) -> str:
-        """sha256 of ``manifest.json`` as it is stored.
+        """Returns the sha256 of the stored ``manifest.json``.
 
         Raises:
-            StorageFailed: if there is none.
+            StorageFailed: if it is missing.
         """
-        data = self.place.read(MANIFEST, self._most_of_a_manifest())
+        data = self.backend.read(MANIFEST, self._max_manifest_bytes())
         if data is None:
-            raise StorageFailed(f"{self.uri}/{MANIFEST} is gone", hint="run the same command again to write it")
+            raise StorageFailed(f"{self.uri}/{MANIFEST} is missing", hint="run the same command again to write it")
         return sha256(data)
 
     def write_manifest(self, manifest: Manifest) -> str:
-        """Writes the manifest, which makes the job complete; then removes shards that a longer one superseded.
+        """Writes the manifest, which completes the job; then removes the shards that longer ones supersede.
 
         Returns:
             sha256 of ``manifest.json``.
         """
-        data = _pretty(manifest)
-        self.place.write(MANIFEST, data)
-        self.place.remove(_shard_path(shard) for shard in superseded(self._shards(), manifest))
+        data = _to_json(manifest)
+        self.backend.write(MANIFEST, data)
+        self.backend.remove(_shard_path(shard) for shard in superseded(self._shards(), manifest))
         return sha256(data)
 
     def write_bytes(self, name: str, data: bytes) -> FileRecord:
         """Stores a small file, such as ``grid.png``."""
-        self.place.write(name, data)
+        self.backend.write(name, data)
         return FileRecord(bytes=len(data), sha256=sha256(data))
 
     def write_npy(self, name: str, shape: tuple[int, ...], batches: Iterable[Samples]) -> FileRecord:
-        """Stores one ``.npy`` of float32 from its rows, a batch at a time; memory holds one batch.
+        """Stores a float32 ``.npy`` file from its rows, with one batch in memory at a time.
 
         Args:
-            shape: (N, C, H, W) of the whole.
+            shape: (N, C, H, W) of the whole file.
             batches: float32 (n, C, H, W) each, N rows in all.
 
         Raises:
-            ValueError: if the batches are not what `shape` says. The file does not appear.
+            ValueError: if the batches do not match `shape`; nothing is stored.
         """
         digest, length = hashlib.sha256(), npy_length(shape)
-        with self.place.stream(name, length) as file:
+        with self.backend.stream(name, length) as file:
             for chunk in npy_chunks(shape, batches):
                 digest.update(chunk)
                 file.write(chunk)
         return FileRecord(bytes=length, sha256=digest.hexdigest())
 
     def link_or_copy(self, name: str, alias: str) -> None:
-        """Makes a stored file appear under a second name: a hard link where there are such, else a copy."""
-        self.place.copy(name, alias)
+        """Makes a stored file available under a second name, by a hard link where possible, else a copy."""
+        self.backend.copy(name, alias)
 
-    def _most_of_a_manifest(self) -> int:
-        """One that is longer names shards that are not there."""
-        return LARGEST_IDENTITY + LARGEST_RECORD * len(self._shards())
+    def _max_manifest_bytes(self) -> int:
+        """Returns the largest size of a manifest; a larger one would list shards that are not stored."""
+        return MAX_IDENTITY_BYTES + MAX_RECORD_BYTES * len(self._shards())
 
     def _shards(self) -> list[Shard]:
-        return [shard for name in self.place.sizes(SHARDS) if (shard := Shard.from_name(name))]
+        return [shard for name in self.backend.sizes(SHARDS) if (shard := Shard.from_name(name))]
 
-    def _refuse_strays(self) -> None:
-        top = self.place.sizes("")
-        strays = [name for name in (MANIFEST, *DERIVED) if name in top]
-        strays += [_shard_path(shard) for shard in self._shards()][:1]
-        if strays:
+    def _refuse_unidentified_results(self) -> None:
+        top = self.backend.sizes("")
+        results = [name for name in (MANIFEST, *OUTPUT_FILES) if name in top]
+        results += [_shard_path(shard) for shard in self._shards()][:1]
+        if results:
             raise OutputConflict(
-                f"{self.uri} holds {', '.join(strays)}, but no {IDENTITY} that says of which job",
-                hint=_WAYS_OUT,
+                f"{self.uri} contains {', '.join(results)}, but no {IDENTITY} to identify their job",
+                hint=_CONFLICT_HINT,
             )
 
     def _remove_run(self) -> None:
-        # The manifest goes first, job.json last: broken off anywhere, this is the former job, unfinished.
-        top = self.place.sizes("")
-        self.place.remove(name for name in (MANIFEST, *DERIVED) if name in top)
-        self.place.remove(_shard_path(shard) for shard in self._shards())
-        self.place.remove(name for name in (IDENTITY,) if name in top)
+        # The manifest first, job.json last: if interrupted, this is still the earlier job, incomplete.
+        top = self.backend.sizes("")
+        self.backend.remove(name for name in (MANIFEST, *OUTPUT_FILES) if name in top)
+        self.backend.remove(_shard_path(shard) for shard in self._shards())
+        self.backend.remove(name for name in (IDENTITY,) if name in top)
 
 
-_WAYS_OUT = "choose another output place, or give --overwrite to remove what that run left"
-_SAMPLE_AGAIN = "remove that file and run the same command again: it does only what is missing"
+_CONFLICT_HINT = "choose another output URI, or pass --overwrite to remove the files of that job"
+_RESAMPLE_HINT = "remove that file and run the same command again: it resumes"
 
 
-def _most_of_a_shard(identity: Identity) -> int:
-    return most_bytes(identity.batch_size, identity.model.image_shape)
+def _max_shard_bytes(identity: Identity) -> int:
+    return max_file_bytes(identity.batch_size, identity.model.image_shape)
 
 
-def _refuse_longer(data: bytes, most: int) -> None:
-    if len(data) > most:
-        raise Damaged(f"it is longer than the {most:,} bytes that it can have")
+def _check_size(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise Damaged(f"it is larger than the maximum of {max_bytes:,} bytes")
 
 
 def _shard_path(shard: Shard) -> str:
@@ -311,5 +310,5 @@ def _record(shard: Shard, data: bytes) -> ShardRecord:
     return ShardRecord(first=shard.first, last=shard.last, bytes=len(data), sha256=sha256(data))
 
 
-def _pretty(document: Identity | Manifest) -> bytes:
+def _to_json(document: Identity | Manifest) -> bytes:
     return (document.model_dump_json(indent=1) + "\n").encode()

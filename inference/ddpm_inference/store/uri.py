@@ -1,4 +1,4 @@
-"""From the output URI a user gives to the place it names."""
+"""Creates the storage backend of an output URI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddpm_inference.store.storage_backend import StorageBackend
 
 
 def backend_for(uri: str) -> StorageBackend:
-    """The place at a path, a ``file://`` URI or an ``s3://bucket/prefix``. Touches nothing.
+    """Returns the backend for a path, a ``file://`` URI or ``s3://bucket/prefix``. Performs no I/O.
 
     Raises:
         InvalidSpec: for any other URI.
@@ -23,11 +23,11 @@ def backend_for(uri: str) -> StorageBackend:
     if scheme == "file" and host in {"", "localhost"}:
         return Folder(Path("/", unquote(path)))
     if scheme == "s3" and host:
-        # Its client takes long to import, and a folder has no use for it.
+        # The S3 client is slow to import, and a folder does not need it.
         from ddpm_inference.store.bucket import Bucket
 
         return Bucket(host, path.strip("/"))
     raise InvalidSpec(
-        f"the output URI '{uri}' is not known",
-        hint="known are a folder's path, file:///path and s3://bucket/prefix",
+        f"the output URI '{uri}' is not supported",
+        hint="use the path of a folder, file:///path or s3://bucket/prefix",
     )

@@ -44,12 +44,12 @@ def full(store: Store, folder: Path) -> dict[str, object]:
         failures.append(failing(store, folder))
     (folder / "ballast").unlink()
     manifest = run(store, IDENTITY, N_SAMPLES)
-    return {"failures": failures, "finished": store.finished(IDENTITY, N_SAMPLES) == manifest}
+    return {"failures": failures, "finished": store.complete_manifest(IDENTITY, N_SAMPLES) == manifest}
 
 
 def read_only(store: Store, folder: Path) -> dict[str, object]:
     """Turns the disk read-only after two shards."""
-    store.claim(IDENTITY, overwrite=False)
+    store.initialize(IDENTITY, overwrite=False)
     write_shards(store, IDENTITY, list(shards_of(16, 8)))
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
     return {"failures": [failing(store, folder)]}

@@ -44,22 +44,22 @@ def test_places_whose_names_begin_alike_do_not_mix(bucket: str) -> None:
     one, other = Store.open(f"s3://{bucket}/out"), Store.open(f"s3://{bucket}/out2")
     run(one, OURS, 20)
     assert other.scan(OURS) == ([], [])
-    other.claim(an_identity(seed=1), overwrite=True)
-    assert one.finished(OURS, 20) is not None
+    other.initialize(an_identity(seed=1), overwrite=True)
+    assert one.complete_manifest(OURS, 20) is not None
 
 
 def test_a_name_with_signs_of_its_own_is_taken_literally(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/run [1] *?#%20")
     manifest = run(store, OURS, 20)
-    assert store.finished(OURS, 20) == manifest
-    store.claim(OURS, overwrite=True)
+    assert store.complete_manifest(OURS, 20) == manifest
+    store.initialize(OURS, overwrite=True)
     assert store.scan(OURS).records == []
 
 
 def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(bucket: str, s3_server: S3Server) -> None:
     identity = an_identity(batch_size=1, img_size=1)
     store = Store.open(f"s3://{bucket}/many")
-    store.claim(identity, overwrite=False)
+    store.initialize(identity, overwrite=False)
     shards = list(shards_of(1100, 1))
     folder = s3_server.folder / bucket / "many" / "shards"
     folder.mkdir()
@@ -68,8 +68,8 @@ def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(buc
     records, warnings = store.scan(identity)
     assert warnings == []
     assert [record.shard for record in records] == shards
-    store.claim(identity, overwrite=True)
-    assert store.place.sizes("shards") == {}
+    store.initialize(identity, overwrite=True)
+    assert store.backend.sizes("shards") == {}
 
 
 def test_the_rights_to_list_read_write_and_delete_are_enough(
@@ -105,8 +105,8 @@ def test_the_rights_to_list_read_write_and_delete_are_enough(
         manifest = run(store, OURS, 40)
         store.link_or_copy("samples.npy", "alias.npy")
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
-        store.claim(an_identity(seed=1), overwrite=True)
-        assert set(store.place.sizes("")) == {"job.json", "alias.npy"}
+        store.initialize(an_identity(seed=1), overwrite=True)
+        assert set(store.backend.sizes("")) == {"job.json", "alias.npy"}
 
 
 def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
@@ -118,7 +118,7 @@ def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
     held = {"Bucket": locked, "Key": f"out/shards/{SHARDS[1].name}"}
     s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "ON"})
     with pytest.raises(StorageFailed, match=f"out/shards/{SHARDS[1].name} could not be removed: .* do not allow it"):
-        store.claim(an_identity(seed=1), overwrite=True)
+        store.initialize(an_identity(seed=1), overwrite=True)
     assert store.read_identity() == OURS
     s3.call_s3("put_object_legal_hold", **held, LegalHold={"Status": "OFF"})
 
@@ -126,7 +126,7 @@ def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_store_in_use_works_in_another_process(bucket: str, method: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
-    store.claim(OURS, overwrite=False)
+    store.initialize(OURS, overwrite=False)
     with multiprocessing.get_context(method).Pool(1) as pool:
         calls = [(shard, samples_of(shard, OURS), OURS.fingerprint) for shard in SHARDS]
         records = pool.starmap(store.write_shard, calls)
@@ -135,7 +135,7 @@ def test_a_store_in_use_works_in_another_process(bucket: str, method: str) -> No
 
 def test_of_many_writers_of_one_shard_the_first_wins(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
-    store.claim(OURS, overwrite=False)
+    store.initialize(OURS, overwrite=False)
     shard = SHARDS[0]
     variants = [samples_of(shard, OURS) + np.float32(1e-6 * index) for index in range(8)]
     records = []
@@ -156,12 +156,12 @@ def test_a_large_file_is_uploaded_in_parts_and_is_the_same(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     batches = [np.random.default_rng(index).random((64, 1, 128, 128), dtype=np.float32) for index in range(5)]
     record = store.write_npy("samples.npy", (320, 1, 128, 128), batches)
-    data = store.place.read("samples.npy", record.bytes)
+    data = store.backend.read("samples.npy", record.bytes)
     assert data is not None
     assert record.bytes == len(data) == 128 + 320 * 128 * 128 * 4
     np.testing.assert_array_equal(np.frombuffer(data, "<f4", offset=128), np.concatenate(batches).ravel())
     store.link_or_copy("samples.npy", "alias.npy")
-    assert store.place.read("alias.npy", record.bytes) == data
+    assert store.backend.read("alias.npy", record.bytes) == data
 
 
 def open_uploads(bucket: str) -> list[str]:
@@ -176,7 +176,7 @@ def _upload_for_ever(store: Store) -> None:
 
 def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
-    store.claim(OURS, overwrite=False)
+    store.initialize(OURS, overwrite=False)
     writer = multiprocessing.get_context("fork").Process(target=_upload_for_ever, args=(store,))
     writer.start()
     deadline = time.monotonic() + 60
@@ -186,7 +186,7 @@ def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next(b
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
-    assert set(store.place.sizes("")) == {"job.json"}
+    assert set(store.backend.sizes("")) == {"job.json"}
     s3fs.S3FileSystem().call_s3("create_multipart_upload", Bucket=bucket, Key="out/samples.npy.theirs")
     run(store, OURS, 20)
     assert open_uploads(bucket) == ["out/samples.npy.theirs"]
@@ -203,7 +203,7 @@ def test_an_upload_that_fails_is_discarded_at_once(bucket: str) -> None:
     with pytest.raises(RuntimeError, match="cannot be had"):
         store.write_npy("samples.npy", (1024, 1, 128, 128), batches())
     assert open_uploads(bucket) == []
-    assert store.place.sizes("") == {}
+    assert store.backend.sizes("") == {}
 
 
 def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it_is_back(
@@ -213,7 +213,7 @@ def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it
         use_s3(server)
         s3fs.S3FileSystem().mkdir("bucket")
         store = Store.open("s3://bucket/out")
-        store.claim(OURS, overwrite=False)
+        store.initialize(OURS, overwrite=False)
         records = write_shards(store, OURS, SHARDS[:2])
         server.kill()
         for act in (
@@ -238,15 +238,15 @@ def test_a_place_one_may_only_read_is_named(start_s3: StartS3, use_s3: UseS3, tm
         use_s3(server)
         s3fs.S3FileSystem().mkdir("bucket")
         store = Store.open("s3://bucket/out")
-        store.claim(OURS, overwrite=False)
+        store.initialize(OURS, overwrite=False)
         records = write_shards(store, OURS, SHARDS[:2])
     with start_s3(tmp_path, "--readonly") as server:
         use_s3(server)
         assert store.scan(OURS).records == records
-        with pytest.raises(StorageFailed, match="could not be written: the credentials do not allow it"):
+        with pytest.raises(StorageFailed, match="could not be written: the credentials lack permission"):
             write_shards(store, OURS, SHARDS[2:])
-        with pytest.raises(StorageFailed, match="could not be removed: the credentials do not allow it"):
-            store.claim(OURS, overwrite=True)
+        with pytest.raises(StorageFailed, match="could not be removed: the credentials lack permission"):
+            store.initialize(OURS, overwrite=True)
         assert store.scan(OURS).records == records
 
 
@@ -255,7 +255,7 @@ def test_a_place_one_may_only_read_is_named(start_s3: StartS3, use_s3: UseS3, tm
     [
         (
             {"AWS_SECRET_ACCESS_KEY": "wrong"},
-            "the server does not accept the credentials",
+            "the server rejected the credentials",
             "AWS_SECRET_ACCESS_KEY",
         ),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, "No user exists", "AWS_"),
@@ -283,7 +283,7 @@ def test_a_server_that_cannot_be_used_as_set_up_is_named(
         monkeypatch.setenv(name, value)
     reconnect()
     with pytest.raises(StorageFailed, match=says) as failure:
-        Store.open(f"s3://{bucket}/out").claim(OURS, overwrite=False)
+        Store.open(f"s3://{bucket}/out").initialize(OURS, overwrite=False)
     assert f"s3://{bucket}/out" in failure.value.message
     assert hint in failure.value.hint
 
@@ -292,8 +292,8 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}-not/out")
     for act in (
         store.read_identity,
-        lambda: store.claim(OURS, overwrite=False),
-        lambda: store.claim(OURS, overwrite=True),
+        lambda: store.initialize(OURS, overwrite=False),
+        lambda: store.initialize(OURS, overwrite=True),
         lambda: store.scan(OURS),
         lambda: write_shards(store, OURS, SHARDS),
     ):

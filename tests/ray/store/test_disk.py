@@ -58,5 +58,5 @@ def test_a_read_only_disk_is_named_and_can_still_be_read(tmp_path: Path) -> None
     said = on_a_small_disk("read-only", tmp_path)
     [failure] = said["failures"]
     assert "shards/000000016-000000023.npz could not be written: the file system is read-only" in failure["message"]
-    assert "another output place" in failure["hint"]
+    assert "another output URI" in failure["hint"]
     assert failure["whole"] == 2

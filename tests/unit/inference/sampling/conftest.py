@@ -1,4 +1,4 @@
-"""For the tests of the samplers and their noise."""
+"""Fixtures for the tests of samplers and noise."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors here are small: threads would only wait for one another, for minutes on a busy machine."""
+    """Uses one thread: tensors are small here, and threads would only wait for each other on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

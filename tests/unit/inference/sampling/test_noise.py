@@ -1,4 +1,4 @@
-"""The noise: the published known answers, an independent generator, statistics, and what it may not depend on."""
+"""Noise: published known answers, an independent implementation, statistics, and independence of batching."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def philox_in_plain_python(counter: tuple[int, ...], seed: int) -> list[int]:
 
 
 def normals_in_plain_python(seed: int, sample: int, step: int, pixels: int) -> list[float]:
-    """What `NoiseSource` documents, in float64."""
+    """Computes what `NoiseSource` documents, in float64."""
     values = []
     for block in range(-(-pixels // 4)):
         words = philox_in_plain_python((block, step, sample % 2**32, sample // 2**32), seed)
@@ -70,7 +70,7 @@ def normals_in_plain_python(seed: int, sample: int, step: int, pixels: int) -> l
         ),
     ],
 )
-def test_the_published_known_answers_are_met(
+def test_philox_meets_the_published_known_answers(
     counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]
 ) -> None:
     assert words_of(counter, key[0] | key[1] << 32) == list(answer)
@@ -78,17 +78,17 @@ def test_the_published_known_answers_are_met(
 
 @settings(deadline=None)
 @given(st.tuples(WORD, WORD, WORD, WORD), st.integers(0, 2**64 - 1))
-def test_words_are_those_of_an_independent_generator(counter: tuple[int, ...], seed: int) -> None:
+def test_philox_equals_an_independent_implementation(counter: tuple[int, ...], seed: int) -> None:
     assert words_of(counter, seed) == philox_in_plain_python(counter, seed)
 
 
-def test_the_counter_is_left_as_it_was() -> None:
+def test_the_counter_is_unchanged() -> None:
     counter = torch.arange(12).view(4, 3)
     philox4x32_10(counter, round_keys(1))
     assert torch.equal(counter, torch.arange(12).view(4, 3))
 
 
-def test_uniform_values_lie_strictly_between_0_and_1() -> None:
+def test_uniform_values_are_strictly_between_0_and_1() -> None:
     u = uniform(torch.tensor([0, 1, 2**31, 2**32 - 2, 2**32 - 1]))
     assert u.dtype == torch.float32
     assert float(u.min()) > 0
@@ -99,7 +99,7 @@ def test_uniform_values_lie_strictly_between_0_and_1() -> None:
 @pytest.mark.parametrize(
     ("seed", "sample", "step"), [(0, 0, 0), (2**63 - 1, 2**32 + 5, 999), (0xDEADBEEF_00000001, 41, 2**32 - 1)]
 )
-def test_values_are_the_documented_function_of_seed_sample_step_and_pixel(seed: int, sample: int, step: int) -> None:
+def test_values_are_the_documented_function(seed: int, sample: int, step: int) -> None:
     noise = NoiseSource(seed, torch.tensor([sample]), (3, 5, 5))(step)
     expected = torch.tensor(normals_in_plain_python(seed, sample, step, 75)).view(1, 3, 5, 5)
     # float32: the angle, at most 2 pi, is off by at most 4e-7, and the radius is at most 6.
@@ -145,7 +145,7 @@ def test_golden_values_of_this_noise_version(seed: int, sample: int, values: lis
 
 
 @pytest.mark.parametrize("shape", [DIGIT, (1, 5, 5), (3, 7, 7), (1, 1, 1)])
-def test_bits_depend_neither_on_batch_nor_on_row_nor_on_threads(shape: tuple[int, int, int]) -> None:
+def test_bits_do_not_depend_on_batch_row_or_threads(shape: tuple[int, int, int]) -> None:
     alone = {i: NoiseSource(7, torch.tensor([i]), shape)(31) for i in (0, 3, 2**40)}
     for batch in ([0, 3, 2**40], [3, 2**40, 1, 1, 5, 0, 9], [*range(100, 164), 2**40, *range(36), 0, 3]):
         for count in (1, 2):
@@ -155,7 +155,7 @@ def test_bits_depend_neither_on_batch_nor_on_row_nor_on_threads(shape: tuple[int
                 assert torch.equal(together[batch.index(i)], expected[0])
 
 
-def test_bits_do_not_depend_on_what_was_asked_before() -> None:
+def test_bits_do_not_depend_on_earlier_calls() -> None:
     fresh = NoiseSource(3, torch.arange(4), DIGIT)(10)
     used = NoiseSource(3, torch.arange(4), DIGIT)
     used.initial()
@@ -164,7 +164,7 @@ def test_bits_do_not_depend_on_what_was_asked_before() -> None:
     assert torch.equal(used(10), fresh)
 
 
-def test_every_seed_sample_and_step_has_noise_of_its_own() -> None:
+def test_every_seed_sample_and_step_has_distinct_noise() -> None:
     seen: set[bytes] = set()
     seeds = (0, 1, 2**32, 2**32 + 1, 2**63 - 1)
     samples = torch.tensor([0, 1, 2, 2**32, 2**32 + 1])
@@ -175,7 +175,7 @@ def test_every_seed_sample_and_step_has_noise_of_its_own() -> None:
     assert len(seen) == len(seeds) * len(samples) * 4
 
 
-def test_no_two_of_20000_samples_start_from_the_same_noise() -> None:
+def test_20000_samples_have_distinct_initial_noise() -> None:
     starts = NoiseSource(0, torch.arange(20_000), (1, 2, 2)).initial().view(20_000, 4)
     assert len(torch.unique(starts, dim=0)) == 20_000
 
@@ -188,23 +188,23 @@ def noise() -> Tensor:
 
 
 class TestDistribution:
-    """Fixed seeds: these hold or fail for good. Bounds are 4 standard errors for the number of values."""
+    """Deterministic, because seeds are fixed. Bounds are 4 standard errors for the number of values."""
 
-    def test_moments_are_those_of_the_standard_normal(self, noise: Tensor) -> None:
+    def test_moments_are_standard_normal(self, noise: Tensor) -> None:
         n = noise.numel()
         assert abs(float(noise.mean())) < 4 * math.sqrt(1 / n)
         assert abs(float(noise.var()) - 1) < 4 * math.sqrt(2 / n)
         assert abs(float((noise**3).mean())) < 4 * math.sqrt(15 / n)
         assert abs(float((noise**4).mean()) - 3) < 4 * math.sqrt(96 / n)
 
-    def test_the_distribution_function_is_the_normal_one(self, noise: Tensor) -> None:
+    def test_the_distribution_is_normal(self, noise: Tensor) -> None:
         assert scipy.stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
 
     @pytest.mark.parametrize("word", range(4))
     def test_each_of_a_block_s_four_values_is_normal(self, noise: Tensor, word: int) -> None:
         assert scipy.stats.kstest(noise[..., word::4].flatten().numpy(), "norm").pvalue > 0.01
 
-    def test_tails_are_there(self, noise: Tensor) -> None:
+    def test_tails_have_the_expected_size(self, noise: Tensor) -> None:
         n, beyond = noise.numel(), 2 * scipy.stats.norm.sf(4)
         assert abs(int((noise.abs() > 4).sum()) - n * beyond) < 4 * math.sqrt(n * beyond)
 
@@ -213,13 +213,13 @@ class TestDistribution:
         [("samples", 0, 1), ("steps", 1, 1), ("pixels", 2, 1), ("pixels of a block", 2, 2), ("blocks", 2, 4)],
     )
     @pytest.mark.parametrize("power", [1, 2])
-    def test_neighbours_are_not_correlated(self, noise: Tensor, between: str, axis: int, lag: int, power: int) -> None:
+    def test_neighbours_are_uncorrelated(self, noise: Tensor, between: str, axis: int, lag: int, power: int) -> None:
         values = (noise**power).numpy()
         length = values.shape[axis]
         first, second = (np.take(values, range(i, length - lag + i), axis).ravel() for i in (0, lag))
         assert abs(np.corrcoef(first, second)[0, 1]) < 4 / math.sqrt(first.size), between
 
-    def test_neighbouring_seeds_are_not_correlated(self) -> None:
+    def test_neighbouring_seeds_are_uncorrelated(self) -> None:
         noises = [NoiseSource(seed, torch.arange(64), DIGIT).initial().flatten().numpy() for seed in (0, 1, 2**32)]
         for first, second in itertools.combinations(noises, 2):
             assert abs(np.corrcoef(first, second)[0, 1]) < 4 / math.sqrt(first.size)

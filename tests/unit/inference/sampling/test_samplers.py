@@ -1,5 +1,5 @@
-"""Every sampler three ways: on data whose best network is known in closed form, against chains written from the
-papers' equations, and against diffusers with the same network and noise."""
+"""Samplers, compared with data whose optimal network is known in closed form, with chains written from the papers'
+equations, and with diffusers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_noise(t: int) -> Tensor:
     raise AssertionError(f"noise was drawn at timestep {t}")
 
 
-EVERY_SAMPLER = [
+ALL_SPECS = [
     pytest.param(spec_of("ddpm", 40, 40, variance="large"), id="ddpm-large"),
     pytest.param(spec_of("ddpm", 40, 40, variance="small"), id="ddpm-small"),
     pytest.param(spec_of("ddpm", 40, 9, variance="large"), id="ddpm-large-respaced"),
@@ -57,12 +57,17 @@ EVERY_SAMPLER = [
     pytest.param(spec_of("dpmpp", 40, 2), id="dpmpp-two-steps"),
     pytest.param(spec_of("dpmpp", 40, 1), id="dpmpp-one-step"),
 ]
+ONE_OF_EACH = [
+    pytest.param(spec_of("ddpm", 40, 9, variance="small"), id="ddpm"),
+    pytest.param(spec_of("ddim", 40, 10, eta=0.5), id="ddim"),
+    pytest.param(spec_of("dpmpp", 40, 10), id="dpmpp"),
+]
 
 
 class TestGaussianData:
-    """Pixels distributed as N(MEAN, STD²): the best network is linear, E[eps | x_t] = √(1-ᾱ) (x_t - √ᾱ μ) /
-    (ᾱ σ² + 1 - ᾱ), and samples must have that mean and deviation again. 1.0 is 3.5 deviations away, so the clamp
-    does nothing that shows."""
+    """Pixels are N(MEAN, STD²): the optimal network is linear, E[eps | x_t] = √(1-ᾱ) (x_t - √ᾱ μ) /
+    (ᾱ σ² + 1 - ᾱ), and samples must have the same mean and deviation. 1.0 is 3.5 deviations away, so the clamp has
+    no visible effect."""
 
     MEAN, STD = 0.3, 0.2
     VALUES = 32 * 784
@@ -77,9 +82,9 @@ class TestGaussianData:
         noise = NoiseSource(11, torch.arange(32), (1, 28, 28))
         return sample(eps, noise.initial(), made, spec, noise=noise)
 
-    # The deviations of the exact chain, in units of STD: a chain of linear maps and independent noise keeps a
-    # Gaussian, so its variance follows v' = a² v + σ_t² from v = 1. They tend to 1 with the number of steps. Short
-    # chains are below it, because the last step goes to E[x_0 | x_t], which has less variance than x_0.
+    # The deviations of the exact chain, in units of STD: linear maps and independent noise keep a Gaussian, so its
+    # variance follows v' = a² v + σ_t² from v = 1. They approach 1 with more steps. Short chains are below 1, because
+    # the last step goes to E[x_0 | x_t], which has less variance than x_0.
     @pytest.mark.parametrize(
         ("spec", "deviation"),
         [
@@ -87,7 +92,6 @@ class TestGaussianData:
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small"), 0.9815, id="ddpm-small"),
             pytest.param(spec_of("ddpm", 1000, 100, variance="small"), 0.8734, id="ddpm-100"),
             pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="cosine"), 0.9904, id="ddpm-cosine"),
-            pytest.param(spec_of("ddpm", 1000, 1000, variance="small", curve="sigmoid"), 0.9833, id="ddpm-sigmoid"),
             pytest.param(spec_of("ddim", 1000, 1000), 0.9925, id="ddim-1000"),
             pytest.param(spec_of("ddim", 1000, 50), 0.8690, id="ddim-50"),
             pytest.param(spec_of("ddim", 1000, 50, eta=1.0), 0.7952, id="ddim-50-eta-1"),
@@ -99,13 +103,13 @@ class TestGaussianData:
     )
     def test_samples_have_the_mean_and_deviation_of_the_data(self, spec: SamplerSpec, deviation: float) -> None:
         values = self.sampled(spec).double()
-        # 4 standard errors of the estimate, and 0.001 for the chain's bias (at most 4e-4) and the clamp's.
+        # 4 standard errors of the estimate, plus 0.001 for the bias of the chain (at most 4e-4) and of the clamp.
         assert abs(float(values.mean()) - self.MEAN) < 4 * self.STD / math.sqrt(self.VALUES) + 0.001
         assert abs(float(values.std()) / self.STD - deviation) < 4 / math.sqrt(2 * self.VALUES) + 0.001
 
 
 class TestTwoModes:
-    """Pixels at -0.5 or 0.5, each ± 0.05: a network that is not linear, and known all the same."""
+    """Pixels at -0.5 or 0.5, each ± 0.05: the optimal network is nonlinear, and known."""
 
     MODE, STD = 0.5, 0.05
 
@@ -125,13 +129,13 @@ class TestTwoModes:
 
     @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpmpp"])
     @pytest.mark.parametrize("steps", [50, 200])
-    def test_samples_lie_at_the_modes_half_and_half(self, name: SamplerName, steps: int) -> None:
+    def test_samples_are_at_the_modes_half_and_half(self, name: SamplerName, steps: int) -> None:
         values = self.sampled(spec_of(name, 1000, steps, variance="small"))
         assert float(((values.abs() - self.MODE).abs() < 4 * self.STD).float().mean()) > 0.99
         assert abs(float((values > 0).float().mean()) - 0.5) < 4 * 0.5 / math.sqrt(values.numel())
 
-    def test_second_order_follows_the_exact_path_more_closely_than_first_order(self) -> None:
-        # Before the last step, which is the same for both: the path of the probability flow from x_T to t = 99.
+    def test_second_order_is_closer_to_the_exact_path(self) -> None:
+        # The path of the probability flow from x_T to t = 99, before the last step, which both samplers share.
         def at_99(spec: SamplerSpec) -> Tensor:
             made = schedule(spec.schedule, spec.timesteps)
             seen: list[Tensor] = []
@@ -149,7 +153,7 @@ class TestTwoModes:
 
 
 def papers_chain(eps: EpsModel, x: Tensor, made: Schedule, spec: SamplerSpec, noise: Noise) -> Tensor:
-    """The samplers from the papers' equations as they stand.
+    """Samples with the papers' equations, unsimplified.
 
     DDPM: 2006.11239 equations 6, 7, 15 with beta and alpha of the subsequence (2102.09672, section 4). DDIM:
     2010.02502 equation 12 with 16. DPM-Solver++: 2211.01095 algorithm 2 in λ, α and σ.
@@ -186,41 +190,45 @@ def papers_chain(eps: EpsModel, x: Tensor, made: Schedule, spec: SamplerSpec, no
     return x
 
 
-@pytest.mark.parametrize("spec", EVERY_SAMPLER)
-def test_the_clamp_does_not_hide_the_chains_of_this_test(spec: SamplerSpec) -> None:
-    made, noise = schedule("linear", spec.timesteps), NoiseSource(1, torch.arange(16), SHAPE)
-    result = sample(wavy_eps, noise.initial(), made, spec, noise=noise)
-    assert 0.1 < float((result.abs() < 1).float().mean()) < 1
-
-
 def wavy_eps(x: Tensor, t: int) -> Tensor:
-    """Any function will do; this one keeps some predictions of x_0 inside [-1, 1] and some outside."""
+    """An arbitrary function that keeps some predictions of x_0 inside [-1, 1] and some outside."""
     return 0.8 * x + 0.3 * torch.sin(3 * x + t)
 
 
-@pytest.mark.parametrize("curve", ["linear", "cosine", "cosine_origin", "sigmoid"])
-@pytest.mark.parametrize("spec", EVERY_SAMPLER)
-def test_a_chain_is_the_papers_equations(spec: SamplerSpec, curve: ScheduleName) -> None:
-    spec = spec.model_copy(update={"schedule": curve})
-    made = schedule(curve, spec.timesteps)
+@pytest.mark.parametrize("spec", ALL_SPECS)
+def test_samplers_follow_the_papers_equations(spec: SamplerSpec) -> None:
+    result = assert_papers_chain(spec)
+    assert 0.1 < float((result.abs() < 1).float().mean()) < 1, "the clamp hides differences"
+
+
+@pytest.mark.parametrize("curve", ["cosine", "cosine_origin", "sigmoid"])
+@pytest.mark.parametrize("spec", ONE_OF_EACH)
+def test_samplers_follow_the_equations_on_every_schedule(spec: SamplerSpec, curve: ScheduleName) -> None:
+    assert_papers_chain(spec.model_copy(update={"schedule": curve}))
+
+
+def assert_papers_chain(spec: SamplerSpec) -> Tensor:
+    """Compares a sampler with `papers_chain`, in float64 and in float32; returns its samples."""
+    made = schedule(spec.schedule, spec.timesteps)
     source = NoiseSource(1, torch.arange(16), SHAPE)
 
     def noise(t: int) -> Tensor:
         return source(t).double()
 
     x_t = source.initial().double()
-    theirs = papers_chain(wavy_eps, x_t, made, spec, noise)
+    expected = papers_chain(wavy_eps, x_t, made, spec, noise)
     ours = sample(wavy_eps, x_t, made, spec, noise=noise)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
     # In float32 the first prediction divides rounding errors by √ᾱ_T; later ones are smaller.
     single = sample(wavy_eps, x_t.float(), made, spec, noise=source)
     assert single.dtype == torch.float32
     tolerance = 1e-5 + 1e-6 / math.sqrt(made.alphas_cumprod[-1])
-    torch.testing.assert_close(single.double(), theirs, rtol=0, atol=tolerance)
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=tolerance)
+    return ours
 
 
 class TestAgainstDiffusers:
-    """diffusers' schedulers, given our products in float64, with the same Unet and the same noise."""
+    """Compares with diffusers' schedulers, given our float64 alphas_cumprod, the same Unet and the same noise."""
 
     T = 60
 
@@ -238,8 +246,10 @@ class TestAgainstDiffusers:
 
         return eps
 
-    @pytest.mark.parametrize(("variance", "theirs"), [("large", "fixed_large"), ("small", "fixed_small")])
-    @pytest.mark.parametrize("steps", [60, 12])
+    @pytest.mark.parametrize(
+        ("variance", "theirs", "steps"),
+        [("large", "fixed_large", 12), ("small", "fixed_small", 60), ("small", "fixed_small", 12)],
+    )
     def test_ddpm(
         self, eps: EpsModel, variance: Variance, theirs: str, steps: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -249,15 +259,14 @@ class TestAgainstDiffusers:
         scheduler.set_timesteps(steps)
         x = noise.initial()
         for t in scheduler.timesteps.tolist():
-            # Theirs adds noise for every t above 0, the last of a short chain included. Ours ends at x_0.
+            # diffusers adds noise for every t above 0, also in the last step of a short chain. Ours ends at x_0.
             drawn = noise(t) if t >= self.T // steps else torch.zeros_like(x)
             monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
             x = scheduler.step(eps(x, t), t, x).prev_sample
         ours = sample(eps, noise.initial(), made, spec_of("ddpm", self.T, steps, variance=variance), noise=noise)
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
-    @pytest.mark.parametrize("steps", [60, 20, 12, 2])
-    @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+    @pytest.mark.parametrize(("eta", "steps"), [(0.0, 12), (0.0, 2), (0.6, 60), (0.6, 12), (1.0, 12)])
     def test_ddim(self, eps: EpsModel, eta: float, steps: int) -> None:
         made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
         scheduler = DDIMScheduler(self.T, clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing")
@@ -271,7 +280,7 @@ class TestAgainstDiffusers:
         ours = sample(eps, noise.initial(), made, spec_of("ddim", self.T, steps, eta=eta), noise=noise)
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
-    @pytest.mark.parametrize("steps", [60, 20, 12, 2])
+    @pytest.mark.parametrize("steps", [60, 12, 2])
     def test_dpmpp(self, eps: EpsModel, steps: int) -> None:
         made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
         scheduler = DPMSolverMultistepScheduler(
@@ -280,7 +289,7 @@ class TestAgainstDiffusers:
             algorithm_type="dpmsolver++",
             solver_type="midpoint",
             final_sigmas_type="zero",
-            thresholding=True,  # with a largest value of 1 this is a plain clamp to [-1, 1]
+            thresholding=True,  # with a maximum of 1 this is a plain clamp to [-1, 1]
             sample_max_value=1.0,
             timestep_spacing="trailing",
         )
@@ -293,8 +302,8 @@ class TestAgainstDiffusers:
         torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("spec", EVERY_SAMPLER)
-def test_every_result_lies_within_minus_1_and_1_and_x_t_is_left_as_it_was(spec: SamplerSpec) -> None:
+@pytest.mark.parametrize("spec", ALL_SPECS)
+def test_results_are_clamped_and_x_t_is_unchanged(spec: SamplerSpec) -> None:
     noise = NoiseSource(0, torch.arange(4), SHAPE)
     x_t = noise.initial()
     before = x_t.clone()
@@ -305,42 +314,39 @@ def test_every_result_lies_within_minus_1_and_1_and_x_t_is_left_as_it_was(spec: 
     assert float(result.abs().max()) == 1.0
 
 
-@pytest.mark.parametrize("spec", EVERY_SAMPLER)
-def test_noise_is_asked_by_timestep_once_and_never_for_the_last_step(spec: SamplerSpec) -> None:
-    asked: list[int] = []
+@pytest.mark.parametrize("spec", ALL_SPECS)
+def test_noise_and_progress_are_called_once_a_step(spec: SamplerSpec) -> None:
+    drawn: list[int] = []
     visited: list[int] = []
+    progress: list[tuple[int, int]] = []
 
     def noise(t: int) -> Tensor:
-        asked.append(t)
+        drawn.append(t)
         return torch.zeros(2, *SHAPE)
 
     def eps(x: Tensor, t: int) -> Tensor:
         visited.append(t)
         return 0.5 * x
 
-    sample(eps, torch.ones(2, *SHAPE), schedule("linear", spec.timesteps), spec, noise=noise)
-    assert visited == spaced(spec.timesteps, spec.steps)
-    stochastic = spec.name == "ddpm" or spec.eta > 0
-    assert asked == (visited[:-1] if stochastic else [])
-
-
-@pytest.mark.parametrize("spec", EVERY_SAMPLER)
-def test_the_callback_counts_every_step(spec: SamplerSpec) -> None:
-    seen: list[tuple[int, int]] = []
     sample(
-        lambda x, t: x,
-        torch.ones(1, *SHAPE),
+        eps,
+        torch.ones(2, *SHAPE),
         schedule("linear", spec.timesteps),
         spec,
-        noise=lambda t: torch.zeros(1, *SHAPE),
-        callback=lambda done, steps: seen.append((done, steps)),
+        noise=noise,
+        callback=lambda done, steps: progress.append((done, steps)),
     )
-    assert seen == [(i + 1, spec.steps) for i in range(spec.steps)]
+    assert visited == spaced(spec.timesteps, spec.steps)
+    stochastic = spec.name == "ddpm" or spec.eta > 0
+    assert drawn == (visited[:-1] if stochastic else [])
+    assert progress == [(i + 1, spec.steps) for i in range(spec.steps)]
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
-@pytest.mark.parametrize("curve", ["linear", "cosine", "cosine_origin", "sigmoid"])
-@pytest.mark.parametrize(("timesteps", "steps"), [(1, 1), (2, 2), (4000, 3), (4000, 7)])
+@pytest.mark.parametrize(
+    ("curve", "timesteps", "steps"),
+    [("linear", 1, 1), ("linear", 2, 2), ("cosine", 4000, 7), ("cosine_origin", 4000, 3), ("sigmoid", 4000, 3)],
+)
 def test_chains_of_any_length_stay_finite(name: SamplerName, curve: ScheduleName, timesteps: int, steps: int) -> None:
     noise = NoiseSource(0, torch.arange(2), SHAPE)
     spec = spec_of(name, timesteps, steps, curve=curve)
@@ -349,7 +355,7 @@ def test_chains_of_any_length_stay_finite(name: SamplerName, curve: ScheduleName
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
-def test_a_schedule_whose_first_beta_vanishes_in_float64_stays_finite(name: SamplerName) -> None:
+def test_a_vanishing_first_beta_stays_finite(name: SamplerName) -> None:
     made = schedule("cosine_origin", 4000)
     assert made.alphas_cumprod[0] == 1.0
     tail = Schedule("cosine_origin", made.betas[:30], made.alphas_cumprod[:30])
@@ -359,7 +365,7 @@ def test_a_schedule_whose_first_beta_vanishes_in_float64_stays_finite(name: Samp
 
 
 class TestBits:
-    """In a batch of one shape a sample's bits are its own, whatever its row, its neighbours and the padding."""
+    """At one batch shape the bits of a sample depend neither on its row, nor on its neighbours, nor on padding."""
 
     BATCH = 8
 
@@ -381,8 +387,8 @@ class TestBits:
         noise = NoiseSource(9, torch.tensor(samples), (1, 10, 10))
         return sample(eps, noise.initial(), schedule("linear", spec.timesteps), spec, noise=noise)
 
-    @pytest.mark.parametrize("spec", EVERY_SAMPLER)
-    def test_a_sample_alone_padded_and_in_a_full_batch_is_the_same(self, eps: EpsModel, spec: SamplerSpec) -> None:
+    @pytest.mark.parametrize("spec", ONE_OF_EACH)
+    def test_a_sample_has_the_same_bits_in_any_batch(self, eps: EpsModel, spec: SamplerSpec) -> None:
         full = self.sampled(eps, spec, list(range(self.BATCH)))
         again = self.sampled(eps, spec, list(range(self.BATCH)))
         backwards = self.sampled(eps, spec, list(range(self.BATCH))[::-1])

@@ -1,4 +1,4 @@
-"""The manifest accounts for N distinct samples, and which shards serve N samples."""
+"""Consistency of the manifest, and the selection of shards for N samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ranges = st.builds(lambda first, size: (first, first + size - 1), st.integers(0,
 grid_ranges = st.builds(
     lambda index, size: (index * BATCH, index * BATCH + size - 1), st.integers(0, 10), st.integers(1, BATCH)
 )
-found = st.lists(st.one_of(ranges, grid_ranges), max_size=30)
+range_lists = st.lists(st.one_of(ranges, grid_ranges), max_size=30)
 counts = st.integers(1, 90)
 
 
@@ -32,8 +32,8 @@ def manifest(n_samples: int) -> Manifest:
     return Manifest.of(OURS, n_samples, shards, {})
 
 
-@given(found, counts)
-def test_usable_and_missing_shards_make_up_the_samples_exactly(pairs: list[tuple[int, int]], n: int) -> None:
+@given(range_lists, counts)
+def test_a_selection_covers_every_sample_once(pairs: list[tuple[int, int]], n: int) -> None:
     records = [record(*pair) for pair in pairs]
     usable, missing = select(records, n, BATCH)
     chosen = sorted([*usable, *missing], key=lambda shard: shard.first)
@@ -44,41 +44,41 @@ def test_usable_and_missing_shards_make_up_the_samples_exactly(pairs: list[tuple
     assert missing == sorted(missing, key=lambda shard: shard.first)
 
 
-@given(found, counts)
-def test_what_is_chosen_and_sampled_is_a_valid_manifest(pairs: list[tuple[int, int]], n: int) -> None:
+@given(range_lists, counts)
+def test_a_selection_makes_a_valid_manifest(pairs: list[tuple[int, int]], n: int) -> None:
     usable, missing = select([record(*pair) for pair in pairs], n, BATCH)
     sampled = [record(shard.first, shard.last) for shard in missing]
     shards = sorted(usable + sampled, key=lambda shard: shard.first)
     assert Manifest.of(OURS, n, shards, {}).n_samples == n
 
 
-@given(found, counts)
-def test_nothing_a_manifest_names_and_no_further_sample_is_superseded(pairs: list[tuple[int, int]], n: int) -> None:
+@given(range_lists, counts)
+def test_only_redundant_shards_are_superseded(pairs: list[tuple[int, int]], n: int) -> None:
     complete = manifest(n)
     gone = superseded([Shard(first=first, last=last) for first, last in pairs], complete)
     named = {(shard.first, shard.last) for shard in complete.shards}
     assert not any((shard.first, shard.last) in named or shard.last >= n for shard in gone)
 
 
-def test_a_longer_shard_supersedes_a_short_last_one() -> None:
+def test_a_longer_shard_supersedes_a_short_one() -> None:
     short = Shard(first=16, last=19)
     assert superseded([short, Shard(first=16, last=23), Shard(first=24, last=31)], manifest(24)) == [short]
 
 
 @given(counts, st.data())
-def test_a_manifest_with_shards_that_do_not_fit_is_refused(n: int, data: st.DataObject) -> None:
+def test_a_manifest_with_wrong_shards_is_invalid(n: int, data: st.DataObject) -> None:
     shards = list(manifest(n).shards)
     at = data.draw(st.integers(0, len(shards) - 1))
-    harms = ["missing", "doubled", "lengthened", "moved"]
-    harm = data.draw(st.sampled_from(harms if at == len(shards) - 1 else [*harms, "overlapping"]))
-    if harm == "missing":
+    damages = ["missing", "doubled", "lengthened", "moved"]
+    damage = data.draw(st.sampled_from(damages if at == len(shards) - 1 else [*damages, "overlapping"]))
+    if damage == "missing":
         del shards[at]
-    elif harm == "doubled":
+    elif damage == "doubled":
         shards.insert(at, shards[at])
-    elif harm == "lengthened":
+    elif damage == "lengthened":
         shards[at] = record(shards[at].first, shards[at].last + 1)
-    elif harm == "overlapping":
-        # As many samples in all, but one is there twice and the last is not.
+    elif damage == "overlapping":
+        # The number of samples is right, but one is listed twice and the last is missing.
         shards[at] = record(shards[at].first, shards[at].last + 1)
         shards[-1] = record(shards[-1].first, max(shards[-1].last - 1, shards[-1].first))
     else:
@@ -87,7 +87,7 @@ def test_a_manifest_with_shards_that_do_not_fit_is_refused(n: int, data: st.Data
         Manifest.of(OURS, n, shards, {})
 
 
-def test_a_manifest_survives_the_way_through_json() -> None:
+def test_a_manifest_survives_json() -> None:
     complete = manifest(20).model_copy(update={"files": {"samples.npy": FileRecord(bytes=3, sha256="a" * 64)}})
     assert Manifest.parse(complete.model_dump_json(), "the manifest") == complete
 
@@ -97,6 +97,6 @@ def test_a_manifest_survives_the_way_through_json() -> None:
     [{"version": 2}, {"fingerprint": "0" * 64}, {"n_samples": 21}, {"shape": (1, 4, 5)}, {"dtype": "float64"}],
     ids=lambda change: next(iter(change)),
 )
-def test_a_manifest_that_contradicts_itself_is_refused(change: dict[str, object]) -> None:
+def test_an_inconsistent_manifest_is_invalid(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Manifest.model_validate(manifest(20).model_dump() | change)

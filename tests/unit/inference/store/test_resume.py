@@ -1,4 +1,4 @@
-"""Whatever happens to a run, the next one ends with a manifest that accounts for N distinct, right samples."""
+"""After any failure of a run, the next run ends with a manifest of N distinct, correct samples."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OURS = an_identity(batch_size=BATCH, img_size=2)
 
 
 class PowerCutError(BaseException):
-    """Ends a run where it stands; no handler of the program may see it as an error of its own."""
+    """Simulates a power cut. A BaseException, so that no handler of the program catches it."""
 
 
 @dataclass(frozen=True)
-class DyingFolder(Folder):
-    """A folder whose process dies at a write or removal, leaving what a dying process leaves."""
+class InterruptedFolder(Folder):
+    """A folder that fails at a given write or removal, leaving the partial file of a killed process."""
 
     steps: Iterator[int]
 
@@ -53,14 +53,14 @@ class DyingFolder(Folder):
 
 
 def run_until(path: Path, n_samples: int, steps: int) -> Manifest | None:
-    """A run that dies after so many writes and removals, or the manifest if it lives."""
+    """Runs until the given number of writes and removals. Returns the manifest, or None if interrupted."""
     try:
-        return run(Store(DyingFolder(path, iter(range(steps)))), OURS, n_samples)
+        return run(Store(InterruptedFolder(path, iter(range(steps)))), OURS, n_samples)
     except PowerCutError:
         return None
 
 
-def check_whole(path: Path, manifest: Manifest) -> None:
+def check_complete(path: Path, manifest: Manifest) -> None:
     store = Store.open(str(path))
     assert store.read_manifest() == manifest
     assert store.intact_files(manifest) == {"samples.npy"}
@@ -71,54 +71,54 @@ def check_whole(path: Path, manifest: Manifest) -> None:
     assert not list(path.rglob("*.partial"))
 
 
-def test_growth_broken_off_at_any_write_loses_nothing(tmp_path: Path) -> None:
+def test_growth_interrupted_at_any_write_loses_nothing(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "small"))
     small = run(store, OURS, 10)
     for steps in itertools.count():
         path = tmp_path / str(steps)
         shutil.copytree(tmp_path / "small", path)
-        lived = run_until(path, 19, steps)
-        at_hand = Store.open(str(path)).finished(OURS, 10)
-        assert at_hand is not None
-        assert at_hand.n_samples in {10, 19}
-        np.testing.assert_array_equal(stored_samples(Store.open(str(path)), at_hand), expected_samples(at_hand))
-        check_whole(path, run(Store.open(str(path)), OURS, 19))
-        if lived:
+        completed = run_until(path, 19, steps)
+        stored = Store.open(str(path)).complete_manifest(OURS, 10)
+        assert stored is not None
+        assert stored.n_samples in {10, 19}
+        np.testing.assert_array_equal(stored_samples(Store.open(str(path)), stored), expected_samples(stored))
+        check_complete(path, run(Store.open(str(path)), OURS, 19))
+        if completed:
             break
     assert small.n_samples == 10
     assert steps > 4
 
 
-def test_overwriting_broken_off_at_any_removal_can_be_done_again(tmp_path: Path) -> None:
-    theirs = an_identity(batch_size=BATCH, img_size=2, seed=1)
-    run(Store.open(str(tmp_path / "former")), theirs, 10)
+def test_an_interrupted_overwrite_can_be_repeated(tmp_path: Path) -> None:
+    other = an_identity(batch_size=BATCH, img_size=2, seed=1)
+    run(Store.open(str(tmp_path / "earlier")), other, 10)
     for steps in itertools.count():
         path = tmp_path / str(steps)
-        shutil.copytree(tmp_path / "former", path)
+        shutil.copytree(tmp_path / "earlier", path)
         try:
-            Store(DyingFolder(path, iter(range(steps)))).claim(OURS, overwrite=True)
+            Store(InterruptedFolder(path, iter(range(steps)))).initialize(OURS, overwrite=True)
         except PowerCutError:
             store = Store.open(str(path))
-            left = [file for file in path.rglob("[!.]*") if file.is_file()]
-            assert store.read_identity() == theirs or left == []
+            remaining = [file for file in path.rglob("[!.]*") if file.is_file()]
+            assert store.read_identity() == other or remaining == []
             assert steps == 0 or store.read_manifest() is None
-            store.claim(OURS, overwrite=True)
-            check_whole(path, run(Store.open(str(path)), OURS, 10))
+            store.initialize(OURS, overwrite=True)
+            check_complete(path, run(Store.open(str(path)), OURS, 10))
         else:
             break
     assert steps > 4
 
 
 class Resumes(RuleBasedStateMachine):
-    """Runs that die, shards that are damaged, and N that grows, in any order."""
+    """Interrupted runs, damaged shards, and growth of N, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
         self.path = Path(self.folder.name) / "out"
         self.store = Store.open(str(self.path))
-        self.finished = 0
-        self.doubtful = False
+        self.complete_samples = 0
+        self.maybe_damaged = False
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -127,50 +127,50 @@ class Resumes(RuleBasedStateMachine):
         return sorted((self.path / "shards").glob("[0-9]*.npz"))
 
     def grown(self, n_samples: int) -> int:
-        # A finished job is looked at by names and lengths alone; only a job with work left reads every byte.
-        return max(n_samples, self.finished + 1) if self.doubtful else n_samples
+        # A complete job is checked by names and sizes only; an incomplete job reads every byte.
+        return max(n_samples, self.complete_samples + 1) if self.maybe_damaged else n_samples
 
     @rule(index=st.integers(0, 6), n_samples=st.integers(1, 26))
     def sample_a_shard(self, index: int, n_samples: int) -> None:
         shard = shard_at(index, BATCH, max(n_samples, index * BATCH + 1))
-        self.store.claim(OURS, overwrite=False)
+        self.store.initialize(OURS, overwrite=False)
         write_shards(self.store, OURS, [shard])
 
     @rule(n_samples=st.integers(1, 26), steps=st.integers(0, 12))
-    def run_that_dies(self, n_samples: int, steps: int) -> None:
+    def interrupted_run(self, n_samples: int, steps: int) -> None:
         if run_until(self.path, self.grown(n_samples), steps):
-            self.doubtful = False
-        # One that dies in tidying up has finished, too.
+            self.maybe_damaged = False
+        # A run that is interrupted while it removes superseded shards is complete as well.
         manifest = self.store.read_manifest()
-        self.finished = manifest.n_samples if manifest else 0
+        self.complete_samples = manifest.n_samples if manifest else 0
 
     @rule(n_samples=st.integers(1, 26))
-    def run_that_lives(self, n_samples: int) -> None:
-        wanted = self.grown(n_samples)
-        manifest = run(self.store, OURS, wanted)
-        assert manifest.n_samples >= wanted
-        check_whole(self.path, manifest)
-        self.finished, self.doubtful = manifest.n_samples, False
+    def complete_run(self, n_samples: int) -> None:
+        target = self.grown(n_samples)
+        manifest = run(self.store, OURS, target)
+        assert manifest.n_samples >= target
+        check_complete(self.path, manifest)
+        self.complete_samples, self.maybe_damaged = manifest.n_samples, False
 
     @precondition(lambda self: self.shard_files())
     @rule(data=st.data())
     def damage_a_shard(self, data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(self.shard_files()))
         content = bytearray(path.read_bytes())
-        harm = data.draw(st.sampled_from(["flip", "cut", "empty", "remove"]))
-        if harm == "flip" and content:
+        damage = data.draw(st.sampled_from(["flip", "cut", "empty", "remove"]))
+        if damage == "flip" and content:
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-        elif harm == "cut":
+        elif damage == "cut":
             del content[data.draw(st.integers(0, len(content))) :]
-        elif harm == "empty":
+        elif damage == "empty":
             content.clear()
         path.write_bytes(content)
-        if harm == "remove":
+        if damage == "remove":
             path.unlink()
-        self.doubtful = True
+        self.maybe_damaged = True
 
     @invariant()
-    def whole_shards_are_right(self) -> None:
+    def intact_shards_are_correct(self) -> None:
         for record in self.store.scan(OURS).records:
             np.testing.assert_array_equal(self.store.read_shard(record), samples_of(record.shard, OURS))
 

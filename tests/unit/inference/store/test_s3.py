@@ -1,4 +1,4 @@
-"""An S3 server sends a run nowhere else, and the environment sends it to no metadata service."""
+"""Hostile S3 servers: redirects, oversized responses, blocked addresses, and credentials in errors."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ SHARD = "shards/000000000-000000007.npz"
 
 @dataclass
 class Server:
-    """Answers every request in one way.
+    """A server with the same response to every request.
 
     Attributes:
-        asked: the paths that were asked for.
+        requests: the requested paths.
     """
 
     status: int
     headers: dict[str, str]
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def served(status: int, **headers: str) -> Iterator[Server]:
+def running_server(status: int, **headers: str) -> Iterator[Server]:
     server = Server(status, headers)
 
     class Handler(BaseHTTPRequestHandler):
         def parse_request(self) -> bool:
             if super().parse_request():
-                server.asked.append(self.path)
+                server.requests.append(self.path)
                 self.send_response(server.status)
                 for name, value in server.headers.items():
                     self.send_header(name, value)
@@ -68,9 +68,9 @@ def served(status: int, **headers: str) -> Iterator[Server]:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> Iterator[pytest.MonkeyPatch]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+def environment(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> Iterator[pytest.MonkeyPatch]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     reconnect()
@@ -79,35 +79,35 @@ def use(monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect) -> Iterator[pytes
 
 
 @pytest.mark.parametrize("status", [302, 307])
-def test_a_server_that_sends_elsewhere_is_not_followed(use: pytest.MonkeyPatch, status: int) -> None:
-    with served(200) as elsewhere, served(status, Location=f"{elsewhere.url}/latest/meta-data") as server:
-        use.setenv("AWS_ENDPOINT_URL", server.url)
+def test_redirects_are_not_followed(environment: pytest.MonkeyPatch, status: int) -> None:
+    with running_server(200) as target, running_server(status, Location=f"{target.url}/latest/meta-data") as server:
+        environment.setenv("AWS_ENDPOINT_URL", server.url)
         with pytest.raises(ModelNotFound):
             fetch("s3://bucket/model.safetensors")
         with pytest.raises(StorageFailed):
             backend_for("s3://bucket/digits").write("job.json", b"{}")
-        assert server.asked
-        assert elsewhere.asked == []
+        assert server.requests
+        assert target.requests == []
 
 
-class Liar:
-    """A server that says one size and sends another; `sent` is in bytes.
+class LyingServer:
+    """A server that claims one size and sends another; `sent` is in bytes.
 
-    It has `listing` for who asks for one, and says of whatever is to be created that it is there.
+    It answers listings with `listing`, and claims that every object to be created exists.
     """
 
-    def __init__(self, says: int, sends: int, listing: str) -> None:
-        self.says, self.sends, self.sent = says, sends, 0
+    def __init__(self, claims: int, sends: int, listing: str) -> None:
+        self.claims, self.sends, self.sent = claims, sends, 0
         self.listing = listing.encode()
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(self, request: BaseHTTPRequestHandler) -> None:
         if "list-type=2" in request.path:
             self.list(request)
             return
-        self.asked.append(request.command)
+        self.requests.append(request.command)
         request.send_response(200)
-        request.send_header("Content-Length", str(self.says if request.command == "HEAD" else self.sends))
+        request.send_header("Content-Length", str(self.claims if request.command == "HEAD" else self.sends))
         request.end_headers()
         block = bytes(1 << 20)
         with suppress(ConnectionError):
@@ -115,10 +115,10 @@ class Liar:
                 self.sent += request.wfile.write(block[: self.sends - self.sent])
 
     def list(self, request: BaseHTTPRequestHandler) -> None:
-        self.asked.append("LIST")
+        self.requests.append("LIST")
         _send(request, 200, self.listing)
 
-    def refuse(self, request: BaseHTTPRequestHandler) -> None:
+    def refuse_create(self, request: BaseHTTPRequestHandler) -> None:
         _send(request, 412, b"<Error><Code>PreconditionFailed</Code></Error>")
 
 
@@ -130,17 +130,17 @@ def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
 
 
 @contextmanager
-def lying(says: int, sends: int, listing: str = "") -> Iterator[tuple[Liar, str]]:
-    liar = Liar(says, sends, listing)
+def lying_server(claims: int, sends: int, listing: str = "") -> Iterator[tuple[LyingServer, str]]:
+    server = LyingServer(claims, sends, listing)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            liar.answer(self)
+            server.respond(self)
 
         do_HEAD = do_GET  # noqa: N815 - http.server's own name
 
         def do_PUT(self) -> None:
-            liar.refuse(self)
+            server.refuse_create(self)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -148,17 +148,17 @@ def lying(says: int, sends: int, listing: str = "") -> Iterator[tuple[Liar, str]
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
         Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield liar, f"http://127.0.0.1:{http.server_address[1]}"
+            yield server, f"http://127.0.0.1:{http.server_address[1]}"
         finally:
             http.shutdown()
 
 
-def test_no_more_is_taken_of_a_checkpoint_than_its_server_has_said(use: pytest.MonkeyPatch) -> None:
-    with lying(says=1000, sends=8 << 30) as (liar, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
-        with pytest.raises(ModelRejected, match="is not of the 1,000 bytes that its server says"):
+def test_a_checkpoint_larger_than_claimed_is_rejected(environment: pytest.MonkeyPatch) -> None:
+    with lying_server(claims=1000, sends=8 << 30) as (server, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ModelRejected, match="does not have the 1,000 bytes that its server reported"):
             fetch("s3://bucket/model.safetensors")
-    assert liar.sent < 64 << 20, "more than the network's own buffers hold was taken"
+    assert server.sent < 64 << 20, "read more than the socket buffers hold"
 
 
 READS: dict[str, Callable[[Store], object]] = {
@@ -171,73 +171,73 @@ READS: dict[str, Callable[[Store], object]] = {
 
 
 @pytest.mark.parametrize("what", READS)
-def test_no_more_is_taken_of_a_result_than_a_run_can_have_stored(use: pytest.MonkeyPatch, what: str) -> None:
+def test_reads_of_results_are_bounded(environment: pytest.MonkeyPatch, what: str) -> None:
     listing = f"{LISTING}<Contents><Key>digits/{SHARD}</Key><Size>1000</Size></Contents></ListBucketResult>"
-    with lying(says=1000, sends=8 << 30, listing=listing) as (liar, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
+    with lying_server(claims=1000, sends=8 << 30, listing=listing) as (server, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
         with suppress(OutputConflict, StorageFailed):
             READS[what](Store.open("s3://bucket/digits"))
-    assert "GET" in liar.asked
-    assert liar.sent < 64 << 20, "more than the network's own buffers hold was taken"
+    assert "GET" in server.requests
+    assert server.sent < 64 << 20, "read more than the socket buffers hold"
 
 
-def test_a_shard_that_a_server_makes_longer_does_not_count(use: pytest.MonkeyPatch) -> None:
+def test_an_oversized_shard_is_ignored(environment: pytest.MonkeyPatch) -> None:
     listing = f"{LISTING}<Contents><Key>digits/{SHARD}</Key><Size>1000</Size></Contents></ListBucketResult>"
-    with lying(says=1000, sends=64 << 20, listing=listing) as (_, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
+    with lying_server(claims=1000, sends=64 << 20, listing=listing) as (_, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
         records, [warning] = Store.open("s3://bucket/digits").scan(an_identity())
     assert records == []
-    assert warning == (f"s3://bucket/digits/{SHARD} does not count: it is longer than the 4,608 bytes that it can have")
+    assert warning == (f"s3://bucket/digits/{SHARD} is ignored: it is larger than the maximum of 4,608 bytes")
 
 
-def test_a_listing_that_has_no_end_is_an_error(use: pytest.MonkeyPatch) -> None:
-    use.setattr(bucket, "MOST_PAGES", 5)
+def test_an_endless_listing_is_an_error(environment: pytest.MonkeyPatch) -> None:
+    environment.setattr(bucket, "MAX_LIST_PAGES", 5)
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
-    with lying(says=0, sends=0, listing=f"{LISTING}{more}</ListBucketResult>") as (liar, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
-        with pytest.raises(StorageFailed, match="s3://bucket/digits/shards could not be listed: the server's answer"):
+    with lying_server(claims=0, sends=0, listing=f"{LISTING}{more}</ListBucketResult>") as (server, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(StorageFailed, match="s3://bucket/digits/shards could not be listed: the listing"):
             backend_for("s3://bucket/digits").sizes("shards")
-    assert liar.asked == ["LIST"] * 5
+    assert server.requests == ["LIST"] * 5
 
 
-def test_a_checkpoint_that_is_said_to_be_huge_is_not_asked_for(use: pytest.MonkeyPatch) -> None:
-    with lying(says=1 << 50, sends=1) as (liar, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
+def test_a_checkpoint_claimed_huge_is_not_requested(environment: pytest.MonkeyPatch) -> None:
+    with lying_server(claims=1 << 50, sends=1) as (server, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(ModelRejected, match="a checkpoint may have"):
             fetch("s3://bucket/model.safetensors")
-    assert set(liar.asked) == {"HEAD"}
+    assert set(server.requests) == {"HEAD"}
 
 
-def test_a_checkpoint_that_is_shorter_than_it_is_said_to_be_is_refused(use: pytest.MonkeyPatch) -> None:
-    with lying(says=1000, sends=10) as (_, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
-        with pytest.raises(ModelRejected, match="is not of the 1,000 bytes"):
+def test_a_checkpoint_shorter_than_claimed_is_rejected(environment: pytest.MonkeyPatch) -> None:
+    with lying_server(claims=1000, sends=10) as (_, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ModelRejected, match="does not have the 1,000 bytes"):
             fetch("s3://bucket/model.safetensors")
 
 
-def test_a_checkpoint_of_several_reads_comes_whole(use: pytest.MonkeyPatch) -> None:
-    with lying(says=5_000_000, sends=5_000_000) as (_, url):
-        use.setenv("AWS_ENDPOINT_URL", url)
+def test_a_checkpoint_of_several_chunks_is_complete(environment: pytest.MonkeyPatch) -> None:
+    with lying_server(claims=5_000_000, sends=5_000_000) as (_, url):
+        environment.setenv("AWS_ENDPOINT_URL", url)
         assert fetch("s3://bucket/model.safetensors") == bytes(5_000_000)
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]"])
-def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.MonkeyPatch, host: str) -> None:
-    use.setenv("AWS_ENDPOINT_URL", f"http://{host}:80")
-    asked: list[DdpmError] = []
+def test_metadata_services_are_blocked(environment: pytest.MonkeyPatch, host: str) -> None:
+    environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:80")
+    errors: list[DdpmError] = []
     with pytest.raises(ModelNotFound) as model:
         fetch("s3://latest/meta-data/iam/security-credentials")
-    asked.append(model.value)
+    errors.append(model.value)
     with pytest.raises(StorageFailed) as output:
         backend_for("s3://latest/meta-data").read("job.json", 2**20)
-    asked.append(output.value)
-    for error in asked:
-        assert "is an address of this machine's own or of a cloud's metadata service" in error.message
+    errors.append(output.value)
+    for error in errors:
+        assert "is a link-local or cloud metadata address" in error.message
         assert "AWS_ENDPOINT_URL" in error.message + error.hint
 
 
 @pytest.mark.parametrize(
-    ("address", "closed"),
+    ("address", "blocked"),
     [
         ("169.254.169.254", True),
         ("169.254.170.2", True),
@@ -261,20 +261,20 @@ def test_a_metadata_service_is_no_s3_server_of_either_protocol(use: pytest.Monke
         ("2001:db8::1", False),
     ],
 )
-def test_what_is_closed(address: str, closed: bool) -> None:
-    assert is_blocked(address) is closed
+def test_blocked_addresses(address: str, blocked: bool) -> None:
+    assert is_blocked(address) is blocked
 
 
 @pytest.mark.parametrize("server", ["http://127.0.0.1:9", "http://me:planted-password@127.0.0.1:9"])
-def test_no_error_tells_credentials(use: pytest.MonkeyPatch, server: str) -> None:
-    use.setenv("AWS_ENDPOINT_URL", server)
-    use.setenv("AWS_SECRET_ACCESS_KEY", "planted-key")
-    use.setenv("AWS_SESSION_TOKEN", "planted-session")
-    place = backend_for("s3://bucket/digits")
+def test_errors_contain_no_credentials(environment: pytest.MonkeyPatch, server: str) -> None:
+    environment.setenv("AWS_ENDPOINT_URL", server)
+    environment.setenv("AWS_SECRET_ACCESS_KEY", "planted-key")
+    environment.setenv("AWS_SESSION_TOKEN", "planted-session")
+    backend = backend_for("s3://bucket/digits")
     for do in (
         lambda: fetch("s3://bucket/m.pt"),
-        lambda: place.read("job.json", 2**20),
-        lambda: place.sizes("shards"),
+        lambda: backend.read("job.json", 2**20),
+        lambda: backend.sizes("shards"),
     ):
         with pytest.raises(DdpmError) as error:
             do()
