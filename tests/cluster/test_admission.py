@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "no-pod": (
         {},
         "denied request: only approved pods",
-        "change what the message names",
+        "change the fields of",
     ),
     "no-cluster": (
         {},

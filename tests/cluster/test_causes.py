@@ -81,24 +81,24 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
         {"credentialsSecretRef": {"name": "nowhere"}},
         "ReferenceNotFound",
         'secret "nowhere" not found',
-        "Create the secret",
+        "Create the Secret",
     ),
     "no-model-claim": (
         {"model": {"uri": "pvc://nowhere/unet.safetensors"}},
         "ReferenceNotFound",
         'persistentvolumeclaim "nowhere" not found',
-        "Create the secret, claim",
+        "Create the Secret, claim",
     ),
     "no-output-claim": (
         {"output": {"uri": "pvc://nowhere/digits"}},
         "ReferenceNotFound",
         "spec.output.uri names the claim nowhere, which is not there",
-        "Create the secret, claim",
+        "Create the Secret, claim",
     ),
     "an-account": (
         {"podOverrides": {"serviceAccountName": "nobody"}},
         "InvalidSpec",
-        "spec.podOverrides.serviceAccountName says nobody, which the administrator",
+        "spec.podOverrides.serviceAccountName: nobody is not allowed by the administrator",
         "ask the administrator",
     ),
     "no-scheme": (
@@ -110,19 +110,19 @@ NEVER_BEGIN: dict[str, tuple[Manifest, str, str, str]] = {
     "a-priority": (
         {"podOverrides": {"priorityClassName": "system-node-critical"}},
         "InvalidSpec",
-        "spec.podOverrides.priorityClassName says system-node-critical, which the administrator",
+        "spec.podOverrides.priorityClassName: system-node-critical is not allowed by the administrator",
         "allowed.priorityClasses",
     ),
     "an-annotation": (
         {"podOverrides": {"annotations": {"cni.projectcalico.org/ipAddrsNoIpam": '["10.0.0.7"]'}}},
         "InvalidSpec",
-        "spec.podOverrides.annotations says cni.projectcalico.org/ipAddrsNoIpam, which the administrator",
+        "spec.podOverrides.annotations: cni.projectcalico.org/ipAddrsNoIpam is not allowed by the administrator",
         "allowed.podAnnotations",
     ),
     "a-device": (
         {"resources": {"gpus": 1, "gpuResourceName": "devices.kubevirt.io/kvm"}},
         "InvalidSpec",
-        "spec.resources.gpuResourceName says devices.kubevirt.io/kvm, which the administrator",
+        "spec.resources.gpuResourceName: devices.kubevirt.io/kvm is not allowed by the administrator",
         "allowed.gpuResourceNames",
     ),
 }

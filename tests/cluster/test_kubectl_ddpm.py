@@ -209,7 +209,7 @@ def test_while_it_runs_its_row_its_picture_and_its_log_are_read_and_the_log_to_i
     shown = operator.kubectl_says("get", "ddpm", "long", "--namespace", namespace.name, "--output", "wide")
     assert " ".join(shown.splitlines()[0].split()) == "NAME PHASE DONE TOTAL ETA AGE RATE WORKERS GPUS CLUSTER"
     assert "ddpmsampling.ddpm-ray.io/long" in operator.kubectl_says("get", "all", "--namespace", namespace.name)
-    assert "Images to draw. May grow at any time" in operator.kubectl_says("explain", "ddpm.spec")
+    assert "The number of images to draw. It can be increased" in operator.kubectl_says("explain", "ddpm.spec")
     assert "500 shards to sample" in person.does("logs", "long")
     early = person.ddpm("fetch", "long", ".")
     assert (early.returncode, early.stderr.splitlines()[0]) == (2, "error: long is not complete yet")

@@ -104,7 +104,7 @@ def test_an_account_that_nobody_has_allowed_starts_nothing(namespace: Namespace)
     fields = {"podOverrides": {"serviceAccountName": "default"}}
     failure = Sampling.apply(namespace, "thief", LIGHT | fields).wait_for("Failed", WITHIN)["status"]["failure"]
     assert failure["reason"] == "InvalidSpec"
-    assert "spec.podOverrides.serviceAccountName says default" in failure["message"]
+    assert "spec.podOverrides.serviceAccountName: default is not allowed" in failure["message"]
     assert not namespace.list("ray.io/v1", "RayCluster")
 
 
