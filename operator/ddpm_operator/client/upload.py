@@ -2,7 +2,7 @@
 
 `Client.submit` creates the sampling suspended. This module then creates a claim, which the sampling owns, and sends
 the file to an uploader pod that writes it there (`uploader_program`). Afterwards the client resumes the sampling. So
-deleting the sampling removes everything at any moment, and running an interrupted command again continues it.
+deleting the sampling removes everything at any moment, and after an interruption the same command can be run again.
 """
 
 from __future__ import annotations
@@ -98,17 +98,17 @@ def send(content: BinaryIO, receiver: RemoteCommand, length: int, on_progress: P
         CommandFailed: if the command ends before it has received the file, or the file was truncated.
         OSError: if the file cannot be read.
     """
-    receipts = _Acknowledgements(receiver)
+    acknowledgements = _Acknowledgements(receiver)
     sent = 0
-    if receipts.next() == length:
+    if acknowledgements.next() == length:
         return
     while chunk := content.read(min(CHUNK_BYTES, length - sent)):
         receiver.write(chunk)
         sent += len(chunk)
-        while sent - receipts.received > MAX_UNACKNOWLEDGED_BYTES:
-            on_progress(receipts.next(), length)
-    while receipts.received < length and sent == length:
-        on_progress(receipts.next(), length)
+        while sent - acknowledgements.received > MAX_UNACKNOWLEDGED_BYTES:
+            on_progress(acknowledgements.next(), length)
+    while acknowledgements.received < length and sent == length:
+        on_progress(acknowledgements.next(), length)
     if sent < length:
         raise CommandFailed(
             f"the file was truncated during the upload: {sent:,} of {length:,} bytes are left", "submit it again"

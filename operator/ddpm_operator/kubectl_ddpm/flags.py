@@ -60,7 +60,7 @@ FLAGS = (
     Flag("output_uri", "spec.output.uri", "s3://bucket/folder or pvc://claim/folder (default: a new claim)"),
     Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on, for s3://",
          metavar="SECRET"),
-    Flag("image", "spec.image", "image of the pods (default: the operator's)", metavar="IMAGE"),
+    Flag("image", "spec.image", "image of the pods (default: set by the operator)", metavar="IMAGE"),
     Flag("sampler", "spec.sampler.name", "sampling algorithm (default ddpm)", choices=get_args(SamplerName)),
     Flag("steps", "spec.sampler.steps", "sampling steps (default: ddpm all timesteps, ddim 50, dpmpp 20)", int),
     Flag("eta", "spec.sampler.eta", "noise of ddim, from 0 (deterministic, the default) to 1"),
@@ -82,13 +82,14 @@ _FLAG_OF_FIELD = {flag.path: f"--{flag.name}" for flag in FLAGS} | {NAME: "NAME"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds every flag, spelled with underscores as in `ddpm-sample` and with dashes. A flag not given sets nothing."""
     groups = {
-        "spec.model.": parser.add_argument_group("model"),
-        "spec.sampler.": parser.add_argument_group("sampler"),
-        "spec.resources.": parser.add_argument_group("resources"),
-        "spec.": parser.add_argument_group("samples and output"),
+        "spec.model": parser.add_argument_group("model"),
+        "spec": parser.add_argument_group("samples and output"),
+        "spec.sampler": parser.add_argument_group("sampler"),
+        "spec.resources": parser.add_argument_group("resources"),
     }
     for flag in FLAGS:
-        group = next(group for prefix, group in groups.items() if flag.path.startswith(prefix))
+        section = ".".join(flag.path.split(".")[:2])
+        group = groups.get(section, groups["spec"])
         names = [f"--{flag.name}", f"--{flag.name.replace('_', '-')}"]
         metavar = {int: "N", float: "X"}.get(flag.type, "URI" if "uri" in flag.path else "X")
         group.add_argument(
