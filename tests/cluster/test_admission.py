@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import pytest
 from kubernetes.dynamic.exceptions import DynamicApiError
 
-from tests.cluster.failures import failed, ready_says, told
-from tests.cluster.hindrances import without_right
+from tests.cluster.disruptions import without_permission
+from tests.cluster.failures import assert_failure, cluster_ready_reason, wait_for_failure
 from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.manifests import ray_cluster, secret
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import LIGHT, Sampling, nothing_is_left
+from tests.cluster.samplings import LIGHT, Sampling, assert_nothing_left
 
-SEEN_WITHIN = 60.0
+SEEN_TIMEOUT = 60.0
 # Long enough for what is shown at once to be seen before it ends a sampling.
 DEADLINE = 15
 POLICIES = "admissionregistration.k8s.io/v1"
@@ -26,11 +26,11 @@ CREATED = [
 ]
 SECRETS = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}]
 # Half a minute of work.
-A_WHILE = {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
-ONE_TRY = LIGHT | {"backoffLimit": 0}
+SHORT_RUN = {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+NO_RETRY = LIGHT | {"backoffLimit": 0}
 _LARGE = {"cpu": "300m", "memory": "3Gi"}
 
-# By name: what is asked for beside ONE_TRY, where it is refused, what to do.
+# By name: what is asked for beside NO_RETRY, where it is refused, what to do.
 REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "large": (
         {"resources": {"head": _LARGE, "worker": _LARGE, "maxWorkers": 0}},
@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
 # Those of a webhook that does not answer may yet be taken.
 WAIT: dict[str, tuple[Manifest, str, str]] = {
     "unasked-pod": ({}, "failed calling webhook", "a webhook rejects the pods"),
-    "unasked-cluster": ({}, "failed calling webhook", "a webhook that has a say in it does not answer"),
+    "unasked-cluster": ({}, "failed calling webhook", "an admission webhook does not answer"),
 }
 
 
@@ -108,7 +108,7 @@ def there(namespace: Namespace, *manifests: Manifest) -> Iterator[None]:
 def wait_until_refused(namespace: Namespace, manifest: Manifest, says: str) -> None:
     """The API server takes a moment to heed a new policy, and tells nobody when it does."""
     resource = namespace.cluster.resource(manifest["apiVersion"], manifest["kind"])
-    deadline, said = time.monotonic() + SEEN_WITHIN, ""
+    deadline, said = time.monotonic() + SEEN_TIMEOUT, ""
     while says not in said:
         assert time.monotonic() < deadline, f"nothing refuses it: {said}"
         try:
@@ -119,8 +119,8 @@ def wait_until_refused(namespace: Namespace, manifest: Manifest, says: str) -> N
 
 def wait_until_none_is_created(operator: Operator, namespace: Namespace) -> None:
     """Nor of a role that has changed."""
-    deadline = time.monotonic() + SEEN_WITHIN
-    while "create" in operator.rights(namespace.name)["rayclusters.ray.io", ""]:
+    deadline = time.monotonic() + SEEN_TIMEOUT
+    while "create" in operator.permissions(namespace.name)["rayclusters.ray.io", ""]:
         assert time.monotonic() < deadline, "the operator may still create RayClusters"
 
 
@@ -143,24 +143,26 @@ def test_what_admission_refuses_ends_at_once_and_what_it_cannot_be_asked_for_wai
             wait_until_refused(namespace, ray_cluster(f"{name}-0", worker_image), says)
         for name, (asked, *_) in {**REFUSED, **WAIT}.items():
             deadline = {"startupDeadlineSeconds": DEADLINE if name in WAIT else 600}
-            Sampling.apply(namespace, name, ONE_TRY | deadline | asked)
+            Sampling.apply(namespace, name, NO_RETRY | deadline | asked)
         for name in WAIT:
-            seen = Sampling(namespace, name).wait(ready_says("PodRejected"), f"{name} to say it", SEEN_WITHIN)
+            seen = Sampling(namespace, name).wait(
+                cluster_ready_reason("PodRejected"), f"{name} to say it", SEEN_TIMEOUT
+            )
             assert seen["status"]["phase"] == "Starting"
         for name, (_, where, what_to_do) in REFUSED.items():
-            told(failed(namespace, name), "PodRejected", where, what_to_do)
+            assert_failure(wait_for_failure(namespace, name), "PodRejected", where, what_to_do)
         for name, (_, where, what_to_do) in WAIT.items():
-            status = failed(namespace, name)
-            told(status, "PodRejected", where, what_to_do)
+            status = wait_for_failure(namespace, name)
+            assert_failure(status, "PodRejected", where, what_to_do)
             assert f"within {DEADLINE}s of its admission" in status["failure"]["message"]
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
 
 
 @pytest.mark.long
 def test_what_is_refused_by_now_and_was_made_before_ends_nothing_when_the_operator_starts_again(
     namespace: Namespace, operator: Operator
 ) -> None:
-    sampling = Sampling.apply(namespace, "digits", ONE_TRY | A_WHILE)
+    sampling = Sampling.apply(namespace, "digits", NO_RETRY | SHORT_RUN)
     sampling.wait_for("Running")
     none = {"expression": "false", "message": "no secrets here"}
     with there(namespace, *policy(f"{namespace.name}-secrets", namespace.name, SECRETS, none)):
@@ -173,10 +175,10 @@ def test_what_is_refused_by_now_and_was_made_before_ends_nothing_when_the_operat
 def test_a_right_that_the_operator_lacks_for_a_moment_is_told_and_waited_for(
     namespace: Namespace, operator: Operator
 ) -> None:
-    with without_right(namespace.cluster, f"{operator.release}-operator", "rayclusters", "create"):
+    with without_permission(namespace.cluster, f"{operator.release}-operator", "rayclusters", "create"):
         wait_until_none_is_created(operator, namespace)
-        sampling = Sampling.apply(namespace, "digits", ONE_TRY)
-        seen = sampling.wait(ready_says("PodRejected"), "digits to say what is missing", SEEN_WITHIN)
+        sampling = Sampling.apply(namespace, "digits", NO_RETRY)
+        seen = sampling.wait(cluster_ready_reason("PodRejected"), "digits to say what is missing", SEEN_TIMEOUT)
         [ready] = [it for it in seen["status"]["conditions"] if it["type"] == "ClusterReady"]
         assert 'cannot create resource "rayclusters"' in ready["message"]
         assert seen["status"]["phase"] == "Starting"

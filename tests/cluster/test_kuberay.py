@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.failures import failed, ready_says, told
-from tests.cluster.hindrances import unserved, without
+from tests.cluster.disruptions import crd_version_unserved, scaled_to_zero
+from tests.cluster.failures import assert_failure, cluster_ready_reason, wait_for_failure
 from tests.cluster.kube import Namespace, phase
-from tests.cluster.samplings import LIGHT, Sampling, nothing_is_left
+from tests.cluster.samplings import LIGHT, Sampling, assert_nothing_left
 
 RAY_CLUSTERS = "rayclusters.ray.io"
 # Half a minute of work, in shards of seconds.
-A_WHILE = LIGHT | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
-ONE_TRY = LIGHT | {"backoffLimit": 0}
+SHORT_RUN = LIGHT | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+NO_RETRY = LIGHT | {"backoffLimit": 0}
 
 pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.usefixtures("operator")]
 
@@ -20,28 +20,36 @@ pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.usefixtures("oper
 def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_until_its_deadline(
     namespace: Namespace,
 ) -> None:
-    running = Sampling.apply(namespace, "running", A_WHILE)
+    running = Sampling.apply(namespace, "running", SHORT_RUN)
     running.wait_for("Running")
-    with without(namespace.cluster, "kuberay-operator"):
-        patient = Sampling.apply(namespace, "patient", ONE_TRY)
-        Sampling.apply(namespace, "late", ONE_TRY | {"startupDeadlineSeconds": 60})
+    with scaled_to_zero(namespace.cluster, "kuberay-operator"):
+        patient = Sampling.apply(namespace, "patient", NO_RETRY)
+        Sampling.apply(namespace, "late", NO_RETRY | {"startupDeadlineSeconds": 60})
         for name in ("patient", "late"):
-            seen = Sampling(namespace, name).wait(ready_says("KubeRayMissing"), f"{name} to say what is missing")
+            seen = Sampling(namespace, name).wait(
+                cluster_ready_reason("KubeRayMissing"), f"{name} to say what is missing"
+            )
             assert phase(seen) == "Starting"
         running.wait_until_complete(128)
-        status = failed(namespace, "late")
-        told(status, "KubeRayMissing", "is there, and nobody makes pods of it: KubeRay does not run", "KubeRay 1.6")
+        status = wait_for_failure(namespace, "late")
+        assert_failure(
+            status, "KubeRayMissing", "exists, but no pods are created for it: KubeRay is not running", "KubeRay 1.6"
+        )
         assert "has not begun to sample within 1m00s" in status["failure"]["message"]
     status = patient.wait_until_complete(16)["status"]
     assert (status["attempt"], status["failedAttempts"]) == (1, 0)
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
 
 
 def test_a_cluster_that_knows_no_raycluster_is_told_so_and_works_again_once_it_does(namespace: Namespace) -> None:
-    with unserved(namespace.cluster, RAY_CLUSTERS, "v1"):
-        Sampling.apply(namespace, "early", ONE_TRY | {"startupDeadlineSeconds": 15})
-        early = Sampling(namespace, "early").wait(ready_says("KubeRayMissing"), "early to say what is missing")
+    with crd_version_unserved(namespace.cluster, RAY_CLUSTERS, "v1"):
+        Sampling.apply(namespace, "early", NO_RETRY | {"startupDeadlineSeconds": 15})
+        early = Sampling(namespace, "early").wait(
+            cluster_ready_reason("KubeRayMissing"), "early to say what is missing"
+        )
         assert phase(early) == "Starting"
-        told(failed(namespace, "early"), "KubeRayMissing", "knows no RayCluster of ray.io/v1", "KubeRay 1.6")
-    Sampling.apply(namespace, "digits", ONE_TRY).wait_until_complete(16)
-    nothing_is_left(namespace)
+        assert_failure(
+            wait_for_failure(namespace, "early"), "KubeRayMissing", "no CRD for RayCluster of ray.io/v1", "KubeRay 1.6"
+        )
+    Sampling.apply(namespace, "digits", NO_RETRY).wait_until_complete(16)
+    assert_nothing_left(namespace)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.failures import failed, ready_says, told
+from tests.cluster.failures import assert_failure, cluster_ready_reason, wait_for_failure
 from tests.cluster.kube import Condition, Manifest, Namespace, phase
 from tests.cluster.manifests import pod
 from tests.cluster.samplings import LIGHT, LONG, Sampling
 
-SEEN_WITHIN = 60.0
+SEEN_TIMEOUT = 60.0
 # Far less than it waits.
 DEADLINE = 40
 HARD = {"requests.memory": "6Gi", "count/pods": "2"}
@@ -32,7 +32,7 @@ def used(pods: int) -> Condition:
 
 
 def wait_until(namespace: Namespace, pods: int) -> None:
-    namespace.wait("v1", "ResourceQuota", "team", used(pods), SEEN_WITHIN, f"the quota to count {pods}")
+    namespace.wait("v1", "ResourceQuota", "team", used(pods), SEEN_TIMEOUT, f"the quota to count {pods}")
 
 
 def ready(seen: list[Manifest]) -> bool:
@@ -53,8 +53,8 @@ def quota_beside_another_pod(namespace: Namespace, worker_image: str) -> None:
 def test_a_quota_that_is_too_small_ends_it(namespace: Namespace, worker_image: str) -> None:
     quota_beside_another_pod(namespace, worker_image)
     Sampling.apply(namespace, "large", of_two(_LARGE))
-    too_much = "more than all that the quota has: requests.memory 8Gi of 6Gi"
-    told(failed(namespace, "large"), "QuotaExceeded", too_much, "lower")
+    too_much = "more than the whole quota: requests.memory 8Gi of 6Gi"
+    assert_failure(wait_for_failure(namespace, "large"), "QuotaExceeded", too_much, "lower")
 
 
 @pytest.mark.long
@@ -64,10 +64,10 @@ def test_a_quota_that_is_full_is_waited_for_with_or_without_a_head(namespace: Na
     namespace.apply(pod("another", worker_image, ["sleep", "infinity"]))
     wait_until(namespace, 2)
     fitting = Sampling.apply(namespace, "fitting", of_two(_PART))
-    assert phase(fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for the quota")) == "Queued"
+    assert phase(fitting.wait(cluster_ready_reason("QuotaExceeded"), "fitting to wait for the quota")) == "Queued"
     core.delete_namespaced_pod("another", namespace.name, grace_period_seconds=0)
-    namespace.wait_for_all("v1", "Pod", ready, SEEN_WITHIN, "a head", "ray.io/node-type=head")
-    assert phase(fitting.wait(ready_says("QuotaExceeded"), "fitting to wait for its worker")) == "Queued"
+    namespace.wait_for_all("v1", "Pod", ready, SEEN_TIMEOUT, "a head", "ray.io/node-type=head")
+    assert phase(fitting.wait(cluster_ready_reason("QuotaExceeded"), "fitting to wait for its worker")) == "Queued"
     core.delete_namespaced_pod("other", namespace.name, grace_period_seconds=0)
     status = fitting.wait_for("Running")["status"]
     assert (status["attempt"], status["failedAttempts"]) == (1, 0)

@@ -31,7 +31,7 @@ from ddpm_operator.reconcile.actions import (
     WritePreview,
     WriteStatus,
 )
-from ddpm_operator.reconcile.deadlines import STUCK_POD
+from ddpm_operator.reconcile.deadlines import STUCK_POD_TIMEOUT
 from ddpm_operator.reconcile.observed import (
     ActionError,
     Container,
@@ -114,12 +114,12 @@ class World:
     previews: list[bytes] = field(default_factory=list)
     last_words: dict[tuple[str, int], ProgressDocument] = field(default_factory=dict)
     preview: bool = False
-    preview_tried: datetime | None = None
+    preview_attempted_at: datetime | None = None
     preview_written: bool = False
     carried: list[Action] = field(default_factory=list)
     history: list[Status] = field(default_factory=list)
     told: list[Event] = field(default_factory=list)
-    faults: tuple[ActionError, ...] = ()
+    action_errors: tuple[ActionError, ...] = ()
     refuse: Callable[[Action], ActionError | None] = lambda _: None
     limits: Limits = UNLIMITED
     line: AdmissionQueue | None = None
@@ -130,8 +130,8 @@ class World:
     made: int = 0
     gone: bool = False
     provisioned: set[str] = field(default_factory=set)
-    departed: ObservedPod | None = None
-    ahead: str | None = None
+    last_deleted_head: ObservedPod | None = None
+    blocked_by: str | None = None
     unseen: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
     unheard: set[str] = field(default_factory=set)
@@ -218,17 +218,17 @@ class World:
             image=IMAGE,
             clusters=tuple(self._late(clusters or {})),
             pods=tuple(seen.values()),
-            departed=self.departed,
-            ahead=self.ahead,
+            last_deleted_head=self.last_deleted_head,
+            blocked_by=self.blocked_by,
             claim=self.claim,
-            preview_tried=self.preview_tried,
+            preview_attempted_at=self.preview_attempted_at,
             preview_written=self.preview_written,
-            faults=self.faults,
+            action_errors=self.action_errors,
             limits=self.limits,
-            held_back=self.line.held_back(self.key) if self.line else None,
+            admission_hold=self.line.waiting_reason(self.key) if self.line else None,
         )
-        head = observed.head_to_ask
-        return replace(observed, driver=self._ask(head)) if head else observed
+        head = observed.pollable_head
+        return replace(observed, head_poll=self._ask(head)) if head else observed
 
     def _late(self, clusters: dict[str, ObservedCluster]) -> list[ObservedCluster]:
         """What a late cache shows, with all that the operator did to clusters itself: that it knows."""
@@ -299,12 +299,12 @@ class World:
         if self.gone:
             return
         if self.line:
-            self.line.read(self.sampling)
+            self.line.observe(self.sampling)
         decision = reconcile(self.observe(pods, clusters), self.now)
         if self.line:
-            self.line.decided(self.key, decision)
-        self.faults = ()
-        self.due = None if decision.look_again is None else self.now + decision.look_again
+            self.line.reserve(self.key, decision)
+        self.action_errors = ()
+        self.due = None if decision.requeue_after is None else self.now + decision.requeue_after
         if between:
             between()
         self._act(decision)
@@ -318,10 +318,10 @@ class World:
                 return
             fault = self.refuse(action)
             if fault and isinstance(action, CopyPreview):
-                self.preview_tried = self.now
+                self.preview_attempted_at = self.now
                 continue
             if fault:
-                self.faults = (fault,)
+                self.action_errors = (fault,)
                 return
             try:
                 self._carry_out(action)
@@ -332,13 +332,13 @@ class World:
             assert len(self.clusters) <= 1, f"two clusters at once: {list(self.clusters)}"
 
     def _stuck(self, pod: ObservedPod) -> bool:
-        return pod.deleted is not None and self.now - pod.deleted >= STUCK_POD
+        return pod.deleted is not None and self.now - pod.deleted >= STUCK_POD_TIMEOUT
 
     def _die(self) -> None:
         """What the operator kept in its memory alone is lost; it starts again at once."""
         self.dies_at = None
-        self.faults, self.due, self.silent_since = (), self.now, None
-        self.preview_tried, self.preview_written, self.last_words, self.departed = None, False, {}, None
+        self.action_errors, self.due, self.silent_since = (), self.now, None
+        self.preview_attempted_at, self.preview_written, self.last_words, self.last_deleted_head = None, False, {}, None
         self.clusters = {
             name: replace(it, has_secret=False, has_network_policy=False) for name, it in self.clusters.items()
         }
@@ -352,7 +352,7 @@ class World:
                 self.history.append(status)
                 self._store(status=status)  # of its own writes the operator does not hear
                 if self.line:
-                    self.line.read(self.sampling)
+                    self.line.observe(self.sampling)
             case Event():
                 self.told.append(action)
             case EnsureClaim():
@@ -378,10 +378,10 @@ class World:
             case SubmitJob(attempt, job_id, _):
                 self._submit(attempt.name, job_id, attempt.spec.samples)
             case CopyPreview():
-                self.preview, self.preview_tried, self.preview_written = True, self.now, True
+                self.preview, self.preview_attempted_at, self.preview_written = True, self.now, True
             case WritePreview(png):
                 self.previews.append(png)
-                self.preview, self.preview_tried, self.preview_written = True, self.now, True
+                self.preview, self.preview_attempted_at, self.preview_written = True, self.now, True
             case DeleteCluster(name, uid):
                 self.unseen.add(uid)
                 if name in self.clusters and self.clusters[name].uid == uid:
@@ -474,7 +474,7 @@ class World:
 
         One that has failed it deletes at once. Where a quota is full, the head is let in, and no worker.
         """
-        failed = next((pod for pod in self.pods.values() if pod.over and pod.cluster in self.clusters), None)
+        failed = next((pod for pod in self.pods.values() if pod.finished and pod.cluster in self.clusters), None)
         if failed:
             self.pod_gone(failed)
             return True
@@ -516,8 +516,8 @@ class World:
         for cluster in self.clusters.values():
             if cluster.suspended != suspended:
                 emptied = not any(pod.cluster == cluster.name for pod in self.pods.values())
-                resumed = self.now if emptied and not suspended else cluster.resumed
-                self.clusters[cluster.name] = replace(cluster, suspended=suspended, resumed=resumed)
+                resumed = self.now if emptied and not suspended else cluster.resumed_at
+                self.clusters[cluster.name] = replace(cluster, suspended=suspended, resumed_at=resumed)
                 self.due = self.now
                 return True
         return False
@@ -559,7 +559,7 @@ class World:
     def pod_gone(self, pod: ObservedPod) -> None:
         """The API server has it no more, and its watch tells of that."""
         del self.pods[pod.uid]
-        self.departed = pod if pod.role == "head" else self.departed
+        self.last_deleted_head = pod if pod.role == "head" else self.last_deleted_head
         self.due = self.now
 
     def driver(self) -> bool:

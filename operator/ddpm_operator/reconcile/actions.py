@@ -1,8 +1,8 @@
-"""What the operator can do: a closed list. Each is idempotent, and each may be the last before a crash.
+"""The actions of the operator: a closed list. Each is idempotent, and the operator may crash after any of them.
 
-A decision's actions are carried out in their order. One that is refused ends the list; why becomes a `Fault` of
-the next look. A `WriteStatus` that meets a newer resource is refused, too, and is no fault: the next look sees
-more. An `Event` or a copied preview that cannot be written is logged, ends nothing and is no fault either.
+The actions of a decision are executed in order. A rejected action ends the list, and the next pass observes the reason
+as an `ActionError`. A `WriteStatus` that conflicts with a newer resource also ends the list, but is no error: the next
+pass observes the newer resource. An `Event` or a copied preview that cannot be written is logged, and the list goes on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ddpm_operator.manifests.render import Attempt
 
 @dataclass(frozen=True)
 class WriteStatus:
-    """Server-side apply of the whole status, on this version of the resource and no newer one.
+    """Applies the whole status (server-side apply), if the resource still has the given version.
 
     Attributes:
-        resource_version: of the resource that was observed.
+        resource_version: that of the observed resource.
     """
 
     status: Status
@@ -29,9 +29,9 @@ class WriteStatus:
 
 @dataclass(frozen=True)
 class Event:
-    """An entry for `kubectl describe`.
+    """A Kubernetes event, as `kubectl describe` shows it.
 
-    It follows the status it tells of, so that it is said once or, after a crash between the two, not at all.
+    It follows the write of the status that it belongs to: it is created once or, after a crash between the two, never.
     """
 
     type: Literal["Normal", "Warning"]
@@ -41,28 +41,24 @@ class Event:
 
 @dataclass(frozen=True)
 class EnsureClaim:
-    """Creates the output's claim, or finds it there.
-
-    Attributes:
-        attempt: the one that it is created for.
-    """
+    """Creates the PersistentVolumeClaim for the output, unless it exists."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class CreateCluster:
-    """Creates the attempt's RayCluster, or finds its own there."""
+    """Creates the attempt's RayCluster, unless it exists."""
 
     attempt: Attempt
 
 
 @dataclass(frozen=True)
 class CreateNetworkPolicy:
-    """Creates the attempt's NetworkPolicy, or finds it there.
+    """Creates the attempt's NetworkPolicy, unless it exists.
 
     Attributes:
-        cluster_uid: the RayCluster that owns it.
+        cluster_uid: uid of the RayCluster that owns it.
     """
 
     attempt: Attempt
@@ -71,10 +67,10 @@ class CreateNetworkPolicy:
 
 @dataclass(frozen=True)
 class CreateSecret:
-    """Creates the Secret with the attempt's tokens, or finds it there. Before it, no pod of the attempt starts.
+    """Creates the Secret with the attempt's tokens, unless it exists. The attempt's pods cannot start without it.
 
     Attributes:
-        cluster_uid: the RayCluster that owns it.
+        cluster_uid: uid of the RayCluster that owns it.
     """
 
     attempt: Attempt
@@ -83,11 +79,11 @@ class CreateSecret:
 
 @dataclass(frozen=True)
 class SubmitJob:
-    """Submits the Ray job with the attempt's document, and N in the job's own metadata; or finds this id there.
+    """Submits the driver as a Ray job, unless a job with this id exists. Its metadata contain spec.samples.
 
     Attributes:
-        id: its submission id.
-        head_ip: whom to ask.
+        id: the submission id.
+        head_ip: address of the head pod.
     """
 
     attempt: Attempt
@@ -97,7 +93,7 @@ class SubmitJob:
 
 @dataclass(frozen=True)
 class CopyPreview:
-    """Fetches ``/grid.png`` from the driver and writes it, if there is one yet, into the preview's ConfigMap."""
+    """Fetches ``/grid.png`` from the driver and writes it into the preview's ConfigMap, once samples are stored."""
 
     attempt: Attempt
     head_ip: str
@@ -105,10 +101,10 @@ class CopyPreview:
 
 @dataclass(frozen=True)
 class WritePreview:
-    """Writes the preview's ConfigMap, which the sampling owns. The status that follows names it.
+    """Writes the preview's ConfigMap, which the sampling owns. The status that is written after it names it.
 
     Attributes:
-        png: of at most 48 KiB.
+        png: at most `MAX_PREVIEW_BYTES`.
     """
 
     png: bytes
@@ -116,7 +112,7 @@ class WritePreview:
 
 @dataclass(frozen=True)
 class DeleteCluster:
-    """Deletes a RayCluster of this very uid; what it owns follows. 404 is success."""
+    """Deletes a RayCluster, if it has this uid, and with it the objects that it owns. 404 is success."""
 
     name: str
     uid: str
@@ -124,10 +120,10 @@ class DeleteCluster:
 
 @dataclass(frozen=True)
 class DeleteSampling:
-    """Deletes the resource itself, of this very uid and version: its time is up.
+    """Deletes the DDPMSampling, if it still has the observed uid and version: its TTL is over.
 
     Attributes:
-        resource_version: of the resource that was observed.
+        resource_version: that of the observed resource.
     """
 
     resource_version: str
@@ -150,12 +146,12 @@ Action = (
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from a look.
+    """The result of a reconcile pass.
 
     Attributes:
-        actions: in the order they are carried out.
-        look_again: after so long, even if nothing is heard by then; None: only when something changes.
+        actions: in the order of their execution.
+        requeue_after: time until the next pass if no watch event arrives; None for no such pass.
     """
 
     actions: tuple[Action, ...] = ()
-    look_again: timedelta | None = None
+    requeue_after: timedelta | None = None

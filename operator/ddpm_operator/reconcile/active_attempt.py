@@ -1,128 +1,113 @@
-"""An attempt under way: its cluster is made, its driver asked for the samples and listened to, until one end."""
+"""An active attempt: creates its objects, waits for its pods, and follows its driver until the attempt ends."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
-from ddpm_operator.planning.sizing import head_size
-from ddpm_operator.reconcile import deadlines
-from ddpm_operator.reconcile.action_failures import ActionFailure, action_failure, failing
+from ddpm_operator.api import ConditionType, Phase
+from ddpm_operator.api.conditions import condition
+from ddpm_operator.reconcile import deadlines, kueue, quota
+from ddpm_operator.reconcile.action_failures import failed_action
 from ddpm_operator.reconcile.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
-from ddpm_operator.reconcile.attempts import digest_of, fail, nothing_left, pause, reject, rendering
-from ddpm_operator.reconcile.diagnosis import Problem, head_end, pod_problem
-from ddpm_operator.reconcile.driver_status import driver_end, follow_driver, record_driver_status
+from ddpm_operator.reconcile.assessment import Assessment
+from ddpm_operator.reconcile.attempts import fail, reject, rendering
+from ddpm_operator.reconcile.driver_end import completed, driver_ended
+from ddpm_operator.reconcile.driver_progress import follow_driver, record_progress
 from ddpm_operator.reconcile.growth import update_plan
-from ddpm_operator.reconcile.observed import HeadUnreachable, Observed, ObservedCluster
-from ddpm_operator.reconcile.quota import has_begun, judged, without_head, yield_to_other
-from ddpm_operator.reconcile.status_builder import StatusBuilder, condition
-from ddpm_operator.reconcile.suspension import former_head, heads, waits_for_former_pods, was_suspended
+from ddpm_operator.reconcile.head_failure import deleted_cluster, head_pods
+from ddpm_operator.reconcile.images import pinned_image
+from ddpm_operator.reconcile.observed import Observed, ObservedCluster
+from ddpm_operator.reconcile.polling import CREATION_RESYNC, RESYNC
+from ddpm_operator.reconcile.problem import Problem
+from ddpm_operator.reconcile.status_builder import StatusBuilder
 from ddpm_operator.reconcile.transition import Transition, earliest
-from ddpm_operator.text import count, duration
-
-# Looks that only make sure: what changes in Kubernetes is heard of at once.
-_SOON = timedelta(seconds=5)
-_NET = timedelta(seconds=10)
+from ddpm_operator.text import count
 
 
-def active_attempt(observed: Observed, draft: StatusBuilder) -> Transition:
-    """The next step of an attempt that has begun and not ended."""
+def active_attempt(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> Transition:
+    """Returns the next step of an attempt that has begun and not ended."""
     spec, cluster = observed.sampling.spec, observed.cluster
     draft = update_plan(spec, draft)
     if cluster is None:
-        return _without_cluster(observed, draft)
-    draft = _seen(draft, cluster, observed.sampling.metadata.namespace)
+        return _without_cluster(observed, assessment, draft)
+    draft = _record_dashboard(draft, cluster, observed.sampling.metadata.namespace)
     if cluster.suspended:
-        where = f"the queue {spec.queue_name}" if spec.queue_name else "whoever suspended it"
-        return Transition(_queued(draft, spec, "Queued", f"The RayCluster waits for {where}."))
-    if was_suspended(observed, draft, cluster):
-        draft = pause(draft, spec, "Queued", "The RayCluster was suspended, and goes on.")
-    if waits_for_former_pods(observed, draft):
-        why = "The RayCluster goes on as soon as its pods from before it was suspended are gone."
-        # A half-made cluster's head was never taken away, and cannot start before it has its Secret.
-        lacking = _lacking(observed, draft, cluster)
-        return Transition(_queued(draft, spec, "Queued", why), after=lacking, look=draft.now + _SOON)
-    full = _full_quota(observed, draft, cluster)
-    if full and observed.cluster_pods and observed.ahead:
-        return Transition(yield_to_other(draft, spec, observed.ahead), look=draft.now + _NET)
+        return Transition(kueue.queued(draft, spec))
+    if assessment.was_suspended:
+        draft = kueue.resumed(draft, spec)
+    if assessment.waits_for_former_pods:
+        # The head of a half-made cluster was never deleted, and cannot start before its Secret exists.
+        missing = _missing_objects(observed, draft, cluster)
+        queued = kueue.queued_behind_former_pods(draft, spec)
+        return Transition(queued, after_write=missing, requeue_at=draft.now + CREATION_RESYNC)
+    full = assessment.full_quota
+    if full and observed.cluster_pods and observed.blocked_by:
+        yielded = quota.yield_to_other(draft, spec, observed.blocked_by)
+        return Transition(yielded, requeue_at=draft.now + RESYNC)
     if full:
-        queued = without_head(_queued(draft, spec, full.reason, full.message))
-        return Transition(queued, after=_lacking(observed, draft, cluster), look=draft.now + _NET)
-    draft = record_driver_status(observed, _admitted(observed, draft))
-    draft = _with_head(observed, draft)
-    return _ended(observed, draft, cluster) or _going_on(observed, draft, cluster)
+        missing = _missing_objects(observed, draft, cluster)
+        queued = quota.queued(draft, spec, full)
+        return Transition(queued, after_write=missing, requeue_at=draft.now + RESYNC)
+    draft = record_progress(observed, assessment, _admit(observed, draft))
+    draft = _record_head(observed, assessment, draft)
+    deadline = _deadline(observed, assessment, draft)
+    ended = _end(observed, assessment, draft, deadline)
+    return ended or _continue(observed, assessment, draft, cluster, deadline)
 
 
 def create(observed: Observed, draft: StatusBuilder) -> tuple[Action, ...]:
-    """What brings an attempt's cluster about."""
+    """Returns the actions that create an attempt's RayCluster, and its claim if the output needs one."""
     attempt = rendering(observed, draft)
     own_claim = observed.sampling.spec.output.uri is None and observed.claim is None
     return (*((EnsureClaim(attempt),) if own_claim else ()), CreateCluster(attempt))
 
 
-def _without_cluster(observed: Observed, draft: StatusBuilder) -> Transition:
-    spec, cluster = observed.sampling.spec, draft.status.cluster
-    if cluster and cluster.dashboard:
-        message = f"The RayCluster {cluster.name} was deleted, and not by the operator."
-        return Transition(fail(draft, spec, Problem(FailureReason.HEAD_LOST, message, certain=True)))
-    refused = _refusal(observed, draft)
-    if refused and refused.trouble.certain:
-        return Transition(reject(draft, spec, refused.trouble, refused.hint))
-    # One that somebody deleted before it was seen: a create would find it, as long as it goes.
-    cleared = nothing_left(observed, draft.now)
-    if cleared and refused and refused.trouble.reason is FailureReason.QUOTA_EXCEEDED:
-        queued = _queued(draft, spec, refused.trouble.reason, refused.trouble.message)
-        return Transition(queued, after=create(observed, draft), look=draft.now + _NET)
-    draft = _admitted(observed, draft) if draft.status.phase is Phase.QUEUED else draft
-    deadline = deadlines.startup_deadline(spec, draft.status)
+def _without_cluster(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> Transition:
+    """Creates the RayCluster, unless it existed before, and waits for what delays its creation."""
+    spec, known = observed.sampling.spec, draft.status.cluster
+    if known and known.dashboard:
+        return Transition(fail(draft, spec, deleted_cluster(known)))
+    failure = assessment.action_failure
+    problem = failure.problem if failure else None
+    hint = failure.hint if failure else ""
+    if problem and problem.certain:
+        return Transition(reject(draft, spec, problem, hint))
+    # A RayCluster that was deleted before the operator saw it: while it exists, a create request would find it.
+    cleaned_up = assessment.cleaned_up
+    if cleaned_up and problem and quota.is_full(problem):
+        queued = quota.queued(draft, spec, problem)
+        return Transition(queued, after_write=create(observed, draft), requeue_at=draft.now + RESYNC)
+    draft = _admit(observed, draft) if draft.status.phase is Phase.QUEUED else draft
+    deadline = assessment.startup_deadline
+    error = failed_action(observed.action_errors)
     if deadline and draft.now >= deadline:
-        last = failing(observed.faults)
-        late = _too_late(spec, refused.trouble if refused else None, "The RayCluster could not be created", last)
-        return Transition(fail(draft, spec, late, refused.hint if refused else ""))
-    if not cleared:
-        why = "The RayCluster is made again as soon as nothing is left of one that somebody deleted."
-        draft = draft.say(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", why)
-        return Transition(draft, look=earliest(draft.now + _NET, deadline))
-    if refused:
-        draft = draft.say(ConditionType.CLUSTER_READY, False, refused.trouble.reason, refused.trouble.message)
-    elif observed.faults:
-        draft = draft.say(ConditionType.CLUSTER_READY, False, "Creating", failing(observed.faults))
-    return Transition(draft, after=create(observed, draft), look=earliest(draft.now + _SOON, deadline))
+        missed = deadlines.missed_startup_deadline(spec, problem, "The RayCluster could not be created", error)
+        return Transition(fail(draft, spec, missed, hint))
+    if not cleaned_up:
+        message = "The RayCluster was deleted, and is created again once its pods are gone."
+        draft = draft.set_condition(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", message)
+        return Transition(draft, requeue_at=earliest(draft.now + RESYNC, deadline))
+    if problem:
+        draft = draft.set_condition(ConditionType.CLUSTER_READY, False, problem.reason, problem.message)
+    elif error:
+        draft = draft.set_condition(ConditionType.CLUSTER_READY, False, "Creating", error)
+    requeue_at = earliest(draft.now + CREATION_RESYNC, deadline)
+    return Transition(draft, after_write=create(observed, draft), requeue_at=requeue_at)
 
 
-def _seen(draft: StatusBuilder, cluster: ObservedCluster, namespace: str) -> StatusBuilder:
+def _record_dashboard(draft: StatusBuilder, cluster: ObservedCluster, namespace: str) -> StatusBuilder:
+    """Records the dashboard's address. It also marks that the RayCluster has existed."""
     known = draft.status.cluster
     if known is None or known.dashboard:
         return draft
-    dashboard = f"http://{cluster.name}-head-svc.{namespace}.svc:8265"
-    return draft.put(cluster=known.model_copy(update={"dashboard": dashboard}))
+    return draft.set_cluster(dashboard=f"http://{cluster.name}-head-svc.{namespace}.svc:8265")
 
 
-def _queued(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
-    """Kueue has not admitted the cluster, or takes its pods back, or a quota is full just now.
+def _missing_objects(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> tuple[Action, ...]:
+    """Returns the actions that create the objects an existing cluster still needs, in their order.
 
-    Samples that are done stay done.
-    """
-    return pause(draft.put(phase=Phase.QUEUED), spec, reason, why)
-
-
-def _full_quota(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Problem | None:
-    """What keeps all of the cluster's pods out, or all of its workers, as long as others fill the quota.
-
-    With any one worker the driver begins, and takes the others as they come.
-    """
-    if has_begun(observed, draft):
-        return None
-    found = _trouble(observed, draft, cluster)
-    return found if found and found.reason is FailureReason.QUOTA_EXCEEDED and not found.certain else None
-
-
-def _lacking(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> tuple[Action, ...]:
-    """What a cluster that is there still lacks, in the order in which it gets it.
-
-    A head that runs has both: it cannot start without its Secret, which comes last. To ask again what an operator
-    before this one has done may meet a policy, or a quota, that is new since.
+    A head that runs has them: it cannot start without the Secret, which comes last. After a restart, repeating the
+    requests of the former operator might meet a policy or a quota that is newer than the objects.
     """
     if observed.head and observed.head.phase == "Running":
         return ()
@@ -132,169 +117,113 @@ def _lacking(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster)
     return (*policy, *secret)
 
 
-def _admitted(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
+def _admit(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
+    """Records the admission: Kueue or a quota lets the attempt run. Its startup deadline counts from now on."""
     known, status = draft.status.cluster, draft.status
     if known is None:
         return draft
-    # Before the queue has had its say, nobody is admitted.
+    # With a queue, Kueue decides only once the RayCluster exists.
     if observed.cluster or not observed.sampling.spec.queue_name:
-        draft = draft.put(start_time=status.start_time or draft.now)
+        draft = draft.set(start_time=status.start_time or draft.now)
     if known.start_time:
         return draft
-    # A head from before, as far as it is there still, is the one that goes on.
-    former = former_head(observed, draft)
-    admitted = {"start_time": draft.now, "head_uid": former.uid if former and not former.deleted else None}
-    return draft.put(phase=Phase.STARTING, cluster=known.model_copy(update=admitted))
+    return draft.set(phase=Phase.STARTING).set_cluster(start_time=draft.now, head_uid=None)
 
 
-def _with_head(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
-    """Takes down which pod is the head, when it got a node, and its image."""
-    known = draft.status.cluster
-    # One that was taken away before it was anybody's leaves its place to the next.
-    there = [pod for pod in heads(observed) if not pod.deleted or (known and pod.uid == known.head_uid)]
-    if known is None or not there:
-        return draft
-    uid = known.head_uid or (observed.head or there[0]).uid
-    head = next((pod for pod in there if pod.uid == uid), None)
-    if head is None:
+def _record_head(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> StatusBuilder:
+    """Records which pod is the head, when it was scheduled, and its image."""
+    known, uid = draft.status.cluster, assessment.head_uid
+    draft = draft.set_cluster(head_uid=uid)
+    head = next((pod for pod in head_pods(observed) if pod.uid == uid), None)
+    if known is None or head is None:
         return draft
     scheduled = known.scheduled_time
     if scheduled is None and head.scheduled:
-        # One that was there before the admission has waited at nobody's cost.
+        # While it waited for the attempt's admission, the head cost nothing.
         scheduled = max(head.scheduled.replace(microsecond=0), known.start_time or head.scheduled)
-    draft = draft.put(cluster=known.model_copy(update={"head_uid": uid, "scheduled_time": scheduled}))
+    draft = draft.set_cluster(scheduled_time=scheduled)
     if draft.status.image is None:
-        draft = draft.put(image=digest_of(head, rendering(observed, draft).image))
+        draft = draft.set(image=pinned_image(head, rendering(observed, draft).image))
     return draft
 
 
-def _ended(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Transition | None:
-    """The attempt's end, if it has come: well, or by what is known to be wrong, or by the clock."""
-    spec, status = observed.sampling.spec, draft.status
-    ended = driver_end(observed, draft)
-    if ended and ended.draft.holds(ConditionType.COMPLETE):
-        return ended
-    uid = status.cluster.head_uid if status.cluster else None
-    memory = head_size(spec, status.plan).memory if status.plan else spec.resources.head.memory
-    known = (*heads(observed), *((observed.departed,) if observed.departed else ()))
-    lost = head_end(cluster.name, known, uid, memory) if uid else None
+def _deadline(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> datetime | None:
+    """Returns the deadline that counts now: that of the start, or once the attempt is Running that of the run."""
+    if draft.holds(ConditionType.RUNNING):
+        return deadlines.active_deadline(observed.sampling.spec, draft.status, draft.now)
+    return assessment.startup_deadline
+
+
+def _end(
+    observed: Observed, assessment: Assessment, draft: StatusBuilder, deadline: datetime | None
+) -> Transition | None:
+    """Returns the attempt's end, if it has come: by success, by a failure, or by a deadline."""
+    spec = observed.sampling.spec
+    complete = completed(observed, assessment, draft)
+    if complete:
+        return complete
+    lost = assessment.head_failure or assessment.unreachable
     if lost:
         return Transition(fail(draft, spec, lost))
+    ended = driver_ended(observed, assessment, draft)
     if ended:
-        return ended
-    refused = _refusal(observed, draft)
-    if refused and refused.trouble.certain and not draft.holds(ConditionType.RUNNING):
-        return Transition(reject(draft, spec, refused.trouble, refused.hint))
-    found = _trouble(observed, draft, cluster)
-    if found and found.certain and not draft.holds(ConditionType.RUNNING):
-        return Transition(fail(draft, spec, found))
-    late = _overdue(observed, draft, cluster, found)
-    return Transition(fail(draft, spec, late)) if late else None
+        return Transition(ended)
+    failure, problem = assessment.action_failure, assessment.problem
+    running = draft.holds(ConditionType.RUNNING)
+    if failure and failure.problem.certain and not running:
+        return Transition(reject(draft, spec, failure.problem, failure.hint))
+    if problem and problem.certain and not running:
+        return Transition(fail(draft, spec, problem))
+    if deadline is None or draft.now < deadline:
+        return None
+    if running:
+        return Transition(fail(draft, spec, deadlines.exceeded_active_deadline(spec)))
+    progress = _startup_progress(observed, draft, problem)
+    what = "The attempt has not begun to sample"
+    return Transition(fail(draft, spec, deadlines.missed_startup_deadline(spec, problem, what, progress)))
 
 
-def _going_on(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Transition:
-    spec = observed.sampling.spec
-    draft = _readiness(observed, draft, _trouble(observed, draft, cluster))
-    missing = _lacking(observed, draft, cluster)
-    step = follow_driver(observed, draft) if observed.head_to_ask else Transition(draft, look=draft.now + _NET)
-    status = step.draft.status
-    deadline = deadlines.active_deadline(spec, status, draft.now)
-    if not step.draft.holds(ConditionType.RUNNING):
-        deadline = _startup_deadline(observed, step.draft)
-    return Transition(step.draft, step.before, (*missing, *step.after), earliest(step.look, deadline))
+def _continue(
+    observed: Observed,
+    assessment: Assessment,
+    draft: StatusBuilder,
+    cluster: ObservedCluster,
+    deadline: datetime | None,
+) -> Transition:
+    """Completes the attempt's objects, follows its driver, and schedules the next reconcile."""
+    ready, reason, message = _readiness(observed, draft, assessment.problem)
+    draft = draft.set_condition(ConditionType.CLUSTER_READY, ready, reason, message)
+    missing, head = _missing_objects(observed, draft, cluster), observed.pollable_head
+    if head is None:
+        return Transition(draft, after_write=missing, requeue_at=earliest(draft.now + RESYNC, deadline))
+    driver = follow_driver(observed, assessment, draft, head)
+    return Transition(
+        driver.draft, driver.before_write, (*missing, *driver.after_write), earliest(driver.requeue_at, deadline)
+    )
 
 
-def _readiness(observed: Observed, draft: StatusBuilder, found: Problem | None) -> StatusBuilder:
-    ready, reason, message = _stand(observed, draft, found)
-    return draft.say(ConditionType.CLUSTER_READY, ready, reason, message)
-
-
-def _stand(observed: Observed, draft: StatusBuilder, found: Problem | None) -> tuple[bool, str, str]:
-    """Whether all pods are ready, a word for it, and a sentence."""
+def _readiness(observed: Observed, draft: StatusBuilder, problem: Problem | None) -> tuple[bool, str, str]:
+    """Returns status, reason and message of the condition ClusterReady."""
     head, plan = observed.head, draft.status.plan
     wanted = plan.workers if plan else 0
     ready = sum(pod.role == "worker" and pod.ready and not pod.deleted for pod in observed.cluster_pods)
     if head and head.ready and ready >= wanted:
-        who = f"The head and {count(wanted, 'worker')} are" if wanted else "The head is"
-        return True, "Ready", f"{who} ready."
-    if found:
-        return False, str(found.reason), found.message
+        subject = f"The head and {count(wanted, 'worker')} are" if wanted else "The head is"
+        return True, "Ready", f"{subject} ready."
+    if problem:
+        return False, str(problem.reason), problem.message
     if head is None:
-        return False, "Starting", "KubeRay has yet to create the head pod."
+        return False, "Starting", "KubeRay has not created the head pod yet."
     if not head.scheduled:
-        return False, "Starting", f"The head pod {head.name} has no node yet."
+        return False, "Starting", f"The head pod {head.name} is not scheduled to a node yet."
     if not head.ready:
-        return False, "Starting", f"The head pod {head.name} starts."
+        return False, "Starting", f"The head pod {head.name} is starting."
     return False, "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
 
 
-def _trouble(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> Problem | None:
-    admitted = draft.status.cluster.start_time if draft.status.cluster else None
-    found = pod_problem(cluster, observed.cluster_pods, admitted, draft.now)
-    if found:
-        return judged(found, observed.sampling.spec, draft.status.plan)
-    if _unheeded(observed, draft, cluster):
-        message = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
-        return Problem(FailureReason.KUBERAY_MISSING, message, certain=False)
-    refused = _refusal(observed, draft)
-    return refused.trouble if refused else None
-
-
-def _unheeded(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> bool:
-    """KubeRay has had the time to act on a cluster, and has not done so."""
-    admitted = draft.status.cluster.start_time if draft.status.cluster else None
-    if cluster.heeded or observed.cluster_pods or admitted is None:
-        return False
-    # The API server's clock may go ahead of this one.
-    begun = max(admitted, cluster.created) if cluster.created <= draft.now else admitted
-    return draft.now >= begun + deadlines.GRACE
-
-
-def _refusal(observed: Observed, draft: StatusBuilder) -> ActionFailure | None:
-    found = action_failure(observed.faults)
-    return found and replace(found, trouble=judged(found.trouble, observed.sampling.spec, draft.status.plan))
-
-
-def _overdue(
-    observed: Observed, draft: StatusBuilder, cluster: ObservedCluster, found: Problem | None
-) -> Problem | None:
-    """The deadline that the attempt has missed."""
-    spec, status = observed.sampling.spec, draft.status
-    if draft.holds(ConditionType.RUNNING):
-        end = deadlines.active_deadline(spec, status, draft.now)
-        if end is None or draft.now < end:
-            return None
-        ran = duration(spec.active_deadline_seconds or 0)
-        return Problem(FailureReason.DEADLINE_EXCEEDED, f"It has run for {ran}, as long as it may.", certain=True)
-    deadline = _startup_deadline(observed, draft)
-    if deadline is None or draft.now < deadline:
-        return None
-    running = condition(status, ConditionType.RUNNING)
-    spoken = running.message if running and running.reason == "Starting" else ""
-    ready, _, stand = _stand(observed, draft, found)
-    return _too_late(spec, found, "The attempt has not begun to sample", spoken if ready and spoken else stand)
-
-
-def _startup_deadline(observed: Observed, draft: StatusBuilder) -> datetime | None:
-    """When the attempt must have begun to sample.
-
-    Nobody knows of a head that has just missed an answer whether it has: an operator that was away looks for the
-    first time.
-    """
-    deadline = deadlines.startup_deadline(observed.sampling.spec, draft.status)
-    if deadline and isinstance(observed.driver, HeadUnreachable):
-        return max(deadline, observed.driver.since + deadlines.GRACE)
-    return deadline
-
-
-def _too_late(spec: Spec, found: Problem | None, what: str, stand: str = "") -> Problem:
-    """The deadline of the start is missed.
-
-    Args:
-        found: what kept it, if that is known.
-        stand: how far it has come, in a sentence; "" for not at all.
-    """
-    words = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
-    if found:
-        return replace(found, message=f"{found.message} {words}")
-    return Problem(FailureReason.STARTUP_DEADLINE_EXCEEDED, f"{words} {stand}".rstrip(), certain=True)
+def _startup_progress(observed: Observed, draft: StatusBuilder, problem: Problem | None) -> str:
+    """Returns how far the start has come: the driver's own message if all pods are ready, else that about the pods."""
+    running = condition(draft.status, ConditionType.RUNNING)
+    from_driver = running.message if running and running.reason == "Starting" else ""
+    ready, _, message = _readiness(observed, draft, problem)
+    return from_driver if ready and from_driver else message

@@ -1,7 +1,7 @@
-"""An attempt's beginning and end, as the status keeps them. Every RayCluster belongs to one numbered attempt.
+"""Begins, pauses and ends an attempt in the status. Every RayCluster belongs to one numbered attempt.
 
-`status.cluster` is there exactly as long as an attempt is under way. What remains of its cluster after that is no
-part of the attempt any more, only something to be cleaned up.
+`status.cluster` is set exactly as long as an attempt is active. What remains of its RayCluster afterwards no longer
+belongs to the attempt, and is deleted by `ddpm_operator.reconcile.cleanup`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ddpm_operator.api.status import Cluster as ClusterStatus
 from ddpm_operator.api.status import Cost
 from ddpm_operator.manifests.naming import claim_name, cluster_name
 from ddpm_operator.manifests.render import Attempt
-from ddpm_operator.planning.image_reference import repository
 from ddpm_operator.planning.sizing import head_size, worker_size
-from ddpm_operator.reconcile.deadlines import STUCK_POD, running_seconds
-from ddpm_operator.reconcile.diagnosis import Problem
-from ddpm_operator.reconcile.observed import Observed, ObservedPod
+from ddpm_operator.reconcile.deadlines import STUCK_POD_TIMEOUT, running_seconds
+from ddpm_operator.reconcile.images import requested_image
+from ddpm_operator.reconcile.observed import Observed
+from ddpm_operator.reconcile.problem import Problem
 from ddpm_operator.reconcile.progress import stopped
 from ddpm_operator.reconcile.status_builder import StatusBuilder
 from ddpm_operator.text import MAX_HINT_LENGTH, MAX_MESSAGE_LENGTH, as_sentence, clip, count, log_tail, redact
 
-# Another attempt would meet the same.
-FINAL = frozenset(
+# Another attempt would fail for the same reason.
+FINAL_REASONS = frozenset(
     {
         FailureReason.INVALID_SPEC,
         FailureReason.MODEL_NOT_FOUND,
@@ -41,130 +41,116 @@ FINAL = frozenset(
 )
 
 
-def begin(draft: StatusBuilder, sampling: DDPMSampling, chosen: Plan) -> StatusBuilder:
-    """The next attempt, before anything of it exists.
-
-    Args:
-        chosen: the plan that it follows.
-    """
+def begin(draft: StatusBuilder, sampling: DDPMSampling, plan: Plan) -> StatusBuilder:
+    """Begins the next attempt in the status, before any of its objects exists."""
     spec, status = sampling.spec, draft.status
     number = (status.attempt or 0) + 1
-    # A queue takes the cluster when it is there: until then the deadline runs, or nothing would ever end it.
+    # Kueue suspends a cluster only once it exists. Until then the startup deadline counts, so that the attempt ends.
     cluster = ClusterStatus(name=cluster_name(sampling.metadata, number), start_time=draft.now)
-    draft = draft.put(
+    draft = draft.set(
         phase=Phase.STARTING,
         attempt=number,
-        plan=chosen,
+        plan=plan,
         cluster=cluster,
         failure=None,
-        # Before the first attempt it was only what would have been taken then.
+        # Before the first attempt, status.image only showed which image it would use.
         image=status.image if status.attempt else None,
         start_time=status.start_time or (None if spec.queue_name else draft.now),
     )
-    draft = draft.say(ConditionType.ACCEPTED, True, "Planned", summary(spec, chosen))
-    return draft.say(ConditionType.CLUSTER_READY, False, "Creating", f"The RayCluster {cluster.name} is created.")
+    draft = draft.set_condition(ConditionType.ACCEPTED, True, "Planned", plan_summary(spec, plan))
+    message = f"The RayCluster {cluster.name} is created."
+    return draft.set_condition(ConditionType.CLUSTER_READY, False, "Creating", message)
 
 
-def pause(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
-    """The attempt has no pods any more: what it ran and cost is added up."""
+def pause(draft: StatusBuilder, spec: Spec, reason: str, message: str) -> StatusBuilder:
+    """Records that the attempt has no pods any more: adds up its running time and cost, and stops its clocks."""
     status = draft.status
-    paused = {"start_time": None, "scheduled_time": None}
-    cluster = status.cluster.model_copy(update=paused) if status.cluster else None
-    draft = draft.put(
+    draft = draft.set(
         running_seconds=running_seconds(status, draft.now),
         cost=_cost(draft, spec),
-        cluster=cluster,
         progress=stopped(status.progress) if status.progress else None,
     )
-    draft = draft.say(ConditionType.RUNNING, False, reason, why)
-    return draft.say(ConditionType.CLUSTER_READY, False, reason, why)
+    draft = draft.set_cluster(start_time=None, scheduled_time=None)
+    draft = draft.set_condition(ConditionType.RUNNING, False, reason, message)
+    return draft.set_condition(ConditionType.CLUSTER_READY, False, reason, message)
 
 
-def end(draft: StatusBuilder, spec: Spec, reason: str, why: str) -> StatusBuilder:
-    """The attempt's end, however it ended: its cluster is no more in use."""
-    return pause(draft, spec, reason, why).put(cluster=None)
+def end(draft: StatusBuilder, spec: Spec, reason: str, message: str) -> StatusBuilder:
+    """Ends the attempt, for whatever reason. Its cluster is no longer in use."""
+    return pause(draft, spec, reason, message).set(cluster=None)
 
 
-def fail(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str = "", log: str = "") -> StatusBuilder:
-    """The attempt's failure, and the sampling's if there is to be no other."""
+def fail(draft: StatusBuilder, spec: Spec, problem: Problem, hint: str = "", log: str = "") -> StatusBuilder:
+    """Ends the attempt with a failure. The sampling fails too if another attempt is not allowed or would be in vain.
+
+    Args:
+        hint: what to do about it; "" for the hint of the problem's reason.
+        log: the end of the driver's log.
+    """
     failed = (draft.status.failed_attempts or 0) + 1
-    last = _met_again(trouble) or failed > spec.backoff_limit
+    last = _is_final(problem) or failed > spec.backoff_limit
     number = draft.status.attempt or 0
-    draft = end(draft, spec, "AttemptFailed", f"Attempt {number} failed ({trouble.reason}).")
-    draft = draft.put(failed_attempts=failed, failure=_failure(draft, spec, trouble, hint, log))
-    if last:
-        return _finish_failed(draft)
-    return draft.put(phase=Phase.PENDING)
+    draft = end(draft, spec, "AttemptFailed", f"Attempt {number} failed ({problem.reason}).")
+    failure = _failure(draft, spec, problem, hint, log)
+    draft = draft.set(failed_attempts=failed, failure=failure)
+    return _finish_failed(draft, failure) if last else draft.set(phase=Phase.PENDING)
 
 
-def _met_again(trouble: Problem) -> bool:
-    """Whether another attempt would meet the same. A quota that only others fill may have room by then."""
-    return trouble.reason in FINAL and (trouble.certain or trouble.reason is not FailureReason.QUOTA_EXCEEDED)
+def _is_final(problem: Problem) -> bool:
+    """Returns whether another attempt would fail too. A quota that other pods fill may have room by then."""
+    return problem.reason in FINAL_REASONS and (problem.certain or problem.reason is not FailureReason.QUOTA_EXCEEDED)
 
 
-def reject(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str = "") -> StatusBuilder:
-    """The end of a sampling that cannot be done as it is asked for, as only the operator can know."""
+def reject(draft: StatusBuilder, spec: Spec, problem: Problem, hint: str = "") -> StatusBuilder:
+    """Ends a sampling whose spec passed the CRD's validation, but cannot be run in this cluster."""
     draft = end(draft, spec, "NotAccepted", "The sampling was not accepted.")
-    draft = draft.put(failure=_failure(draft, spec, trouble, hint, ""))
-    draft = draft.say(ConditionType.ACCEPTED, False, trouble.reason, trouble.message)
-    return _finish_failed(draft)
+    failure = _failure(draft, spec, problem, hint, "")
+    draft = draft.set(failure=failure)
+    draft = draft.set_condition(ConditionType.ACCEPTED, False, problem.reason, problem.message)
+    return _finish_failed(draft, failure)
 
 
-def nothing_left(observed: Observed, now: datetime) -> bool:
-    """Whether no cluster and no pod is there that another attempt could come into conflict with."""
-    stuck = now - STUCK_POD
+def is_cleaned_up(observed: Observed, now: datetime) -> bool:
+    """Returns whether no cluster and no pod remains that could conflict with the next attempt."""
+    stuck = now - STUCK_POD_TIMEOUT
     return not observed.clusters and all(pod.deleted and pod.deleted <= stuck for pod in observed.pods)
 
 
 def rendering(observed: Observed, draft: StatusBuilder) -> Attempt:
-    """The attempt that is under way, as templates and the job's document take it."""
+    """Returns the active attempt in the form that the templates and the job document take.
+
+    Raises:
+        ValueError: if no attempt has begun.
+    """
     sampling, status = observed.sampling, draft.status
     if status.plan is None or status.attempt is None:
-        raise ValueError("no attempt is under way")
+        raise ValueError("no attempt has begun")
     return Attempt(
         sampling=sampling.metadata,
         number=status.attempt,
         spec=sampling.spec,
         plan=status.plan,
-        image=image_of(observed, draft),
+        image=requested_image(observed, status),
         ray_version=observed.image.ray_version,
-        shared_output=_shared_output(observed),
+        shared_output=_has_shared_output(observed),
         pull_policy=observed.image.pull_policy,
         cloud_identity=observed.limits.cloud_identity,
     )
 
 
-def image_of(observed: Observed, draft: StatusBuilder) -> str:
-    """What the pods run: that of the attempts so far, else what is asked for, else the operator's default."""
-    return draft.status.image or observed.sampling.spec.image or observed.image.reference
-
-
-def digest_of(pod: ObservedPod, asked: str) -> str | None:
-    """The image of a pod by its digest; None while that is not known.
-
-    An image that was loaded into a node under another name cannot be had by that name elsewhere: it stays what
-    was asked for.
-    """
-    found = next((container.image_id for container in pod.containers if container.image_id), None)
-    if found is None:
-        return None
-    found = found.removeprefix("docker-pullable://")
-    return found if "@sha256:" in found and repository(found) == repository(asked) else asked
-
-
 def output_uri(sampling: DDPMSampling) -> str:
-    """Where the samples are, for people and for `kubectl ddpm fetch`."""
+    """Returns the URI of the output, for users and for `kubectl ddpm fetch`."""
     return sampling.spec.output.uri or f"pvc://{claim_name(sampling.metadata)}"
 
 
-def summary(spec: Spec, chosen: Plan) -> str:
-    """What is done, in a sentence."""
-    where = count(chosen.workers, "worker") if chosen.workers else "the head alone"
-    gpus = f" with {count(chosen.gpus, 'GPU')} in all" if chosen.gpus else ""
-    return f"{count(spec.samples, 'sample')} of {spec.model.uri} on {chosen.device}, by {where}{gpus}."
+def plan_summary(spec: Spec, plan: Plan) -> str:
+    """Returns a sentence on what is sampled, and on how many pods."""
+    workers = count(plan.workers, "worker") if plan.workers else "the head alone"
+    gpus = f" with {count(plan.gpus, 'GPU')} in all" if plan.gpus else ""
+    return f"{count(spec.samples, 'sample')} of {spec.model.uri} on {plan.device}, by {workers}{gpus}."
 
 
-def _shared_output(observed: Observed) -> bool:
+def _has_shared_output(observed: Observed) -> bool:
     if observed.claim:
         return "ReadWriteMany" in observed.claim.access_modes
     output = observed.sampling.spec.output
@@ -172,36 +158,34 @@ def _shared_output(observed: Observed) -> bool:
 
 
 def _cost(draft: StatusBuilder, spec: Spec) -> Cost:
-    """The cost with the attempt that ends now, whose pods are counted from the moment the head had a node."""
+    """Returns the cost with the attempt that ends now. Its pods count from the time at which the head was scheduled."""
     status = draft.status
     former = status.cost or Cost()
     begun = status.cluster.scheduled_time if status.cluster else None
-    if begun is None or status.plan is None:
+    plan = status.plan
+    if begun is None or plan is None:
         return former
     seconds = max(0, round((draft.now - begun).total_seconds()))
-    chosen = status.plan
-    cpus = parse(head_size(spec, chosen).cpu) + chosen.workers * parse(worker_size(spec, chosen).cpu)
+    cpus = parse(head_size(spec, plan).cpu) + plan.workers * parse(worker_size(spec, plan).cpu)
     return Cost(
-        gpu_seconds=former.gpu_seconds + chosen.gpus * seconds,
+        gpu_seconds=former.gpu_seconds + plan.gpus * seconds,
         cpu_seconds=former.cpu_seconds + round(cpus * seconds),
     )
 
 
-def _failure(draft: StatusBuilder, spec: Spec, trouble: Problem, hint: str, log: str) -> Failure:
+def _failure(draft: StatusBuilder, spec: Spec, problem: Problem, hint: str, log: str) -> Failure:
     return Failure(
-        reason=trouble.reason,
-        message=clip(redact(trouble.message), MAX_MESSAGE_LENGTH),
-        hint=clip(as_sentence(redact(hint)) if hint else trouble.reason.hint, MAX_HINT_LENGTH),
+        reason=problem.reason,
+        message=clip(redact(problem.message), MAX_MESSAGE_LENGTH),
+        hint=clip(as_sentence(redact(hint)) if hint else problem.reason.hint, MAX_HINT_LENGTH),
         log_tail=log_tail(log),
         time=draft.now,
         backoff_limit=spec.backoff_limit,
     )
 
 
-def _finish_failed(draft: StatusBuilder) -> StatusBuilder:
-    failure = draft.status.failure
-    if failure is None:
-        raise ValueError("a sampling fails with a reason")
-    draft = draft.put(phase=Phase.FAILED, completion_time=draft.now)
-    draft = draft.say(ConditionType.COMPLETE, False, "Failed", "The sampling failed before all samples were stored.")
-    return draft.say(ConditionType.FAILED, True, failure.reason, f"{failure.message} {failure.hint}")
+def _finish_failed(draft: StatusBuilder, failure: Failure) -> StatusBuilder:
+    draft = draft.set(phase=Phase.FAILED, completion_time=draft.now)
+    message = "The sampling failed before all samples were stored."
+    draft = draft.set_condition(ConditionType.COMPLETE, False, "Failed", message)
+    return draft.set_condition(ConditionType.FAILED, True, failure.reason, f"{failure.message} {failure.hint}")

@@ -1,12 +1,12 @@
-"""What is seen of one sampling at one look: plain facts, before anybody thinks about them.
+"""The observation of one sampling, which is the input of `reconcile`: plain facts without conclusions.
 
-How they are to be read, so that decisions taken on them are safe:
+Decisions are safe if the facts are read in this way:
 
-- The resource is read last, and from the API server, never from a cache: its status is then at least as new as
-  everything else that is seen.
-- The RayClusters may come from a cache only if that has this operator's own creations and deletions in it.
-- The pods, and what the driver says, may be late.
-- The driver's jobs are listed before its progress is asked for.
+- The DDPMSampling is read last, and from the API server, never from a cache. So its status is at least as new as every
+  other fact.
+- The RayClusters may come from a cache only if it contains this operator's own creations and deletions.
+- The pods and the driver's state may be out of date.
+- Ray's jobs are listed before the driver's progress is read.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ObservedCluster:
     """A RayCluster of this sampling.
 
     Attributes:
-        attempt: from its label; None if there is no number in it.
+        attempt: number from its label; None if the label contains none.
         created, deleted: its creationTimestamp and deletionTimestamp.
-        suspended: by spec.suspend, as Kueue sets it, or not quite back from that.
-        resumed: when KubeRay last ended a suspension, or else began with the cluster.
-        heeded: KubeRay has acted on the spec as it is now, which its observedGeneration tells.
-        replica_failure: message of KubeRay's condition ReplicaFailure while that is True.
-        has_secret, has_network_policy: the attempt's are known to be there. After a restart the operator, which
-            may not read secrets, does not know it before the head runs: one more create finds them.
+        suspended: through its spec.suspend, as Kueue does, including the time until KubeRay has resumed it.
+        resumed_at: when KubeRay last resumed it, or first reconciled it.
+        seen_by_kuberay: KubeRay has reconciled the present spec, according to its observedGeneration.
+        replica_failure: message of KubeRay's condition ReplicaFailure, while it is True.
+        has_secret, has_network_policy: whether this operator has created them. The operator may not read Secrets, so
+            after a restart it creates them again, unless the head runs. The second request finds them.
     """
 
     name: str
@@ -45,8 +45,8 @@ class ObservedCluster:
     created: datetime
     deleted: datetime | None = None
     suspended: bool = False
-    resumed: datetime | None = None
-    heeded: bool = False
+    resumed_at: datetime | None = None
+    seen_by_kuberay: bool = False
     replica_failure: str | None = None
     has_secret: bool = False
     has_network_policy: bool = False
@@ -54,7 +54,7 @@ class ObservedCluster:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A container that has not started, such as for its image."""
+    """A container that has not started, such as one whose image is being pulled."""
 
     reason: str
     message: str = ""
@@ -69,9 +69,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Terminated:
-    """A container that has ended; OOMKilled is a reason.
+    """A container that has terminated.
 
     Attributes:
+        reason: the kubelet's, such as OOMKilled.
         message: why it could not be started, or the end of its log.
     """
 
@@ -85,16 +86,16 @@ class Container:
     """A container or init container.
 
     Attributes:
-        image_id: with the digest, as the kubelet gives it; "" before it was pulled.
+        image_id: the kubelet's reference with a digest; "" before the image is pulled.
         restarts: restartCount.
-        last_end: lastState.terminated, of the container before the last restart.
+        last_termination: lastState.terminated, how the container ended before its last restart.
     """
 
     name: str
     state: Waiting | Running | Terminated
     image_id: str = ""
     restarts: int = 0
-    last_end: Terminated | None = None
+    last_termination: Terminated | None = None
 
 
 @dataclass(frozen=True)
@@ -103,15 +104,14 @@ class ObservedPod:
 
     Attributes:
         cluster: name of its RayCluster.
-        owner: uid of that; "" if it has no owner.
-        attempt: from its label; None if there is no number in it.
+        owner: uid of the RayCluster that owns it; "" if none does.
+        attempt: number from its label; None if the label contains none.
         ready: its condition Ready.
-        scheduled: when its condition PodScheduled turned True.
+        scheduled: when its condition PodScheduled became True.
         deleted: its deletionTimestamp.
         ip: "" while it has none.
         reason, message: of the pod itself, such as Evicted.
-        disruption: why others have ended it, such as for a pod of more priority or a node that is emptied: reason
-            and message of the condition DisruptionTarget.
+        disruption: reason and message of its condition DisruptionTarget, such as preemption or a node drain.
         unschedulable: message of the condition PodScheduled while its reason is Unschedulable.
         containers: init containers first.
     """
@@ -134,14 +134,14 @@ class ObservedPod:
     containers: tuple[Container, ...] = ()
 
     @property
-    def over(self) -> bool:
-        """It runs no more, and never will."""
+    def finished(self) -> bool:
+        """Whether its phase is terminal: it does not run, and never will again."""
         return self.phase in ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
 class OutputClaim:
-    """The claim the samples go to, whoever made it."""
+    """The PersistentVolumeClaim of the output, created by the operator or by the user."""
 
     name: str
     phase: Literal["Pending", "Bound", "Lost"]
@@ -153,10 +153,10 @@ class RayJob:
     """A Ray job in the attempt's cluster.
 
     Attributes:
-        id: its submission id.
-        samples: N of the document it was submitted with, from the job's own metadata.
-        message: Ray's.
-        log: end of the driver's log, at most a few KiB; read only of the last job, once it has given up.
+        id: the submission id.
+        samples: spec.samples at its submission, from the metadata of the job.
+        message: from Ray.
+        log: the end of the driver's log, at most a few KiB; read only for a last job that has failed.
     """
 
     id: str
@@ -168,13 +168,13 @@ class RayJob:
 
 @dataclass(frozen=True)
 class HeadUnreachable:
-    """A head that is ready was asked and did not answer, or one that has been at work.
+    """The head was polled and did not answer, although it is ready or its driver was Running.
 
-    The latter need not be ready: of a node that is gone nobody may take the pod away.
+    In the second case the pod need not be ready: on a node that is gone, the pod object remains until it is deleted.
 
     Attributes:
-        since: the first of the questions in a row without an answer, as far as this operator remembers.
-        message: what came instead.
+        since: time of the first poll of an uninterrupted series of failed ones, as far as this operator remembers.
+        message: the error.
     """
 
     since: datetime
@@ -183,11 +183,11 @@ class HeadUnreachable:
 
 @dataclass(frozen=True)
 class HeadResponse:
-    """What the head answered.
+    """The response of the head to a poll.
 
     Attributes:
-        jobs: the operator's own, by their number; a user may have submitted others.
-        progress: None if no driver serves it just now.
+        jobs: those that the operator has submitted, in order; users may have submitted others.
+        progress: None if no driver serves it.
     """
 
     jobs: tuple[RayJob, ...] = ()
@@ -195,96 +195,96 @@ class HeadResponse:
 
 
 class ActionErrorKind(StrEnum):
-    """Why the API server, a template or the head did not let an action be carried out."""
+    """Why the API server, a template or the head rejected an action."""
 
-    KUBERAY_MISSING = "KubeRayMissing"  # there is no RayCluster of this version
-    KUBERAY_TOO_OLD = "KubeRayTooOld"  # it does not know a field of the manifest
+    KUBERAY_MISSING = "KubeRayMissing"  # the cluster has no CRD for this version of RayCluster
+    KUBERAY_TOO_OLD = "KubeRayTooOld"  # its CRD lacks a field of the manifest
     QUOTA = "Quota"  # 403, exceeded quota
-    FORBIDDEN = "Forbidden"  # a policy, a webhook, Pod Security
-    NO_RIGHT = "NoRight"  # the operator's own account lacks it, as while its chart is installed anew
+    FORBIDDEN = "Forbidden"  # rejected by a policy, a webhook or Pod Security
+    OPERATOR_FORBIDDEN = "OperatorForbidden"  # RBAC denies the operator, as during an upgrade of its chart
     INVALID = "Invalid"  # 400 and 422 otherwise
-    WEBHOOK_AWAY = "WebhookAway"  # one that has a say in it does not answer
-    NOT_FOUND = "NotFound"  # something that the object refers to
-    TAKEN = "Taken"  # an object of this name is there, and it is not ours
-    TEMPLATE = "Template"  # TemplateFault
-    OPEN_HEAD = "OpenHead"  # whoever reaches it may run what they like there
-    PREVIEW = "Preview"  # the preview could not be written, for whatever reason; nothing else needs it
+    WEBHOOK_UNAVAILABLE = "WebhookUnavailable"  # an admission webhook does not answer
+    NOT_FOUND = "NotFound"  # an object that the manifest refers to
+    NAME_TAKEN = "NameTaken"  # an object of this name exists, and another client created it
+    TEMPLATE = "Template"  # TemplateError
+    HEAD_WITHOUT_AUTH = "HeadWithoutAuth"  # the head accepts requests without a token
+    PREVIEW = "Preview"  # the preview could not be written, for any reason; nothing depends on it
     TRANSIENT = "Transient"  # 429, 5xx, the network
 
 
 @dataclass(frozen=True)
 class ActionError:
-    """An action that could not be carried out.
+    """An action that was rejected.
 
     Attributes:
-        doing: what was tried, to go after "cannot": `create the RayCluster digits-1a2b3c4d-1`.
-        message: what the API server or the template said.
+        attempted_action: a phrase that follows "cannot", such as `create the RayCluster digits-1a2b3c4d-1`.
+        message: the error of the API server or the template.
     """
 
     kind: ActionErrorKind
-    doing: str
+    attempted_action: str
     message: str
 
 
 @dataclass(frozen=True)
 class Observed:
-    """All that is seen of one sampling.
+    """All facts about one sampling that a reconcile pass uses.
 
     Attributes:
-        sampling: with its former status.
-        image: what pods run if the sampling does not say.
-        clusters, pods: of all attempts, those that are going away included.
-        departed: the last head pod that is gone, as it was in the end, if this operator has heard of that.
-        claim: the output's; None if it is not there, or the output is no claim.
-        driver: None if the head was not asked.
-        preview_tried: when this operator last tried to write the preview; None if it does not remember.
-        preview_written: it did so with success.
-        faults: of the actions of the look before this one, none of them carried out since.
-        limits: what samplings may name.
-        ahead: name of another sampling of the namespace that has a head, whose workers a full quota keeps out; of
-            all such in the namespace, this one's cluster included, that with the oldest cluster.
-        held_back: why no attempt may begin now, in a sentence; None if one may.
+        sampling: the resource, with the former status.
+        image: the default image, for a sampling without spec.image.
+        clusters, pods: those of all attempts, including those that are being deleted.
+        last_deleted_head: the last state of the head pod that was deleted last, if this operator saw its deletion.
+        claim: the claim of the output; None if it does not exist, or if the output is not a claim.
+        head_poll: None if the head was not polled.
+        preview_attempted_at: when this operator last tried to write the preview; None if it does not remember.
+        preview_written: whether it has written the preview.
+        action_errors: the rejected actions of the former pass.
+        limits: the administrator's limits.
+        blocked_by: name of another sampling in the namespace that has its head, and whose workers a full quota keeps
+            out. Its cluster is the oldest of all clusters of the namespace in that state, this sampling's included.
+        admission_hold: why the operator's own admission lets no attempt begin now, as a sentence; None if it may begin.
     """
 
     sampling: DDPMSampling
     image: WorkerImage
     clusters: tuple[ObservedCluster, ...] = ()
     pods: tuple[ObservedPod, ...] = ()
-    departed: ObservedPod | None = None
+    last_deleted_head: ObservedPod | None = None
     claim: OutputClaim | None = None
-    driver: HeadUnreachable | HeadResponse | None = None
-    preview_tried: datetime | None = None
+    head_poll: HeadUnreachable | HeadResponse | None = None
+    preview_attempted_at: datetime | None = None
     preview_written: bool = False
-    faults: tuple[ActionError, ...] = ()
+    action_errors: tuple[ActionError, ...] = ()
     limits: Limits = UNLIMITED
-    ahead: str | None = None
-    held_back: str | None = None
+    blocked_by: str | None = None
+    admission_hold: str | None = None
 
     @property
     def cluster(self) -> ObservedCluster | None:
-        """The RayCluster of the attempt that is under way; None if there is none, or it is going away."""
+        """The RayCluster of the active attempt; None if there is none, or if it is being deleted."""
         status = self.sampling.status
         name = status.cluster.name if status and status.cluster else None
         return next((it for it in self.clusters if it.name == name and not it.deleted), None)
 
     @property
     def head(self) -> ObservedPod | None:
-        """Its head pod, unless that is going away or over."""
+        """The head pod of `cluster`, unless it is being deleted or has finished."""
         heads = (pod for pod in self.cluster_pods if pod.role == "head")
-        return next((pod for pod in heads if not pod.deleted and not pod.over), None)
+        return next((pod for pod in heads if not pod.deleted and not pod.finished), None)
 
     @property
-    def head_to_ask(self) -> ObservedPod | None:
-        """The head whose jobs and progress are worth asking for; None if there is nobody to ask.
+    def pollable_head(self) -> ObservedPod | None:
+        """The head, if it can be polled for its jobs and progress; else None.
 
-        One that runs is asked before it is ready: the kubelet's probe finds out a second after Ray takes jobs.
+        A running head is polled before it is ready: Ray accepts jobs a second before the kubelet's probe succeeds.
         """
         head = self.head
         return head if head and head.phase == "Running" and head.ip else None
 
     @property
     def cluster_pods(self) -> tuple[ObservedPod, ...]:
-        """Its pods, those that are going away included."""
+        """The pods of `cluster`, including those that are being deleted."""
         cluster = self.cluster
         if cluster is None:
             return ()

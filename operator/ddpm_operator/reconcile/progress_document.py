@@ -1,4 +1,7 @@
-"""What the driver says of itself on ``GET /progress``, and as its last word in the log. Read, never trusted."""
+"""Parses what the driver reports: the document of ``GET /progress``, and the error event at the end of its log.
+
+The driver runs what users bring, so every field is validated.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from pydantic_core import from_json
 
 PROGRESS_VERSION = 1
 
-# Beyond these a status could not hold it: figures there are int64, a rate or a duration has 16 letters.
-_LARGEST = 10**12
-Count = Annotated[int, Field(ge=0, le=_LARGEST)]
-Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
-Figure = Annotated[float, Field(ge=0, le=_LARGEST)]
-Sentence = Annotated[str, Field(max_length=65_536)]
+# The status has to hold them: its figures are int64, and a rate or a duration there has at most 16 characters.
+_MAX_FIGURE = 10**12
+Count = Annotated[int, Field(ge=0, le=_MAX_FIGURE)]
+Positive = Annotated[int, Field(ge=1, le=_MAX_FIGURE)]
+Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE)]
+Message = Annotated[str, Field(max_length=65_536)]
 
 
 class ProgressModel(BaseModel):
-    """A part of the document. A newer driver may say more than is known here."""
+    """Base of the document's parts. Unknown fields are ignored, as a newer driver may send more."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -32,7 +35,7 @@ class ProgressModel(BaseModel):
 
 
 class ChosenPlan(ProgressModel):
-    """What the run has chosen once the checkpoint was read."""
+    """What the driver has chosen after it read the checkpoint."""
 
     device: Literal["cpu", "cuda"]
     batch_size: Positive
@@ -40,13 +43,13 @@ class ChosenPlan(ProgressModel):
 
 
 class FinishedOutcome(ProgressModel):
-    """All N samples are stored, and the manifest accounts for them.
+    """All samples are stored and listed in the manifest.
 
     Attributes:
-        samples: N.
-        sampled: how many of them this run has drawn.
-        output: the URI as the pod sees it.
-        grid: PNG of at most 48 KiB in base64.
+        samples: their number.
+        sampled: the number that this driver has drawn.
+        output: the URI inside the pod.
+        grid: the preview, a PNG of at most 48 KiB in base64.
     """
 
     manifest_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -57,28 +60,28 @@ class FinishedOutcome(ProgressModel):
 
 
 class FailedOutcome(ProgressModel):
-    """The run ended before all samples were stored.
+    """The driver ended before all samples were stored.
 
     Attributes:
-        reason: a word of `FailureReason`, if it is one that is known here.
-        exit_code: 2 bad input, 3 resources not to be had, 4 failed with part done, 130 interrupted.
+        reason: a value of `FailureReason`, unless the driver is newer than the operator.
+        exit_code: 2 invalid input, 3 resources not available, 4 failed after it began, 130 interrupted.
     """
 
     reason: Annotated[str, Field(max_length=64)]
     exit_code: Annotated[int, Field(ge=0, le=255)]
-    message: Sentence
-    hint: Sentence = ""
+    message: Message
+    hint: Message = ""
 
 
 class ProgressDocument(ProgressModel):
-    """How far the run is.
+    """The progress of a driver.
 
     Attributes:
-        done, total: samples stored, samples asked for.
+        done, total: samples stored, samples requested.
         percent: done of total, 0 to 100.
-        samples_per_second, eta_seconds: None while they cannot be known.
-        plan: None before the run has chosen it.
-        outcome: None before the end.
+        samples_per_second, eta_seconds: None while they are unknown.
+        plan: None until the driver has chosen it.
+        outcome: None until the end.
     """
 
     version: Literal[1]
@@ -88,22 +91,22 @@ class ProgressDocument(ProgressModel):
     percent: Annotated[float, Field(ge=0, le=100)]
     samples_per_second: Figure | None
     eta_seconds: Figure | None
-    message: Sentence = ""
+    message: Message = ""
     plan: ChosenPlan | None = None
     outcome: FinishedOutcome | FailedOutcome | None = None
 
 
 def read_progress(text: str | bytes) -> ProgressDocument:
-    """Reads the answer to ``GET /progress``.
+    """Parses the response of ``GET /progress``.
 
     Raises:
-        pydantic.ValidationError: if it is not such a document.
+        pydantic.ValidationError: if it is not a valid document.
     """
     return ProgressDocument.model_validate_json(text, by_alias=True, by_name=False)
 
 
 def last_error(log: str) -> FailedOutcome | None:
-    """The driver's account of its failure: the last line ``{"event": "error", …}`` of a job's message or log."""
+    """Returns the last line ``{"event": "error", …}`` of a job's message or log; None if there is none."""
     for line in reversed(log.splitlines()):
         if line.startswith("{"):
             try:

@@ -1,4 +1,15 @@
-"""A quota that is full: whether it could ever let a plan's pods in, and what waits for it. Pure."""
+"""What happens when a ResourceQuota is full: how that is recognised, what the attempt does, and every message about it.
+
+- A quota that is smaller than the whole plan can never admit it: `check_quota` makes the problem certain, with the
+  figures, and the sampling fails.
+- A quota that other pods fill is waited for: as long as the RayCluster has no pods, or only its head, the attempt is
+  Queued (`queued`), its clocks stand still, and no attempt is spent.
+- If several samplings hold a head and wait for their workers, all but the oldest delete theirs (`yield_to_other`).
+
+The error comes from the API server, either in the response to an action (`ddpm_operator.kube.errors`) or in KubeRay's
+condition ReplicaFailure (`ddpm_operator.reconcile.diagnosis`). The phase Queued also has other reasons, see
+`ddpm_operator.reconcile.kueue` and `ddpm_operator.reconcile.between_attempts`.
+"""
 
 from __future__ import annotations
 
@@ -7,78 +18,106 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from ddpm_operator.api import ConditionType, FailureReason, Phase, Plan, Spec
+from ddpm_operator.api import ConditionType, FailureReason, Phase, Plan, Spec, Status
+from ddpm_operator.api.conditions import condition
 from ddpm_operator.api.quantity import binary, parse
 from ddpm_operator.planning.sizing import head_size, worker_size
-from ddpm_operator.reconcile.attempts import end
-from ddpm_operator.reconcile.diagnosis import OVER_QUOTA, Problem
+from ddpm_operator.reconcile.attempts import end, pause
 from ddpm_operator.reconcile.observed import HeadResponse, HeadUnreachable, Observed, ObservedCluster, ObservedPod
-from ddpm_operator.reconcile.status_builder import StatusBuilder, condition
+from ddpm_operator.reconcile.problem import Problem
+from ddpm_operator.reconcile.status_builder import StatusBuilder
 
+# How the API server says that a quota is full. The second wording is that of a quota that was just created.
+OVER_QUOTA = re.compile(r"(?i)exceeded quota|status unknown for quota")
 # As in `exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2`.
-_SAYS = re.compile(r"(requested|limited): ([^\s,=]+=[^\s,]+(?:,[^\s,=]+=[^\s,]+)*)")
+_FIGURES = re.compile(r"(requested|limited): ([^\s,=]+=[^\s,]+(?:,[^\s,=]+=[^\s,]+)*)")
 
 
-def judged(found: Problem, spec: Spec, chosen: Plan | None) -> Problem:
-    """The same trouble; if it is a quota that is smaller than the plan, certain, with the figures."""
-    if found.reason is not FailureReason.QUOTA_EXCEEDED or chosen is None:
-        return found
-    said = {what: dict(_amounts(text)) for what, text in _SAYS.findall(found.message)}
-    needed, limited = demand(spec, chosen), said.get("limited", {})
-    for resource, amount in said.get("requested", {}).items():
+def check_quota(problem: Problem, spec: Spec, plan: Plan | None) -> Problem:
+    """Returns the problem; one about a quota that is smaller than the plan becomes certain and gets the figures."""
+    if problem.reason is not FailureReason.QUOTA_EXCEEDED or plan is None:
+        return problem
+    figures = {name: dict(_amounts(text)) for name, text in _FIGURES.findall(problem.message)}
+    needed, limited = demand(spec, plan), figures.get("limited", {})
+    for resource, amount in figures.get("requested", {}).items():
         needed[resource] = max(needed.get(resource, Decimal(0)), amount)
     over = [f"{it} {_plain(needed[it])} of {_plain(limited[it])}" for it in limited if needed.get(it, 0) > limited[it]]
     if not over:
-        return found
-    words = f"{found.message} The sampling needs more than all that the quota has: {', '.join(over)}."
-    return replace(found, message=words, certain=True)
+        return problem
+    message = f"{problem.message} The sampling needs more than the whole quota: {', '.join(over)}."
+    return replace(problem, message=message, certain=True)
 
 
-def has_begun(observed: Observed, draft: StatusBuilder) -> bool:
-    """There is too much of an attempt for it to wait until a quota has room: a driver, or pods enough for one."""
-    pods, driver, known = observed.cluster_pods, observed.driver, draft.status.cluster
-    wanted = draft.status.plan.workers if draft.status.plan else 0
-    if draft.holds(ConditionType.RUNNING) or (isinstance(driver, HeadResponse) and driver.jobs):
+def is_full(problem: Problem) -> bool:
+    """Returns whether a problem is a quota that other pods fill, so that the attempt waits for it."""
+    return problem.reason is FailureReason.QUOTA_EXCEEDED and not problem.certain
+
+
+def full_quota(observed: Observed, status: Status, problem: Problem | None, *, running: bool) -> Problem | None:
+    """Returns the problem if a quota that other pods fill keeps out all of the cluster's pods, or all of its workers.
+
+    With a single worker the driver starts, and uses the other workers as they arrive.
+
+    Args:
+        problem: the cluster's, see `Assessment.problem`.
+        running: the condition Running is True.
+    """
+    waits = problem is not None and is_full(problem) and not _has_started(observed, status, running=running)
+    return problem if waits else None
+
+
+def _has_started(observed: Observed, status: Status, *, running: bool) -> bool:
+    """Returns whether the attempt is too far to wait for the quota: it has a driver, or enough pods for one."""
+    pods, poll, known = observed.cluster_pods, observed.head_poll, status.cluster
+    workers = status.plan.workers if status.plan else 0
+    if running or (isinstance(poll, HeadResponse) and poll.jobs):
         return True
-    if isinstance(driver, HeadUnreachable) and draft.status.phase is not Phase.QUEUED:
+    if isinstance(poll, HeadUnreachable) and status.phase is not Phase.QUEUED:
         return True
     if known and known.head_uid and (observed.head is None or observed.head.uid != known.head_uid):
         return True
-    return any(pod.role == "worker" for pod in pods) or (bool(pods) and not wanted)
+    return any(pod.role == "worker" for pod in pods) or (bool(pods) and not workers)
 
 
-def without_head(draft: StatusBuilder) -> StatusBuilder:
-    """Nothing was asked of the head yet: while the attempt waits, another may take its place."""
-    cluster = draft.status.cluster
-    return draft.put(cluster=cluster.model_copy(update={"head_uid": None})) if cluster else draft
+def queued(draft: StatusBuilder, spec: Spec, problem: Problem) -> StatusBuilder:
+    """Returns the status of an attempt that waits until the quota has room.
+
+    The attempt is not bound to its head: the driver has not been submitted, so another head can replace it.
+    """
+    draft = pause(draft.set(phase=Phase.QUEUED), spec, problem.reason, problem.message)
+    return draft.set_cluster(head_uid=None)
 
 
 def waits_for_workers(cluster: ObservedCluster, pods: Sequence[ObservedPod]) -> bool:
-    """A cluster has its head, and a full quota keeps all of its workers out.
+    """Returns whether a cluster has its head, and a full quota keeps out all of its workers.
 
     Args:
-        pods: of that cluster.
+        pods: those of the cluster.
     """
     if cluster.deleted or cluster.suspended or not OVER_QUOTA.search(cluster.replica_failure or ""):
         return False
     return {pod.role for pod in pods} == {"head"}
 
 
-def yield_to_other(draft: StatusBuilder, spec: Spec, ahead: str) -> StatusBuilder:
-    """A quota may have room for two heads and no worker: the younger head goes, and no attempt is spent."""
-    why = f"The quota has room for one: it waits until the workers of {ahead}, which came first, are there."
-    return end(draft, spec, FailureReason.QUOTA_EXCEEDED, why).put(phase=Phase.QUEUED)
+def yield_to_other(draft: StatusBuilder, spec: Spec, other: str) -> StatusBuilder:
+    """Ends an attempt whose head takes the room that the workers of an older sampling need. It is not a failure.
+
+    Args:
+        other: name of the older sampling.
+    """
+    message = f"The quota has no room for the workers of both: it waits until {other}, which is older, has its workers."
+    return end(draft, spec, FailureReason.QUOTA_EXCEEDED, message).set(phase=Phase.QUEUED)
 
 
 def yielded_to_other(draft: StatusBuilder) -> bool:
-    """The last attempt has given way, and another has not begun since."""
+    """Returns whether the last attempt ended by `yield_to_other`, and none has begun since."""
     ready = condition(draft.status, ConditionType.CLUSTER_READY)
     return ready is not None and ready.reason == FailureReason.QUOTA_EXCEEDED
 
 
-def demand(spec: Spec, chosen: Plan) -> dict[str, Decimal]:
-    """What a plan's pods take of a ResourceQuota, all in all, under the names that a quota has for it."""
-    head, worker, workers = head_size(spec, chosen), worker_size(spec, chosen), chosen.workers
+def demand(spec: Spec, plan: Plan) -> dict[str, Decimal]:
+    """Returns what all pods of a plan take of a ResourceQuota, by the names of the resources in a quota."""
+    head, worker, workers = head_size(spec, plan), worker_size(spec, plan), plan.workers
     cpu = parse(head.cpu) + workers * parse(worker.cpu)
     memory = parse(head.memory) + workers * parse(worker.memory)
     return {

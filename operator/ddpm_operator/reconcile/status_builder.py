@@ -1,25 +1,58 @@
-"""A status in the making. Its conditions remember since when they hold."""
+"""Builds the next status of a sampling, step by step, from the former one.
+
+Every step of a reconcile pass takes a builder and returns a new one. In the code of this package it is called `draft`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict, Unpack
 
-from ddpm_operator.api import Condition, ConditionType, Status
+from ddpm_operator.api import Condition, ConditionType, Failure, Phase, Plan, Progress, Status
+from ddpm_operator.api.conditions import condition, holds
+from ddpm_operator.api.status import Cluster as ClusterStatus
+from ddpm_operator.api.status import Cost, Result
 from ddpm_operator.text import MAX_MESSAGE_LENGTH, clip
 
 _ORDER = list(ConditionType)
 
 
+class StatusFields(TypedDict, total=False):
+    """The fields of a `Status`. Its conditions are set by `StatusBuilder.set_condition`."""
+
+    phase: Phase
+    attempt: int
+    failed_attempts: int | None
+    running_seconds: int
+    start_time: datetime | None
+    completion_time: datetime | None
+    image: str | None
+    plan: Plan
+    progress: Progress | None
+    cluster: ClusterStatus | None
+    output: Result
+    cost: Cost
+    failure: Failure | None
+
+
+class ClusterFields(TypedDict, total=False):
+    """The fields of `status.cluster` that change during an attempt."""
+
+    dashboard: str
+    start_time: datetime | None
+    head_uid: str | None
+    scheduled_time: datetime | None
+
+
 @dataclass(frozen=True)
 class StatusBuilder:
-    """The status as far as it is written.
+    """The next status, as far as it is decided.
 
     Attributes:
-        former: the status before this look.
-        generation: of the spec that is looked at.
-        now: in whole seconds, as a status keeps them.
+        former: the status before this reconcile pass.
+        generation: of the observed spec.
+        now: in whole seconds, the resolution of times in a status.
     """
 
     status: Status
@@ -27,46 +60,39 @@ class StatusBuilder:
     generation: int
     now: datetime
 
-    def put(self, **fields: object) -> Self:
+    def set(self, **fields: Unpack[StatusFields]) -> Self:
         """Sets fields of the status."""
         return replace(self, status=self.status.model_copy(update=fields))
 
-    def say(self, kind: ConditionType, holds: bool, reason: str, message: str) -> Self:
-        """Sets a condition. Its lastTransitionTime moves only if its status is another than before this look."""
-        word: Literal["True", "False"] = "True" if holds else "False"
-        former = condition(self.former, kind)
-        said = Condition(
-            type=kind,
-            status=word,
+    def set_cluster(self, **fields: Unpack[ClusterFields]) -> Self:
+        """Sets fields of status.cluster, if an attempt is active."""
+        cluster = self.status.cluster
+        return self.set(cluster=cluster.model_copy(update=fields)) if cluster else self
+
+    def set_condition(self, type: ConditionType, holds: bool, reason: str, message: str) -> Self:
+        """Sets a condition. Its lastTransitionTime changes only if its status differs from the former one."""
+        value: Literal["True", "False"] = "True" if holds else "False"
+        former = condition(self.former, type)
+        new = Condition(
+            type=type,
+            status=value,
             reason=reason,
             message=clip(message, MAX_MESSAGE_LENGTH),
-            last_transition_time=former.last_transition_time if former and former.status == word else self.now,
+            last_transition_time=former.last_transition_time if former and former.status == value else self.now,
             observed_generation=self.generation,
         )
-        others = [it for it in self.status.conditions if it.type != kind]
-        return self.put(conditions=tuple(sorted([*others, said], key=lambda it: _ORDER.index(it.type))))
+        others = [it for it in self.status.conditions if it.type != type]
+        conditions = tuple(sorted([*others, new], key=lambda it: _ORDER.index(it.type)))
+        return replace(self, status=self.status.model_copy(update={"conditions": conditions}))
 
-    def confirmed(self) -> Self:
-        """The same, said of the spec that is looked at now."""
-        conditions = (it.model_copy(update={"observed_generation": self.generation}) for it in self.status.conditions)
-        return self.put(conditions=tuple(conditions), observed_generation=self.generation)
+    def observe_generation(self) -> Self:
+        """Marks the status and all conditions as valid for the observed generation of the spec."""
+        conditions = tuple(
+            it.model_copy(update={"observed_generation": self.generation}) for it in self.status.conditions
+        )
+        update = {"conditions": conditions, "observed_generation": self.generation}
+        return replace(self, status=self.status.model_copy(update=update))
 
-    def holds(self, kind: ConditionType) -> bool:
-        return holds(self.status, kind)
-
-
-def condition(status: Status | None, kind: ConditionType) -> Condition | None:
-    """What a status says of one thing; None if nothing."""
-    return next((it for it in status.conditions if it.type == kind), None) if status else None
-
-
-def holds(status: Status | None, kind: ConditionType) -> bool:
-    """Whether a status says that it is so."""
-    found = condition(status, kind)
-    return found is not None and found.status == "True"
-
-
-def since(status: Status, kind: ConditionType) -> datetime | None:
-    """Since when it is so; None if it is not."""
-    found = condition(status, kind)
-    return found.last_transition_time if found and found.status == "True" else None
+    def holds(self, type: ConditionType) -> bool:
+        """Returns whether a condition of the new status is True."""
+        return holds(self.status, type)

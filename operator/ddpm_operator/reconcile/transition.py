@@ -1,4 +1,4 @@
-"""What one state of a sampling makes of a look."""
+"""The result of a reconcile pass in one state of a sampling: the next status, and the actions around its write."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ddpm_operator.reconcile.status_builder import StatusBuilder
 
 @dataclass(frozen=True)
 class Transition:
-    """The status to be, and what is done about it.
+    """The next status and the actions that belong to it.
 
     Attributes:
-        before: actions whose result the status tells of.
-        after: actions that must not happen without the status.
-        look: when to look again if nothing is heard; None: need not be.
+        before_write: actions whose result the status reports.
+        after_write: actions that must not happen before the status is written.
+        requeue_at: when to reconcile again if no watch event arrives; None if that is not needed.
     """
 
     draft: StatusBuilder
-    before: tuple[Action, ...] = ()
-    after: tuple[Action, ...] = ()
-    look: datetime | None = None
+    before_write: tuple[Action, ...] = ()
+    after_write: tuple[Action, ...] = ()
+    requeue_at: datetime | None = None
 
 
 def earliest(*times: datetime | None) -> datetime | None:
-    """The first of the times that there are."""
+    """Returns the earliest of the times that are not None; None if all are."""
     return min((time for time in times if time is not None), default=None)

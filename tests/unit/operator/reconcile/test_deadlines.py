@@ -46,7 +46,7 @@ def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
-        f"The attempt has not begun to sample within 2m00s of its admission. The head pod {head.name} has no node yet."
+        f"The attempt has not begun to sample within 2m00s of its admission. The head pod {head.name} is not scheduled to a node yet."
     )
     assert world.now - begun == timedelta(seconds=120)
     assert world.status.phase == Phase.PENDING
@@ -68,7 +68,7 @@ def test_a_start_that_comes_too_late_says_how_far_it_has_come() -> None:
         eta_seconds=None,
         message="the cluster has room for 0 of 2 workers",
     )
-    decision = reconcile(replace(observed, driver=HeadResponse(tuple(driver.jobs), says)), world.now)
+    decision = reconcile(replace(observed, head_poll=HeadResponse(tuple(driver.jobs), says)), world.now)
     failure = decision.actions[0].status.failure  # type: ignore[union-attr]
     assert failure
     assert failure.message.endswith("of its admission. The cluster has room for 0 of 2 workers.")
@@ -94,7 +94,7 @@ def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -
     world = World.of(startupDeadlineSeconds=120)
     world.look()
     (cluster,) = world.clusters.values()
-    words = f"The RayCluster {cluster.name} is there, and nobody makes pods of it: KubeRay does not run."
+    words = f"The RayCluster {cluster.name} exists, but no pods are created for it: KubeRay is not running."
     while world.condition(ConditionType.CLUSTER_READY).reason != "KubeRayMissing":
         assert world.now - cluster.created < timedelta(seconds=20)
         world.wait(1)
@@ -129,11 +129,11 @@ def test_kuberay_that_has_seen_a_cluster_and_is_slow_to_make_its_pods_is_not_mis
     world = World.of(startupDeadlineSeconds=120, backoffLimit=0)
     world.look()
     (name,) = world.clusters
-    world.clusters[name] = replace(world.clusters[name], heeded=True)
+    world.clusters[name] = replace(world.clusters[name], seen_by_kuberay=True)
     until_late(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
-    assert world.status.failure.message.endswith("KubeRay has yet to create the head pod.")
+    assert world.status.failure.message.endswith("KubeRay has not created the head pod yet.")
 
 
 def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_deadline() -> None:
@@ -144,7 +144,7 @@ def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_dea
     (driver,) = world.drivers.values()
     assert driver.jobs[-1].state == "RUNNING"
     world.wait(60)
-    mute = replace(observed, driver=HeadResponse(tuple(driver.jobs), None))
+    mute = replace(observed, head_poll=HeadResponse(tuple(driver.jobs), None))
     decision = reconcile(mute, world.now)
     written = decision.actions[0].status  # type: ignore[union-attr]
     assert written.phase == Phase.RUNNING
@@ -163,7 +163,7 @@ def sampling_unseen(world: World) -> None:
 def test_one_answer_that_is_missed_after_the_deadline_ends_nothing() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
-    mute = replace(world.observe(), driver=HeadUnreachable(world.now, "timeout"))
+    mute = replace(world.observe(), head_poll=HeadUnreachable(world.now, "timeout"))
     decision = reconcile(mute, world.now)
     assert not [it for it in decision.actions if isinstance(it, WriteStatus) and it.status.failure]
     world.run(until=lambda it: it.at_rest)
@@ -174,7 +174,7 @@ def test_a_head_that_stays_silent_after_the_deadline_has_missed_it() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
     seen = world.observe()
-    mute = replace(seen, driver=HeadUnreachable(world.now - timedelta(seconds=15), "timeout"))
+    mute = replace(seen, head_poll=HeadUnreachable(world.now - timedelta(seconds=15), "timeout"))
     (written,) = [it.status for it in reconcile(mute, world.now).actions if isinstance(it, WriteStatus)]
     assert written.failure
     assert written.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
@@ -194,7 +194,7 @@ def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> No
     assert world.status.completion_time - begun == timedelta(seconds=40)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.DEADLINE_EXCEEDED
-    assert world.status.failure.message == "It has run for 1m40s, as long as it may."
+    assert world.status.failure.message == "It has run for 1m40s, the limit that spec.activeDeadlineSeconds sets."
     assert world.status.phase == Phase.FAILED
 
 

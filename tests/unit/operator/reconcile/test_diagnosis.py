@@ -34,7 +34,7 @@ FORBIDDEN = 'failed to create pod: pods "x" is forbidden: '
 
 def restarting(reason: str, code: int, message: str = "") -> ObservedPod:
     ended = Terminated(reason, code, message)
-    container = Container("ray-worker", Waiting("CrashLoopBackOff", "back-off 10s"), restarts=2, last_end=ended)
+    container = Container("ray-worker", Waiting("CrashLoopBackOff", "back-off 10s"), restarts=2, last_termination=ended)
     return ObservedPod("digits-1-worker", "p2", "digits-1", 1, "worker", "Running", containers=(container,))
 
 
@@ -109,6 +109,6 @@ def test_what_a_container_that_is_started_again_and_again_ended_of_is_told() -> 
     found = pod_problem(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
     assert found
     assert found.message == (
-        "The worker pod digits-1-worker has ended and waits to be started again: "
+        "The worker pod digits-1-worker has terminated and waits for its restart: "
         "Error, exit code 127: ray: command not found."
     )

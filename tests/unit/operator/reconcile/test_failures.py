@@ -234,7 +234,7 @@ def test_a_lost_worker_that_was_ended_for_its_memory_is_out_of_memory() -> None:
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     worker = next(pod for pod in world.pods.values() if pod.role == "worker")
     (container,) = worker.containers
-    world.change(worker.uid, containers=(replace(container, restarts=1, last_end=Terminated("OOMKilled", 137)),))
+    world.change(worker.uid, containers=(replace(container, restarts=1, last_termination=Terminated("OOMKilled", 137)),))
     fails(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.OUT_OF_MEMORY
@@ -321,7 +321,7 @@ def test_a_driver_that_is_never_heard_is_not_asked_for_ever() -> None:
     world.look()
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.DRIVER_FAILED
-    assert world.status.failure.message == ("The driver succeeded 3 times, but its result could not be read from it.")
+    assert world.status.failure.message == ("The driver succeeded 3 times, but its result could not be read.")
 
 
 def test_a_driver_that_failed_unheard_is_believed_by_the_last_line_of_its_log() -> None:
@@ -383,7 +383,7 @@ def test_a_driver_that_failed_without_a_word_is_known_by_the_end_of_its_log() ->
     failure = world.status.failure
     assert failure
     assert failure.reason == FailureReason.DRIVER_FAILED
-    assert failure.message == "The driver ended without a word: Job entrypoint exited with 139."
+    assert failure.message == "The driver ended without reporting an error: Job entrypoint exited with 139."
     assert failure.log_tail.endswith("x\nSegmentation fault")
     assert len(failure.log_tail.encode()) <= 2048
 

@@ -136,7 +136,7 @@ def test_the_younger_an_attempt_the_sooner_it_is_asked_again(world: World) -> No
         assert world.status.cluster
         world.now = world.status.cluster.start_time + timedelta(seconds=age)
         decision = reconcile(world.observe(), world.now)
-        assert decision.look_again == timedelta(seconds=pause)
+        assert decision.requeue_after == timedelta(seconds=pause)
 
 
 def test_cleaned_up_is_true_only_when_the_last_pod_is_gone(world: World) -> None:
@@ -151,7 +151,7 @@ def test_cleaned_up_is_true_only_when_the_last_pod_is_gone(world: World) -> None
 def test_a_finished_sampling_costs_nothing(done: World) -> None:
     decision = reconcile(done.observe(), done.now + timedelta(days=1))
     assert decision.actions == ()
-    assert decision.look_again is None
+    assert decision.requeue_after is None
 
 
 def test_the_cluster_of_a_sampling_that_is_being_deleted_goes_though_a_finalizer_keeps_the_sampling(
@@ -256,10 +256,10 @@ def test_a_preview_that_could_not_be_copied_is_tried_again_half_a_minute_later()
 def test_a_preview_that_is_no_picture_does_not_keep_a_sampling_from_its_end(world: World, grid: str) -> None:
     world.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
     observed = world.observe()
-    assert isinstance(observed.driver, HeadResponse)
-    assert observed.driver.progress
+    assert isinstance(observed.head_poll, HeadResponse)
+    assert observed.head_poll.progress
     outcome = FinishedOutcome(manifest_sha256=sha(100), samples=100, sampled=100, output="/output", grid=grid)
-    told = replace(observed.driver, progress=observed.driver.progress.model_copy(update={"outcome": outcome}))
-    actions = reconcile(replace(observed, driver=told), world.now).actions
+    told = replace(observed.head_poll, progress=observed.head_poll.progress.model_copy(update={"outcome": outcome}))
+    actions = reconcile(replace(observed, head_poll=told), world.now).actions
     assert [it.status.phase for it in actions if isinstance(it, WriteStatus)] == [Phase.SUCCEEDED]
     assert not [it for it in actions if isinstance(it, WritePreview)]

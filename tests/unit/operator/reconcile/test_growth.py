@@ -152,7 +152,7 @@ def test_the_samples_that_a_smaller_cluster_has_begun_are_done_before_it_goes() 
     world.look()
     assert world.condition(ConditionType.ACCEPTED).message == (
         "20,000 samples of builtin://mnist on cpu, by 2 workers. "
-        "They begin when attempt 1 has drawn what it began with."
+        "They begin when attempt 1 has finished its own samples."
     )
     world.run(until=lambda it: not it.clusters)
     assert world.stored == 16

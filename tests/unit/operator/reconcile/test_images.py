@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddpm_operator.reconcile.attempts import digest_of
+from ddpm_operator.reconcile.images import pinned_image
 from ddpm_operator.reconcile.observed import Container, ObservedPod, Waiting
 
 DIGEST = "@sha256:" + "ab" * 32
@@ -33,4 +33,4 @@ def head(image_id: str) -> ObservedPod:
     ],
 )
 def test_a_digest_is_kept_where_it_can_be_pulled(asked: str, image_id: str, kept: str | None) -> None:
-    assert digest_of(head(image_id), asked) == kept
+    assert pinned_image(head(image_id), asked) == kept

@@ -25,7 +25,7 @@ def test_a_run_under_way_is_read() -> None:
     progress.begin(total=100, done=36, shards_left=1)
     progress.observe(0.0, {Shard(first=36, last=99): 0.0}, workers=1, busy=1)
     progress.observe(10.0, {Shard(first=36, last=99): 0.5}, workers=1, busy=1)
-    board.post(progress.snapshot())
+    board.publish(progress.snapshot())
     document = read_progress(answer(board))
     assert (document.phase, document.done, document.total) == ("sampling", 36, 100)
     assert document.samples_per_second
@@ -38,7 +38,7 @@ def test_a_run_that_has_not_begun_is_read() -> None:
 
 
 def test_a_complete_run_is_read_with_its_picture() -> None:
-    board = RunState(picture=lambda _: b"png")
+    board = RunState(thumbnail=lambda _: b"png")
     board.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
     outcome = read_progress(answer(board)).outcome
     assert outcome == FinishedOutcome(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")

@@ -52,7 +52,7 @@ def test_a_sampling_in_a_queue_is_queued_and_its_clock_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [ActionErrorKind.KUBERAY_MISSING, ActionErrorKind.WEBHOOK_AWAY, ActionErrorKind.TRANSIENT]
+    "kind", [ActionErrorKind.KUBERAY_MISSING, ActionErrorKind.WEBHOOK_UNAVAILABLE, ActionErrorKind.TRANSIENT]
 )
 def test_a_cluster_that_cannot_be_made_for_its_queue_is_not_waited_for_for_ever(kind: ActionErrorKind) -> None:
     world = World.of(queueName="gpus", startupDeadlineSeconds=60, backoffLimit=0)
@@ -139,7 +139,7 @@ def test_a_head_of_before_that_is_still_seen_is_not_taken_for_the_new_one() -> N
     world.look(before)
     assert world.status.phase == Phase.QUEUED
     assert world.condition(ConditionType.CLUSTER_READY).message == (
-        "The RayCluster goes on as soon as its pods from before it was suspended are gone."
+        "The RayCluster continues once its pods from before the suspension are gone."
     )
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)

@@ -25,7 +25,7 @@ def fill(world: World) -> None:
 
 def free(world: World) -> None:
     """KubeRay makes the workers after all."""
-    world.ahead = None
+    world.blocked_by = None
     world.clusters = {it.name: replace(it, replica_failure=None) for it in world.clusters.values()}
     for cluster in world.clusters.values():
         world._new_pod(cluster, "worker")
@@ -105,11 +105,11 @@ def test_a_quota_that_is_only_full_never_ends_a_sampling_before_its_last_attempt
 
 def test_of_two_heads_that_wait_for_workers_the_younger_goes_and_comes_again_at_no_attempts_cost() -> None:
     world = waiting(backoffLimit=0)
-    world.ahead = "elder"
+    world.blocked_by = "elder"
     world.look()
     assert world.status.phase is Phase.QUEUED
     assert world.condition(ConditionType.CLUSTER_READY).message == (
-        "The quota has room for one: it waits until the workers of elder, which came first, are there."
+        "The quota has no room for the workers of both: it waits until elder, which is older, has its workers."
     )
     world.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
     for _ in range(60):
@@ -117,7 +117,7 @@ def test_of_two_heads_that_wait_for_workers_the_younger_goes_and_comes_again_at_
         world.look()
     assert world.status.phase is Phase.QUEUED
     assert not world.clusters
-    world.ahead = None
+    world.blocked_by = None
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
     assert (world.status.attempt, world.status.failed_attempts) == (2, 0)
@@ -127,7 +127,7 @@ def test_of_two_heads_that_wait_for_workers_the_younger_goes_and_comes_again_at_
 @pytest.mark.parametrize("spec", [{}, {"resources": {"maxWorkers": 0}}])
 def test_nobody_who_does_not_wait_for_workers_gives_way(spec: dict[str, object]) -> None:
     world = World.of(**spec)
-    world.ahead = "elder"
+    world.blocked_by = "elder"
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
     assert world.status.attempt == 1

@@ -65,7 +65,7 @@ def quota(world: World, *, full: bool) -> None:
 
 def elder(world: World, name: str | None) -> None:
     """Another sampling waits for its workers, or does so no more."""
-    world.ahead = name
+    world.blocked_by = name
 
 
 @st.composite

@@ -34,7 +34,7 @@ def refused(world: World, kind: ActionErrorKind, action: type = CreateCluster, m
         (ActionErrorKind.INVALID, FailureReason.INVALID_SPEC),
         (ActionErrorKind.NOT_FOUND, FailureReason.REFERENCE_NOT_FOUND),
         (ActionErrorKind.TEMPLATE, FailureReason.INTERNAL_ERROR),
-        (ActionErrorKind.TAKEN, FailureReason.INTERNAL_ERROR),
+        (ActionErrorKind.NAME_TAKEN, FailureReason.INTERNAL_ERROR),
     ],
 )
 def test_a_refusal_that_will_not_pass_ends_the_sampling_at_once(kind: ActionErrorKind, reason: FailureReason) -> None:
@@ -77,7 +77,7 @@ def test_an_operator_that_starts_again_asks_for_nothing_that_a_running_head_has(
 def test_a_refusal_ends_nothing_that_is_at_work() -> None:
     world = World.of(samples=640, backoffLimit=0)
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
-    world.faults = (ActionError(ActionErrorKind.FORBIDDEN, "delete the RayCluster stray", "denied the request"),)
+    world.action_errors = (ActionError(ActionErrorKind.FORBIDDEN, "delete the RayCluster stray", "denied the request"),)
     world.look()
     world.run(until=lambda it: it.at_rest)
     assert world.holds(ConditionType.COMPLETE)
@@ -88,7 +88,7 @@ def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> No
     world.refuse = refusing(
         ActionErrorKind.KUBERAY_MISSING, CreateCluster, "the cluster knows no RayCluster of ray.io/v1"
     )
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "KubeRayMissing"
     assert world.status.phase == Phase.STARTING
@@ -103,15 +103,15 @@ def test_kuberay_is_waited_for_until_the_deadline_and_the_status_says_so() -> No
 
 AWAY = [
     (
-        ActionErrorKind.WEBHOOK_AWAY,
+        ActionErrorKind.WEBHOOK_UNAVAILABLE,
         "failed calling webhook",
-        "Ask the cluster's administrator: a webhook that has a say in it does not answer.",
+        "Ask the cluster's administrator: an admission webhook does not answer.",
     ),
     (
-        ActionErrorKind.NO_RIGHT,
+        ActionErrorKind.OPERATOR_FORBIDDEN,
         'User "ddpm-operator" cannot create resource',
-        "Ask the cluster's administrator to install the operator's chart again: its account lacks a right "
-        "that the chart gives.",
+        "Ask the cluster's administrator to install the operator's chart again: its "
+        "service account lacks a permission that the chart grants.",
     ),
 ]
 
@@ -122,7 +122,7 @@ def test_a_webhook_or_a_right_that_is_away_is_waited_for_until_the_deadline_and_
 ) -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
     world.refuse = refusing(kind, CreateCluster, says)
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "PodRejected"
     assert world.status.phase == Phase.STARTING
@@ -136,7 +136,7 @@ def test_a_webhook_or_a_right_that_is_away_is_waited_for_until_the_deadline_and_
 def test_kuberay_that_comes_in_time_does_no_harm() -> None:
     world = World.of(startupDeadlineSeconds=60)
     world.refuse = refusing(ActionErrorKind.KUBERAY_MISSING, CreateCluster)
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     world.refuse = lambda _: None
     world.run(until=lambda it: it.at_rest)
@@ -150,7 +150,7 @@ FULL = 'pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: po
 def test_a_quota_that_others_fill_means_queued_and_no_deadline_runs() -> None:
     world = World.of(startupDeadlineSeconds=60)
     world.refuse = refusing(ActionErrorKind.QUOTA, CreateCluster, FULL)
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     assert world.status.phase == Phase.QUEUED
     ready = world.condition(ConditionType.CLUSTER_READY)
@@ -223,13 +223,13 @@ def test_a_quota_that_is_smaller_than_the_plan_ends_it_at_once_with_the_figures(
     assert (world.now - begun).total_seconds() < 15
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.QUOTA_EXCEEDED
-    assert world.status.failure.message.endswith(f"more than all that the quota has: {over}.")
+    assert world.status.failure.message.endswith(f"more than the whole quota: {over}.")
 
 
 def test_a_quota_that_is_freed_in_time_does_no_harm() -> None:
     world = World.of()
     world.refuse = refusing(ActionErrorKind.QUOTA, EnsureClaim, "exceeded quota: team")
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     world.refuse = lambda _: None
     world.run(until=lambda it: it.at_rest)
@@ -249,7 +249,7 @@ def test_what_passes_by_itself_is_tried_again() -> None:
 def test_what_lasts_is_told_while_it_is_waited_for_and_in_the_end() -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
     world.refuse = refusing(ActionErrorKind.TRANSIENT, CreateCluster, "etcdserver: mvcc: database space exceeded")
-    world.run(until=lambda it: it.faults)
+    world.run(until=lambda it: it.action_errors)
     world.look()
     words = "The operator cannot create the RayCluster digits-1: etcdserver: mvcc: database space exceeded."
     assert world.condition(ConditionType.CLUSTER_READY).message == words
@@ -265,7 +265,7 @@ def test_what_lasts_is_told_while_it_is_waited_for_and_in_the_end() -> None:
 def test_a_claim_that_is_not_there_is_waited_for_and_then_named() -> None:
     world = World.of(output={"uri": "pvc://results/digits"})
     world.look()
-    message = "spec.output.uri names the claim results, which is not there in the namespace research."
+    message = "spec.output.uri names the claim results, which does not exist in the namespace research."
     assert world.condition(ConditionType.ACCEPTED).message == message
     assert world.status.phase == Phase.PENDING
     begun = world.now
@@ -305,7 +305,7 @@ def test_a_plan_that_cannot_follow_the_first_attempts_says_what_to_change() -> N
     world.run(until=lambda it: it.at_rest)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.INVALID_SPEC
-    assert world.status.failure.message == "The first attempt ran on GPUs, and resources.gpus is 0 now."
+    assert world.status.failure.message == "The first attempt ran on GPUs, but resources.gpus is now 0."
     assert world.status.failure.hint.startswith("Set resources.gpus to 1 or more")
     assert world.status.failure.hint.endswith("then run `kubectl ddpm retry`.")
 

@@ -69,7 +69,7 @@ def test_going_on_waits_until_the_last_pod_is_gone() -> None:
     assert all(it.deleted for it in world.clusters.values())
     assert world.status.phase == Phase.PENDING
     assert world.condition(ConditionType.CLUSTER_READY).message == (
-        "The next attempt waits until nothing is left of attempt 1."
+        "The next attempt waits until all pods of attempt 1 are gone."
     )
     world.run(until=lambda it: it.at_rest)
 

@@ -73,7 +73,7 @@ def test_a_pod_of_it_on_a_node_that_is_gone_is_not_taken_for_one_of_the_next() -
 def test_one_that_never_goes_is_waited_for_until_the_deadline(kind: ActionErrorKind | None) -> None:
     world = deleted_unseen(startupDeadlineSeconds=60, backoffLimit=0)
     for _ in range(7):
-        world.faults = (ActionError(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
+        world.action_errors = (ActionError(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
         world.look()
         world.wait(10)
     assert world.status.failure

@@ -55,7 +55,7 @@ class Town:
         for world in self.worlds:
             world.line = self.line
             world.due = world.now
-            self.line.heard(document(world.sampling))
+            self.line.observe_document(document(world.sampling))
 
     def check(self) -> None:
         """Never are there more at work than there may be."""
@@ -66,7 +66,7 @@ class Town:
         self.began += [world.key for world in at_work if world.key not in self.began]
 
     def calls(self) -> None:
-        for key in self.line.called():
+        for key in self.line.take_admissible():
             world = next(it for it in self.worlds if it.key == key)
             world.due = world.now
 
@@ -115,7 +115,7 @@ def test_one_that_waits_is_queued_says_why_and_has_no_cluster() -> None:
         Phase.STARTING,
     ]
     assert second.condition(ConditionType.CLUSTER_READY).message == (
-        "It waits for its turn: the administrator lets 1 sampling of a namespace work at once."
+        "Waiting for a free slot: the administrator allows 1 sampling at once in a namespace."
     )
     assert second.holds(ConditionType.ACCEPTED)
     assert second.reasons == [EventReason.ACCEPTED, EventReason.QUEUED]
@@ -132,7 +132,7 @@ def test_the_limit_in_all_is_named_where_that_is_what_is_waited_for() -> None:
     for world in here.worlds:
         world.look()
     assert here.worlds[2].condition(ConditionType.CLUSTER_READY).message == (
-        "It waits for its turn: the administrator lets 2 samplings work at once."
+        "Waiting for a free slot: the administrator allows 2 samplings at once."
     )
 
 
@@ -174,11 +174,11 @@ def test_those_that_wait_are_called_once_when_their_turn_comes() -> None:
     here = town(Limits(at_once=1), "a1 a2 a3")
     for world in here.worlds:
         world.look()
-    assert here.line.called() == ()
+    assert here.line.take_admissible() == ()
     here.worlds[0].edit(suspend=True)
     here.worlds[0].run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
-    assert names([*here.line.called()]) == "a2"
-    assert here.line.called() == ()
+    assert names([*here.line.take_admissible()]) == "a2"
+    assert here.line.take_admissible() == ()
 
 
 def test_one_that_is_gone_without_a_word_holds_nobody_up() -> None:
@@ -189,9 +189,9 @@ def test_one_that_is_gone_without_a_word_holds_nobody_up() -> None:
     second.gone = True
     first.edit(suspend=True)
     first.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
-    assert here.line.called() == (second.key,)
-    here.line.gone(second.key)
-    assert here.line.called() == (third.key,)
+    assert here.line.take_admissible() == (second.key,)
+    here.line.remove(second.key)
+    assert here.line.take_admissible() == (third.key,)
 
 
 def test_two_looks_at_once_never_take_the_same_place() -> None:
@@ -219,7 +219,7 @@ def test_an_old_word_of_the_watch_takes_no_place_away() -> None:
     first.refuse = lambda it: AWAY if isinstance(it, CreateCluster) else None
     first.look()
     assert not first.clusters
-    here.line.heard(before)
+    here.line.observe_document(before)
     second.look()
     assert second.status.phase == Phase.QUEUED
 
@@ -228,12 +228,12 @@ def test_what_is_left_of_a_deleted_sampling_holds_its_place() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.look()
-    here.line.gone(first.key)
+    here.line.remove(first.key)
     second.look()
     assert second.status.phase == Phase.QUEUED
     first.remove_cluster(next(iter(first.clusters)))
     first.collect_garbage()
-    assert here.line.called() == (second.key,)
+    assert here.line.take_admissible() == (second.key,)
 
 
 def test_a_sampling_that_a_finalizer_keeps_gives_its_place_away_with_its_cluster() -> None:
@@ -245,7 +245,7 @@ def test_a_sampling_that_a_finalizer_keeps_gives_its_place_away_with_its_cluster
     second.look()
     assert second.status.phase == Phase.QUEUED
     first.collect_garbage()
-    assert here.line.called() == (second.key,)
+    assert here.line.take_admissible() == (second.key,)
     second.look()
     assert second.status.phase == Phase.STARTING
 
@@ -298,11 +298,11 @@ def _something(data: st.DataObject, here: Town, world: World, other: World) -> N
                 world.look(between=other.look)
         case "tell":
             late = here.told[world.key]
-            here.line.heard(late[data.draw(st.integers(0, len(late) - 1))])
+            here.line.observe_document(late[data.draw(st.integers(0, len(late) - 1))])
         case "restart":
             here.restart()
         case "user":
             world.look(between=lambda: world.edit(suspend=not world.sampling.spec.suspend))
-            here.line.heard(document(world.sampling))
+            here.line.observe_document(document(world.sampling))
         case "harm":
             _ = data.draw(st.sampled_from([world.driver_fails, world.head_dies, world.cluster_deleted]))()
