@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.conditions import holds
+from ddpm_operator.api.conditions import holds_for_current_spec
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.download_folder import DownloadFolder
 from ddpm_operator.client.errors import Damaged, NotFound, SamplingFailed
@@ -63,10 +63,10 @@ def fetch(connection: Connection, sampling: DDPMSampling, path: Path, on_progres
 def _manifest_sha256_and_image(sampling: DDPMSampling) -> tuple[str, str]:
     """Returns (sha256 of the manifest, worker image) of a complete sampling."""
     name, status = sampling.metadata.name, sampling.status
-    if holds(sampling, ConditionType.FAILED):
+    if holds_for_current_spec(sampling, ConditionType.FAILED):
         raise SamplingFailed(f"{name} has failed", f"`kubectl ddpm status {name}` shows the reason")
     output = status.output if status else None
-    complete = holds(sampling, ConditionType.COMPLETE)
+    complete = holds_for_current_spec(sampling, ConditionType.COMPLETE)
     if not complete or status is None or output is None or not output.manifest_sha256 or not status.image:
         raise NotFound(f"{name} is not complete yet", f"wait for it with `kubectl ddpm watch {name}`")
     return output.manifest_sha256, status.image

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.conditions import condition, status_message
+from ddpm_operator.api.conditions import condition
+from ddpm_operator.client.conditions import status_message
 from ddpm_operator.client.errors import RequestRejected
 from ddpm_operator.kube.responses import Document
 
@@ -20,7 +21,7 @@ def retry_patch(sampling: DDPMSampling) -> Document:
     metadata, spec, status = sampling.metadata, sampling.spec, sampling.status
     # The condition counts even if the operator has not reconciled the newest generation yet: users fix the spec and
     # retry at once.
-    failed = condition(sampling, ConditionType.FAILED)
+    failed = condition(status, ConditionType.FAILED)
     if status is None or failed is None or failed.status != "True":
         phase = status.phase if status and status.phase else "new"
         raise RequestRejected(

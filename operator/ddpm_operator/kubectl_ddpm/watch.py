@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ddpm_operator.api import ConditionType, DDPMSampling
-from ddpm_operator.client.conditions import has_ended, holds, status_message
+from ddpm_operator.api.conditions import holds_for_current_spec
+from ddpm_operator.client.conditions import has_ended, status_message
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
 from ddpm_operator.kubectl_ddpm.views import phase, progress_of, progress_text
 
@@ -41,7 +42,7 @@ def _watch(options: argparse.Namespace) -> int:
     else:
         console = Console(highlight=False, soft_wrap=True)
         last = _show_live(states, console) if console.is_terminal else _print_lines(states, console)
-    if not holds(last, ConditionType.FAILED):
+    if not holds_for_current_spec(last, ConditionType.FAILED):
         return 0
     failure = last.status.failure if last.status else None
     if failure and not options.json:
