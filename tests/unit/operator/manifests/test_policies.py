@@ -99,21 +99,33 @@ def test_sampling_without_remote_uris_reaches_only_dns(network: Network) -> None
     assert reaches(network.policies, network.head, other, 53, "UDP")
 
 
+@pytest.fixture(scope="module")
+def networks(metadata: Metadata, make_spec: MakeSpec) -> list[tuple[Network, Network, bool, bool]]:
+    """(network without cloud identity, network with it, may reach the internet, may reach metadata services)."""
+    return [
+        (
+            Network(metadata, make_spec(**fields)),
+            Network(metadata, make_spec(**fields), cloud_identity=True),
+            internet,
+            metadata_services,
+        )
+        for fields, internet, metadata_services in (
+            ({}, False, False),
+            ({"model": {"uri": "https://example.com/m.safetensors"}}, True, False),
+            (S3_OUTPUT_WITH_CREDENTIALS, True, False),
+            (S3_OUTPUT, True, True),
+        )
+    ]
+
+
 @pytest.mark.parametrize("address", METADATA_SERVICES + TRANSLATED_ADDRESSES)
 def test_metadata_service_is_open_only_for_allowed_cloud_identity(
-    metadata: Metadata, make_spec: MakeSpec, address: str
+    networks: list[tuple[Network, Network, bool, bool]], address: str
 ) -> None:
-    for fields, reachable in (
-        ({}, False),
-        ({"model": {"uri": "https://example.com/m.safetensors"}}, False),
-        (S3_OUTPUT_WITH_CREDENTIALS, False),
-        (S3_OUTPUT, True),
-    ):
-        isolated = Network(metadata, make_spec(**fields))
+    for isolated, network, internet, metadata_services in networks:
         assert not reaches(isolated.policies, isolated.head, End(address), 80)
-        network = Network(metadata, make_spec(**fields), cloud_identity=True)
-        assert reaches(network.policies, network.head, End(address), 80) is reachable
-        assert reaches(network.policies, network.head, End("203.0.113.7"), 443) is bool(fields)
+        assert reaches(network.policies, network.head, End(address), 80) is metadata_services
+        assert reaches(network.policies, network.head, End("203.0.113.7"), 443) is internet
 
 
 @pytest.mark.parametrize(
