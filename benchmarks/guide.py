@@ -31,8 +31,8 @@ from ddpm_inference.driver import run
 from ddpm_inference.job import Job, TrainedSchedule
 from ddpm_inference.models import build
 from ddpm_inference.progress import Phase, Progress
-from ddpm_inference.ray_backend.address import Target
-from ddpm_inference.ray_backend.cluster import connected
+from ddpm_inference.ray_backend.address import RayTarget
+from ddpm_inference.ray_backend.connection import connected
 from ddpm_inference.sampling.schedule import schedule
 
 
@@ -95,7 +95,7 @@ def guide(scale: Scale, folder: Path) -> Measured:
         np.save(folder / "all.npy", np.stack([image for _, image in sorted(done, key=lambda pair: pair[0])]))
 
     started = time.perf_counter()
-    with connected(Target(None, "for the guide")):
+    with connected(RayTarget(None, "for the guide")):
         task = ray.remote(num_cpus=1)(guide_task)
         # Workers are processes that stay: after a few short tasks each has imported torch.
         draw(8, 1)
@@ -111,10 +111,10 @@ class Clock:
     def __init__(self) -> None:
         self.began: dict[Phase, float] = {}
 
-    def say(self, sentence: str) -> None:
+    def show_message(self, message: str) -> None:
         pass
 
-    def show(self, progress: Progress) -> None:
+    def show_progress(self, progress: Progress) -> None:
         self.began.setdefault(progress.phase, time.perf_counter())
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpm_inference.checkpoint import Checkpoint
-from ddpm_inference.console import Log
+from ddpm_inference.console import LogView
 from ddpm_inference.driver import run
 from ddpm_inference.job import Identity, Job, Shard
 from ddpm_inference.progress import Progress
@@ -55,7 +55,7 @@ def measure(n_samples: int, batch_size: int, model: str, out: Path) -> dict[str,
         }
     )
     started = time.monotonic()
-    outcome = run(job, ray_address="None", view=Log(sys.stderr), progress=Progress(), make_sampler=make_constant)
+    outcome = run(job, ray_address="None", view=LogView(sys.stderr), progress=Progress(), make_sampler=make_constant)
     measured = {"n_samples": n_samples, "peak_mb": round(peak_mb()), "seconds": round(time.monotonic() - started)}
     assert outcome.manifest.n_samples == n_samples
     every = max(1, n_samples // 1000)

@@ -1,4 +1,8 @@
-"""The command ``ddpm-sample``: from its arguments to its exit code."""
+"""The command ``ddpm-sample``: from its arguments to its exit code.
+
+Parses the flags (`flags`), runs the job (`driver`) and reports its end: on stderr, as JSON on stdout, and through the
+progress server if the environment asks for one.
+"""
 
 from __future__ import annotations
 
@@ -28,116 +32,119 @@ from ddpm_inference.progress_server.settings import settings_from
 if TYPE_CHECKING:
     from ddpm_inference.driver import Outcome
 
-UNEXPECTED = 4
-LINGER_SECONDS = 10.0
-LOOK_SECONDS = 0.2
-_OUR_FAULT = "this looks like an error of this program; its log says where"
+UNEXPECTED_ERROR = 4
+OUTCOME_READ_TIMEOUT = 10.0
+OUTCOME_POLL_SECONDS = 0.2
+_BUG_HINT = "this looks like an error of this program; the traceback is in its log"
 
-# What takes a second to import is imported where it is needed: --help and a refusal should come at once.
+# Imports that take a second are inside the functions that need them, so that --help and rejections come at once.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (see `flags.EXAMPLES`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if LOG_VARIABLE in os.environ:
-        return supervised(partial(_main, arguments), partial(_bereaved, as_json="--json" in arguments))
+        return supervised(partial(_main, arguments), partial(_on_killed, as_json="--json" in arguments))
     return _main(arguments)
 
 
 def _main(arguments: list[str]) -> int:
     code = Interrupted.exit_code
-    # Two blocks in one another: whether the run itself was stopped or not, a further signal only cuts short
-    # what comes after it.
-    with suppress(KeyboardInterrupt), interrupt_on_signals(), ExitStack() as afterwards:
-        code = _code_of(arguments, RunState(), afterwards)
+    # A second handler around the one of the run: a signal during `at_exit` only cuts the wait short, and the exit code
+    # stays as it is.
+    with suppress(KeyboardInterrupt), interrupt_on_signals(), ExitStack() as at_exit:
+        code = _run_and_report(arguments, RunState(), at_exit)
     return code
 
 
-def _code_of(arguments: list[str], board: RunState, afterwards: ExitStack) -> int:
+def _run_and_report(arguments: list[str], run_state: RunState, at_exit: ExitStack) -> int:
     as_json = "--json" in arguments
     try:
         with interrupt_on_signals():
             if arguments[:1] == ["convert"]:
                 return _convert(arguments[1:])
-            return _sample(arguments, board, afterwards)
+            return _sample(arguments, run_state, at_exit)
     except DdpmError as error:
-        return _refused(error, board, as_json=as_json)
+        return _end_with(error, run_state, as_json=as_json)
     except KeyboardInterrupt:
-        stopped = Interrupted("stopped by a signal before anything was begun")
-        return _refused(stopped, board, as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - the last resort: Python would exit with 1, which has no meaning here
+        interrupted = Interrupted("stopped by a signal before the run began")
+        return _end_with(interrupted, run_state, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last resort: Python would exit with 1, which is not in the contract
         traceback.print_exc()
-        _keep_log()
-        board.end("failed", _failure(DdpmError(f"{type(error).__name__}: {error}", hint=_OUR_FAULT)))
-        return UNEXPECTED
+        _upload_log()
+        run_state.end("failed", _failure(DdpmError(f"{type(error).__name__}: {error}", hint=_BUG_HINT)))
+        return UNEXPECTED_ERROR
 
 
-def _sample(arguments: list[str], board: RunState, afterwards: ExitStack) -> int:
+def _sample(arguments: list[str], run_state: RunState, at_exit: ExitStack) -> int:
     parser = sample_parser()
     given = parser.parse(arguments)
     if given.dry_run:
-        _tell_plan(job_from(parser, given, os.environ), given.ray_address, as_json=given.json)
+        _print_plan(job_from(parser, given, os.environ), given.ray_address, as_json=given.json)
         return 0
-    _serve(board, afterwards)
+    _serve_progress(run_state, at_exit)
     job = job_from(parser, given, os.environ)
-    from ddpm_inference.console import event, view_for
+    from ddpm_inference.console import create_view, write_event
     from ddpm_inference.driver import run
     from ddpm_inference.progress_server.thumbnail import Thumbnail
 
-    started, progress, gallery = time.monotonic(), Progress(), Thumbnail()
-    board.picture = gallery.png
+    started, progress, thumbnail = time.monotonic(), Progress(), Thumbnail()
+    run_state.thumbnail = thumbnail.png
     log = log_upload(os.environ)
-    meanwhile = log.kept_meanwhile() if log else nullcontext()
-    with meanwhile, closing(view_for(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
+    log_uploads = log.repeated() if log else nullcontext()
+    with log_uploads, closing(create_view(sys.stdout, sys.stderr, as_json=given.json, quiet=given.quiet)) as view:
         outcome = run(
             job,
             ray_address=given.ray_address,
-            view=RunStateView(view, progress, board),
+            view=RunStateView(view, progress, run_state),
             progress=progress,
-            on_stored=gallery.add,
+            on_stored=thumbnail.add,
         )
     if given.json:
-        event(sys.stdout, "complete", **_summary(outcome))
+        write_event(sys.stdout, "complete", **_summary(outcome))
     elif not given.quiet:
-        print(_ending(outcome, time.monotonic() - started), file=sys.stderr)
-    _keep_log()
-    board.end("complete", _complete(outcome))
+        print(_completion_message(outcome, time.monotonic() - started), file=sys.stderr)
+    _upload_log()
+    run_state.end("complete", _complete(outcome))
     return 0
 
 
-def _keep_log() -> None:
-    """Stores what was said, before the end is told: who hears it may take this machine away."""
+def _upload_log() -> None:
+    """Uploads the log and releases the preStop hook, before the outcome is published.
+
+    A client that reads the outcome may delete this pod at once.
+    """
     log = log_upload(os.environ)
     if log:
-        log.keep()
-    stop.stored()
+        log.upload()
+    stop.unregister_driver()
 
 
-def _tell_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
-    from ddpm_inference.console import event
+def _print_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
+    from ddpm_inference.console import write_event
     from ddpm_inference.dry_run import dry_run
 
     plan = dry_run(job, ray_address)
     if as_json:
-        event(sys.stdout, "plan", **plan)
+        write_event(sys.stdout, "plan", **plan)
     else:
-        print("\n".join(f"{label:10}{words}" for label, words in plan.items()))
+        print("\n".join(f"{label:10}{description}" for label, description in plan.items()))
 
 
-def _serve(board: RunState, afterwards: ExitStack) -> None:
-    """Serves the board if the environment asks for it, and in the end until somebody was told of the outcome."""
+def _serve_progress(run_state: RunState, at_exit: ExitStack) -> None:
+    """Starts the progress server if the environment asks for it. At exit it waits until the outcome has been read."""
     settings = settings_from(os.environ)
     if settings is not None:
-        from ddpm_inference.progress_server.server import served
+        from ddpm_inference.progress_server.server import serve_progress
 
-        afterwards.enter_context(served(board, settings))
-        afterwards.callback(_linger, board)
+        at_exit.enter_context(serve_progress(run_state, settings))
+        at_exit.callback(_wait_for_outcome_read, run_state)
 
 
-def _linger(board: RunState) -> None:
-    until = time.monotonic() + LINGER_SECONDS
-    # Bit by bit: Python notices a signal that came just before a wait only after it.
-    while board.ended and time.monotonic() < until and not board.heard.wait(LOOK_SECONDS):
+def _wait_for_outcome_read(run_state: RunState) -> None:
+    deadline = time.monotonic() + OUTCOME_READ_TIMEOUT
+    # Short waits: Python handles a signal that arrives just before a wait only after it.
+    while run_state.ended and time.monotonic() < deadline and not run_state.outcome_sent.wait(OUTCOME_POLL_SECONDS):
         pass
 
 
@@ -151,7 +158,7 @@ def _convert(arguments: list[str]) -> int:
         request = ModelRequest.model_validate({"uri": given.source, **fields.get("model", {})})
         trained = TrainedSchedule.model_validate(fields["trained"]) if "trained" in fields else None
     except ValidationError as error:
-        raise parser.explain(error) from error
+        raise parser.invalid_spec(error) from error
     written = convert(Path(given.source), Path(given.target), request, trained, overwrite=given.overwrite)
     for note in written.notes:
         print(note, file=sys.stderr)
@@ -159,27 +166,27 @@ def _convert(arguments: list[str]) -> int:
     return 0
 
 
-def _refused(error: DdpmError, board: RunState, *, as_json: bool) -> int:
-    _tell(error, as_json=as_json)
-    _keep_log()
-    board.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))
+def _end_with(error: DdpmError, run_state: RunState, *, as_json: bool) -> int:
+    _print_error(error, as_json=as_json)
+    _upload_log()
+    run_state.end("interrupted" if isinstance(error, Interrupted) else "failed", _failure(error))
     return error.exit_code
 
 
-def _bereaved(error: DdpmError, *, as_json: bool) -> int:
-    _tell(error, as_json=as_json)
-    _keep_log()
+def _on_killed(error: DdpmError, *, as_json: bool) -> int:
+    _print_error(error, as_json=as_json)
+    _upload_log()
     return error.exit_code
 
 
-def _tell(error: DdpmError, *, as_json: bool) -> None:
+def _print_error(error: DdpmError, *, as_json: bool) -> None:
     print("\n".join([f"error: {error.message}", *_notes(error)]), file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     if as_json:
-        from ddpm_inference.console import event
+        from ddpm_inference.console import write_event
 
-        event(sys.stdout, "error", **_failure(error))
+        write_event(sys.stdout, "error", **_failure(error))
 
 
 def _failure(error: DdpmError) -> Failure:
@@ -197,7 +204,7 @@ def _notes(error: DdpmError) -> list[str]:
 
 def _complete(outcome: Outcome) -> Complete:
     return {
-        "output": outcome.place,
+        "output": outcome.output_uri,
         "samples": outcome.manifest.n_samples,
         "sampled": outcome.sampled,
         "manifestSha256": outcome.manifest_sha256,
@@ -212,13 +219,13 @@ def _summary(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _ending(outcome: Outcome, seconds: float) -> str:
-    from ddpm_inference.console import duration
+def _completion_message(outcome: Outcome, seconds: float) -> str:
+    from ddpm_inference.console import format_duration
 
     total = outcome.manifest.n_samples
     if not outcome.sampled:
-        return f"all {total} samples are there: {outcome.place}"
+        return f"all {total} samples are stored already: {outcome.output_uri}"
     return (
-        f"{total} samples in {outcome.place}: {', '.join(outcome.manifest.files)}; "
-        f"{outcome.sampled} drawn in {duration(seconds)}"
+        f"{total} samples in {outcome.output_uri}: {', '.join(outcome.manifest.files)}; "
+        f"{outcome.sampled} drawn in {format_duration(seconds)}"
     )

@@ -1,4 +1,7 @@
-"""One run, from a Job to its manifest: what is there already, who samples the rest, and how it ends."""
+"""Runs one Job from request to manifest: finds what is stored, has Ray sample the rest, and writes the outputs.
+
+`cli` calls `run`. The stages are the phases of `progress`: preparing, connecting, starting, sampling, writing.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ddpm_inference.checkpoint import Checkpoint, fetch, load
 from ddpm_inference.errors import Incomplete, Interrupted, OutOfMemory, WorkerLost
-from ddpm_inference.job import Identity, Job, Shard, resolve_sampler, shard_count
-from ddpm_inference.outputs import FILES, finish
-from ddpm_inference.plan import known_device, refuse_another, resolve
+from ddpm_inference.job import FILE_OF_FORMAT, Identity, Job, Shard, resolve_sampler, shard_count
+from ddpm_inference.outputs import write_outputs
+from ddpm_inference.plan import device_without_cluster, require_same_job, resolve_identity
 from ddpm_inference.progress import Phase, Plan, Progress, View
-from ddpm_inference.ray_backend.address import find, prepare
-from ddpm_inference.ray_backend.shard_queue import ShardQueue, ranges
+from ddpm_inference.ray_backend.address import configure_environment, resolve_address
+from ddpm_inference.ray_backend.shard_queue import ShardQueue, format_ranges
 from ddpm_inference.store import Manifest, ShardRecord, Store, select
 
 if TYPE_CHECKING:
@@ -26,32 +29,34 @@ OnStored = Callable[[Store, Iterable[ShardRecord]], None]
 
 
 class Outcome(NamedTuple):
-    """How a run ended that found or made all samples.
+    """The result of a complete run.
 
     Attributes:
-        manifest_sha256: of ``manifest.json`` as it is stored.
-        place: URI of the output place.
-        sampled: samples that this run drew; 0 if all was there.
+        manifest_sha256: sha256 of ``manifest.json`` as it is stored.
+        output_uri: where the samples are.
+        sampled: samples that this run drew; 0 if all were stored already.
     """
 
     manifest: Manifest
     manifest_sha256: str
-    place: str
+    output_uri: str
     sampled: int
 
 
-class Found(NamedTuple):
-    """What is stored already of the samples wanted.
+class StoredSamples(NamedTuple):
+    """The samples that are stored already, and what is missing.
 
     Attributes:
-        n_samples: N; more than was asked for where a former run drew more.
-        finished: the manifest, if nothing at all is left to do.
+        n_samples: N; more than requested if an earlier run drew more.
+        usable: records of the stored shards that count, in order.
+        missing: the shards to sample.
+        complete: the manifest, if nothing is left to do.
     """
 
     n_samples: int
     usable: Sequence[ShardRecord]
     missing: Sequence[Shard]
-    finished: Manifest | None
+    complete: Manifest | None
 
 
 def run(
@@ -63,28 +68,28 @@ def run(
     on_stored: OnStored | None = None,
     make_sampler: MakeSampler | None = None,
 ) -> Outcome:
-    """Draws what is missing of a job's samples, on Ray, and makes the files of them. Blocks until it is done.
+    """Draws the missing samples of a job on Ray, and writes its output files. Blocks until it is complete.
 
-    Whatever can be refused is refused before anything is written. If an error ends the run, whole shards stay
-    stored, and the error carries a note that says how many.
+    Everything that can be rejected is rejected before anything is written. If an error ends the run, whole shards stay
+    stored, and a note on the error says how many samples there are.
 
     Args:
-        ray_address: see `address.find`.
-        progress: kept up to date for the caller to look at.
-        on_stored: told of the shards that are found and of each that is stored; some may be told twice.
-        make_sampler: another sampler than the one of torch.
+        ray_address: see `address.resolve_address`.
+        progress: kept up to date; the caller may read it from another thread.
+        on_stored: called with the shards that are found, and with each one that is stored; some may come twice.
+        make_sampler: replaces the sampler of torch in tests and benchmarks.
 
     Raises:
-        DdpmError: with the exit code and the reason of what went wrong.
+        DdpmError: with reason and exit code.
     """
     run = _Run(job, ray_address, view, progress, on_stored, make_sampler, Store.open(job.output.uri))
     try:
-        return run.all()
+        return run.execute()
     except KeyboardInterrupt as error:
-        run.enter("interrupted")
+        run.enter_phase("interrupted")
         raise run.with_note(Interrupted("stopped by a signal")) from error
     except Exception as error:
-        run.enter("failed")
+        run.enter_phase("failed")
         run.with_note(error)
         raise
 
@@ -100,111 +105,118 @@ class _Run:
     store: Store
     new_records: list[ShardRecord] = field(default_factory=list)
 
-    def all(self) -> Outcome:
+    def execute(self) -> Outcome:
         checkpoint = load(fetch(self.job.model.uri), self.job.model)
         for note in checkpoint.notes:
-            self.view.say(note)
-        # Part of `resolve`, which has to wait for the cluster; a flag that contradicts the checkpoint need not.
+            self.view.show_message(note)
+        # `resolve_identity` does this again once the device is known; flags that contradict the checkpoint fail here,
+        # before a cluster is needed.
         resolve_sampler(self.job.sampler, checkpoint.trained)
-        there = None if self.job.output.overwrite else self.store.read_identity()
-        found = None
-        if there is not None:
-            # What only the cluster could tell, a stored identity has told: the rest may need no Ray at all.
-            device = known_device(self.job, there) or there.device
-            identity = resolve(self.job, checkpoint, there, device=device, torch=there.torch)
-            refuse_another(identity, there, self.store.uri)
-            found = self.look(identity)
-            self.choose(identity, found)
-            if found.finished is not None:
-                self.begin(found)
+        stored_identity = None if self.job.output.overwrite else self.store.read_identity()
+        stored = None
+        if stored_identity is not None:
+            # The stored identity has the values that otherwise depend on the cluster, so Ray may not be needed at all.
+            device = device_without_cluster(self.job, stored_identity) or stored_identity.device
+            identity = resolve_identity(
+                self.job, checkpoint, stored_identity, device=device, torch=stored_identity.torch
+            )
+            require_same_job(identity, stored_identity, self.store.uri)
+            stored = self.find_stored(identity)
+            self.set_plan(identity, stored)
+            if stored.complete is not None:
+                self.begin(stored)
                 sha256 = self.store.manifest_sha256()
-                self.enter("complete")
-                return Outcome(found.finished, sha256, self.store.uri, 0)
-        if found is None or found.missing:
-            identity, found = self.sample(checkpoint, there, found)
-        return self.finish(identity, found)
+                self.enter_phase("complete")
+                return Outcome(stored.complete, sha256, self.store.uri, 0)
+        if stored is None or stored.missing:
+            identity, stored = self.sample(checkpoint, stored_identity, stored)
+        return self.finish(identity, stored)
 
-    def look(self, identity: Identity) -> Found:
-        """What is stored already."""
+    def find_stored(self, identity: Identity) -> StoredSamples:
+        """Returns what is stored of an identity."""
         n_samples = self.job.n_samples
-        manifest = self.store.finished(identity, n_samples)
+        manifest = self.store.complete_manifest(identity, n_samples)
         if manifest is not None:
-            wanted = {FILES[form] for form in self.job.output.formats}
-            whole = wanted <= self.store.intact_files(manifest)
-            return Found(manifest.n_samples, manifest.shards, [], manifest if whole else None)
+            wanted = {FILE_OF_FORMAT[form] for form in self.job.output.formats}
+            is_complete = wanted <= self.store.intact_files(manifest)
+            return StoredSamples(manifest.n_samples, manifest.shards, [], manifest if is_complete else None)
         scan = self.store.scan(identity)
         for warning in scan.warnings:
-            self.view.say(warning)
-        return Found(n_samples, *select(scan.records, n_samples, identity.batch_size), None)
+            self.view.show_message(warning)
+        return StoredSamples(n_samples, *select(scan.records, n_samples, identity.batch_size), None)
 
-    def sample(self, checkpoint: Checkpoint, there: Identity | None, found: Found | None) -> tuple[Identity, Found]:
-        """Has the missing shards sampled; what is then found lacks none."""
-        self.enter("connecting")
-        target = find(self.ray_address)
-        prepare(target)
-        # Imported here: Ray reads the environment then, and takes a second that a refusal need not wait for.
+    def sample(
+        self, checkpoint: Checkpoint, stored_identity: Identity | None, stored: StoredSamples | None
+    ) -> tuple[Identity, StoredSamples]:
+        """Samples the missing shards on Ray; returns the identity, and the samples with none missing."""
+        self.enter_phase("connecting")
+        target = resolve_address(self.ray_address)
+        configure_environment(target)
+        # Imported here: Ray reads the environment on import, and the import takes a second that a rejection need not.
         from ddpm_inference.ray_backend.actor_pool import ActorPool
-        from ddpm_inference.ray_backend.cluster import ActorResources, connected
-        from ddpm_inference.ray_backend.worker import spawner
+        from ddpm_inference.ray_backend.actor_resources import ActorResources
+        from ddpm_inference.ray_backend.connection import connected
+        from ddpm_inference.ray_backend.worker import actor_factory
 
         with connected(target) as cluster:
-            device = known_device(self.job, there) or ("cuda" if cluster.has_gpus else "cpu")
-            share = ActorResources.of(self.job.resources, device)
-            dispatch = ActorPool(
+            device = device_without_cluster(self.job, stored_identity) or ("cuda" if cluster.has_gpus else "cpu")
+            actor_resources = ActorResources.of(self.job.resources, device)
+            pool = ActorPool(
                 cluster,
-                share,
-                spawner(share, self.store, self.make_sampler),
+                actor_resources,
+                actor_factory(actor_resources, self.store, self.make_sampler),
                 checkpoint,
                 self.progress,
                 self.view,
                 self.job.resources,
             )
-            # A worker is a second or two away; what decides the samples is asked of it, or meanwhile of another.
-            found_there = dispatch.prepare()
-            torch = cluster.torch_version(self.job.resources.startup_timeout, found_there)
-            identity = resolve(self.job, checkpoint, there, device=device, torch=torch)
-            refuse_another(identity, there, self.store.uri)
-            if found is None:
-                found = Found(self.job.n_samples, *select([], self.job.n_samples, identity.batch_size), None)
-            self.choose(identity, found)
-            self.view.say(f"{cluster.words}; device {device}; {len(found.missing)} shards to sample")
-            self.enter("starting")
-            dispatch.start(identity, len(found.missing))
-            self.store.claim(identity, overwrite=self.job.output.overwrite)
-            self.begin(found)
-            self.enter("sampling")
+            # The first actor takes seconds to start. Its packages, torch among them, are part of the identity.
+            worker_packages = pool.create_first_actor()
+            torch = cluster.torch_version(self.job.resources.startup_timeout, worker_packages)
+            identity = resolve_identity(self.job, checkpoint, stored_identity, device=device, torch=torch)
+            require_same_job(identity, stored_identity, self.store.uri)
+            if stored is None:
+                missing = select([], self.job.n_samples, identity.batch_size)
+                stored = StoredSamples(self.job.n_samples, *missing, None)
+            self.set_plan(identity, stored)
+            self.view.show_message(f"{cluster.description}; device {device}; {len(stored.missing)} shards to sample")
+            self.enter_phase("starting")
+            pool.start(identity, len(stored.missing))
+            self.store.initialize(identity, overwrite=self.job.output.overwrite)
+            self.begin(stored)
+            self.enter_phase("sampling")
             try:
-                ledger = dispatch.run(found.missing, partial(self.keep, identity))
+                queue = pool.run(stored.missing, partial(self.store_result, identity))
             except KeyboardInterrupt:
-                dispatch.store_arrived()
+                pool.store_completed()
                 raise
             except ConnectionError as error:
-                raise WorkerLost(f"the connection to {cluster.words} is lost: {error}") from error
-            self.enter("writing")
-        refuse_failed(ledger)
-        records = sorted([*found.usable, *self.new_records], key=lambda record: record.first)
-        return identity, found._replace(usable=records, missing=[])
+                raise WorkerLost(f"the connection to {cluster.description} is lost: {error}") from error
+            self.enter_phase("writing")
+        raise_if_failed(queue)
+        records = sorted([*stored.usable, *self.new_records], key=lambda record: record.first)
+        return identity, stored._replace(usable=records, missing=[])
 
-    def keep(self, identity: Identity, receipt: ShardResult) -> None:
-        """Stores what the worker could not store itself."""
-        record = receipt.record
-        if receipt.samples is not None:
-            record = self.store.write_shard(receipt.shard, receipt.samples, identity.fingerprint)
+    def store_result(self, identity: Identity, result: ShardResult) -> None:
+        """Stores the samples of a result unless the worker did, and records the shard."""
+        record = result.record
+        if result.samples is not None:
+            record = self.store.write_shard(result.shard, result.samples, identity.fingerprint)
         if record is not None:
             self.new_records.append(record)
-            self.tell([record])
+            self.notify_stored([record])
 
-    def finish(self, identity: Identity, found: Found) -> Outcome:
-        """Makes the files of the shards."""
-        self.begin(found)
-        self.enter("writing")
+    def finish(self, identity: Identity, stored: StoredSamples) -> Outcome:
+        """Writes the output files and the manifest."""
+        self.begin(stored)
+        self.enter_phase("writing")
         now = datetime.now().astimezone()
-        finished = finish(self.store, identity, found.n_samples, found.usable, self.job.output.formats, now)
-        self.enter("complete")
-        return Outcome(*finished, self.store.uri, sum(record.size for record in self.new_records))
+        written = write_outputs(self.store, identity, stored.n_samples, stored.usable, self.job.output.formats, now)
+        self.enter_phase("complete")
+        return Outcome(*written, self.store.uri, sum(record.size for record in self.new_records))
 
     def with_note(self, error: Error) -> Error:
-        """The error, with a note of what is kept if anything was begun."""
+        """Returns the error, with a note of how many samples are kept if the run got as far as that."""
         if self.progress.total:
             error.add_note(
                 f"{self.progress.done} of {self.progress.total} samples are kept in {self.store.uri}; "
@@ -212,33 +224,32 @@ class _Run:
             )
         return error
 
-    def choose(self, identity: Identity, found: Found) -> None:
-        """Says what was chosen."""
-        shards = shard_count(found.n_samples, identity.batch_size)
+    def set_plan(self, identity: Identity, stored: StoredSamples) -> None:
+        shards = shard_count(stored.n_samples, identity.batch_size)
         self.progress.plan = Plan(device=identity.device, batchSize=identity.batch_size, shards=shards)
 
-    def begin(self, found: Found) -> None:
-        done = sum(record.size for record in found.usable)
-        self.progress.begin(found.n_samples, done, len(found.missing))
-        self.tell(found.usable)
+    def begin(self, stored: StoredSamples) -> None:
+        done = sum(record.size for record in stored.usable)
+        self.progress.begin(stored.n_samples, done, len(stored.missing))
+        self.notify_stored(stored.usable)
 
-    def tell(self, records: Iterable[ShardRecord]) -> None:
+    def notify_stored(self, records: Iterable[ShardRecord]) -> None:
         if self.on_stored is not None:
             self.on_stored(self.store, records)
 
-    def enter(self, phase: Phase) -> None:
+    def enter_phase(self, phase: Phase) -> None:
         self.progress.phase = phase
-        self.view.show(self.progress)
+        self.view.show_progress(self.progress)
 
 
-def refuse_failed(ledger: ShardQueue) -> None:
-    """Raises an error that names what could not be sampled and why, if there is any such."""
-    if not ledger.failed:
+def raise_if_failed(queue: ShardQueue) -> None:
+    """Raises an error that names the samples of all failed shards and the cause of the first, if any failed."""
+    if not queue.failed:
         return
-    cause = next(iter(ledger.failed.values()))
-    kinds = {type(each) for each in ledger.failed.values()}
+    cause = next(iter(queue.failed.values()))
+    kinds = {type(each) for each in queue.failed.values()}
     kind = kinds.pop() if len(kinds) == 1 and issubclass(type(cause), (OutOfMemory, WorkerLost)) else Incomplete
-    which = f"samples {ranges(ledger.failed)} could not be sampled"
-    if ledger.hopeless:
-        which += ", nor could any other, so the run ends"
-    raise kind(f"{which}: {cause.message}", hint=cause.hint)
+    failed = f"samples {format_ranges(queue.failed)} could not be sampled"
+    if queue.is_hopeless:
+        failed += ", and no other shard succeeded, so the run ends"
+    raise kind(f"{failed}: {cause.message}", hint=cause.hint)

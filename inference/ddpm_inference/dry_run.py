@@ -1,4 +1,4 @@
-"""``--dry_run``: what a run would do, told without starting it and without Ray."""
+"""``--dry_run``: describes what a run would do, without starting it and without Ray."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ddpm_inference.checkpoint import fetch, load
 from ddpm_inference.job import Device, Identity, Job, ModelSpec, SamplerSpec, shard_count
-from ddpm_inference.plan import known_device, refuse_another, resolve
+from ddpm_inference.plan import device_without_cluster, require_same_job, resolve_identity
 from ddpm_inference.ray_backend.node_packages import torch_version
 from ddpm_inference.store import Store, select
 
@@ -14,30 +14,32 @@ DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 
 def dry_run(job: Job, ray_address: str) -> dict[str, str]:
-    """Label -> what will be done, in the order in which to show it.
+    """Returns label -> description, in the order in which to show them.
 
     Raises:
-        DdpmError: all that the run would refuse before it asks Ray.
+        DdpmError: everything that a run would reject before it connects to Ray.
     """
     checkpoint = load(fetch(job.model.uri), job.model)
     store = Store.open(job.output.uri)
-    there = None if job.output.overwrite else store.read_identity()
-    known = known_device(job, there)
-    torch = there.torch if there else torch_version() or ""
-    # Without a device that is known, there is one plan for each.
-    plans = [resolve(job, checkpoint, there, device=each, torch=torch) for each in ([known] if known else DEVICES)]
-    if there is not None:
-        refuse_another(plans[0], there, store.uri)
+    stored = None if job.output.overwrite else store.read_identity()
+    device = device_without_cluster(job, stored)
+    torch = stored.torch if stored else torch_version() or ""
+    # Without a cluster the device may be unknown; then there is one identity for each device.
+    devices = [device] if device else DEVICES
+    identities = [resolve_identity(job, checkpoint, stored, device=each, torch=torch) for each in devices]
+    if stored is not None:
+        require_same_job(identities[0], stored, store.uri)
+    first = identities[0]
     return {
         "model": f"{job.model.uri}, sha256 {checkpoint.sha256[:12]}…",
         "network": _network(checkpoint.spec),
-        "sampler": _sampler(plans[0].sampler),
-        "samples": f"{job.n_samples}, seed {job.seed}, {job.precision}, {plans[0].execution}",
-        "shards": _each(plans, lambda plan: _shards(job.n_samples, plan.batch_size)),
+        "sampler": _sampler(first.sampler),
+        "samples": f"{job.n_samples}, seed {job.seed}, {job.precision}, {first.execution}",
+        "shards": _per_device(identities, lambda identity: _shards(job.n_samples, identity.batch_size)),
         "output": store.uri,
-        "there": _stored(store, there, job.n_samples, overwrite=job.output.overwrite),
-        "device": known or "auto: cuda where the Ray cluster has GPUs, else cpu",
-        "workers": _each(plans, lambda plan: _workers(job, plan)),
+        "there": _stored(store, stored, job.n_samples, overwrite=job.output.overwrite),
+        "device": device or "auto: cuda where the Ray cluster has GPUs, else cpu",
+        "workers": _per_device(identities, lambda identity: _workers(job, identity)),
         "ray": ray_address,
         "notes": "; ".join(checkpoint.notes) or "none",
     }
@@ -62,28 +64,28 @@ def _shards(n_samples: int, batch_size: int) -> str:
     return f"{count} shard{'s' * (count > 1)} of at most {batch_size} samples"
 
 
-def _workers(job: Job, plan: Identity) -> str:
+def _workers(job: Job, identity: Identity) -> str:
     resources = job.resources
-    share = f"{resources.num_cpus_per_task:g} CPU"
-    if plan.device == "cuda":
-        share = f"{resources.num_gpus_per_task:g} GPU and {share}"
-    most = min(resources.workers or job.n_samples, shard_count(job.n_samples, plan.batch_size))
-    return f"at most {most}, each with {share}"
+    each = f"{resources.num_cpus_per_task:g} CPU"
+    if identity.device == "cuda":
+        each = f"{resources.num_gpus_per_task:g} GPU and {each}"
+    limit = min(resources.workers or job.n_samples, shard_count(job.n_samples, identity.batch_size))
+    return f"at most {limit}, each with {each}"
 
 
-def _each(plans: Sequence[Identity], words: Callable[[Identity], str]) -> str:
-    if len(plans) == 1:
-        return words(plans[0])
-    return "; ".join(f"on {plan.device}: {words(plan)}" for plan in plans)
+def _per_device(identities: Sequence[Identity], describe: Callable[[Identity], str]) -> str:
+    if len(identities) == 1:
+        return describe(identities[0])
+    return "; ".join(f"on {identity.device}: {describe(identity)}" for identity in identities)
 
 
-def _stored(store: Store, there: Identity | None, n_samples: int, *, overwrite: bool) -> str:
+def _stored(store: Store, stored: Identity | None, n_samples: int, *, overwrite: bool) -> str:
     if overwrite:
-        return "whatever run is there will be removed"
-    if there is None:
+        return "an existing run will be removed"
+    if stored is None:
         return "nothing yet"
-    manifest = store.finished(there, n_samples)
+    manifest = store.complete_manifest(stored, n_samples)
     if manifest is not None:
         return f"all: {manifest.n_samples} samples"
-    usable, missing = select(store.scan(there).records, n_samples, there.batch_size)
+    usable, missing = select(store.scan(stored).records, n_samples, stored.batch_size)
     return f"{sum(record.size for record in usable)} samples, {len(missing)} shards are missing"

@@ -1,7 +1,7 @@
-"""What can go wrong, as the user meets it: a reason of the closed list, an exit code, a sentence, a hint.
+"""The errors of this program: each has a reason from the closed list, an exit code, a message and a hint.
 
-The reasons are those of ``status.failure.reason`` of a DDPMSampling; the exit codes are the command's contract
-(2 bad usage or input, 3 resources not to be had, 4 failed with part done, 130 interrupted).
+The reasons are those of ``status.failure.reason`` of a DDPMSampling. The exit codes are part of the command's contract:
+2 bad usage or input, 3 resources unavailable, 4 failed with part of the samples stored, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import textwrap
 from typing import ClassVar
 
-LONGEST_CAUSE = 300
+MAX_CAUSE_LENGTH = 300
 
 
 class DdpmError(Exception):
-    """An error a user can act on.
+    """An error that the user can act on.
 
     Args:
         message: what was wrong, and where.
-        hint: what to do about it; shown on a line of its own.
+        hint: what to do about it; printed on a line of its own.
     """
 
     reason: ClassVar[str] = "DriverFailed"
@@ -29,7 +29,7 @@ class DdpmError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors cross process borders on Ray; keyword arguments would be lost by the default pickling.
+        # Ray pickles errors between processes; the default way would lose the keyword argument.
         return (_rebuild, (type(self), self.message, self.hint))
 
 
@@ -38,65 +38,65 @@ def _rebuild(kind: type[DdpmError], message: str, hint: str) -> DdpmError:
 
 
 class InvalidSpec(DdpmError):
-    """A flag, a Job document or a combination of both that cannot be meant."""
+    """A flag or a Job document is invalid, or they contradict each other."""
 
     reason, exit_code = "InvalidSpec", 2
 
 
 class ModelNotFound(DdpmError):
-    """The checkpoint is not where the user said it is, or may not be read."""
+    """The checkpoint does not exist at its URI, or cannot be read."""
 
     reason, exit_code = "ModelNotFound", 2
 
 
 class ModelRejected(DdpmError):
-    """The checkpoint is there, but is damaged, dangerous, or not the network it is said to be."""
+    """The checkpoint is damaged or unsafe, or does not match the network it is declared to be."""
 
     reason, exit_code = "ModelRejected", 2
 
 
 class OutputConflict(DdpmError):
-    """The output place holds the samples of another job."""
+    """The output URI holds the samples of another job."""
 
     reason, exit_code = "OutputConflict", 2
 
 
 class StorageFailed(DdpmError):
-    """The output place cannot be read or written: full, read-only, forbidden, unreachable."""
+    """The output URI cannot be read or written: full, read-only, forbidden or unreachable."""
 
     reason, exit_code = "StorageFailed", 4
 
 
 class ResourcesUnavailable(DdpmError):
-    """The Ray cluster, or what a worker needs on it, could not be had in time."""
+    """The Ray cluster, or what a worker needs of it, was not available in time."""
 
     reason, exit_code = "Unschedulable", 3
 
 
 class OutOfMemory(DdpmError):
-    """A worker needed more memory than it may have."""
+    """A worker exceeded its memory."""
 
     reason, exit_code = "OutOfMemory", 4
 
 
 class WorkerLost(DdpmError):
-    """Workers died more often than they may."""
+    """Workers died more often than they are retried, or the cluster went away."""
 
     reason, exit_code = "WorkerLost", 4
 
 
 class Incomplete(DdpmError):
-    """Some shards failed for reasons of their own; the others are kept."""
+    """Some shards failed permanently; the others are stored."""
 
     reason, exit_code = "DriverFailed", 4
 
 
 class Interrupted(DdpmError):
-    """The user or the platform asked the run to stop; whole shards are kept."""
+    """A signal of the user or the platform stopped the run; whole shards are stored."""
 
     reason, exit_code = "DriverFailed", 130
 
 
-def in_short(said: str) -> str:
-    """What somebody else's error says, on one line; of one that is longer, whole words of its beginning."""
-    return textwrap.shorten(said, LONGEST_CAUSE, placeholder=" …")
+def shortened(text: str) -> str:
+    """Returns a foreign error message on one line, cut after a whole word at `MAX_CAUSE_LENGTH` characters."""
+    return textwrap.shorten(text, MAX_CAUSE_LENGTH, placeholder=" …")

@@ -1,4 +1,4 @@
-"""The flags of the command, and the Job that they make."""
+"""The flags of the command, and the Job they are turned into; or the Job of the environment, which replaces them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ddpm_inference import __version__
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import Job, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
-from ddpm_inference.progress_server.settings import PORT_VARIABLE, SHORTEST_TOKEN, TOKEN_VARIABLE
+from ddpm_inference.progress_server.settings import MIN_TOKEN_LENGTH, PORT_VARIABLE, TOKEN_VARIABLE
 
 JOB_VARIABLE = "DDPM_JOB"
 OUT_DIR = "./out"
@@ -25,17 +25,17 @@ examples:
   ddpm-sample --model_path net.safetensors --ray_address ray://head:10001 --output_uri s3://bucket/digits
   ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
 
-Every flag is known with dashes too. The environment variable {JOB_VARIABLE} may hold the whole job as one JSON
-document; flags must not contradict it then. With {PORT_VARIABLE} set, the run answers GET /progress and
-GET /grid.png on that port to who sends "Authorization: Bearer" and the token in {TOKEN_VARIABLE}, of at
-least {SHORTEST_TOKEN} characters.
+Flags can also be written with dashes (--n-samples). The environment variable {JOB_VARIABLE} may hold the whole
+job as a JSON document; flags must not contradict it. If {PORT_VARIABLE} is set, the run serves GET /progress
+and GET /grid.png on that port; requests must send "Authorization: Bearer" with the token in
+{TOKEN_VARIABLE}, which has at least {MIN_TOKEN_LENGTH} characters.
 
-exit codes: 0 complete, 2 bad usage or input, 3 resources not to be had, 4 failed with part done (run again to
-resume), 130 interrupted"""
+exit codes: 0 complete, 2 bad usage or input, 3 resources unavailable, 4 failed with part of the samples stored
+(run again to resume), 130 interrupted"""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that knows which of its flags is which field of a document, and fails like all else here does.
+    """An argument parser whose flags set fields of a document, and whose errors are InvalidSpec.
 
     Attributes:
         flag_of: dotted path of a field -> the flag that sets it.
@@ -56,31 +56,31 @@ class Parser(argparse.ArgumentParser):
         raise InvalidSpec(message, hint=f"{self.prog} --help lists every flag")
 
     def field(self, group: argparse._ArgumentGroup, flag: str, path: str, help: str, **options: Any) -> None:  # noqa: ANN401
-        """Adds a flag for a field; it leaves no trace where it is not given."""
+        """Adds a flag for a field. The field is absent from the parsed arguments unless the flag is given."""
         self.flag_of[path] = flag
         if "choices" not in options and "action" not in options:
             options["metavar"] = {int: "N", float: "X"}.get(options.get("type", str), "URI")
         group.add_argument(flag, dest=path, default=argparse.SUPPRESS, help=help, **options)
 
     def parse(self, arguments: Iterable[str]) -> argparse.Namespace:
-        """Parses the arguments, with ``--a-flag`` for ``--a_flag``."""
-        return self.parse_args([_with_underscores(word) for word in arguments])
+        """Parses the arguments; accepts ``--a-flag`` for ``--a_flag``."""
+        return self.parse_args([_with_underscores(argument) for argument in arguments])
 
     def fields_given(self, arguments: argparse.Namespace) -> dict[str, object]:
-        """Dotted path -> value of the fields that were given."""
+        """Returns dotted path -> value of the fields that were given."""
         return {path: value for path, value in vars(arguments).items() if path in self.flag_of}
 
-    def explain(self, error: ValidationError) -> InvalidSpec:
-        """The error in the words of the command line."""
-        said = []
+    def invalid_spec(self, error: ValidationError) -> InvalidSpec:
+        """Returns a validation error as one that names flags instead of fields."""
+        messages = []
         for item in error.errors():
             path = ".".join(part for part in item["loc"] if isinstance(part, str))
-            said.append(f"{self.flag_of.get(path, path)}: {item['msg']}")
-        return InvalidSpec("; ".join(said), hint=f"{self.prog} --help lists every flag")
+            messages.append(f"{self.flag_of.get(path, path)}: {item['msg']}")
+        return InvalidSpec("; ".join(messages), hint=f"{self.prog} --help lists every flag")
 
 
 def sample_parser() -> Parser:
-    """The parser of the main command."""
+    """Returns the parser of the main command."""
     parser = Parser(
         "ddpm-sample",
         "%(prog)s --model_path URI [flags]",
@@ -93,52 +93,74 @@ def sample_parser() -> Parser:
     parser.field(
         group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist, s3://bucket/key or https://…"
     )
-    parser.field(group, "--n_samples", "n_samples", "how many (default 100); may grow later", type=int, metavar="N")
-    parser.field(group, "--seed", "seed", "of the noise (default 0)", type=int)
+    parser.field(
+        group,
+        "--n_samples",
+        "n_samples",
+        "number of samples (default 100); a later run may ask for more",
+        type=int,
+        metavar="N",
+    )
+    parser.field(group, "--seed", "seed", "seed of the noise (default 0)", type=int)
     _add_architecture(parser)
 
-    group = parser.add_argument_group("how")
-    parser.field(group, "--sampler", "sampler.name", "default ddpm", choices=get_args(SamplerName))
-    parser.field(group, "--steps", "sampler.steps", "default: ddpm all timesteps, ddim 50, dpmpp 20", type=int)
-    parser.field(group, "--eta", "sampler.eta", "ddim: 0 deterministic (default) to 1", type=float)
-    parser.field(group, "--timesteps", "sampler.timesteps", "T of the training (default 1000)", type=int)
-    parser.field(group, "--schedule", "sampler.schedule", "default linear", choices=get_args(ScheduleName))
-    parser.field(group, "--variance", "sampler.variance", "ddpm: default large", choices=get_args(Variance))
-    parser.field(group, "--precision", "precision", "default fp32", choices=get_args(Precision))
-    parser.field(group, "--batch_size", "batch_size", "rows a network call; chosen if left out", type=int)
-    parser.field(group, "--compile", "compile", "use torch.compile: pays off for long runs", action="store_true")
+    group = parser.add_argument_group("sampling")
+    parser.field(group, "--sampler", "sampler.name", "sampler (default ddpm)", choices=get_args(SamplerName))
+    parser.field(
+        group,
+        "--steps",
+        "sampler.steps",
+        "network calls per sample (default: ddpm all timesteps, ddim 50, dpmpp 20)",
+        type=int,
+    )
+    parser.field(group, "--eta", "sampler.eta", "of ddim: from 0, deterministic (default), to 1", type=float)
+    parser.field(group, "--timesteps", "sampler.timesteps", "timesteps T of the training (default 1000)", type=int)
+    parser.field(
+        group, "--schedule", "sampler.schedule", "noise schedule (default linear)", choices=get_args(ScheduleName)
+    )
+    parser.field(group, "--variance", "sampler.variance", "of ddpm (default large)", choices=get_args(Variance))
+    parser.field(group, "--precision", "precision", "number format (default fp32)", choices=get_args(Precision))
+    parser.field(
+        group, "--batch_size", "batch_size", "samples per network call (default: by model and device)", type=int
+    )
+    parser.field(group, "--compile", "compile", "use torch.compile: worth it for long runs", action="store_true")
 
-    group = parser.add_argument_group("where to")
-    either = group.add_mutually_exclusive_group()
-    parser.field(either, "--out_dir", "output.uri", f"a folder (default {OUT_DIR})")
-    parser.field(either, "--output_uri", "output.uri", "a folder or s3://bucket/prefix")
-    parser.field(group, "--overwrite", "output.overwrite", "remove another run that is there", action="store_true")
+    group = parser.add_argument_group("output")
+    exclusive = group.add_mutually_exclusive_group()
+    parser.field(exclusive, "--out_dir", "output.uri", f"a folder (default {OUT_DIR})")
+    parser.field(exclusive, "--output_uri", "output.uri", "a folder or s3://bucket/prefix")
+    parser.field(group, "--overwrite", "output.overwrite", "remove the run that is stored there", action="store_true")
 
-    group = parser.add_argument_group("on what")
+    group = parser.add_argument_group("resources")
     group.add_argument(
         "--ray_address",
         default="auto",
         metavar="None|auto|ray://HOST:PORT",
-        help="None: a Ray of its own; auto (default): one that runs here, else a port-forward's, else its own",
+        help="None: a local Ray; auto (default): a Ray running on this machine, else one behind a port-forward, else a "
+        "local Ray",
     )
-    parser.field(group, "--device", "device", "default auto: cuda where Ray has GPUs", choices=["auto", "cuda", "cpu"])
+    parser.field(
+        group, "--device", "device", "auto (default): cuda if the Ray cluster has GPUs", choices=["auto", "cuda", "cpu"]
+    )
     for flag, text, kind in (
-        ("--num_gpus_per_task", "GPUs a worker holds on cuda (default 0.25: four share one)", float),
-        ("--num_cpus_per_task", "CPUs a worker holds, and its threads (default 1)", float),
-        ("--workers", "at most this many (default: as many as fit)", int),
-        ("--startup_timeout", "seconds until there must be a worker (default 60)", float),
+        ("--num_gpus_per_task", "GPUs of a worker on cuda (default 0.25: four workers share a GPU)", float),
+        ("--num_cpus_per_task", "CPUs of a worker, and its threads (default 1)", float),
+        ("--workers", "maximum number of workers (default: as many as fit)", int),
+        ("--startup_timeout", "seconds to wait for the first worker (default 60)", float),
     ):
         parser.field(group, flag, f"resources.{flag.removeprefix('--')}", text, type=kind)
 
-    group = parser.add_argument_group("what is shown")
-    group.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-    group.add_argument("--quiet", action="store_true", help="errors only")
-    group.add_argument("--dry_run", action="store_true", help="print the plan, touch nothing, need no Ray")
+    group = parser.add_argument_group("reporting")
+    group.add_argument("--json", action="store_true", help="print JSON lines on stdout")
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+    group.add_argument(
+        "--dry_run", action="store_true", help="print what the run would do, without Ray and without writing anything"
+    )
     return parser
 
 
 def convert_parser() -> Parser:
-    """The parser of ``ddpm-sample convert``."""
+    """Returns the parser of ``ddpm-sample convert``."""
     parser = Parser(
         "ddpm-sample convert",
         "%(prog)s SOURCE TARGET [flags]",
@@ -146,20 +168,20 @@ def convert_parser() -> Parser:
     )
     parser.add_argument("source", help="a .pt state dict, or a .safetensors file")
     parser.add_argument("target", help="the .safetensors file to write")
-    parser.add_argument("--overwrite", action="store_true", help="write over the target")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite the target")
     _add_architecture(parser)
-    group = parser.add_argument_group("training, where the checkpoint does not say it")
+    group = parser.add_argument_group("training, if it is not in the checkpoint's metadata")
     parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(ScheduleName))
-    parser.field(group, "--timesteps", "trained.timesteps", "T", type=int)
-    parser.field(group, "--variance", "trained.variance", "for ddpm", choices=get_args(Variance))
+    parser.field(group, "--timesteps", "trained.timesteps", "number of timesteps T", type=int)
+    parser.field(group, "--variance", "trained.variance", "of ddpm", choices=get_args(Variance))
     return parser
 
 
 def job_from(parser: Parser, arguments: argparse.Namespace, environment: Mapping[str, str]) -> Job:
-    """The Job of the flags, or that of the environment.
+    """Returns the Job of the flags, or the Job in the environment.
 
     Raises:
-        InvalidSpec: if it cannot be meant, or the flags contradict the environment.
+        InvalidSpec: if the Job is invalid, or the flags contradict the environment.
     """
     given = parser.fields_given(arguments)
     text = environment.get(JOB_VARIABLE)
@@ -168,19 +190,19 @@ def job_from(parser: Parser, arguments: argparse.Namespace, environment: Mapping
             parser.error("--model_path is missing")
         return _validated(parser, {"output.uri": OUT_DIR, **given})
     job = Job.parse(text, f"the job in {JOB_VARIABLE}")
-    both = _validated(parser, {**_flat(job.model_dump(exclude_unset=True)), **given})
+    merged = _validated(parser, {**_flat(job.model_dump(exclude_unset=True)), **given})
     for path in given:
-        if _at(both, path) != _at(job, path):
+        if _at(merged, path) != _at(job, path):
             raise InvalidSpec(
-                f"{parser.flag_of[path]} {_at(both, path)} contradicts the job in {JOB_VARIABLE}, which says "
+                f"{parser.flag_of[path]} {_at(merged, path)} contradicts the job in {JOB_VARIABLE}, which says "
                 f"{_at(job, path)}",
-                hint=f"leave the flag out, or unset {JOB_VARIABLE}",
+                hint=f"omit the flag, or unset {JOB_VARIABLE}",
             )
     return job
 
 
 def nested(fields: Mapping[str, object]) -> dict[str, Any]:
-    """``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
+    """Turns dotted paths into nested objects: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``."""
     document: dict[str, Any] = {}
     for path, value in fields.items():
         *parents, name = path.split(".")
@@ -190,31 +212,31 @@ def nested(fields: Mapping[str, object]) -> dict[str, Any]:
 
 def _add_architecture(parser: Parser) -> None:
     group = parser.add_argument_group(
-        "architecture", "What the checkpoint's metadata says need not be repeated, and must not be contradicted."
+        "architecture", "Only needed if the checkpoint has no metadata; must not contradict it."
     )
     parser.field(group, "--model_name", "model.name", "the network", choices=get_args(ModelName))
-    parser.field(group, "--downs", "model.downs", "channels of each level", type=int, nargs="+")
+    parser.field(group, "--downs", "model.downs", "channels of each level, outermost first", type=int, nargs="+")
     parser.field(group, "--time_emb_dim", "model.time_emb_dim", "width of the time embedding", type=int)
     parser.field(group, "--img_size", "model.img_size", "height and width in pixels", type=int)
     parser.field(
         group,
         "--time_embedding",
         "model.time_embedding",
-        "step: of the timestep; row: the original's, of the batch row",
+        "step: of the timestep; row: of the batch row, as in the original code",
         choices=get_args(TimeEmbedding),
     )
 
 
-def _with_underscores(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
+def _with_underscores(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 
 
 def _validated(parser: Parser, fields: Mapping[str, object]) -> Job:
     try:
         return Job.model_validate(nested(fields))
     except ValidationError as error:
-        raise parser.explain(error) from error
+        raise parser.invalid_spec(error) from error
 
 
 def _flat(document: Mapping[str, Any], parent: str = "") -> dict[str, object]:

@@ -1,8 +1,8 @@
-"""The Job: what is asked for, what decides the pixels of it, and the shards it falls into.
+"""The documents that describe a run: the Job that requests it, the Identity of its samples, and its shards.
 
-Two documents live here. A `Job` is a request; fields may be absent, and are then chosen. An `Identity` is the
-answer: every value that decides a pixel, chosen and normalised, and nothing else. Its hash, the fingerprint, says
-whether two runs make the same samples. Sample *i* depends on (fingerprint, i) alone.
+A `Job` is a request: fields may be absent, and are then chosen. `plan` resolves it to an `Identity`: every value that
+decides a pixel, chosen and normalised, and nothing else. Two runs make the same samples if the hashes of their
+identities, the fingerprints, are equal. Sample *i* depends on (fingerprint, i) alone.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ddpm_inference.errors import InvalidSpec
 
-JOB_DOCUMENT_VERSION = 1
+# Layout of the Job document. Not part of the fingerprint.
+JOB_DOCUMENT_VERSION: Final = 1
+# Part of the fingerprint: with another value no run resumes the samples that were stored before.
+IDENTITY_VERSION: Final = 1
 NOISE_VERSION = "philox4x32-10/1"
 
 ModelName = Literal["Unet", "SimpleUnet"]
@@ -29,6 +32,9 @@ Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
 Execution = Literal["folded", "compiled"]
 Format = Literal["npy", "png"]
+
+FILE_OF_FORMAT: dict[Format, str] = {"npy": "samples.npy", "png": "grid.png"}
+"""The file that a run writes for each output format."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Downs = Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)]
@@ -43,39 +49,42 @@ DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp
 
 
 class StrictModel(BaseModel):
-    """A frozen document that refuses unknown fields, so that a typing error is never ignored."""
+    """A frozen document that rejects unknown fields, so that a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, text: str | bytes, where: str) -> Self:
-        """Reads the document from JSON.
+        """Parses and validates the document from JSON.
+
+        Args:
+            where: names the source of the text in the error message.
 
         Raises:
-            InvalidSpec: naming `where` it came from and every field that is wrong.
+            InvalidSpec: naming every field that is invalid.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InvalidSpec(f"{where} is not valid: {explain(error)}") from error
+            raise InvalidSpec(f"{where} is not valid: {format_validation_error(error)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence for all that a ValidationError found: ``field.path: what is wrong``."""
+def format_validation_error(error: ValidationError) -> str:
+    """Returns all errors of a validation on one line, each as ``field.path: message``."""
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
     )
 
 
 class ModelSpec(StrictModel):
-    """The architecture of a network, complete: enough to build it and to know the shape of its images.
+    """The complete architecture of a network: enough to build it and to know the shape of its images.
 
     Attributes:
         downs: channels of each level, outermost first.
-        time_embedding: ``step`` encodes the timestep; ``row`` is the original's, which encodes the row of the
-            batch instead, at batch size 1 always row 0.
-        attention_norm: whether the Unet's attention block applies its BatchNorm; two versions of the original
-            differ in that with the same keys.
+        time_embedding: ``step`` encodes the timestep. ``row`` encodes the row of the batch instead, as the original
+            code does, where the batch size is 1 and the row always 0.
+        attention_norm: whether the Unet's attention block applies its BatchNorm. Two versions of the original code
+            differ in this, with the same keys in the state dict.
     """
 
     name: ModelName
@@ -93,7 +102,7 @@ class ModelSpec(StrictModel):
 
 
 class TrainedSchedule(StrictModel):
-    """The noise schedule a checkpoint was trained with, from its metadata."""
+    """The noise schedule that a checkpoint was trained with, from its metadata."""
 
     name: ScheduleName
     timesteps: Timesteps
@@ -101,14 +110,14 @@ class TrainedSchedule(StrictModel):
 
 
 class SamplerSpec(StrictModel):
-    """The sampler, complete. Fields that the named sampler does not look at hold a fixed value, so that they
+    """The complete sampler configuration. Fields that the named sampler does not use have a fixed value, so that they
     cannot change the fingerprint.
 
     Attributes:
         timesteps: T of the trained schedule.
-        steps: network evaluations a sample, at most T.
-        eta: 0 is deterministic DDIM, 1 is DDPM-like; only ``ddim`` looks at it.
-        variance: ``large`` (beta_t) or ``small`` (the posterior's); only ``ddpm`` looks at it.
+        steps: network evaluations per sample, at most T.
+        eta: 0 is deterministic DDIM, 1 is DDPM-like; only ``ddim`` uses it.
+        variance: ``large`` (beta_t) or ``small`` (that of the posterior); only ``ddpm`` uses it.
     """
 
     name: SamplerName
@@ -126,13 +135,13 @@ class SamplerSpec(StrictModel):
 
 
 class Identity(StrictModel):
-    """Everything that decides the pixels of sample i, and nothing else (N, workers and paths are not here).
+    """Everything that decides the pixels of sample i, and nothing else: not N, not the workers, not the paths.
 
-    Bits are equal for equal identities on one CPU instruction set or one kind of GPU; elsewhere within the
-    tolerance that docs/reproducibility.md states.
+    Equal identities give equal bits on one CPU instruction set or one GPU model; on others they agree within the
+    tolerance in docs/reproducibility.md.
     """
 
-    version: Literal[1] = 1
+    version: Literal[1] = IDENTITY_VERSION
     model_sha256: Sha256
     model: ModelSpec
     sampler: SamplerSpec
@@ -146,24 +155,24 @@ class Identity(StrictModel):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the canonical JSON of this document."""
+        """sha256, in hex, of the canonical JSON of this document."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: Identity) -> list[str]:
-        """What tells two identities apart, one ``field: ours, theirs`` a difference."""
+        """Returns the fields that differ, each as ``field: own value, there other's value``."""
 
         def flatten(value: object, path: str = "") -> dict[str, object]:
             if isinstance(value, dict):
                 return {k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}").items()}
             return {path[1:]: value}
 
-        mine, theirs = flatten(self.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
-        return [f"{key}: {mine[key]}, there {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        own, others = flatten(self.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
+        return [f"{key}: {own[key]}, there {others[key]}" for key in own if own[key] != others[key]]
 
 
 class ModelRequest(StrictModel):
-    """The checkpoint, and its architecture where the checkpoint does not say it itself."""
+    """The checkpoint, and its architecture if the checkpoint has no metadata."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
     sha256: Sha256 | None = None
@@ -176,7 +185,7 @@ class ModelRequest(StrictModel):
 
 
 class SamplerRequest(StrictModel):
-    """The sampler as asked for; what is absent comes from the checkpoint, then from the guide's defaults."""
+    """The requested sampler. Absent fields come from the checkpoint, then from the defaults of the guide."""
 
     name: SamplerName = "ddpm"
     timesteps: Timesteps | None = None
@@ -187,7 +196,7 @@ class SamplerRequest(StrictModel):
 
 
 class OutputRequest(StrictModel):
-    """Where the results go, and in which forms beside the shards."""
+    """Where the samples are stored, and which files are written besides the shards."""
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
     formats: Annotated[tuple[Format, ...], Field(max_length=2)] = ("npy", "png")
@@ -195,14 +204,14 @@ class OutputRequest(StrictModel):
 
 
 class ResourceRequest(StrictModel):
-    """What the run may take of the Ray cluster. None of it decides a pixel.
+    """The resources of the Ray cluster that the run may use. None of them decides a pixel.
 
     Attributes:
-        workers: at most this many actors; absent: as many as fit.
-        num_gpus_per_task: GPUs an actor holds on device cuda; 0.25 puts four on one GPU.
-        num_cpus_per_task: CPUs an actor holds, and its threads.
-        startup_timeout: seconds until the first worker must be there, and until one must be there again if
-            all nodes that had room for one are lost.
+        workers: maximum number of actors; if absent, as many as fit.
+        num_gpus_per_task: GPUs that an actor reserves on device cuda; 0.25 puts four on one GPU.
+        num_cpus_per_task: CPUs that an actor reserves, and its threads.
+        startup_timeout: seconds to wait for the first worker, and for another one after all nodes that had room for
+            a worker are lost.
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -212,9 +221,9 @@ class ResourceRequest(StrictModel):
 
 
 class Job(StrictModel):
-    """One request: N samples of this checkpoint, stored there. The operator hands it over as JSON."""
+    """The request for N samples of a checkpoint. The operator passes it as JSON in an environment variable."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = JOB_DOCUMENT_VERSION
     model: ModelRequest
     n_samples: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -228,15 +237,14 @@ class Job(StrictModel):
 
 
 def default_batch_size(model: ModelSpec, device: Device) -> int:
-    """The batch size chosen where none is asked for: a power of two, from model and device alone.
+    """Returns the batch size for a job that gives none: a power of two, from model and device alone.
 
-    It must not depend on N, workers or memory at hand, because it is part of the identity. On CPU 32 rows of
-    28x28 are within 7 % of the best rate measured; a GPU is bound by launches below several hundred rows.
+    It must not depend on N, the workers or the free memory, because it is part of the identity. On CPU, 32 rows of
+    28x28 are within 7 % of the best measured rate; a GPU is limited by kernel launches below several hundred rows.
     """
-    pixels = model.img_size**2  # the image's own channels are few beside the network's
-    most, budget = (32, 32 * 1024) if device == "cpu" else (512, 1024 * 1024)
-    size = most
-    while size > 1 and size * pixels > budget:
+    pixels = model.img_size**2  # without the image's channels, which are few compared to the network's
+    size, max_pixels = (32, 32 * 1024) if device == "cpu" else (512, 1024 * 1024)
+    while size > 1 and size * pixels > max_pixels:
         size //= 2
     return size
 
@@ -245,16 +253,16 @@ def resolve_sampler(request: SamplerRequest, trained: TrainedSchedule | None) ->
     """Completes the sampler from the checkpoint's schedule and the defaults.
 
     Raises:
-        InvalidSpec: if the request contradicts the checkpoint, or asks for more steps than timesteps.
+        InvalidSpec: if the request contradicts the checkpoint, or has more steps than timesteps.
     """
-    for flag, asked, known in (
+    for flag, requested, known in (
         ("--timesteps", request.timesteps, trained and trained.timesteps),
         ("--schedule", request.schedule, trained and trained.name),
     ):
-        if trained and asked is not None and asked != known:
+        if trained and requested is not None and requested != known:
             raise InvalidSpec(
-                f"{flag} {asked} contradicts the checkpoint, which was trained with {known}",
-                hint=f"leave {flag} out: the checkpoint's metadata says it",
+                f"{flag} {requested} contradicts the checkpoint, which was trained with {known}",
+                hint=f"omit {flag}: it is in the checkpoint's metadata",
             )
     timesteps = request.timesteps or (trained.timesteps if trained else DEFAULT_TIMESTEPS)
     variance = request.variance or (trained.variance if trained else None) or "large"
@@ -268,11 +276,13 @@ def resolve_sampler(request: SamplerRequest, trained: TrainedSchedule | None) ->
             variance=variance if request.name == "ddpm" else None,
         )
     except ValidationError as error:
-        raise InvalidSpec(f"the sampler is not valid: {explain(error)}", hint="lower --steps") from error
+        raise InvalidSpec(
+            f"the sampler is not valid: {format_validation_error(error)}", hint="lower --steps"
+        ) from error
 
 
 class Shard(StrictModel):
-    """Samples `first` to `last`, both included: one batch, the last of a job perhaps short."""
+    """Samples `first` to `last`, both included: one batch, or less at the end of a job."""
 
     first: Annotated[int, Field(ge=0)]
     last: Annotated[int, Field(ge=0)]
@@ -287,16 +297,17 @@ class Shard(StrictModel):
 
     @property
     def size(self) -> int:
+        """The number of samples."""
         return self.last - self.first + 1
 
     @property
     def name(self) -> str:
-        """File name below ``shards/``; sorts by range."""
+        """File name below ``shards/``; names sort by range."""
         return f"{self.first:09d}-{self.last:09d}.npz"
 
     @classmethod
     def from_name(cls, name: str) -> Shard | None:
-        """The shard a file name stands for, or None if it is no shard's."""
+        """Returns the shard with this file name, or None if it is not the name of a shard."""
         match = re.fullmatch(r"(\d{9,})-(\d{9,})\.npz", name)
         if match is None or int(match[2]) < int(match[1]):
             return None
@@ -304,15 +315,16 @@ class Shard(StrictModel):
 
 
 def shard_at(index: int, batch_size: int, n_samples: int) -> Shard:
-    """The `index`-th shard of the batch grid, cut at N."""
+    """Returns the `index`-th shard of the batch grid, cut off at N."""
     first = index * batch_size
     return Shard(first=first, last=min(first + batch_size, n_samples) - 1)
 
 
 def shard_count(n_samples: int, batch_size: int) -> int:
+    """Returns the number of shards of N samples."""
     return -(-n_samples // batch_size)
 
 
 def shards_of(n_samples: int, batch_size: int) -> Iterator[Shard]:
-    """The shards of samples 0 to N-1 on the batch grid, in order."""
+    """Yields the shards of samples 0 to N-1 on the batch grid, in order."""
     return (shard_at(index, batch_size, n_samples) for index in range(shard_count(n_samples, batch_size)))

@@ -1,4 +1,4 @@
-"""From what is asked for, what the checkpoint says and what is stored already, to what will be done. Pure."""
+"""Resolves a Job to the Identity of its samples, from the request, the checkpoint and what is stored already. Pure."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from ddpm_inference.errors import InvalidSpec, OutputConflict
 from ddpm_inference.job import Device, Execution, Identity, Job, default_batch_size, resolve_sampler
 
 
-def known_device(job: Job, there: Identity | None) -> Device | None:
-    """The device, where it can be told without asking the cluster whether it has GPUs."""
+def device_without_cluster(job: Job, stored: Identity | None) -> Device | None:
+    """Returns the device if the job or the stored identity decides it; None if it depends on the cluster's GPUs."""
     if job.device != "auto":
         return job.device
-    return there.device if there else None
+    return stored.device if stored else None
 
 
-def resolve(job: Job, checkpoint: Checkpoint, there: Identity | None, *, device: Device, torch: str) -> Identity:
+def resolve_identity(
+    job: Job, checkpoint: Checkpoint, stored: Identity | None, *, device: Device, torch: str
+) -> Identity:
     """Chooses every value that decides the pixels.
 
-    What was chosen when the output place was begun (batch size, execution) stays as it is unless the job says
-    otherwise, so that later versions and other clusters go on with what is there.
+    Batch size and execution mode that an earlier run has chosen are kept unless the job asks for others, so that a
+    later version of this program, or another cluster, resumes the same job.
 
     Args:
-        there: the identity stored at the output place, None if there is none or it is to be overwritten.
-        device: see `known_device`.
-        torch: the version that will sample.
+        stored: the identity at the output URI; None if there is none or it is to be overwritten.
+        device: see `device_without_cluster`.
+        torch: the torch version that will sample.
 
     Raises:
         InvalidSpec: if the job contradicts the checkpoint or itself.
@@ -31,13 +33,13 @@ def resolve(job: Job, checkpoint: Checkpoint, there: Identity | None, *, device:
     gpus = job.resources.num_gpus_per_task
     if device == "cuda" and gpus > 1 and gpus != int(gpus):
         raise InvalidSpec(
-            f"--num_gpus_per_task {gpus:g} is not possible: above one GPU, Ray gives whole ones",
+            f"--num_gpus_per_task {gpus:g} is not possible: above one GPU, Ray assigns whole GPUs only",
             hint=f"give {int(gpus)}, or a fraction of 1",
         )
     execution: Execution = "compiled" if job.compile else "folded"
-    if there and "compile" not in job.model_fields_set:
-        execution = there.execution
-    chosen = there.batch_size if there else default_batch_size(checkpoint.spec, device)
+    if stored and "compile" not in job.model_fields_set:
+        execution = stored.execution
+    chosen = stored.batch_size if stored else default_batch_size(checkpoint.spec, device)
     return Identity(
         model_sha256=checkpoint.sha256,
         model=checkpoint.spec,
@@ -51,12 +53,12 @@ def resolve(job: Job, checkpoint: Checkpoint, there: Identity | None, *, device:
     )
 
 
-def refuse_another(identity: Identity, there: Identity | None, place: str) -> None:
-    """Raises OutputConflict if the place holds another job, saying what tells the two apart."""
-    if there is None or there.fingerprint == identity.fingerprint:
+def require_same_job(identity: Identity, stored: Identity | None, output_uri: str) -> None:
+    """Raises OutputConflict if another job is stored at the output URI, listing the fields that differ."""
+    if stored is None or stored.fingerprint == identity.fingerprint:
         return
-    differences = identity.differences(there)
-    hint = "give the same flags as then, choose another output place, or --overwrite to remove what that run left"
+    differences = identity.differences(stored)
+    hint = "give the same flags as before, choose another output URI, or give --overwrite to remove that run"
     if [difference.partition(":")[0] for difference in differences] == ["torch"]:
-        hint = f"sample with torch {there.torch} to go on there, or choose another output place, or --overwrite"
-    raise OutputConflict(f"{place} holds the samples of another job: {'; '.join(differences)}", hint=hint)
+        hint = f"use torch {stored.torch} to resume that run, choose another output URI, or give --overwrite"
+    raise OutputConflict(f"{output_uri} holds the samples of another job: {'; '.join(differences)}", hint=hint)

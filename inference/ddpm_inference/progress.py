@@ -1,4 +1,7 @@
-"""How far a run is, how fast, and how long it still takes. Pure: the time is handed in."""
+"""Progress of one run: counts, rate and remaining time. Pure: the caller passes the time.
+
+`actor_pool` and `driver` keep it up to date, views show it, and the progress server publishes its snapshots.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict, get_ar
 
 from ddpm_inference.job import Device, Shard
 
-End = Literal["complete", "interrupted", "failed"]
-Phase = Literal["preparing", "connecting", "starting", "sampling", "writing", End]
+EndPhase = Literal["complete", "interrupted", "failed"]
+Phase = Literal["preparing", "connecting", "starting", "sampling", "writing", EndPhase]
 
-ENDS: tuple[End, ...] = get_args(End)
+END_PHASES: tuple[EndPhase, ...] = get_args(EndPhase)
 
 PROGRESS_VERSION = 1
 WINDOW_SECONDS = 60.0
@@ -21,7 +24,7 @@ SIMULATED_ROUNDS = 4
 
 
 class Plan(TypedDict):
-    """What the run has chosen where it was left the choice; `shards` counts those of all N samples."""
+    """What the run has chosen where the job left it open; `shards` counts those of all N samples."""
 
     device: Device
     batchSize: int
@@ -29,7 +32,7 @@ class Plan(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """The progress document, as ``--json`` prints it; without a plan until there is one."""
+    """The progress document, as ``--json`` prints it. It has no plan until there is one."""
 
     version: int
     phase: Phase
@@ -43,11 +46,12 @@ class Snapshot(TypedDict):
 
 
 class _Point(NamedTuple):
-    """What this run had done at one moment.
+    """The work that this run had done at one time.
 
     Attributes:
-        samples, shards: those under way counted by their fraction.
-        busy: seconds of work, summed over workers.
+        time: seconds of a monotonic clock.
+        samples, shards: those that are running count by the fraction done.
+        busy: seconds of work, summed over the workers.
     """
 
     time: float
@@ -58,14 +62,14 @@ class _Point(NamedTuple):
 
 @dataclass
 class Progress:
-    """Counts of one run. Rate and ETA come from what this run does, never from what it found there.
+    """Counts of one run. Rate and ETA are computed from the work of this run, never from samples stored before.
 
-    A shard costs a full batch of work however short it is, so the ETA counts shards; the rate counts samples.
+    A shard takes a full batch of work however short it is, so the ETA counts shards while the rate counts samples.
 
     Attributes:
-        done: samples stored, those of former runs included.
+        done: samples stored, those of earlier runs included.
         total: N.
-        message: the last sentence worth showing.
+        message: the latest message for the user.
         plan: None until it is chosen.
     """
 
@@ -83,67 +87,68 @@ class Progress:
     _window: deque[_Point] = field(default_factory=deque)
 
     def begin(self, total: int, done: int, shards_left: int) -> None:
-        """Says what there is to do: N, samples already stored, shards still to sample."""
+        """Sets N, the samples that are stored already, and the shards to sample."""
         self.total, self.done, self._shards_left = total, done, shards_left
 
-    def finished(self, shard: Shard) -> None:
-        """A shard is stored."""
+    def shard_stored(self, shard: Shard) -> None:
+        """Counts a shard as stored."""
         self.done += shard.size
         self._shards_left -= 1
         self._shards_done += 1
         self._samples_done += shard.size
         self._running.pop(shard, None)
 
-    def given_up(self, shard: Shard) -> None:
-        """A shard will not be sampled by this run."""
+    def shard_failed(self, shard: Shard) -> None:
+        """Stops counting on a shard that failed permanently."""
         self._shards_left -= 1
         self._running.pop(shard, None)
 
     def observe(self, now: float, running: Mapping[Shard, float], workers: int, busy: int) -> None:
-        """Takes down one moment.
+        """Records the state of the workers at one time.
 
         Args:
             now: seconds of a monotonic clock.
-            running: the shards being sampled and how much of each is done, 0 to 1, as far as that is known.
-            workers: actors that are ready.
-            busy: those of them that have something to do.
+            running: the shards being sampled and the fraction (0 to 1) of each that is done, as far as known.
+            workers: the number of actors that are ready.
+            busy: the number of those that have a shard.
         """
         worked = self._window[-1].busy + (now - self._window[-1].time) * self._busy if self._window else 0.0
         self._running, self._workers, self._busy = dict(running), workers, busy
         if not busy and not self._shards_done:
-            # Before the first worker is there, time says nothing about how fast it will be.
+            # The time until the first worker is ready says nothing about the rate.
             self._window.clear()
             return
-        samples = self._samples_done + sum(shard.size * part for shard, part in running.items())
+        samples = self._samples_done + sum(shard.size * fraction for shard, fraction in running.items())
         self._window.append(_Point(now, samples, self._shards_done + sum(running.values()), worked))
         while len(self._window) > 2 and self._window[1].time < now - WINDOW_SECONDS:
             self._window.popleft()
 
     @property
-    def reached(self) -> float:
-        """Samples stored, and those being sampled by how much of them is done."""
-        return self.done + sum(shard.size * part for shard, part in self._running.items())
+    def done_with_running(self) -> float:
+        """Samples stored, plus the running ones by the fraction that is done."""
+        return self.done + sum(shard.size * fraction for shard, fraction in self._running.items())
 
     @property
     def samples_per_second(self) -> float | None:
-        """Samples a second over the last minute; None before anything was seen to move."""
-        passed = self._passed()
-        return passed.samples / passed.time if passed else None
+        """Samples a second over the last minute; None before any progress was observed."""
+        work = self._work_in_window()
+        return work.samples / work.time if work else None
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last shard is sampled; None while it cannot be known, as without workers."""
+        """Seconds until the last shard is sampled; None while it cannot be known, for example without workers."""
         if not self.total:
             return None
         if not self._shards_left:
             return 0.0
-        passed = self._passed()
-        if passed is None or not self._workers:
+        work = self._work_in_window()
+        if work is None or not self._workers:
             return None
-        left = [1.0 - part for part in self._running.values()]
-        return rounds(left, self._shards_left - len(left), self._workers) * passed.busy / passed.shards
+        left = [1.0 - fraction for fraction in self._running.values()]
+        return makespan(left, self._shards_left - len(left), self._workers) * work.busy / work.shards
 
     def snapshot(self) -> Snapshot:
+        """Returns the progress document of this moment."""
         rate, eta = self.samples_per_second, self.eta_seconds
         snapshot = Snapshot(
             version=PROGRESS_VERSION,
@@ -159,36 +164,36 @@ class Progress:
             snapshot["plan"] = self.plan
         return snapshot
 
-    def _passed(self) -> _Point | None:
-        """What was done within the window; None if that is nothing."""
+    def _work_in_window(self) -> _Point | None:
+        """Returns the difference between the ends of the window; None if no work was done in it."""
         if len(self._window) < 2:
             return None
-        passed = _Point(*(b - a for a, b in zip(self._window[0], self._window[-1], strict=True)))
-        return passed if passed.time > 0 and passed.shards > 0 else None
+        work = _Point(*(b - a for a, b in zip(self._window[0], self._window[-1], strict=True)))
+        return work if work.time > 0 and work.shards > 0 else None
 
 
 class View(Protocol):
-    """Where a run is shown."""
+    """Shows a run to the user."""
 
-    def say(self, sentence: str) -> None:
-        """Shows a sentence that the user should read."""
+    def show_message(self, message: str) -> None:
+        """Shows a message."""
 
-    def show(self, progress: Progress) -> None:
-        """Shows how far the run is; called when its phase changes, and about once a second."""
+    def show_progress(self, progress: Progress) -> None:
+        """Shows the progress; called when the phase changes, and about once a second."""
 
 
-def rounds(running: Sequence[float], pending: int, workers: int) -> float:
-    """How long unit jobs take on some workers, in units of one job, when each takes the next as it gets free.
+def makespan(running: Sequence[float], pending: int, workers: int) -> float:
+    """Returns the time until all jobs are done, if each takes one unit and each free worker takes the next.
 
     Args:
-        running: what is left (0 to 1) of the jobs under way.
-        pending: jobs not begun.
+        running: what is left (0 to 1) of each running job.
+        pending: the number of jobs that have not begun.
         workers: at least 1.
     """
     free = ([*running, *[0.0] * workers])[: max(workers, len(running))]
-    # All but the last rounds are told by the mean alone.
-    ahead = max(0, pending - SIMULATED_ROUNDS * len(free)) // len(free)
+    # Only the last rounds need a simulation; before them the workers are busy all the time.
+    skipped_rounds = max(0, pending - SIMULATED_ROUNDS * len(free)) // len(free)
     heapq.heapify(free)
-    for _ in range(pending - ahead * len(free)):
+    for _ in range(pending - skipped_rounds * len(free)):
         heapq.heapreplace(free, free[0] + 1.0)
-    return max(free) + ahead
+    return max(free) + skipped_rounds

@@ -1,7 +1,10 @@
-"""Ends a pod's driver in order before the pod goes: ``python -m ddpm_inference.stop``, the head's preStop hook.
+"""Stops the driver of a pod before the pod ends: ``python -m ddpm_inference.stop``, the preStop hook of the head.
 
-What ends a pod ends its Ray first, and with that the driver, in the middle of what it does. Asked before, it
-stores what its workers have finished, and its log.
+When Kubernetes ends a pod, Ray ends first and takes the driver with it, whatever it is doing. The hook signals the
+driver before that, so that it can store the shards its workers have finished, and its log.
+
+The supervising process (see `process.supervisor`) registers itself in a PID file. The module stays at this path: the
+manifests of pods that run older images name it.
 """
 
 from __future__ import annotations
@@ -12,37 +15,37 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-WITHIN_SECONDS = 4.0  # of the five that the pod has
-LOOK_SECONDS = 0.05
+WAIT_SECONDS = 4.0  # of the pod's grace period of five
+POLL_SECONDS = 0.05
 
 
-def begun() -> None:
-    """Notes this process as the one that is to be asked."""
-    # Without a note the driver goes with its pod, and what is stored by then is whole.
+def register_driver() -> None:
+    """Writes the PID of this process, so that the hook signals it."""
+    # Without the file the driver is killed with its pod; the shards stored by then are whole.
     with suppress(OSError):
-        _note().write_text(str(os.getpid()))
+        _pid_file().write_text(str(os.getpid()))
 
 
-def stored() -> None:
-    """Takes the note away: there is nothing left to be saved."""
+def unregister_driver() -> None:
+    """Removes the PID file: everything is stored, and the hook need not wait any longer."""
     with suppress(OSError):
-        _note().unlink()
+        _pid_file().unlink()
 
 
 def main() -> int:
-    """Asks the driver to end, if there is one, and waits until it has stored all, or the time is up."""
-    until = time.monotonic() + WITHIN_SECONDS
+    """Sends SIGTERM to the driver, if one is registered, and waits until it unregisters or the time is up."""
+    deadline = time.monotonic() + WAIT_SECONDS
     with suppress(OSError, ValueError):
-        driver = int(_note().read_text())
+        driver = int(_pid_file().read_text())
         os.kill(driver, signal.SIGTERM)
-        while _note().exists() and time.monotonic() < until:
+        while _pid_file().exists() and time.monotonic() < deadline:
             os.kill(driver, 0)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     return 0
 
 
-def _note() -> Path:
-    # `tempfile` would say the same, and take three times as long to import as all of this to run.
+def _pid_file() -> Path:
+    # `tempfile` gives the same folder, but importing it takes three times as long as the rest of this program.
     return Path(os.environ.get("TMPDIR", "/tmp"), "ddpm-driver.pid")  # noqa: S108
 
 

@@ -1,0 +1,1 @@
+"""The driver as an operating system process: signals, a supervising parent, its log, and its memory limit."""

@@ -1,16 +1,16 @@
-"""What the kernel says of the memory of the container that this process is in."""
+"""Reads from the cgroup how many processes of this container the kernel has killed for memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Of cgroup v2 and of v1. On v1 a single process is ended and the container lives on, so nobody else tells of it.
-COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+# cgroup v2, then v1. With v1 the kernel kills one process and the container lives on, so Kubernetes does not report it.
+COUNTER_FILES = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
 def oom_kills() -> int:
-    """How many processes of this container the kernel has ended for its memory; 0 where it cannot be known."""
-    for path in COUNTERS:
+    """Returns the number of OOM kills in this container so far; 0 where it cannot be read."""
+    for path in COUNTER_FILES:
         try:
             lines = path.read_text().splitlines()
         except OSError:

@@ -1,6 +1,6 @@
-"""The driver's own log, kept beside its samples, so that it outlives the machine that it was written on.
+"""Uploads the driver's log beside its samples, so that it survives the pod.
 
-Only a run that is told to keeps it, and only if its stdout is a file, as that of a Ray job is.
+Only for a run whose environment names the log (`LOG_VARIABLE`), and only if stdout is a file, as it is in a Ray job.
 """
 
 from __future__ import annotations
@@ -20,57 +20,57 @@ from ddpm_inference.job import Job
 from ddpm_inference.store.uri import backend_for
 
 LOG_VARIABLE = "DDPM_LOG"
-LARGEST = 1 << 20
-EVERY_SECONDS = 60.0
+MAX_LOG_BYTES = 1 << 20
+UPLOAD_INTERVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class LogUpload:
-    """Where the log lies, and where it is kept.
+    """The log file and its destination.
 
     Attributes:
-        file: what stdout and stderr are written to.
-        uri: of the output place.
-        name: of the kept file in it.
+        file: the file that stdout and stderr are written to.
+        uri: the output URI.
+        name: name of the uploaded file below it.
     """
 
     file: Path
     uri: str
     name: str
 
-    def keep(self) -> None:
-        """Stores the log as it is now, at most its last MiB. That this fails is said, and harms nothing."""
+    def upload(self) -> None:
+        """Uploads the log as it is now, at most its last MiB. A failure is printed and does not end the run."""
         try:
             backend_for(self.uri).write(self.name, self._tail())
         except (DdpmError, OSError) as error:
-            print(f"the log could not be kept: {error}", file=sys.stderr, flush=True)
+            print(f"the log could not be uploaded: {error}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def kept_meanwhile(self) -> Iterator[None]:
-        """Stores it again and again for the time of the block: whoever is killed cannot do so in the end."""
-        over = Event()
+    def repeated(self) -> Iterator[None]:
+        """Uploads the log at intervals until the block ends, because a process that is killed cannot do it."""
+        finished = Event()
 
-        def again() -> None:
-            while not over.wait(EVERY_SECONDS):
-                self.keep()
+        def upload_repeatedly() -> None:
+            while not finished.wait(UPLOAD_INTERVAL_SECONDS):
+                self.upload()
 
-        thread = Thread(target=again, name="kept-log", daemon=True)
+        thread = Thread(target=upload_repeatedly, name="log-upload", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            over.set()
+            finished.set()
 
     def _tail(self) -> bytes:
         with self.file.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LARGEST))
-            data = file.read(LARGEST)
-        return data if size <= LARGEST else data.partition(b"\n")[2]
+            file.seek(max(0, size - MAX_LOG_BYTES))
+            data = file.read(MAX_LOG_BYTES)
+        return data if size <= MAX_LOG_BYTES else data.partition(b"\n")[2]
 
 
 def log_upload(environment: Mapping[str, str]) -> LogUpload | None:
-    """The log of the environment's job; None if it is not to be kept, or cannot be."""
+    """Returns the upload that the environment asks for; None if there is none, or the log is not a file."""
     name, file = environment.get(LOG_VARIABLE, ""), Path("/proc/self/fd/1")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name) or not file.is_file():
         return None

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM as one thing: a KeyboardInterrupt, so that a run can end in order.
+"""Turns SIGINT and SIGTERM into a KeyboardInterrupt, so that a run can clean up.
 
-It is this exception because Ray lets it, and no other, through its own code.
+It is this exception because Ray's own code lets only this one pass.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CLEANUP_SECONDS = 8
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
-    """Within the block the first of the signals raises KeyboardInterrupt, wherever the main thread happens to be.
+    """Raises KeyboardInterrupt in the main thread on the first signal within the block.
 
-    Later ones are ignored while the program cleans up. Should that hang, or the exception be lost in a place where
-    Python drops exceptions (a finalizer), the process ends by force: whole shards are stored by then, and a local
-    Ray dies with its driver. Must be entered in the main thread.
+    Later signals are ignored while the program cleans up. If that takes longer than `CLEANUP_SECONDS`, or Python drops
+    the exception (as it does in a finalizer), the process exits at once: stored shards are whole by then, and a local
+    Ray ends with its driver. Must be entered in the main thread.
     """
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     try:
         yield
     finally:
@@ -34,13 +34,13 @@ def interrupt_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, _give_up)
+    signal.signal(signal.SIGALRM, _exit_now)
     signal.alarm(CLEANUP_SECONDS)
     raise KeyboardInterrupt
 
 
-def _give_up(_number: int, _frame: FrameType | None) -> None:
+def _exit_now(_number: int, _frame: FrameType | None) -> None:
     os._exit(Interrupted.exit_code)

@@ -1,4 +1,4 @@
-"""A run in a process of its own, so that somebody is left to tell of it if it is killed."""
+"""Runs the driver in a child process, so that the parent can report it if the child is killed."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.process.signals import SIGNALS
 
 
-def supervised(run: Callable[[], int], bereaved: Callable[[DdpmError], int]) -> int:
-    """Runs in a child, to which signals are passed on, those of `stop` as well; returns its exit code.
+def supervised(run: Callable[[], int], on_killed: Callable[[DdpmError], int]) -> int:
+    """Runs a function in a forked child; returns its exit code. Signals, those of `stop` too, are passed on to it.
 
-    Must be called before there are threads.
+    Must be called before any thread is started.
 
     Args:
-        bereaved: is called with the reason if the child was killed; returns the exit code then.
+        on_killed: called with the cause if a signal killed the child; returns the exit code.
     """
-    before = oom_kills()
+    oom_kills_before = oom_kills()
     child = os.fork()
     if child == 0:
         return run()
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         os.kill(child, number)
 
     for number in SIGNALS:
-        signal.signal(number, pass_on)
-    stop.begun()
+        signal.signal(number, forward)
+    stop.register_driver()
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
-        stop.stored()
+        stop.unregister_driver()
         return os.WEXITSTATUS(status)
-    return bereaved(_cause(signal.Signals(os.WTERMSIG(status)), starved=oom_kills() > before))
+    return on_killed(_cause(signal.Signals(os.WTERMSIG(status)), oom_killed=oom_kills() > oom_kills_before))
 
 
-def _cause(number: signal.Signals, *, starved: bool) -> DdpmError:
-    if starved and number is signal.SIGKILL:
+def _cause(number: signal.Signals, *, oom_killed: bool) -> DdpmError:
+    if oom_killed and number is signal.SIGKILL:
         return OutOfMemory(
-            "the kernel ended the driver, as its pod needed more memory than its limit",
+            "the kernel killed the driver: its pod exceeded its memory limit",
             hint="give the head more memory, or a smaller batch",
         )
-    return Incomplete(f"the driver was ended by {number.name}", hint="see who sent it that signal")
+    return Incomplete(f"the driver was killed by {number.name}", hint="find out what sent that signal")

@@ -1,4 +1,8 @@
-"""Shards onto Ray actors: a bounded number in flight, what dies replaced, what fails tried elsewhere."""
+"""Runs shards on Ray actors: creates the actors, keeps each busy, replaces those that die, and retries shards.
+
+One thread drives it all: `ActorPool` waits for whichever call of an actor completes next and handles the result.
+`shard_queue` decides which shard goes where, `worker` is the actor.
+"""
 
 from __future__ import annotations
 
@@ -23,359 +27,369 @@ from ddpm_inference.errors import (
 from ddpm_inference.job import Identity, ResourceRequest, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.progress import Progress, View
-from ddpm_inference.ray_backend.cluster import ActorResources, Cluster, is_one_image
+from ddpm_inference.ray_backend.actor_resources import ActorResources
+from ddpm_inference.ray_backend.cluster import Cluster, is_one_image
+from ddpm_inference.ray_backend.condition_timer import ConditionTimer
 from ddpm_inference.ray_backend.node_packages import NodePackages
-from ddpm_inference.ray_backend.ray_errors import ask_oom_kills, cause_of
+from ddpm_inference.ray_backend.ray_errors import ddpm_error_from, oom_kills_on
 from ddpm_inference.ray_backend.shard_queue import ShardQueue
 from ddpm_inference.ray_backend.worker import Placement, ShardProgress, ShardResult, Worker, WorkItem
 
-IN_FLIGHT = 2
-TICK_SECONDS = 0.5
-LOOK_SECONDS = 1.0
-GROW_SECONDS = 5.0
-BARREN_LOSSES = 3
-LOST_SECONDS = 20.0
-DISMISS_SECONDS = 2.0
+# Two, so that an actor has its next shard while the driver handles the result of the last one.
+MAX_IN_FLIGHT_PER_ACTOR = 2
+WAIT_SECONDS = 0.5
+PROGRESS_POLL_SECONDS = 1.0
+SCALE_UP_SECONDS = 5.0
+MAX_DEATHS_WITHOUT_RESULT = 3
+HEAD_UNREACHABLE_TIMEOUT = 20.0
+SHUTDOWN_TIMEOUT = 2.0
 
-Ref = ObjectRef[Any]  # ray.wait tells nothing of what a reference is of
+Ref = ObjectRef[Any]  # ray.wait does not keep the type of a reference
 
 
 @dataclass(eq=False)
 class ActorState:
-    """One actor of the pool.
+    """The driver's view of one actor. A reference is None when no such call is pending.
 
     Attributes:
-        placing: answered when the actor has its resources; None from then on.
-        home: where that is; None until it is known.
-        starting: answered when its network is built; None from then on.
-        in_flight: the shards it was given, the one it works on first.
+        number: counts the actors of a run from 1.
+        placement_ref: pending until the actor has its resources.
+        placement: None until then.
+        start_ref: pending until its network is built.
+        in_flight: the calls of `sample` and their shards; the actor works on the first.
+        progress_ref: pending poll of its progress.
+        progress: the last answer.
     """
 
     number: int
     actor: ActorHandle[Worker]
-    placing: Ref | None
-    home: Placement | None = None
-    starting: Ref | None = None
+    placement_ref: Ref | None
+    placement: Placement | None = None
+    start_ref: Ref | None = None
     in_flight: dict[Ref, Shard] = field(default_factory=dict)
-    looking: Ref | None = None
-    glance: ShardProgress | None = None
+    progress_ref: Ref | None = None
+    progress: ShardProgress | None = None
 
     @property
-    def ready(self) -> bool:
-        return self.placing is None and self.starting is None
+    def is_placed(self) -> bool:
+        """Whether the actor has its resources."""
+        return self.placement_ref is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the actor can sample."""
+        return self.is_placed and self.start_ref is None
 
     @property
     def refs(self) -> list[Ref]:
-        return [ref for ref in (self.placing, self.starting, self.looking, *self.in_flight) if ref is not None]
+        """All pending calls."""
+        refs = (self.placement_ref, self.start_ref, self.progress_ref, *self.in_flight)
+        return [ref for ref in refs if ref is not None]
 
 
 @dataclass
 class ActorPool:
-    """The actors of one run, and the shards they are given.
+    """The actors of one run. Call `create_first_actor`, `start` and `run`, in this order.
 
     Args:
-        share: what each actor holds.
-        spawn: makes one more actor.
-        checkpoint: the weights; they are put into Ray's object store once.
+        actor_resources: what each actor reserves.
+        create_actor: creates one more actor.
+        checkpoint: the weights; put into Ray's object store once.
         progress: kept up to date, and shown in `view` about once a second.
-        resources: how many actors there may be, and how long to wait for the first.
+        resources: the maximum number of actors, and how long to wait for the first one.
     """
 
     cluster: Cluster
-    share: ActorResources
-    spawn: Callable[[], ActorHandle[Worker]]
+    actor_resources: ActorResources
+    create_actor: Callable[[], ActorHandle[Worker]]
     checkpoint: InitVar[Checkpoint]
     progress: Progress
     view: View
     resources: ResourceRequest
-    ledger: ShardQueue = field(default_factory=lambda: ShardQueue(()))
+    queue: ShardQueue = field(default_factory=lambda: ShardQueue(()))
     _work: WorkItem = field(init=False)
-    _keep: Callable[[ShardResult], None] = field(init=False)
-    _members: list[ActorState] = field(default_factory=list)
-    _made: int = 0
-    _placed: bool = False
-    _unfit: list[DdpmError] = field(default_factory=list)
-    _barren_losses: int = 0
-    _next_growth: float = 0.0
-    _next_look: float = 0.0
-    _none_since: float | None = None
-    _no_room_since: float | None = None
-    _unanswered_since: float | None = None
+    _store_result: Callable[[ShardResult], None] = field(init=False)
+    _actors: list[ActorState] = field(default_factory=list)
+    _created: int = 0
+    _was_any_placed: bool = False
+    _start_errors: list[DdpmError] = field(default_factory=list)
+    _deaths_since_result: int = 0
+    _next_scale_up: float = 0.0
+    _next_progress_poll: float = 0.0
+    _none_placed: ConditionTimer = field(default_factory=ConditionTimer)
+    _no_capacity: ConditionTimer = field(default_factory=ConditionTimer)
+    _head_unreachable: ConditionTimer = field(default_factory=ConditionTimer)
 
     def __post_init__(self, checkpoint: Checkpoint) -> None:
         self._weights = [ray.put(checkpoint)]
 
-    def prepare(self) -> ObjectRef[NodePackages] | None:
-        """Makes the first actor, which gets ready for whatever it will be: there is always something to sample.
+    def create_first_actor(self) -> ObjectRef[NodePackages] | None:
+        """Creates one actor before it is known what to sample, so that it starts and imports meanwhile.
 
         Returns:
-            What it will have found of the packages that it needs, where all nodes are alike.
+            The packages that the actor will find on its node; None where the nodes may differ.
         """
-        actor = self._make()
-        found = actor.find.remote(self.cluster.needs) if is_one_image() else None
-        actor.prepare.remote()
-        return found
+        actor = self._create_actor()
+        packages = actor.find_packages.remote(self.cluster.required_packages) if is_one_image() else None
+        actor.preload.remote()
+        return packages
 
     def start(self, identity: Identity, shards: int) -> None:
-        """Makes actors for that many shards and returns when the first of them is ready to sample.
+        """Creates the actors for that many shards; returns when the first of them can sample.
 
         Raises:
-            ResourcesUnavailable: if none has its resources within `startup_timeout`.
-            WorkerLost: if they had them, and for as long there is no node any more that has.
-            DdpmError: what each of them found to speak against it.
+            ResourcesUnavailable: if no actor has its resources within `startup_timeout`.
+            WorkerLost: if actors were placed, and then no node had room for one for that long.
+            DdpmError: if every actor failed to start: the error of one of them.
         """
         self._work = WorkItem(identity, self._weights)
-        room, wanted = self.cluster.room(self.share), min(self.resources.workers or shards, shards)
-        if not room and self.cluster.own:
-            raise self._unplaced("no node has room for a worker")
-        if self.resources.workers and room < wanted:
-            more = "" if self.cluster.own else "; others join when there is more"
-            self.view.say(f"the cluster has room for {room} of {wanted} workers{more}")
-        while not any(member.ready for member in self._members):
-            self._grow(shards)
-            self._wait()
+        capacity = self.cluster.capacity(self.actor_resources)
+        wanted = min(self.resources.workers or shards, shards)
+        if not capacity and self.cluster.is_local:
+            raise self._not_placed("no node has room for a worker")
+        if self.resources.workers and capacity < wanted:
+            later = "" if self.cluster.is_local else "; more join when the cluster grows"
+            self.view.show_message(f"the cluster has room for {capacity} of {wanted} workers{later}")
+        while not any(state.is_ready for state in self._actors):
+            self._scale_up(shards)
+            self._handle_results()
 
-    def run(self, missing: Iterable[Shard], keep: Callable[[ShardResult], None]) -> ShardQueue:
-        """Samples the shards; returns the book of it, with those that were given up.
+    def run(self, missing: Iterable[Shard], store_result: Callable[[ShardResult], None]) -> ShardQueue:
+        """Samples the shards; returns their queue, which knows those that failed permanently.
 
         Args:
-            keep: takes what a receipt brings to where it is stored.
+            store_result: stores the samples of a result, or records that the worker stored them.
 
         Raises:
-            WorkerLost: if workers die again and again and none finishes anything, or for `startup_timeout` there
-                is no node for them.
+            WorkerLost: if workers keep dying before any finishes a shard, or no node has room for one for
+                `startup_timeout`.
             StorageFailed: if results cannot be stored.
         """
-        self.ledger, self._keep = ShardQueue(missing), keep
-        while self.ledger.open and not self.ledger.hopeless:
-            self._grow(self.ledger.open)
-            self._hand_out()
-            self._observe()
-            self._wait()
-        self._dismiss()
-        return self.ledger
+        self.queue, self._store_result = ShardQueue(missing), store_result
+        while self.queue.unfinished and not self.queue.is_hopeless:
+            self._scale_up(self.queue.unfinished)
+            self._assign_shards()
+            self._update_progress()
+            self._handle_results()
+        self._shut_down()
+        return self.queue
 
-    def store_arrived(self) -> None:
-        """Stores what has been sampled by now, without waiting for more."""
-        for member, ref in list(self._answers(0.0)):
-            if ref in member.in_flight:
-                self._note_shard(member, ref)
+    def store_completed(self) -> None:
+        """Stores the shards that are sampled by now, without waiting for more."""
+        for state, ref in list(self._completed(0.0)):
+            if ref in state.in_flight:
+                self._on_shard_result(state, ref)
 
-    def _dismiss(self) -> None:
-        """Ends the actors, those that never came to work as well: what Ray still waits for when this process
-        leaves it, it reports on stderr."""
-        left = [ref for member in self._members for ref in member.refs]
-        for member in list(self._members):
-            self._drop(member)
-        if left:
-            ray.wait(left, num_returns=len(left), timeout=DISMISS_SECONDS)
+    def _shut_down(self) -> None:
+        """Kills all actors, and waits for their pending calls: Ray prints those left when this process exits."""
+        refs = [ref for state in self._actors for ref in state.refs]
+        for state in list(self._actors):
+            self._remove(state)
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=SHUTDOWN_TIMEOUT)
 
-    def _grow(self, shards: int) -> None:
-        """Makes as many actors as there is work and room for: at first, when nodes come, and when actors died."""
+    def _scale_up(self, shards: int) -> None:
+        """Creates as many actors as there are shards and room for: at first, when nodes join, and when actors died."""
         now = time.monotonic()
-        if now < self._next_growth:
+        if now < self._next_scale_up:
             return
-        self._next_growth = now + GROW_SECONDS
-        if not self.cluster.answers():
-            self._refuse_lost_cluster(now)
+        self._next_scale_up = now + SCALE_UP_SECONDS
+        reachable = self.cluster.head_is_listening()
+        if self._head_unreachable.update(not reachable, now) > HEAD_UNREACHABLE_TIMEOUT:
+            raise WorkerLost(
+                f"{self.cluster.description} does not answer any more",
+                hint="check its head node, then run the same command again",
+            )
+        if not reachable:
             return
-        self._unanswered_since = None
-        room = self.cluster.room(self.share)
-        self._refuse_lost_nodes(room, now)
-        most = self.resources.workers or max(1, room)
-        for _ in range(len(self._members) + len(self._unfit), min(most, shards)):
-            self._make().prepare.remote()
-        if not self._members:
-            # Memory is what can be done something about.
-            raise min(self._unfit, key=lambda cause: not isinstance(cause, OutOfMemory))
+        capacity = self.cluster.capacity(self.actor_resources)
+        self._check_capacity(capacity, now)
+        limit = min(self.resources.workers or max(1, capacity), shards)
+        for _ in range(len(self._actors) + len(self._start_errors), limit):
+            self._create_actor().preload.remote()
+        if not self._actors:
+            raise _error_to_report(self._start_errors)
 
-    def _make(self) -> ActorHandle[Worker]:
-        actor = self.spawn()
-        self._made += 1
-        self._members.append(ActorState(self._made, actor, actor.place.remote()))
+    def _create_actor(self) -> ActorHandle[Worker]:
+        actor = self.create_actor()
+        self._created += 1
+        self._actors.append(ActorState(self._created, actor, actor.placement.remote()))
         return actor
 
-    def _refuse_lost_cluster(self, now: float) -> None:
-        self._unanswered_since = self._unanswered_since or now
-        if now > self._unanswered_since + LOST_SECONDS:
-            raise WorkerLost(
-                f"{self.cluster.words} does not answer any more",
-                hint="see what became of its head node, then run the same command again",
-            )
+    def _check_capacity(self, capacity: int, now: float) -> None:
+        """Ends the run if the nodes of placed actors are gone and no other node has room for `startup_timeout`.
 
-    def _refuse_lost_nodes(self, room: int, now: float) -> None:
-        """Ray keeps an actor whose node is gone, and what it was given, until there is a place for it again: no
-        answer ever says that there is none."""
-        if room or not any(member.placing is None for member in self._members):
-            self._no_room_since = None
+        Ray keeps the calls of an actor whose node is gone until there is room for it again, so they never fail.
+        """
+        was_known = self._no_capacity.holds
+        lost = not capacity and any(state.is_placed for state in self._actors)
+        if self._no_capacity.update(lost, now) > self.resources.startup_timeout:
+            raise self._no_room_again()
+        if lost and not was_known:
+            self.view.show_message("no node has room for a worker any more; the run continues when one does")
+
+    def _assign_shards(self) -> None:
+        if self._head_unreachable.holds:
+            # Calls would fail now, and each failure would count as an attempt of the shard.
             return
-        if self._no_room_since is None:
-            self._no_room_since = now
-            self.view.say("no node has room for a worker any more; the run goes on when one comes")
-        if now > self._no_room_since + self.resources.startup_timeout:
-            raise self._lost()
+        ready = {state.number: state for state in self._actors if state.is_ready}
+        # A shard that failed may wait for a worker that is still starting, but not for one that may never be placed.
+        placed = {state.number for state in self._actors if state.is_placed}
+        load = {number: len(state.in_flight) for number, state in ready.items()}
+        for number, shard in self.queue.assign(load, placed, MAX_IN_FLIGHT_PER_ACTOR):
+            state = ready[number]
+            state.in_flight[state.actor.sample.remote(self._work, shard)] = shard
 
-    def _hand_out(self) -> None:
-        if self._unanswered_since is not None:
-            # It would only fail, and shards are not to blame.
-            return
-        ready = {member.number: member for member in self._members if member.ready}
-        # A shard that failed waits for a worker that is still starting; one without a place may never come.
-        coming = {member.number for member in self._members if member.placing is None}
-        for depth in range(IN_FLIGHT):
-            for number, member in ready.items():
-                if len(member.in_flight) > depth:
-                    continue
-                shard = self.ledger.take(number, coming)
-                if shard is not None:
-                    member.in_flight[member.actor.sample.remote(self._work, shard)] = shard
+    def _handle_results(self) -> None:
+        """Waits until a call completes, `WAIT_SECONDS` at most, and handles all that have completed."""
+        for state, ref in self._completed(WAIT_SECONDS):
+            if ref is state.progress_ref:
+                self._on_progress(state, ref)
+            elif ref is state.placement_ref or ref is state.start_ref:
+                self._on_start_result(state, ref)
+            elif ref in state.in_flight:
+                self._on_shard_result(state, ref)
+        self._check_placement()
 
-    def _wait(self) -> None:
-        """Waits until something happens, or a moment, and takes note of it."""
-        for member, ref in self._answers(TICK_SECONDS):
-            if ref is member.looking:
-                self._note_glance(member, ref)
-            elif ref is member.placing or ref is member.starting:
-                self._note_start(member, ref)
-            elif ref in member.in_flight:
-                self._note_shard(member, ref)
-        self._refuse_to_wait_for_ever()
-
-    def _answers(self, timeout: float) -> Iterator[tuple[ActorState, Ref]]:
-        owners = {ref: member for member in self._members for ref in member.refs}
+    def _completed(self, timeout: float) -> Iterator[tuple[ActorState, Ref]]:
+        owners = {ref: state for state in self._actors for ref in state.refs}
         if not owners:
             return
-        done, rest = ray.wait(list(owners), num_returns=1, timeout=timeout)
-        if done and rest:
-            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        arrived = set(done)
-        yield from ((member, ref) for ref, member in owners.items() if ref in arrived)
+        done, pending = ray.wait(list(owners), num_returns=1, timeout=timeout)
+        if done and pending:
+            done += ray.wait(pending, num_returns=len(pending), timeout=0)[0]
+        completed = set(done)
+        yield from ((state, ref) for ref, state in owners.items() if ref in completed)
 
-    def _refuse_to_wait_for_ever(self) -> None:
-        now = time.monotonic()
-        if any(member.placing is None for member in self._members):
-            self._none_since = None
-        elif self._none_since is None:
-            self._none_since = now
-        elif now > self._none_since + self.resources.startup_timeout:
-            if self._placed:
-                raise self._lost()
-            raise self._unplaced(f"no worker could be placed within {self.resources.startup_timeout:g} s")
+    def _check_placement(self) -> None:
+        """Ends the run if no actor is placed for `startup_timeout`."""
+        none_placed = not any(state.is_placed for state in self._actors)
+        if self._none_placed.update(none_placed, time.monotonic()) > self.resources.startup_timeout:
+            if self._was_any_placed:
+                raise self._no_room_again()
+            raise self._not_placed(f"no worker could be placed within {self.resources.startup_timeout:g} s")
 
-    def _lost(self) -> WorkerLost:
+    def _no_room_again(self) -> WorkerLost:
         return WorkerLost(
             f"no node has had room for a worker for {self.resources.startup_timeout:g} s, since the last one "
-            f"was lost; each needs {self.share.words}",
-            hint="see what became of the nodes, then run the same command again",
+            f"was lost; each needs {self.actor_resources.description}",
+            hint="check the nodes, then run the same command again",
         )
 
-    def _unplaced(self, what: str) -> ResourcesUnavailable:
-        hint = "give a smaller --num_cpus_per_task, or a longer --startup_timeout if others will be done soon"
-        if self.share.gpus:
-            hint = "give --device cpu or a smaller --num_gpus_per_task, or use a cluster that has GPUs free"
+    def _not_placed(self, cause: str) -> ResourcesUnavailable:
+        hint = (
+            "give a smaller --num_cpus_per_task, or a longer --startup_timeout if the cluster is busy for a short time"
+        )
+        if self.actor_resources.gpus:
+            hint = "give --device cpu or a smaller --num_gpus_per_task, or use a cluster that has free GPUs"
         return ResourcesUnavailable(
-            f"{what}: each needs {self.share.words}, and there is\n{self.cluster.table()}", hint=hint
+            f"{cause}: each needs {self.actor_resources.description}, and there is\n{self.cluster.table()}", hint=hint
         )
 
-    def _note_start(self, member: ActorState, ref: Ref) -> None:
+    def _on_start_result(self, state: ActorState, ref: Ref) -> None:
         try:
-            answer = ray.get(ref)
+            result = ray.get(ref)
         except RayError as error:
-            self._drop(member)
-            cause = self._cause_of(error, member)
-            self._unfit.append(cause)
-            if self._members:
-                self.view.say(f"a worker could not start: {cause.message}")
+            self._remove(state)
+            cause = self._cause_of(error, state)
+            self._start_errors.append(cause)
+            if self._actors:
+                self.view.show_message(f"a worker could not start: {cause.message}")
             return
-        if ref is member.placing:
-            member.home, self._placed = answer, True
-            member.placing, member.starting = None, member.actor.start.remote(self._work)
+        if ref is state.placement_ref:
+            state.placement, self._was_any_placed = result, True
+            state.placement_ref, state.start_ref = None, state.actor.start.remote(self._work)
         else:
-            member.starting = None
+            state.start_ref = None
 
-    def _note_glance(self, member: ActorState, ref: Ref) -> None:
-        member.looking = None
+    def _on_progress(self, state: ActorState, ref: Ref) -> None:
+        state.progress_ref = None
         try:
-            member.glance = ray.get(ref)
+            state.progress = ray.get(ref)
         except RayError:
-            # What became of the actor is told by its shards.
-            member.glance = None
+            # If the actor died, the calls for its shards fail and report it.
+            state.progress = None
 
-    def _note_shard(self, member: ActorState, ref: Ref) -> None:
+    def _on_shard_result(self, state: ActorState, ref: Ref) -> None:
         try:
-            receipt: ShardResult = ray.get(ref)
+            result: ShardResult = ray.get(ref)
         except RayActorError as error:
-            self._note_loss(member, error)
+            self._on_death(state, error)
         except RayError as error:
-            self._note_failure(member, member.in_flight.pop(ref), cause_of(error))
+            self._on_shard_failure(state, state.in_flight.pop(ref), ddpm_error_from(error))
         else:
-            shard = member.in_flight.pop(ref)
-            self._keep(receipt)
-            self.ledger.stored(shard)
-            self.progress.finished(shard)
-            self._barren_losses = 0
+            shard = state.in_flight.pop(ref)
+            self._store_result(result)
+            self.queue.mark_stored(shard)
+            self.progress.shard_stored(shard)
+            self._deaths_since_result = 0
 
-    def _note_failure(self, member: ActorState, shard: Shard, cause: DdpmError) -> None:
-        if not self.ledger.failure(shard, member.number, cause):
+    def _on_shard_failure(self, state: ActorState, shard: Shard, cause: DdpmError) -> None:
+        if not self.queue.mark_failed(shard, state.number, cause):
             return
         if isinstance(cause, StorageFailed):
             raise cause
-        self.progress.given_up(shard)
-        self.view.say(f"samples {shard.first} to {shard.last} are given up: {cause.message}")
+        self.progress.shard_failed(shard)
+        self.view.show_message(f"giving up on samples {shard.first} to {shard.last}: {cause.message}")
 
-    def _note_loss(self, member: ActorState, error: RayActorError) -> None:
-        """The process of an actor died, also when Ray tried again. The shard it worked on may be the cause."""
-        first, *others = member.in_flight.values()
-        member.in_flight.clear()
+    def _on_death(self, state: ActorState, error: RayActorError) -> None:
+        """Handles the death of an actor's process, after Ray's own retry. Its first shard may be the cause."""
+        first, *others = state.in_flight.values()
+        state.in_flight.clear()
         for shard in others:
-            self.ledger.lost(shard)
-        cause = self._cause_of(error, member)
-        self._note_failure(member, first, cause)
-        if isinstance(error, ActorDiedError):
-            self._drop(member)
-            self._barren_losses += 1
-            if self._barren_losses > BARREN_LOSSES:
+            self.queue.requeue(shard)
+        cause = self._cause_of(error, state)
+        self._on_shard_failure(state, first, cause)
+        if isinstance(error, ActorDiedError):  # Ray will not restart it again
+            self._remove(state)
+            self._deaths_since_result += 1
+            if self._deaths_since_result > MAX_DEATHS_WITHOUT_RESULT:
                 raise cause
-            self.view.say("a worker is lost for good; another takes its place if there is room")
+            self.view.show_message("a worker died and is not restarted; a new one is created if there is room")
 
-    def _cause_of(self, error: RayError, member: ActorState) -> DdpmError:
-        """What went wrong on a worker; its node may know that it was for its memory."""
-        cause = cause_of(error)
-        if not isinstance(cause, WorkerLost) or member.home is None:
+    def _cause_of(self, error: RayError, state: ActorState) -> DdpmError:
+        """Returns why a worker failed. If it just died, its node may know that the kernel killed it."""
+        cause = ddpm_error_from(error)
+        if not isinstance(cause, WorkerLost) or state.placement is None:
             return cause
-        kills = self._oom_kills_on(member.home.node)
-        if kills is None or kills <= member.home.oom_kills:
+        kills = self._oom_kills_on(state.placement.node)
+        if kills is None or kills <= state.placement.oom_kills:
             return cause
         return OutOfMemory(
-            "the kernel ended a worker, as its machine or pod has no more memory for it",
-            hint="give a smaller --batch_size, fewer workers a machine, or machines and pods with more memory",
+            "the kernel killed a worker: its node or pod is out of memory",
+            hint="give a smaller --batch_size, fewer workers per node, or nodes and pods with more memory",
         )
 
     def _oom_kills_on(self, node: str) -> int | None:
-        """See `cgroup.oom_kills`; None if the node does not answer, as one that is gone."""
-        if node == self.cluster.here:
-            # Nobody need be asked, who might find no memory to answer with.
+        """Returns `cgroup.oom_kills` of a node; None if the node does not answer, for example because it is gone."""
+        if node == self.cluster.own_node_id:
+            # Read our own cgroup: a remote task might itself run out of memory.
             return oom_kills()
-        # Without its head, Ray would keep the question for a minute, and then end this process.
-        return ask_oom_kills(node) if self.cluster.answers() else None
+        # Without its head, Ray would hold the task for a minute and then exit this process.
+        return oom_kills_on(node) if self.cluster.head_is_listening() else None
 
-    def _drop(self, member: ActorState) -> None:
-        ray.kill(member.actor)
-        self._members.remove(member)
-        self._next_growth = 0.0
+    def _remove(self, state: ActorState) -> None:
+        ray.kill(state.actor)
+        self._actors.remove(state)
+        self._next_scale_up = 0.0
 
-    def _observe(self) -> None:
+    def _update_progress(self) -> None:
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_progress_poll:
             return
-        self._next_look = now + LOOK_SECONDS
-        ready = [member for member in self._members if member.ready]
+        self._next_progress_poll = now + PROGRESS_POLL_SECONDS
+        ready = [state for state in self._actors if state.is_ready]
         running = {}
-        for member in ready:
-            if member.looking is None and member.in_flight:
-                member.looking = member.actor.look.remote()
-            if member.glance and member.glance.shard in member.in_flight.values():
-                running[member.glance.shard] = member.glance.part
-        busy = sum(bool(member.in_flight) for member in ready)
+        for state in ready:
+            if state.progress_ref is None and state.in_flight:
+                state.progress_ref = state.actor.progress.remote()
+            if state.progress and state.progress.shard in state.in_flight.values():
+                running[state.progress.shard] = state.progress.fraction
+        busy = sum(bool(state.in_flight) for state in ready)
         self.progress.observe(now, running, len(ready), busy)
-        self.view.show(self.progress)
+        self.view.show_progress(self.progress)
+
+
+def _error_to_report(errors: list[DdpmError]) -> DdpmError:
+    """Returns the start error to raise: one about memory if there is any, since the user can do something about it."""
+    return min(errors, key=lambda error: not isinstance(error, OutOfMemory))

@@ -1,6 +1,6 @@
-"""Which Ray is meant by an address, and how to prepare for it before it is imported.
+"""Finds the Ray cluster that ``--ray_address`` means, and prepares the environment before Ray is imported.
 
-What a process has in its environment when it first imports Ray decides how Ray behaves in it.
+Ray reads its settings from the environment when it is first imported, so this module must not import it.
 """
 
 from __future__ import annotations
@@ -14,103 +14,102 @@ from urllib.parse import urlsplit
 import grpc  # type: ignore[import-untyped]
 
 from ddpm_inference.errors import InvalidSpec, ResourcesUnavailable
+from ddpm_inference.ray_backend.ray_private import CLIENT_SERVER_PING, GCS_PING, last_started_cluster_file
 
-CLIENT = "ray://"
-FORWARDED = "127.0.0.1:10001"
-ANSWERS_WITHIN = 3.0
-ON_THIS_MACHINE = "running on this machine"
-MODE = "RAY_AUTH_MODE"
+CLIENT_SCHEME = "ray://"
+PORT_FORWARD_ADDRESS = "127.0.0.1:10001"
+CONNECT_TIMEOUT = 3.0
+FROM_FLAG = "from --ray_address"
+FROM_THIS_MACHINE = "running on this machine"
+AUTH_MODE_VARIABLE = "RAY_AUTH_MODE"
 
-# Lines that Ray holds back for merging would be printed when the process ends.
-ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
-
-# Calls that change nothing and that Ray's servers answer to anybody whose token is right, with their message.
-CLIENT_PING = ("/ray.rpc.RayletDriver/ClusterInfo", b"\x08\x06")
-HEAD_PING = ("/ray.rpc.NodeInfoGcsService/CheckAlive", b"")
+# Ray delays log lines to merge equal ones; without this the delayed lines are printed when the process exits.
+RAY_ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
 
 
 @dataclass(frozen=True)
-class Target:
-    """The Ray to use.
+class RayTarget:
+    """The Ray cluster to use.
 
     Attributes:
-        address: ``host:port``, ``ray://host:port``, or None to start one here.
-        why: how it was found, for the user.
+        address: ``host:port``, ``ray://host:port``, or None to start a local Ray.
+        source: how it was found, for messages.
     """
 
     address: str | None
-    why: str
+    source: str
 
 
-def find(address: str) -> Target:
-    """Resolves ``--ray_address``.
+def resolve_address(address: str) -> RayTarget:
+    """Resolves the value of ``--ray_address``.
 
-    ``None`` is a Ray started here. ``auto`` is RAY_ADDRESS; else the Ray that ``ray start`` left running on this
-    machine; else, where `FORWARDED` answers, the cluster behind that port-forward; else a Ray started here. A
-    Ray that another program started for itself is never taken: it ends with that program.
+    ``None`` starts a local Ray. ``auto`` tries, in this order: RAY_ADDRESS; the Ray that ``ray start`` left running on
+    this machine; a port-forward to a cluster at `PORT_FORWARD_ADDRESS`; a new local Ray. A Ray that another program
+    started for itself is never used: it ends with that program.
 
     Raises:
-        InvalidSpec: if it is none of these.
-        ResourcesUnavailable: if nothing answers there.
+        InvalidSpec: if the value is neither of these nor an address.
+        ResourcesUnavailable: if nothing listens at the address.
     """
     if address.lower() in ("none", "local"):
-        return Target(None, "as asked")
+        return RayTarget(None, FROM_FLAG)
     if address != "auto":
-        return Target(_answering(address), "as asked")
+        return RayTarget(_reachable_address(address), FROM_FLAG)
     if from_environment := os.environ.get("RAY_ADDRESS"):
-        return Target(_answering(from_environment), "from RAY_ADDRESS")
-    started = _started_on_this_machine()
-    if started and answers(started):
-        return Target(started, ON_THIS_MACHINE)
-    if answers(FORWARDED):
-        return Target(f"{CLIENT}{FORWARDED}", "its client port answers on this machine")
-    return Target(None, "no other Ray was found")
+        return RayTarget(_reachable_address(from_environment), "from RAY_ADDRESS")
+    started = _last_started_cluster()
+    if started and is_listening(started):
+        return RayTarget(started, FROM_THIS_MACHINE)
+    if is_listening(PORT_FORWARD_ADDRESS):
+        return RayTarget(f"{CLIENT_SCHEME}{PORT_FORWARD_ADDRESS}", "its client port is forwarded to this machine")
+    return RayTarget(None, "no running Ray was found")
 
 
-def prepare(target: Target) -> None:
-    """Sets what Ray reads from the environment; call it before Ray is imported. What the user set stays.
+def configure_environment(target: RayTarget) -> None:
+    """Sets the environment variables that Ray reads when it is imported. Variables that the user set stay.
 
-    Ray must be told rightly whether to use a token: with one where none is wanted, it loses its actors; without
-    one, or with a wrong one, it tries for half a minute to connect and does not say why it cannot. So the cluster
-    is asked. The token file in the home folder is this machine's own, and goes to no other address.
+    Ray has to know beforehand whether the cluster requires a token. With token authentication against a cluster that
+    has none, Ray loses its actors; without a token, or with a wrong one, it retries for half a minute and then does not
+    report why. So this function asks the cluster. The token file in the home folder belongs to this machine and is
+    never sent to another address.
 
     Raises:
-        ResourcesUnavailable: if that Ray wants another token, or any.
+        ResourcesUnavailable: if the cluster rejects the token, or requires one and there is none.
     """
-    for name, value in ENVIRONMENT.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if target.address is None:
         return
     exported = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
-    if MODE not in os.environ:
-        wanted = _refuses(target.address, None)
-        if wanted is False:
-            os.environ[MODE] = "disabled"
-        elif exported or (wanted and target.why == ON_THIS_MACHINE):
-            os.environ[MODE] = "token"
-    token = _token() if os.environ.get(MODE) == "token" else None
-    if os.environ.get(MODE) != "disabled" and _refuses(target.address, token):
+    if AUTH_MODE_VARIABLE not in os.environ:
+        token_required = _rejects_token(target.address, None)
+        if token_required is False:
+            os.environ[AUTH_MODE_VARIABLE] = "disabled"
+        elif exported or (token_required and target.source == FROM_THIS_MACHINE):
+            os.environ[AUTH_MODE_VARIABLE] = "token"
+    token = _ray_token() if os.environ.get(AUTH_MODE_VARIABLE) == "token" else None
+    if os.environ.get(AUTH_MODE_VARIABLE) != "disabled" and _rejects_token(target.address, token):
         raise ResourcesUnavailable(
-            f"the Ray at {target.address} " + ("refuses the token" if token else "wants a token"),
+            f"the Ray at {target.address} " + ("rejects the token" if token else "requires a token"),
             hint="export RAY_AUTH_TOKEN=… with the token of that cluster (or RAY_AUTH_TOKEN_PATH=…, or "
             "RAY_AUTH_MODE=token for the one in ~/.ray/auth_token)",
         )
 
 
-def _refuses(address: str, token: str | None) -> bool | None:
-    """Whether the Ray at an address refuses a call with that token; None if it cannot be told."""
-    call, message = CLIENT_PING if address.startswith(CLIENT) else HEAD_PING
+def _rejects_token(address: str, token: str | None) -> bool | None:
+    """Returns whether the server rejects a call with this token (None: without any); None if it cannot be known."""
+    method, request = CLIENT_SERVER_PING if address.startswith(CLIENT_SCHEME) else GCS_PING
     metadata = [("client_id", "ddpm-sample"), *([("authorization", f"Bearer {token}")] if token else [])]
-    with grpc.insecure_channel(address.removeprefix(CLIENT)) as channel:
+    with grpc.insecure_channel(address.removeprefix(CLIENT_SCHEME)) as channel:
         try:
-            channel.unary_unary(call)(message, metadata=metadata, timeout=ANSWERS_WITHIN)
+            channel.unary_unary(method)(request, metadata=metadata, timeout=CONNECT_TIMEOUT)
         except grpc.RpcError as error:
             return True if error.code() is grpc.StatusCode.UNAUTHENTICATED else None
     return False
 
 
-def _token() -> str | None:
-    """The token that Ray will send, found in the order in which Ray looks for it."""
+def _ray_token() -> str | None:
+    """Returns the token that Ray will send, looked up in Ray's own order."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -120,8 +119,8 @@ def _token() -> str | None:
         return None
 
 
-def _answering(address: str) -> str:
-    host_port = address.removeprefix(CLIENT)
+def _reachable_address(address: str) -> str:
+    host_port = address.removeprefix(CLIENT_SCHEME)
     try:
         parts = urlsplit(f"//{host_port}")
         well_formed = bool(parts.hostname and parts.port) and not parts.path
@@ -129,10 +128,10 @@ def _answering(address: str) -> str:
         well_formed = False
     if not well_formed:
         raise InvalidSpec(
-            f"--ray_address {address} is not an address of Ray",
-            hint="give None (a Ray of its own), auto, host:port or ray://host:port",
+            f"--ray_address {address} is not a Ray address",
+            hint="give None (a local Ray), auto, host:port or ray://host:port",
         )
-    if not answers(host_port):
+    if not is_listening(host_port):
         raise ResourcesUnavailable(
             f"no Ray answers at {address}",
             hint="check the address and that the cluster runs (for Kubernetes: that the port-forward runs), "
@@ -141,20 +140,18 @@ def _answering(address: str) -> str:
     return address
 
 
-def answers(host_port: str) -> bool:
-    """Whether anything listens at ``host:port``."""
+def is_listening(host_port: str) -> bool:
+    """Returns whether a TCP connection to ``host:port`` succeeds."""
     parts = urlsplit(f"//{host_port}")
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=ANSWERS_WITHIN):
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=CONNECT_TIMEOUT):
             return True
     except OSError:
         return False
 
 
-def _started_on_this_machine() -> str | None:
-    """The address that the last ``ray start`` on this machine wrote down."""
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 - Ray's own choice
+def _last_started_cluster() -> str | None:
     try:
-        return note.read_text().strip() or None
+        return last_started_cluster_file().read_text().strip() or None
     except OSError:
         return None

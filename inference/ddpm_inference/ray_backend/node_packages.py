@@ -1,4 +1,7 @@
-"""What a node has to work with. Runs there first, so it needs nothing but Python itself."""
+"""Finds the Python packages that are installed on a node.
+
+Runs on the node before anything else does, so it needs the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from typing import NamedTuple
 
 
 class NodePackages(NamedTuple):
-    """What was found.
+    """The Python environment of a node.
 
     Attributes:
-        python: its version.
-        packages: version of each package asked for, None where it is missing.
+        python: Python version.
+        packages: version of each package that was looked for; None where it is missing.
         torch: torch's version with its build, such as 2.15.0+cpu; None where it is missing.
     """
 
@@ -26,12 +29,12 @@ class NodePackages(NamedTuple):
 
 
 def find_packages(packages: Iterable[str]) -> NodePackages:
-    """Looks up packages by the names they are installed under; imports none of them."""
+    """Looks up packages by their distribution names, without importing them."""
     return NodePackages(platform.python_version(), {name: _version(name) for name in packages}, torch_version())
 
 
 def torch_version() -> str | None:
-    """``torch.__version__`` without the seconds that importing torch takes."""
+    """Returns ``torch.__version__``, build included, without the seconds that importing torch takes."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None

@@ -1,21 +1,26 @@
-"""The book of a run: which shard goes to which worker next, and what became of each. Pure."""
+"""The queue of shards of one run: which shard goes to which worker next, and the outcome of each. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from ddpm_inference.errors import DdpmError, WorkerLost
 from ddpm_inference.job import Shard
 
-ATTEMPTS = 3
-HOPELESS = 4
+MAX_ATTEMPTS = 3
+MAX_FAILURES_WITHOUT_SUCCESS = 4
 
 
 @dataclass
-class _Troubled:
-    """A shard that failed before."""
+class _Retry:
+    """A shard that failed at least once.
+
+    Attributes:
+        tried: numbers of the workers it failed on, one for each attempt.
+        cause: the error to report if it fails permanently.
+    """
 
     shard: Shard
     tried: list[int]
@@ -24,87 +29,106 @@ class _Troubled:
 
 @dataclass
 class ShardQueue:
-    """Hands out shards and takes note of the outcome.
+    """Hands out shards and records their outcome.
 
-    A shard that failed for a reason of its own goes to another worker if there is one, and is given up after
-    `ATTEMPTS` of them. Shards that were merely lost with their worker are handed out again without counting.
+    A shard that failed is retried on another worker if there is one, and fails permanently after `MAX_ATTEMPTS`
+    attempts. A shard that was lost with its worker is handed out again, and that does not count as an attempt.
 
     Args:
         missing: the shards to sample, in the order in which to begin them.
+
+    Attributes:
+        failed: the shards that failed permanently, with the cause of each.
     """
 
     missing: Iterable[Shard]
     failed: dict[Shard, DdpmError] = field(default_factory=dict)
-    _todo: deque[Shard] = field(default_factory=deque)
-    _troubled: deque[_Troubled] = field(default_factory=deque)
-    _out: dict[Shard, _Troubled | None] = field(default_factory=dict)
+    _pending: deque[Shard] = field(default_factory=deque)
+    _retries: deque[_Retry] = field(default_factory=deque)
+    _in_flight: dict[Shard, _Retry | None] = field(default_factory=dict)
     _stored: int = 0
 
     def __post_init__(self) -> None:
-        self._todo = deque(self.missing)
+        self._pending = deque(self.missing)
 
     @property
-    def open(self) -> int:
-        """Shards whose outcome is not known yet."""
-        return len(self._todo) + len(self._troubled) + len(self._out)
+    def unfinished(self) -> int:
+        """The number of shards that are neither stored nor failed permanently."""
+        return len(self._pending) + len(self._retries) + len(self._in_flight)
 
     @property
-    def hopeless(self) -> bool:
-        """Whether nothing has come of this run and several shards in a row have been given up."""
-        return not self._stored and len(self.failed) >= HOPELESS
+    def is_hopeless(self) -> bool:
+        """Whether no shard was stored and several have failed permanently, so that the run should end."""
+        return not self._stored and len(self.failed) >= MAX_FAILURES_WITHOUT_SUCCESS
+
+    def assign(self, load: Mapping[int, int], workers: Set[int], depth: int) -> Iterator[tuple[int, Shard]]:
+        """Yields (worker, shard) until each worker has `depth` shards in flight, the idle ones first.
+
+        Args:
+            load: shards in flight of each worker that can take more now.
+            workers: all workers that a retried shard may wait for, see `take`.
+        """
+        for level in range(depth):
+            for worker, in_flight in load.items():
+                if in_flight <= level and (shard := self.take(worker, workers)) is not None:
+                    yield worker, shard
 
     def take(self, worker: int, workers: Set[int]) -> Shard | None:
-        """The next shard for one of the workers, or None if there is none for it."""
-        for index, troubled in enumerate(self._troubled):
-            if worker not in troubled.tried or workers <= set(troubled.tried):
-                del self._troubled[index]
-                self._out[troubled.shard] = troubled
-                return troubled.shard
-        if not self._todo:
+        """Returns the next shard for a worker, or None if there is none for it.
+
+        Args:
+            workers: all workers; a shard that failed goes back to the same worker only if it failed on all of them.
+        """
+        for index, retry in enumerate(self._retries):
+            if worker not in retry.tried or workers <= set(retry.tried):
+                del self._retries[index]
+                self._in_flight[retry.shard] = retry
+                return retry.shard
+        if not self._pending:
             return None
-        shard = self._todo.popleft()
-        self._out[shard] = None
+        shard = self._pending.popleft()
+        self._in_flight[shard] = None
         return shard
 
-    def stored(self, shard: Shard) -> None:
-        """The shard is done."""
-        del self._out[shard]
+    def mark_stored(self, shard: Shard) -> None:
+        """Records that a shard in flight is stored."""
+        del self._in_flight[shard]
         self._stored += 1
 
-    def lost(self, shard: Shard) -> None:
-        """The shard came back without an outcome, through no fault of its own."""
-        troubled = self._out.pop(shard)
-        if troubled is None:
-            self._todo.appendleft(shard)
+    def requeue(self, shard: Shard) -> None:
+        """Puts a shard that was lost with its worker back, without counting an attempt."""
+        retry = self._in_flight.pop(shard)
+        if retry is None:
+            self._pending.appendleft(shard)
         else:
-            self._troubled.appendleft(troubled)
+            self._retries.appendleft(retry)
 
-    def failure(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
-        """The shard failed on this worker. Returns whether it is given up.
+    def mark_failed(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
+        """Records that a shard failed on a worker. Returns whether it failed permanently.
 
-        It fails for its first cause. That a worker is gone is none as long as there is another: Ray often knows
-        only at the next death what the first one was of.
+        The cause of the first attempt is kept, unless it is only that the worker was lost: why a worker died, Ray often
+        knows only when the next one dies of the same.
         """
-        troubled = self._out.pop(shard) or _Troubled(shard, [], cause)
-        troubled.tried.append(worker)
-        if isinstance(troubled.cause, WorkerLost):
-            troubled.cause = cause
-        if len(troubled.tried) >= ATTEMPTS:
-            self.failed[shard] = troubled.cause
+        retry = self._in_flight.pop(shard) or _Retry(shard, [], cause)
+        retry.tried.append(worker)
+        if isinstance(retry.cause, WorkerLost):
+            retry.cause = cause
+        if len(retry.tried) >= MAX_ATTEMPTS:
+            self.failed[shard] = retry.cause
             return True
-        self._troubled.append(troubled)
+        self._retries.append(retry)
         return False
 
 
-def ranges(shards: Iterable[Shard], most: int = 5) -> str:
-    """Sample ranges of shards in words: neighbours joined, at most `most` of them."""
+def format_ranges(shards: Iterable[Shard], max_ranges: int = 5) -> str:
+    """Returns the sample ranges of shards as text, adjacent ones joined: ``0 to 31, 64 to 95, 8 more ranges``."""
     joined: list[tuple[int, int]] = []
     for shard in sorted(shards, key=lambda shard: shard.first):
         if joined and joined[-1][1] + 1 == shard.first:
             joined[-1] = (joined[-1][0], shard.last)
         else:
             joined.append((shard.first, shard.last))
-    words = [f"{first} to {last}" for first, last in joined[:most]]
-    if len(joined) > most:
-        words.append(f"{len(joined) - most} ranges more")
-    return ", ".join(words)
+    texts = [f"{first} to {last}" for first, last in joined[:max_ranges]]
+    if len(joined) > max_ranges:
+        texts.append(f"{len(joined) - max_ranges} more ranges")
+    return ", ".join(texts)

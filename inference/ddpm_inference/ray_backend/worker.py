@@ -1,11 +1,10 @@
-"""The Ray actor: holds one network, samples the shards it is given, and stores them where it can.
+"""The Ray actor: holds one network, samples the shards that `actor_pool` sends it, and stores them if it can.
 
-Nothing here imports torch into the process that makes the actors.
+The driver imports this module, so it must not import torch.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,58 +21,70 @@ from ddpm_inference.errors import StorageFailed
 from ddpm_inference.job import Identity, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.ray_backend import node_packages
-from ddpm_inference.ray_backend.cluster import ActorResources
+from ddpm_inference.ray_backend.actor_resources import ActorResources
 from ddpm_inference.ray_backend.node_packages import NodePackages
 from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
-
-class SamplesShards(Protocol):
-    """What a worker holds; `ShardSampler` is the one there is."""
-
-    def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples: ...
+PROGRESS_GROUP = "progress"
+MAX_RESTARTS = 3
+MAX_TASK_RETRIES = 1
 
 
-MakeSampler = Callable[[Checkpoint, Identity, int], SamplesShards]
-# With torch, whose import takes longer than all else until the first step.
-SHARD_SAMPLER = "ddpm_inference.shard_sampler"
+class SupportsSample(Protocol):
+    """What a worker samples with: `ShardSampler`, or a fake in tests."""
+
+    def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples:
+        """Returns the samples of a shard; calls back with (steps done, steps) after each step."""
 
 
-def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int) -> SamplesShards:
-    """The sampler of torch, which is imported where it is made: on the worker."""
+MakeSampler = Callable[[Checkpoint, Identity, int], SupportsSample]
+"""Builds the sampler on the worker, from checkpoint, identity and CPU threads."""
+
+# Imports torch, which takes longer than everything else before the first step.
+SHARD_SAMPLER_MODULE = "ddpm_inference.shard_sampler"
+
+
+def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int) -> SupportsSample:
+    """Returns a `ShardSampler`. Imports it, and torch with it, only when called, which is on the worker."""
     from ddpm_inference.shard_sampler import ShardSampler
 
     return ShardSampler(checkpoint, identity, threads)
 
 
 class Placement(NamedTuple):
-    """The node an actor is on, and how many processes the kernel has ended there for their memory."""
+    """The node that an actor runs on.
+
+    Attributes:
+        node: node ID.
+        oom_kills: `cgroup.oom_kills` of the node when the actor was placed.
+    """
 
     node: str
     oom_kills: int
 
 
 class ShardProgress(NamedTuple):
-    """What a worker is doing: the shard, and how much of it is done, 0 to 1."""
+    """The shard that a worker is sampling, and the fraction (0 to 1) that is done."""
 
     shard: Shard
-    part: float
+    fraction: float
 
 
 class ShardResult(NamedTuple):
-    """A sampled shard: its record if the worker stored it, else its samples for the driver to store."""
+    """A sampled shard: its record if the worker stored it, else the samples for the driver to store."""
 
     shard: Shard
-    seconds: float
     record: ShardRecord | None
     samples: Samples | None
 
 
 class WorkItem(NamedTuple):
-    """What there is to sample; handed over with every call, since a worker that Ray started anew has none.
+    """What to sample. Sent with every call, because an actor that Ray restarted has no state.
 
     Attributes:
-        weights: in Ray's object store. Wrapped, so that only a worker that builds its network fetches them.
+        weights: one reference into Ray's object store. Ray resolves references among the arguments for every call;
+            inside a sequence they are fetched only by a worker that builds its network.
     """
 
     identity: Identity
@@ -82,102 +93,104 @@ class WorkItem(NamedTuple):
 
 @dataclass
 class Worker:
-    """One actor. Whatever it needs comes with its arguments, so that Ray may start it anew at any time.
+    """One actor. Everything it needs is in its arguments, so that Ray may restart it at any time.
 
     Attributes:
-        imports: modules that take long to import.
+        preload_modules: modules that take long to import.
         store: where it writes its shards, if it can reach it.
         threads: CPU threads.
     """
 
     make_sampler: MakeSampler
-    imports: Sequence[str]
+    preload_modules: Sequence[str]
     store: Store
     threads: int
-    _sampler: SamplesShards | None = None
-    _glance: ShardProgress | None = None
-    _reaches: bool | None = None
+    _sampler: SupportsSample | None = None
+    _progress: ShardProgress | None = None
+    _can_reach_store: bool | None = None
 
-    def place(self) -> Placement:
-        """Answers as soon as the actor has its resources."""
+    def placement(self) -> Placement:
+        """Returns where the actor runs; answers as soon as the actor has its resources."""
         return Placement(ray.get_runtime_context().get_node_id(), oom_kills())
 
-    def prepare(self) -> None:
-        """Imports what takes long, while it is not known yet what there is to sample."""
-        # What cannot be imported is told by `start`, which somebody waits for.
+    def preload(self) -> None:
+        """Imports the slow modules while the driver still works out what to sample."""
+        # An import error comes again in `start`, whose result the driver waits for.
         with suppress(Exception):
-            for name in self.imports:
+            for name in self.preload_modules:
                 import_module(name)
 
-    def find(self, packages: Iterable[str]) -> NodePackages:
-        """What there is here to work with."""
+    def find_packages(self, packages: Iterable[str]) -> NodePackages:
+        """Returns the packages that are installed on the actor's node."""
         return node_packages.find_packages(packages)
 
     def start(self, work: WorkItem) -> None:
         """Builds the network.
 
         Raises:
-            DdpmError: whatever speaks against sampling here.
+            DdpmError: if this worker cannot sample.
         """
-        self._built(work)
+        self._sampler_of(work)
 
     def sample(self, work: WorkItem, shard: Shard) -> ShardResult:
-        """Samples one shard; stores it where the store is reached from here.
+        """Samples one shard, and stores it if the store can be reached from here.
 
         Raises:
-            DdpmError: for a reason that is the shard's, this worker's or the store's own.
+            DdpmError: if sampling or storing fails.
         """
-        sampler = self._built(work)
-        started = time.monotonic()
-        samples = sampler.sample(shard, partial(self._note, shard))
-        seconds = time.monotonic() - started
+        samples = self._sampler_of(work).sample(shard, partial(self._set_progress, shard))
         if not self._reaches_store(work.identity):
-            return ShardResult(shard, seconds, None, samples)
-        record = self.store.write_shard(shard, samples, work.identity.fingerprint)
-        return ShardResult(shard, seconds, record, None)
+            return ShardResult(shard, None, samples)
+        return ShardResult(shard, self.store.write_shard(shard, samples, work.identity.fingerprint), None)
 
-    @ray.method(concurrency_group="look")
-    def look(self) -> ShardProgress | None:
-        """What the actor is doing; answers while it samples."""
-        return self._glance
+    @ray.method(concurrency_group=PROGRESS_GROUP)
+    def progress(self) -> ShardProgress | None:
+        """Returns the current progress; answers while `sample` runs."""
+        return self._progress
 
-    def _note(self, shard: Shard, done: int, steps: int) -> None:
-        self._glance = ShardProgress(shard, done / steps)
+    def _set_progress(self, shard: Shard, done: int, steps: int) -> None:
+        self._progress = ShardProgress(shard, done / steps)
 
-    def _built(self, work: WorkItem) -> SamplesShards:
+    def _sampler_of(self, work: WorkItem) -> SupportsSample:
         if self._sampler is None:
             self._sampler = self.make_sampler(ray.get(work.weights[0]), work.identity, self.threads)
         return self._sampler
 
     def _reaches_store(self, identity: Identity) -> bool:
-        """Whether what is read from here is the very job.json that the driver wrote."""
-        if self._reaches is None:
-            self._reaches = self.store.reached_by_workers and self._is_there(identity)
-        return self._reaches
+        """Returns whether this worker reads the same job.json that the driver wrote."""
+        if self._can_reach_store is None:
+            self._can_reach_store = self.store.writable_by_workers and self._store_has(identity)
+        return self._can_reach_store
 
-    def _is_there(self, identity: Identity) -> bool:
+    def _store_has(self, identity: Identity) -> bool:
         try:
-            there = self.store.read_identity()
+            stored = self.store.read_identity()
         except StorageFailed:
             return False
-        return there is not None and there.fingerprint == identity.fingerprint
+        return stored is not None and stored.fingerprint == identity.fingerprint
 
 
-def spawner(
-    share: ActorResources, store: Store, make_sampler: MakeSampler | None = None
+def actor_factory(
+    resources: ActorResources, store: Store, make_sampler: MakeSampler | None = None
 ) -> Callable[[], ActorHandle[Worker]]:
-    """Makes one more actor at each call.
+    """Returns a function that creates one more actor at each call.
 
-    Ray restarts an actor where its process dies, and tries a task again once: a shard that kills its worker each
-    time must come back, so that others are not kept waiting for ever.
+    Ray restarts an actor whose process died and retries a call once. The retries are bounded, so that a shard that
+    kills its worker every time is reported and does not block the shards behind it.
 
     Args:
-        make_sampler: another sampler than the one of torch.
+        make_sampler: replaces `make_shard_sampler`.
     """
-    make_actor_class = ray.remote(concurrency_groups={"look": 1})  # type: ignore[call-overload]  # not in its stubs
+    make_actor_class = ray.remote(concurrency_groups={PROGRESS_GROUP: 1})  # type: ignore[call-overload]  # not in its stubs
     actor_class: ActorClass[Worker] = make_actor_class(Worker)
-    actor = actor_class.options(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=3, max_task_retries=1)
-    imports = () if make_sampler else (SHARD_SAMPLER,)
+    actor = actor_class.options(
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        max_restarts=MAX_RESTARTS,
+        max_task_retries=MAX_TASK_RETRIES,
+    )
+    preload_modules = () if make_sampler else (SHARD_SAMPLER_MODULE,)
     return lambda: cast(
-        ActorHandle[Worker], actor.remote(make_sampler or make_shard_sampler, imports, store, share.threads)
+        ActorHandle[Worker],
+        actor.remote(make_sampler or make_shard_sampler, preload_modules, store, resources.threads),
     )

@@ -18,14 +18,14 @@ def test_an_object_is_read_whole(bucket: str) -> None:
     assert fetch(f"s3://{bucket}/models/unet.pt") == data
 
 
-@pytest.mark.parametrize("place", ["{}/models/none.pt", "no-such-bucket/unet.pt", "{}/models"])
-def test_what_is_not_there_is_not_found(place: str, bucket: str) -> None:
+@pytest.mark.parametrize("location", ["{}/models/none.pt", "no-such-bucket/unet.pt", "{}/models"])
+def test_a_missing_object_is_not_found(location: str, bucket: str) -> None:
     s3fs.S3FileSystem().pipe_file(f"{bucket}/models/unet.pt", b"weights")
     with pytest.raises(ModelNotFound, match="is not there"):
-        fetch(f"s3://{place.format(bucket)}")
+        fetch(f"s3://{location.format(bucket)}")
 
 
-def test_an_object_beyond_the_limit_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_beyond_the_limit_is_rejected(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")
     monkeypatch.setattr(location, "MAX_CHECKPOINT_BYTES", 6)
     with pytest.raises(ModelRejected, match="has 7 bytes; a checkpoint may have 6"):
@@ -36,11 +36,11 @@ def test_an_object_beyond_the_limit_is_refused(bucket: str, monkeypatch: pytest.
     "change",
     [
         {"AWS_SECRET_ACCESS_KEY": "wrong"},
-        {"AWS_ACCESS_KEY_ID": "nobody"},
+        {"AWS_ACCESS_KEY_ID": "unknown-key"},
         {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
     ],
 )
-def test_a_server_that_does_not_answer_or_refuses_is_said_so(
+def test_an_unusable_server_is_named(
     change: dict[str, str], bucket: str, monkeypatch: pytest.MonkeyPatch, reconnect: Reconnect
 ) -> None:
     s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")

@@ -1,4 +1,4 @@
-"""A small checkpoint, and the Rays that tests share."""
+"""A small checkpoint, and the Ray clusters that tests share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ddpm_inference.job import ModelSpec, TrainedSchedule
 from ddpm_inference.models import build
 from tests.support.rays import Head, python_without, ray_head
 
-# Ray has one mode of tokens a process, and here it meets Rays without; set before it is imported. Commands that
-# the tests start do not inherit it.
+# A process has one auth mode, which Ray reads when it is imported; this process connects to clusters without a token.
+# Commands that the tests start do not inherit it.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 SPEC = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
@@ -32,13 +32,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def foreign_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with all that workers need, which knows nothing of the project."""
+    """An interpreter with the packages that workers need, but without this project."""
     return python_without(tmp_path_factory.mktemp("python") / "env")
 
 
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory, foreign_python: Path) -> Iterator[Head]:
-    """Somebody's Ray, with a token."""
+    """A foreign Ray that requires a token."""
     folder = tmp_path_factory.mktemp("head")
     with ray_head(folder, foreign_python, "--num-cpus=4", token=secrets.token_hex(32)) as running:
         yield running
@@ -46,7 +46,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, foreign_python: Path) -> Iter
 
 @pytest.fixture(scope="session")
 def open_head(tmp_path_factory: pytest.TempPathFactory, foreign_python: Path) -> Iterator[Head]:
-    """Somebody's Ray without a token, for runs in the test's own process. Its GPU is only said to be one."""
+    """A foreign Ray without a token, for runs in the test's own process. Its GPU is declared, not real."""
     folder = tmp_path_factory.mktemp("open")
     with ray_head(folder, foreign_python, "--num-cpus=4", "--num-gpus=1") as running:
         yield running

@@ -1,4 +1,4 @@
-"""The main command with a Ray of its own, as a user runs it."""
+"""The main command with a local Ray, as a user runs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.rays import (
 )
 
 QUICK = ("--sampler", "ddim", "--steps", "3", "--ray_address", "None")
-# About a second a shard: long enough to be interrupted half way.
+# About a second per shard, so that the run can be interrupted half way.
 SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "384", "--ray_address", "None", "--workers", "2")
 
 
@@ -43,7 +43,7 @@ def hashes(out: Path) -> list[str]:
     return [hashlib.sha256(sample.tobytes()).hexdigest() for sample in samples]
 
 
-def test_one_command_draws_100_samples_and_a_second_one_finds_them(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_second_command_finds_the_samples_of_the_first(checkpoint: Path, tmp_path: Path) -> None:
     ended = run_command("--model_path", checkpoint, *QUICK, cwd=tmp_path)
     assert ended.code == 0, ended.err
     out = tmp_path / "out"
@@ -72,18 +72,18 @@ def test_one_command_draws_100_samples_and_a_second_one_finds_them(checkpoint: P
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     again = run_command("--model_path", checkpoint, *QUICK, cwd=tmp_path)
     assert again.code == 0
-    assert "all 100 samples are there" in again.err
+    assert "all 100 samples are stored already" in again.err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_another_run_in_the_same_folder_is_refused_and_overwrite_replaces_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_job_is_rejected_and_overwrite_replaces_it(checkpoint: Path, tmp_path: Path) -> None:
     command = ("--model_path", checkpoint, *QUICK, "--n_samples", "40")
     quiet = run_command(*command, "--quiet", cwd=tmp_path)
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     first = hashes(tmp_path / "out")
-    refused = run_command(*command, "--seed", "1", cwd=tmp_path)
-    assert refused.code == 2
-    assert "seed: 1, there 0" in refused.err
+    rejected = run_command(*command, "--seed", "1", cwd=tmp_path)
+    assert rejected.code == 2
+    assert "seed: 1, there 0" in rejected.err
     assert hashes(tmp_path / "out") == first
 
     replaced = run_command(*command, "--seed", "1", "--overwrite", "--json", cwd=tmp_path)
@@ -96,7 +96,7 @@ def test_another_run_in_the_same_folder_is_refused_and_overwrite_replaces_it(che
     assert list(dict.fromkeys(phases)) == ["connecting", "starting", "sampling", "writing", "complete"]
 
 
-def test_a_gpu_that_is_not_there_is_refused_at_once_with_the_table(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_rejected_with_the_node_table(checkpoint: Path, tmp_path: Path) -> None:
     flags = ("--model_path", checkpoint, *QUICK, "--device", "cuda", "--num_cpus_per_task", "256")
     ended = run_command(*flags, cwd=tmp_path)
     assert ended.code == 3
@@ -106,45 +106,43 @@ def test_a_gpu_that_is_not_there_is_refused_at_once_with_the_table(checkpoint: P
     assert not (tmp_path / "out").exists()
 
 
-def test_a_node_that_runs_out_of_memory_is_called_so(checkpoint: Path, tmp_path: Path) -> None:
-    # Ray's own watch over memory, told that a thousandth of what there is may be used.
+def test_low_memory_on_a_node_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    # Ray's memory monitor, with a limit of a thousandth of the node's memory.
     scarce = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100"}
     flags = ("--model_path", checkpoint, *QUICK, "--workers", "1")
     ended = run_command(*flags, cwd=tmp_path, environment=scarce)
     assert ended.code == 4
-    assert "error: Ray ended a worker since its node runs out of memory" in ended.err
+    assert "error: Ray killed a worker because its node is running out of memory" in ended.err
     assert "--batch_size" in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_whatever_stops_it_leaves_whole_shards_and_no_process_and_the_run_goes_on(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_run_leaves_whole_shards_and_resumes(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def stopped(stop: Callable[[subprocess.Popen[str]], None]) -> tuple[Ended, dict[str, bytes]]:
-        """What a run that is stopped a shard later says, and all shards that are there then."""
-        there = len(shards_in(out))
+        """Stops a run after its next shard; returns its output, and all shards that are stored then."""
+        before = len(shards_in(out))
         process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
-        wait_until(lambda: len(shards_in(out)) > there, meanwhile=lambda: alive(process))
-        drawing, below = workers(process.pid), descendants(process.pid)
-        assert drawing
+        wait_until(lambda: len(shards_in(out)) > before, meanwhile=lambda: alive(process))
+        actors, children = workers(process.pid), descendants(process.pid)
+        assert actors
         stop(process)
         ended = end_of(process, within=30)
-        # A killed driver cannot end the Ray below it; its workers end all the same.
-        wait_until(lambda: not running(below if ended.code > 0 else drawing), within=60)
+        # A killed driver cannot shut its Ray down, but the workers end by themselves.
+        wait_until(lambda: not running(children if ended.code > 0 else actors), within=60)
         assert not (out / "manifest.json").exists()
         assert ended.code < 0 or not list(out.rglob("*partial*"))
         return ended, {path.name: path.read_bytes() for path in shards_in(out)}
 
-    # As a terminal does, to the whole group of the command.
+    # As a terminal does: to the whole process group.
     by_control_c, first = stopped(lambda process: os.killpg(process.pid, signal.SIGINT))
     by_sigterm, second = stopped(subprocess.Popen.terminate)
     for ended, kept in ((by_control_c, first), (by_sigterm, second)):
         assert ended.code == 130
         assert "Traceback" not in ended.err
-        sentence = f"{32 * len(kept)} of 384 samples are kept in {out}; run the same command again to resume"
-        assert sentence in ended.err
+        note = f"{32 * len(kept)} of 384 samples are kept in {out}; run the same command again to resume"
+        assert note in ended.err
     _, third = stopped(subprocess.Popen.kill)
 
     resumed = run_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
@@ -156,7 +154,7 @@ def test_whatever_stops_it_leaves_whole_shards_and_no_process_and_the_run_goes_o
 
 
 def drawn_without_ray(checkpoint: Path, out: Path) -> list[str]:
-    """The hash of each sample of a finished run, as one sampler in this process draws it."""
+    """Returns the hash of each sample of a finished run, drawn by one sampler in this process."""
     store = Store.open(str(out))
     identity, manifest = store.read_identity(), store.read_manifest()
     assert identity is not None

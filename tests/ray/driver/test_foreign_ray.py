@@ -1,4 +1,4 @@
-"""Another's Ray: a head whose Python, environment and working folder know nothing of the project."""
+"""A foreign Ray: the Python, environment and working folder of its head know nothing of this project."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ print(ray.get(knows.remote()))
 
 @pytest.fixture(scope="module")
 def expected(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What a Ray of its own makes of it."""
+    """The samples that a local Ray draws."""
     folder = tmp_path_factory.mktemp("own")
     ended = run_command("--model_path", checkpoint, *FLAGS, "--ray_address", "None", cwd=folder)
     assert ended.code == 0, ended.err
     return (folder / "out" / "samples.npy").read_bytes()
 
 
-def test_the_cluster_really_knows_nothing_of_the_project(head: Head, tmp_path: Path) -> None:
+def test_the_cluster_does_not_have_this_package(head: Head, tmp_path: Path) -> None:
     ended = subprocess.run(
         [head.python, "-c", PLAIN_TASK, head.gcs],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY_AUTH_MODE": "token", **head.environment},
@@ -76,12 +76,12 @@ def test_it_draws_the_same_samples(head: Head, way: str, checkpoint: Path, tmp_p
     samples = np.load(tmp_path / "out" / "samples.npy")
     assert samples.shape == (40, 1, 8, 8)
     documents = [json.loads(line) for line in ended.out.splitlines()]
-    said = [document["message"] for document in documents if document["event"] == "message"]
-    assert any(head.gcs.rpartition(":")[2] in sentence or head.client in sentence for sentence in said)
+    messages = [document["message"] for document in documents if document["event"] == "message"]
+    assert any(head.gcs.rpartition(":")[2] in message or head.client in message for message in messages)
 
 
 @pytest.mark.parametrize("way", ["client", "gcs"])
-def test_a_token_that_nobody_wants_does_no_harm(
+def test_an_unneeded_token_does_no_harm(
     open_head: Head, way: str, checkpoint: Path, tmp_path: Path, expected: bytes
 ) -> None:
     address = {"client": open_head.client, "gcs": open_head.gcs}[way]
@@ -94,26 +94,24 @@ def test_a_token_that_nobody_wants_does_no_harm(
 
 @pytest.mark.parametrize("way", ["client", "gcs"])
 @pytest.mark.parametrize(
-    ("environment", "words"),
-    [({}, "wants a token"), ({"RAY_AUTH_TOKEN": "not the token of this cluster"}, "refuses the token")],
+    ("environment", "message"),
+    [({}, "requires a token"), ({"RAY_AUTH_TOKEN": "not the token of this cluster"}, "rejects the token")],
 )
-def test_a_refused_token_is_a_clear_sentence(
-    head: Head, way: str, environment: dict[str, str], words: str, checkpoint: Path, tmp_path: Path
+def test_a_rejected_token_is_named(
+    head: Head, way: str, environment: dict[str, str], message: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     address = {"client": head.client, "gcs": head.gcs}[way]
-    # Another home, where no token of this machine lies.
+    # Another home folder, without this machine's token file.
     environment = {"HOME": str(tmp_path), **environment}
     ended = run_command("--model_path", checkpoint, "--ray_address", address, cwd=tmp_path, environment=environment)
     assert ended.code == 3
-    assert f"error: the Ray at {address} {words}" in ended.err
+    assert f"error: the Ray at {address} {message}" in ended.err
     assert "export RAY_AUTH_TOKEN" in ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "out").exists()
 
 
-def test_workers_that_cannot_be_had_are_exit_code_3_with_the_table(
-    head: Head, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_workers_that_cannot_be_placed_are_exit_code_3(head: Head, checkpoint: Path, tmp_path: Path) -> None:
     flags = ("--model_path", checkpoint, "--ray_address", head.client, "--startup_timeout", "8")
     ended = run_command(*flags, "--device", "cuda", cwd=tmp_path, environment=head.environment)
     assert ended.code == 3, ended.err
@@ -124,7 +122,7 @@ def test_workers_that_cannot_be_had_are_exit_code_3_with_the_table(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cluster_that_goes_away_ends_the_run_with_what_is_stored(
+def test_a_cluster_that_dies_ends_the_run(
     tmp_path_factory: pytest.TempPathFactory, foreign_python: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     flags = ("--sampler", "ddim", "--steps", "500", "--n_samples", "3200", "--startup_timeout", "300")
@@ -138,11 +136,11 @@ def test_a_cluster_that_goes_away_ends_the_run_with_what_is_stored(
     assert ended.code == 4
     kept = len(list(shards.glob("*.npz")))
     assert f"{32 * kept} of 3200 samples are kept" in ended.err
-    assert f"error: Ray at {mortal.gcs} (as asked) does not answer any more" in ended.err
+    assert f"error: Ray at {mortal.gcs} (from --ray_address) does not answer any more" in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_a_missing_package_is_named_with_the_line_that_installs_it(
+def test_missing_packages_are_named_with_the_install_command(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, tmp_path: Path
 ) -> None:
     python = python_without(tmp_path_factory.mktemp("python") / "poor", "safetensors", "s3fs", "torch")
@@ -151,13 +149,11 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
         ended = run_command(*flags, cwd=tmp_path)
     assert ended.code == 3
     assert "lack s3fs, safetensors, torch (Python 3." in ended.err
-    assert "hint: install there, on every node: pip install 's3fs>=" in ended.err
+    assert "hint: install on every node: pip install 's3fs>=" in ended.err
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_sent_to_nodes_that_are_said_to_run_the_same_image(
-    open_head: Head, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_in_one_image_the_package_is_not_uploaded(open_head: Head, checkpoint: Path, tmp_path: Path) -> None:
     flags = ("--model_path", checkpoint, "--ray_address", open_head.gcs, "--startup_timeout", "300")
     ended = run_command(*flags, cwd=tmp_path, environment={"DDPM_ONE_IMAGE": "1"})
     assert ended.code == 3
@@ -166,7 +162,7 @@ def test_nothing_is_sent_to_nodes_that_are_said_to_run_the_same_image(
     assert not (tmp_path / "out").exists()
 
 
-def test_another_version_of_ray_is_a_clear_sentence(
+def test_another_ray_version_is_named(
     tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, tmp_path: Path
 ) -> None:
     python = python_without(tmp_path_factory.mktemp("python") / "old", "ray")
@@ -175,9 +171,9 @@ def test_another_version_of_ray_is_a_clear_sentence(
     for entry in Path(ray.__file__).parent.iterdir():
         (package / entry.name).symlink_to(entry)
     version = package / "_version.py"
-    said = version.read_text().replace(ray.__version__, "2.50.0")
+    source = version.read_text().replace(ray.__version__, "2.50.0")
     version.unlink()
-    version.write_text(said)
+    version.write_text(source)
     with ray_head(tmp_path_factory.mktemp("old"), python, "--num-cpus=2") as old:
         for address in (old.gcs, old.client):
             ended = run_command("--model_path", checkpoint, "--ray_address", address, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The intruder of the cluster's tests is not deaf: it tells of one door that stands open among many."""
+"""The intruder of the cluster tests finds a single open endpoint among many closed ones."""
 
 from __future__ import annotations
 

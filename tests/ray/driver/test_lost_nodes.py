@@ -1,4 +1,4 @@
-"""Nodes that are gone for good: the run does not wait for them for ever."""
+"""Nodes that do not come back: the run ends after its startup timeout."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.rays import alive, descendants, end_of, ray_head, ray_node, start_command, wait_until
 
-WAITS_FOR = 30
+STARTUP_TIMEOUT = 30
 
 
-def test_a_run_whose_nodes_are_gone_for_good_ends_with_what_is_stored(
+def test_a_run_whose_nodes_are_lost_ends_after_the_timeout(
     tmp_path_factory: pytest.TempPathFactory, foreign_python: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     flags = (
@@ -24,7 +24,7 @@ def test_a_run_whose_nodes_are_gone_for_good_ends_with_what_is_stored(
         "--n_samples",
         "3200",
         "--startup_timeout",
-        WAITS_FOR,
+        STARTUP_TIMEOUT,
         "--json",
     )
     shards = tmp_path / "out" / "shards"
@@ -39,7 +39,7 @@ def test_a_run_whose_nodes_are_gone_for_good_ends_with_what_is_stored(
         ended = end_of(process)
     assert ended.code == 4
     kept = len(list(shards.glob("*.npz")))
-    assert f"error: no node has had room for a worker for {WAITS_FOR} s" in ended.err
+    assert f"error: no node has had room for a worker for {STARTUP_TIMEOUT} s" in ended.err
     assert "each needs 1 CPU" in ended.err
     assert f"{32 * kept} of 3200 samples are kept" in ended.err
     assert "no node has room for a worker any more" in ended.out

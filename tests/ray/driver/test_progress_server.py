@@ -1,4 +1,4 @@
-"""A run that is asked over HTTP, while it goes on and at its end, how far it is."""
+"""The progress server of a real run: its progress while it samples, and its outcome at the end."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ import numpy as np
 from PIL import Image
 from ray import cloudpickle
 
-from ddpm_inference.console import Quiet
+from ddpm_inference.console import QuietView
 from ddpm_inference.driver import run
 from ddpm_inference.image_grid import sheet
 from ddpm_inference.job import Job, Shard
 from ddpm_inference.progress import Progress
 from ddpm_inference.progress_server.run_state import RunState, RunStateView
-from ddpm_inference.progress_server.server import served
+from ddpm_inference.progress_server.server import serve_progress
 from ddpm_inference.progress_server.settings import Settings
-from ddpm_inference.progress_server.thumbnail import MOST_BYTES, Thumbnail
+from ddpm_inference.progress_server.thumbnail import MAX_PNG_BYTES, Thumbnail
 from ddpm_inference.store.shard_file import Samples
-from tests.support.asking import TOKEN, Client
+from tests.support.progress_client import TOKEN, ProgressClient
 from tests.support.rays import Head, alive, end_of, start_command, wait_until
 
 # The workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 BATCH = 32
-# About a second a shard: long enough to be asked on the way.
+# About a second per shard, so that the run can be queried half way.
 SLOW = ("--sampler", "ddim", "--steps", "500", "--n_samples", "192", "--ray_address", "None", "--workers", "2")
 
 
 @dataclass
-class Paced:
-    """Sample i is i / 255 in every pixel. A shard waits for its leave: a file of its first sample's number."""
+class WaitingSampler:
+    """Sample i is i / 255 in every pixel. A shard waits for a file named by its first sample."""
 
-    leave: Path
+    releases: Path
 
     def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples:
         deadline = time.monotonic() + 120
-        while not (self.leave / str(shard.first)).exists():
+        while not (self.releases / str(shard.first)).exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"shard {shard.first} got no leave")
+                raise TimeoutError(f"shard {shard.first} was not released")
             time.sleep(0.02)
         return greys(shard.first, shard.last)
 
@@ -60,25 +60,23 @@ def greys(first: int, last: int) -> Samples:
 
 
 def pixels(png: bytes) -> np.ndarray:
-    assert len(png) <= MOST_BYTES
+    assert len(png) <= MAX_PNG_BYTES
     return np.asarray(Image.open(BytesIO(png)))
 
 
-def test_a_run_tells_its_plan_its_progress_and_its_first_samples_while_it_goes_on(
-    open_head: Head, checkpoint: Path, tmp_path: Path
-) -> None:
-    def follow(client: Client) -> None:
+def test_a_run_publishes_plan_progress_and_thumbnail(open_head: Head, checkpoint: Path, tmp_path: Path) -> None:
+    def follow(client: ProgressClient) -> None:
         wait_until(lambda: client.progress()["phase"] == "sampling")
-        assert client.ask("/grid.png").status == 404
-        leave(0)
+        assert client.request("/grid.png").status == 404
+        release(0)
         wait_until(lambda: client.progress()["done"] == BATCH)
-        np.testing.assert_array_equal(pixels(client.ask("/grid.png").body), np.asarray(sheet(greys(0, 31))))
+        np.testing.assert_array_equal(pixels(client.request("/grid.png").body), np.asarray(sheet(greys(0, 31))))
         document = client.progress()
         assert (document["phase"], document["total"], document["percent"]) == ("sampling", 80, 40.0)
         assert document["plan"] == {"device": "cpu", "batchSize": BATCH, "shards": 3}
         assert "3 shards to sample" in document["message"]
 
-    def leave(*firsts: int) -> None:
+    def release(*firsts: int) -> None:
         for first in firsts:
             (tmp_path / str(first)).touch()
 
@@ -92,59 +90,59 @@ def test_a_run_tells_its_plan_its_progress_and_its_first_samples_while_it_goes_o
             "resources": {"workers": 2, "startup_timeout": 300},
         }
     )
-    progress, gallery = Progress(), Thumbnail()
-    board = RunState(picture=gallery.png)
-    with served(board, Settings(0, TOKEN)) as port, ThreadPoolExecutor(1) as pool:
-        followed = pool.submit(follow, Client(port))
-        followed.add_done_callback(lambda _: leave(0, 32, 64))
+    progress, thumbnail = Progress(), Thumbnail()
+    run_state = RunState(thumbnail=thumbnail.png)
+    with serve_progress(run_state, Settings(0, TOKEN)) as port, ThreadPoolExecutor(1) as pool:
+        followed = pool.submit(follow, ProgressClient(port))
+        followed.add_done_callback(lambda _: release(0, 32, 64))
         outcome = run(
             job,
             ray_address=open_head.gcs,
-            view=RunStateView(Quiet(), progress, board),
+            view=RunStateView(QuietView(), progress, run_state),
             progress=progress,
-            on_stored=gallery.add,
-            make_sampler=lambda checkpoint, identity, threads: Paced(tmp_path),
+            on_stored=thumbnail.add,
+            make_sampler=lambda checkpoint, identity, threads: WaitingSampler(tmp_path),
         )
         followed.result()
     assert outcome.sampled == 80
-    png = gallery.png(0.0)
+    png = thumbnail.png(0.0)
     assert png is not None
     np.testing.assert_array_equal(pixels(png), np.asarray(sheet(greys(0, 79))))
 
 
-def test_the_end_is_told_whether_it_was_stopped_finished_or_found(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_outcome_of_any_end_is_published(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def end(stop: bool) -> tuple[int, dict[str, Any]]:
-        """Runs the command, with a signal once it has stored something: its exit code, and what it told last."""
-        client = Client.at_a_free_port()
+        """Runs the command, or stops it after its first shard; returns exit code and last progress document."""
+        client = ProgressClient.at_a_free_port()
         process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path, environment=client.environment)
-        told: list[dict[str, Any]] = [{}]
+        documents: list[dict[str, Any]] = [{}]
 
         def ended() -> bool:
-            told.append(client.progress() or told[-1])
-            return "outcome" in told[-1]
+            documents.append(client.progress() or documents[-1])
+            return "outcome" in documents[-1]
 
         if stop:
-            wait_until(lambda: ended() or told[-1].get("done", 0) >= BATCH, meanwhile=lambda: alive(process))
+            wait_until(lambda: ended() or documents[-1].get("done", 0) >= BATCH, meanwhile=lambda: alive(process))
             process.send_signal(signal.SIGTERM)
         wait_until(ended, meanwhile=lambda: alive(process))
-        done = [document["done"] for document in told if document]
+        done = [document["done"] for document in documents if document]
         assert done == sorted(done)
-        return end_of(process, within=60).code, told[-1]
+        return end_of(process, within=60).code, documents[-1]
 
-    code, told = end(stop=True)
-    assert (code, told["phase"]) == (130, "interrupted")
-    assert (told["outcome"]["reason"], told["outcome"]["exitCode"]) == ("DriverFailed", 130)
+    code, document = end(stop=True)
+    assert (code, document["phase"]) == (130, "interrupted")
+    assert (document["outcome"]["reason"], document["outcome"]["exitCode"]) == ("DriverFailed", 130)
     kept = len(list((out / "shards").glob("*.npz"))) * BATCH
-    assert (told["done"], told["total"]) == (kept, 192)
-    assert f"{kept} of 192 samples are kept" in told["outcome"]["message"]
+    assert (document["done"], document["total"]) == (kept, 192)
+    assert f"{kept} of 192 samples are kept" in document["outcome"]["message"]
 
     for sampled in (192 - kept, 0):
-        code, told = end(stop=False)
-        assert (code, told["phase"], told["done"]) == (0, "complete", 192)
-        grid = told["outcome"].pop("grid")
-        assert told["outcome"] == {
+        code, document = end(stop=False)
+        assert (code, document["phase"], document["done"]) == (0, "complete", 192)
+        grid = document["outcome"].pop("grid")
+        assert document["outcome"] == {
             "manifestSha256": hashlib.sha256((out / "manifest.json").read_bytes()).hexdigest(),
             "samples": 192,
             "sampled": sampled,

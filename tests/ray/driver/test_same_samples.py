@@ -1,4 +1,4 @@
-"""Sample i is bit for bit the same, whoever draws it, in which order, and after whatever happened."""
+"""Sample i has the same bits for any worker, any order, and after any interruption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddpm_inference.checkpoint import load
-from ddpm_inference.console import Quiet
+from ddpm_inference.console import QuietView
 from ddpm_inference.driver import Outcome, run
 from ddpm_inference.errors import Interrupted
 from ddpm_inference.job import Job, ModelRequest, Shard, shards_of
@@ -22,7 +22,7 @@ from tests.support.rays import Head, workers
 
 pytestmark = pytest.mark.xdist_group("an open head")
 
-# Ten shards, the last one short; each takes about half a second.
+# Ten shards of about half a second each, the last one short.
 N_SAMPLES = 300
 
 
@@ -46,7 +46,7 @@ def draw(
             "resources": {"workers": workers, "startup_timeout": 300},
         }
     )
-    return run(job, ray_address=head.gcs, view=Quiet(), progress=progress or Progress())
+    return run(job, ray_address=head.gcs, view=QuietView(), progress=progress or Progress())
 
 
 def hashes(samples: np.ndarray) -> list[str]:
@@ -59,7 +59,7 @@ def stored(out: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def expected(open_head: Head, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The hash of each sample as one sampler in this process draws it, without Ray, from the last to the first."""
+    """The hash of each sample, drawn by one sampler in this process, without Ray, in reverse order."""
     out = tmp_path_factory.mktemp("identity") / "out"
     draw(open_head, checkpoint, out, n_samples=1)
     identity = Store.open(str(out)).read_identity()
@@ -67,30 +67,30 @@ def expected(open_head: Head, checkpoint: Path, tmp_path_factory: pytest.TempPat
     sampler = ShardSampler(load(checkpoint, ModelRequest(uri=str(checkpoint))), identity, threads=1)
     shards = list(shards_of(N_SAMPLES, identity.batch_size))
     drawn = [hashes(sampler.sample(shard, lambda done, steps: None)) for shard in reversed(shards)]
-    found = [one for batch in reversed(drawn) for one in batch]
-    assert len(set(found)) == N_SAMPLES
-    return found
+    in_order = [one for batch in reversed(drawn) for one in batch]
+    assert len(set(in_order)) == N_SAMPLES
+    return in_order
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_for_any_number_of_workers(
+def test_any_number_of_workers_draws_the_same(
     count: int, open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]
 ) -> None:
     draw(open_head, checkpoint, tmp_path / "out", workers=count)
     assert stored(tmp_path / "out") == expected
 
 
-def test_after_a_resume_with_other_workers_and_growth(
+def test_a_resumed_and_extended_run_draws_the_same(
     open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]
 ) -> None:
     class Interrupting(Progress):
-        def finished(self, shard: Shard) -> None:
-            super().finished(shard)
+        def shard_stored(self, shard: Shard) -> None:
+            super().shard_stored(shard)
             raise KeyboardInterrupt
 
     out = tmp_path / "out"
     with pytest.raises(Interrupted) as interrupted:
-        # One worker has two shards at a time, so that not all four can have arrived by then.
+        # One worker has two shards in flight, so at most three of the four can be stored by then.
         draw(open_head, checkpoint, out, n_samples=110, workers=1, progress=Interrupting())
     kept = len(list((out / "shards").glob("*.npz")))
     assert 1 <= kept < 4
@@ -101,18 +101,20 @@ def test_after_a_resume_with_other_workers_and_growth(
     assert stored(out) == expected[:110]
 
     outcome = draw(open_head, checkpoint, out, workers=1)
-    # The three whole shards are kept; the short one is drawn again as a part of a whole one.
+    # The three full shards are kept; the short one is drawn again as part of a full one.
     assert outcome.sampled == N_SAMPLES - 96
     assert stored(out) == expected
     assert not (out / "shards" / "000000096-000000109.npz").exists()
 
 
-def test_after_a_worker_was_killed(open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]) -> None:
+def test_a_run_with_a_killed_worker_draws_the_same(
+    open_head: Head, checkpoint: Path, tmp_path: Path, expected: list[str]
+) -> None:
     class Killing(Progress):
         killed = 0
 
-        def finished(self, shard: Shard) -> None:
-            super().finished(shard)
+        def shard_stored(self, shard: Shard) -> None:
+            super().shard_stored(shard)
             if not self.killed:
                 self.killed = workers(open_head.process.pid)[0]
                 os.kill(self.killed, signal.SIGKILL)
@@ -124,7 +126,7 @@ def test_after_a_worker_was_killed(open_head: Head, checkpoint: Path, tmp_path: 
     assert stored(tmp_path / "out") == expected
 
 
-def test_all_being_there_needs_no_ray(open_head: Head, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_complete_run_needs_no_ray(open_head: Head, checkpoint: Path, tmp_path: Path) -> None:
     draw(open_head, checkpoint, tmp_path / "out", n_samples=3)
     job = Job.model_validate(
         {
@@ -135,5 +137,5 @@ def test_all_being_there_needs_no_ray(open_head: Head, checkpoint: Path, tmp_pat
             "output": {"uri": str(tmp_path / "out")},
         }
     )
-    outcome = run(job, ray_address="ray://no-such-host.invalid:1", view=Quiet(), progress=Progress())
+    outcome = run(job, ray_address="ray://no-such-host.invalid:1", view=QuietView(), progress=Progress())
     assert (outcome.sampled, outcome.manifest.n_samples) == (0, 3)

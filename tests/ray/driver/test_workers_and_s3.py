@@ -1,4 +1,4 @@
-"""Who writes a shard to S3: a worker that reaches the very store of the run; else the driver."""
+"""Which process writes a shard to S3: the worker if it can reach the store of the run, else the driver."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import ray
 
 from ddpm_inference.checkpoint import Checkpoint, load
 from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, resolve_sampler
-from ddpm_inference.ray_backend.address import Target
+from ddpm_inference.ray_backend.address import RayTarget
 from ddpm_inference.ray_backend.cluster import ActorResources, connected
 from ddpm_inference.ray_backend.node_packages import torch_version
-from ddpm_inference.ray_backend.worker import ShardResult, WorkItem, spawner
+from ddpm_inference.ray_backend.worker import ShardResult, WorkItem, actor_factory
 from ddpm_inference.store import Store
 from tests.support.rays import Head, run_command
 from tests.support.s3 import S3Server
@@ -43,51 +43,49 @@ def identity(loaded: Checkpoint) -> Identity:
     )
 
 
-def receipt_of_a_worker(target: Target, store: Store, loaded: Checkpoint, identity: Identity) -> ShardResult:
+def sample_on_a_worker(target: RayTarget, store: Store, loaded: Checkpoint, identity: Identity) -> ShardResult:
     with connected(target):
-        worker = spawner(ActorResources(1, 0), store)()
+        worker = actor_factory(ActorResources(1, 0), store)()
         return ray.get(worker.sample.remote(WorkItem(identity, [ray.put(loaded)]), SHARD))
 
 
 def test_a_worker_that_reaches_the_store_writes_there(bucket: str, loaded: Checkpoint, identity: Identity) -> None:
     store = Store.open(f"s3://{bucket}/run")
-    store.claim(identity, overwrite=False)
-    receipt = receipt_of_a_worker(Target(None, "for a test"), store, loaded, identity)
-    assert receipt.samples is None
-    assert receipt.record is not None
-    assert store.read_shard(receipt.record).shape == (8, 1, 8, 8)
+    store.initialize(identity, overwrite=False)
+    result = sample_on_a_worker(RayTarget(None, "for a test"), store, loaded, identity)
+    assert result.samples is None
+    assert result.record is not None
+    assert store.read_shard(result.record).shape == (8, 1, 8, 8)
 
 
-def test_a_worker_without_the_credentials_hands_its_samples_over(
+def test_a_worker_without_credentials_returns_its_samples(
     bucket: str, open_head: Head, loaded: Checkpoint, identity: Identity
 ) -> None:
     store = Store.open(f"s3://{bucket}/run")
-    store.claim(identity, overwrite=False)
-    receipt = receipt_of_a_worker(Target(open_head.gcs, "for a test"), store, loaded, identity)
-    assert receipt.record is None
-    assert receipt.samples is not None
-    assert receipt.samples.shape == (8, 1, 8, 8)
+    store.initialize(identity, overwrite=False)
+    result = sample_on_a_worker(RayTarget(open_head.gcs, "for a test"), store, loaded, identity)
+    assert result.record is None
+    assert result.samples is not None
+    assert result.samples.shape == (8, 1, 8, 8)
     assert store.scan(identity).records == []
 
 
-def test_a_worker_that_finds_another_job_there_writes_nothing(
-    bucket: str, loaded: Checkpoint, identity: Identity
-) -> None:
+def test_a_worker_that_finds_another_job_writes_nothing(bucket: str, loaded: Checkpoint, identity: Identity) -> None:
     store = Store.open(f"s3://{bucket}/run")
-    store.claim(identity.model_copy(update={"seed": 1}), overwrite=False)
-    receipt = receipt_of_a_worker(Target(None, "for a test"), store, loaded, identity)
-    assert receipt.record is None
-    assert receipt.samples is not None
+    store.initialize(identity.model_copy(update={"seed": 1}), overwrite=False)
+    result = sample_on_a_worker(RayTarget(None, "for a test"), store, loaded, identity)
+    assert result.record is None
+    assert result.samples is not None
 
 
-@pytest.mark.parametrize("whose", ["own", "foreign"])
-def test_the_command_ends_with_all_of_it_on_s3(
-    whose: str, head: Head, bucket: str, s3_server: S3Server, checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize("cluster", ["local", "foreign"])
+def test_the_command_stores_everything_on_s3(
+    cluster: str, head: Head, bucket: str, s3_server: S3Server, checkpoint: Path, tmp_path: Path
 ) -> None:
     uri = f"s3://{bucket}/digits"
-    address = "None" if whose == "own" else head.client
+    address = "None" if cluster == "local" else head.client
     flags = ("--model_path", checkpoint, "--sampler", "ddim", "--steps", "2", "--n_samples", "40", "--json")
-    environment = {**head.environment, **s3_server.environment} if whose == "foreign" else s3_server.environment
+    environment = {**head.environment, **s3_server.environment} if cluster == "foreign" else s3_server.environment
     command = (*flags, "--output_uri", uri, "--ray_address", address)
     ended = run_command(*command, cwd=tmp_path, environment=environment)
     assert ended.code == 0, ended.err

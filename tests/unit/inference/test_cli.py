@@ -1,4 +1,4 @@
-"""The command as a user meets it, up to where Ray begins."""
+"""The command up to where it connects to Ray: help, rejections, dry runs and conversion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--n_samples", "0"], ["convert", "--help"]])
-def test_help_and_refusals_come_without_importing_ray_or_torch(arguments: list[str]) -> None:
+def test_help_and_rejections_import_neither_ray_nor_torch(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom ddpm_inference.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
@@ -37,13 +37,13 @@ def test_help_and_refusals_come_without_importing_ray_or_torch(arguments: list[s
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_guides_script_is_the_same_command() -> None:
+def test_the_script_of_the_guide_is_the_same_command() -> None:
     script = ROOT / "inference" / "run_ray_inference.py"
     ended = subprocess.run([sys.executable, script, "--version"], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("ddpm-sample ")
 
 
-def test_a_dry_run_tells_the_plan_and_touches_nothing(
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -56,7 +56,7 @@ def test_a_dry_run_tells_the_plan_and_touches_nothing(
     assert not out.exists()
 
 
-def test_a_dry_run_on_any_device_tells_both_plans(
+def test_a_dry_run_on_device_auto_prints_both_plans(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
@@ -66,19 +66,17 @@ def test_a_dry_run_on_any_device_tells_both_plans(
     assert "0.25 GPU and 1 CPU" in plan["workers"]
 
 
-def test_a_checkpoint_that_is_not_there_is_refused_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_checkpoint_is_rejected_without_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["--model_path", str(tmp_path / "none"), "--out_dir", str(out), "--ray_address", "None"]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ")
-    assert "hint: " in said.err
-    assert "Traceback" not in said.err
+    output = capsys.readouterr()
+    assert output.err.startswith("error: ")
+    assert "hint: " in output.err
+    assert "Traceback" not in output.err
     assert not out.exists()
 
 
-def test_a_flag_that_contradicts_the_checkpoint_is_refused(
+def test_a_flag_that_contradicts_the_checkpoint_is_rejected(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -88,19 +86,19 @@ def test_a_flag_that_contradicts_the_checkpoint_is_refused(
     assert not out.exists()
 
 
-def test_an_address_without_ray_is_exit_code_3(
+def test_an_unreachable_ray_is_exit_code_3(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model_path", str(checkpoint), "--out_dir", str(tmp_path / "out"), "--json"]
     assert main([*arguments, "--ray_address", "ray://127.0.0.1:1"]) == 3
-    said = capsys.readouterr()
-    assert "no Ray answers at ray://127.0.0.1:1" in said.err
-    last = json.loads(said.out.splitlines()[-1])
+    output = capsys.readouterr()
+    assert "no Ray answers at ray://127.0.0.1:1" in output.err
+    last = json.loads(output.out.splitlines()[-1])
     assert (last["event"], last["reason"], last["exitCode"]) == ("error", "Unschedulable", 3)
     assert not (tmp_path / "out").exists()
 
 
-def test_convert_writes_a_checkpoint_that_says_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_writes_a_checkpoint_with_all_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "net.pt", tmp_path / "net.safetensors"
     weights = build(SPEC).state_dict()
     weights["attention_int.bnorm.num_batches_tracked"] += 1
@@ -113,7 +111,7 @@ def test_convert_writes_a_checkpoint_that_says_all(tmp_path: Path, capsys: pytes
     assert main(arguments) == 2
 
 
-def test_a_damaged_job_in_the_environment_is_exit_code_2(
+def test_an_invalid_job_in_the_environment_is_exit_code_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DDPM_JOB", "{}")

@@ -1,4 +1,4 @@
-"""Flags to a Job."""
+"""How flags and environment become a Job."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ GUIDE = [
 ]
 
 
-def test_the_flags_of_the_guide_mean_what_they_say() -> None:
-    asked = job(*GUIDE)
-    assert asked.model.uri == "net.pt"
-    assert (asked.model.name, asked.model.downs, asked.model.time_emb_dim, asked.model.img_size) == (
+def test_the_flags_of_the_guide_set_their_fields() -> None:
+    parsed = job(*GUIDE)
+    assert parsed.model.uri == "net.pt"
+    assert (parsed.model.name, parsed.model.downs, parsed.model.time_emb_dim, parsed.model.img_size) == (
         "SimpleUnet",
         (8, 16, 32),
         4,
         28,
     )
-    assert (asked.n_samples, asked.sampler.timesteps, asked.device) == (7, 500, "cpu")
-    assert asked.resources.num_gpus_per_task == 0.5
-    assert asked.output.uri == "there"
+    assert (parsed.n_samples, parsed.sampler.timesteps, parsed.device) == (7, 500, "cpu")
+    assert parsed.resources.num_gpus_per_task == 0.5
+    assert parsed.output.uri == "there"
 
 
 def test_the_defaults_are_those_of_the_guide() -> None:
-    asked = job("--model_path", "net.pt")
-    assert (asked.n_samples, asked.device, asked.output.uri) == (100, "auto", "./out")
-    assert asked.resources.num_gpus_per_task == 0.25
+    parsed = job("--model_path", "net.pt")
+    assert (parsed.n_samples, parsed.device, parsed.output.uri) == (100, "auto", "./out")
+    assert parsed.resources.num_gpus_per_task == 0.25
     assert sample_parser().parse(["--model_path", "x"]).ray_address == "auto"
 
 
-def test_every_flag_is_known_with_dashes() -> None:
+def test_flags_can_be_written_with_dashes() -> None:
     assert job(*(word.replace("_", "-") if word.startswith("--") else word for word in GUIDE)) == job(*GUIDE)
     parser = sample_parser()
     dashed = parser.parse(["--model-path=a_b-c", "--ray-address", "ray://a-b:1", "--dry-run"])
@@ -53,13 +53,13 @@ def test_every_flag_is_known_with_dashes() -> None:
     assert job_from(parser, dashed, {}).model.uri == "a_b-c"
 
 
-def test_what_is_not_given_stays_open() -> None:
+def test_fields_without_a_flag_stay_unset() -> None:
     assert job("--model_path", "x").model_fields_set == {"model", "output"}
     assert job("--model_path", "x", "--compile").model_fields_set == {"model", "output", "compile"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "flag"),
     [
         ("--n_samples 0", "--n_samples"),
         ("--n_samples many", "--n_samples"),
@@ -73,12 +73,12 @@ def test_what_is_not_given_stays_open() -> None:
         ("--n_sample 3", "--n_sample"),
     ],
 )
-def test_a_wrong_flag_is_named(arguments: str, named: str) -> None:
-    with pytest.raises(InvalidSpec, match=named):
+def test_an_invalid_flag_is_named(arguments: str, flag: str) -> None:
+    with pytest.raises(InvalidSpec, match=flag):
         job("--model_path", "x", *arguments.split())
 
 
-def test_the_checkpoint_must_be_named() -> None:
+def test_model_path_is_required() -> None:
     with pytest.raises(InvalidSpec, match="--model_path is missing"):
         job("--n_samples", "3")
 
@@ -86,11 +86,11 @@ def test_the_checkpoint_must_be_named() -> None:
 DOCUMENT = {"model": {"uri": "s3://bucket/net"}, "n_samples": 5, "output": {"uri": "s3://bucket/out"}}
 
 
-def test_the_environment_may_hold_the_whole_job() -> None:
+def test_the_environment_may_hold_the_job() -> None:
     assert job(environment=json.dumps(DOCUMENT)) == Job.model_validate(DOCUMENT)
 
 
-def test_flags_may_repeat_the_job_of_the_environment_but_not_contradict_it() -> None:
+def test_flags_must_not_contradict_the_job_in_the_environment() -> None:
     text = json.dumps(DOCUMENT)
     assert job("--n_samples", "5", "--seed", "0", environment=text) == Job.model_validate(DOCUMENT)
     with pytest.raises(InvalidSpec, match=f"--seed 1 contradicts the job in {JOB_VARIABLE}, which says 0"):
@@ -100,12 +100,12 @@ def test_flags_may_repeat_the_job_of_the_environment_but_not_contradict_it() -> 
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"n_samples": 5}', json.dumps({**DOCUMENT, "colour": "red"})])
-def test_a_damaged_job_in_the_environment_is_refused(text: str) -> None:
+def test_an_invalid_job_in_the_environment_is_rejected(text: str) -> None:
     with pytest.raises(InvalidSpec, match=JOB_VARIABLE):
         job(environment=text)
 
 
-def test_convert_knows_the_architecture_and_the_schedule() -> None:
+def test_convert_takes_architecture_and_schedule() -> None:
     parser = convert_parser()
     given = parser.parse(["in.pt", "out", "--model-name", "Unet", "--downs", "8", "16", "--schedule", "sigmoid"])
     assert nested(parser.fields_given(given)) == {

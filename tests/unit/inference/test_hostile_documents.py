@@ -1,4 +1,4 @@
-"""Whatever a Job, a manifest or a job.json says, it is read or refused with a sentence; nothing else happens."""
+"""Corrupted Job documents, manifests and job.json files are parsed or rejected; no other exception escapes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ JOB = {
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, sound: dict[str, Any]) -> bytes:
-    """A document of which up to three values, or some of its bytes, are others."""
-    document = copy.deepcopy(sound)
+def corrupted(draw: st.DrawFn, valid: dict[str, Any]) -> bytes:
+    """Generates a document with up to three values replaced, and some bytes changed."""
+    document = copy.deepcopy(valid)
     for _ in range(draw(st.integers(0, 3))):
         place: Any = document
         while True:
@@ -49,26 +49,26 @@ def spoilt(draw: st.DrawFn, sound: dict[str, Any]) -> bytes:
 
 
 @MANY_TIMES
-@given(spoilt(JOB))
-def test_a_job_is_read_or_refused(data: bytes) -> None:
+@given(corrupted(JOB))
+def test_a_corrupted_job_is_parsed_or_rejected(data: bytes) -> None:
     try:
         job = Job.parse(data, "DDPM_JOB")
     except InvalidSpec as error:
-        said = error.message
+        message = error.message
     else:
-        said = ""
+        message = None
         assert job.n_samples >= 1
         assert Job.parse(job.model_dump_json(), "itself") == job
-    assert not said or said.startswith("DDPM_JOB is not valid: ")
+    assert message is None or message.startswith("DDPM_JOB is not valid: ")
 
 
-def test_a_stores_own_documents_are_believed_only_if_they_are_sound(tmp_path: Path) -> None:
+def test_corrupted_files_of_the_store_are_rejected(tmp_path: Path) -> None:
     identity, store = an_identity(), Store.open(str(tmp_path))
     complete = run(store, identity, 20)
-    sound = {name: (tmp_path / name).read_bytes() for name in ("manifest.json", "job.json")}
+    valid = {name: (tmp_path / name).read_bytes() for name in ("manifest.json", "job.json")}
 
     @MANY_TIMES
-    @given(spoilt(json.loads(sound["manifest.json"])))
+    @given(corrupted(json.loads(valid["manifest.json"])))
     def read_manifest(data: bytes) -> None:
         (tmp_path / "manifest.json").write_bytes(data)
         found = store.read_manifest()
@@ -78,21 +78,21 @@ def test_a_stores_own_documents_are_believed_only_if_they_are_sound(tmp_path: Pa
             assert ranges == [(shard.first, shard.last) for shard in wanted]
 
     @MANY_TIMES
-    @given(spoilt(json.loads(sound["job.json"])))
+    @given(corrupted(json.loads(valid["job.json"])))
     def read_identity(data: bytes) -> None:
         (tmp_path / "job.json").write_bytes(data)
         try:
             found = store.read_identity()
         except OutputConflict as error:
-            said = error.message
+            message = error.message
         else:
-            said = "job.json"
+            message = None
             assert found is not None
-        assert "job.json" in said
+        assert message is None or "job.json" in message
 
     read_manifest()
-    (tmp_path / "manifest.json").write_bytes(sound["manifest.json"])
+    (tmp_path / "manifest.json").write_bytes(valid["manifest.json"])
     read_identity()
-    (tmp_path / "job.json").write_bytes(sound["job.json"])
+    (tmp_path / "job.json").write_bytes(valid["job.json"])
     assert isinstance(complete, Manifest)
     assert store.read_manifest() == complete

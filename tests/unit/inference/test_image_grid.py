@@ -1,4 +1,4 @@
-"""The grid of samples: where each sample lies, how bright it is, how large the picture becomes."""
+"""The image of samples: the position and brightness of each, and the size of the whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpm_inference.image_grid import GAP_GREY, grid, png, reduced, sheet, thumbnail
+from ddpm_inference.image_grid import GAP_GREY, downscaled, grid, png, sheet, thumbnail
 
 
 def filled(values: list[float], channels: int = 1, size: int = 28) -> NDArray[np.float32]:
@@ -17,7 +17,7 @@ def filled(values: list[float], channels: int = 1, size: int = 28) -> NDArray[np
 
 
 def cells(image: Image.Image, columns: int, rows: int) -> list[list[object]]:
-    """The pixel in the middle of every cell, row by row."""
+    """Returns the pixel in the middle of every cell, row by row."""
     return [
         [
             image.getpixel((int((x + 0.5) * image.width / columns), int((y + 0.5) * image.height / rows)))
@@ -27,12 +27,12 @@ def cells(image: Image.Image, columns: int, rows: int) -> list[list[object]]:
     ]
 
 
-def test_samples_lie_in_reading_order_as_square_as_possible() -> None:
+def test_samples_are_in_reading_order_in_a_square() -> None:
     image = grid(filled([0.0, 0.2, 0.4, 0.6, 0.8]))
     assert cells(image, 3, 2) == [[0, 51, 102], [153, 204, GAP_GREY]]
 
 
-def test_contrast_is_the_same_for_every_sample() -> None:
+def test_every_sample_has_the_same_contrast() -> None:
     faint = filled([0.0, 0.1])
     assert cells(grid(faint), 2, 1) == [[0, 26]]
     assert cells(grid(filled([-3.0, 1.0, 7.0, 0.5])), 2, 2) == [[0, 255], [255, 128]]
@@ -48,7 +48,7 @@ def test_every_pixel_of_a_sample_is_shown() -> None:
     )
 
 
-def test_three_channels_are_colour_and_other_numbers_show_the_first() -> None:
+def test_three_channels_are_colour_others_show_the_first() -> None:
     colour = np.zeros((1, 3, 4, 4), np.float32)
     colour[:, 0], colour[:, 2] = 1.0, 0.2
     image = grid(colour)
@@ -70,24 +70,24 @@ def test_three_channels_are_colour_and_other_numbers_show_the_first() -> None:
         (2, 28, (472, 240)),
     ],
 )
-def test_the_picture_is_large_enough_to_look_at_and_no_larger(count: int, size: int, pixels: tuple[int, int]) -> None:
+def test_small_images_are_enlarged(count: int, size: int, pixels: tuple[int, int]) -> None:
     assert grid(filled([0.5] * count, size=size)).size == pixels
 
 
 @pytest.mark.parametrize("count", [0, 101])
-def test_a_grid_of_none_or_too_many_is_an_error(count: int) -> None:
+def test_no_sample_or_too_many_is_an_error(count: int) -> None:
     with pytest.raises(ValueError, match=f"1 to 100 samples, not {count}"):
         grid(np.zeros((count, 1, 4, 4), np.float32))
 
 
-def test_the_png_is_the_same_picture() -> None:
+def test_the_png_has_the_same_pixels() -> None:
     image = grid(np.random.default_rng(0).random((9, 1, 8, 8), np.float32))
     with Image.open(BytesIO(png(image))) as again:
         assert again.format == "PNG"
         np.testing.assert_array_equal(np.asarray(again), np.asarray(image))
 
 
-def test_a_thumbnail_is_the_sheet_of_as_many_first_samples_as_its_bytes_allow() -> None:
+def test_a_thumbnail_shows_as_many_samples_as_fit() -> None:
     noise = np.random.default_rng(0).random((90, 1, 28, 28), np.float32)
     whole = png(sheet(noise))
     assert thumbnail(noise, len(whole)) == whole
@@ -96,20 +96,20 @@ def test_a_thumbnail_is_the_sheet_of_as_many_first_samples_as_its_bytes_allow() 
     assert fewer in [png(sheet(noise[: columns**2])) for columns in (5, 6, 7)]
 
 
-def test_a_thumbnail_with_no_room_for_a_single_sample_is_an_error() -> None:
+def test_a_thumbnail_too_small_for_one_sample_is_an_error() -> None:
     with pytest.raises(ValueError, match="not 0"):
         thumbnail(filled([0.5]), 10)
 
 
-def test_small_samples_are_not_reduced() -> None:
+def test_small_samples_are_not_downscaled() -> None:
     noise = np.random.default_rng(0).random((2, 3, 32, 30), np.float32)
-    np.testing.assert_array_equal(reduced(noise), noise)
+    np.testing.assert_array_equal(downscaled(noise), noise)
 
 
-def test_a_pixel_of_a_reduced_sample_is_the_mean_of_a_square() -> None:
+def test_a_downscaled_pixel_is_the_mean_of_a_square() -> None:
     samples = np.zeros((1, 1, 64, 33), np.float32)
     samples[0, 0, 0, 0], samples[0, 0, :, 32] = 1.0, 0.5
-    small = reduced(samples)
+    small = downscaled(samples)
     assert small.dtype == np.float32
     assert small.shape == (1, 1, 32, 17)
     assert small[0, 0, 0, 0] == 0.25

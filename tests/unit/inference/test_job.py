@@ -1,4 +1,4 @@
-"""The Job, what is chosen for the user, the fingerprint, and the shards."""
+"""The Job, the values chosen where it leaves them open, the fingerprint, and the shards."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def identity(**changes: object) -> Identity:
     return Identity.model_validate(fields | changes)
 
 
-def test_a_job_survives_the_way_through_json() -> None:
+def test_a_job_round_trips_through_json() -> None:
     job = Job(model=ModelRequest(uri="builtin://mnist"), n_samples=7, output=OutputRequest(uri="out"))
     assert Job.parse(job.model_dump_json(), "the job") == job
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "field"),
     [
         ({"model": {"uri": "x"}, "output": {"uri": "y"}, "n_sample": 3}, "n_sample"),
         ({"model": {"uri": "x"}, "output": {"uri": "y"}, "n_samples": 0}, "n_samples"),
@@ -59,11 +59,11 @@ def test_a_job_survives_the_way_through_json() -> None:
         ({"output": {"uri": "y"}}, "model"),
     ],
 )
-def test_a_wrong_field_is_named(document: dict[str, object], says: str) -> None:
-    with pytest.raises(InvalidSpec, match=says) as caught:
+def test_an_invalid_field_is_named(document: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidSpec, match=field) as rejected:
         Job.parse(json.dumps(document), "DDPM_JOB")
-    assert "DDPM_JOB" in caught.value.message
-    assert caught.value.exit_code == 2
+    assert "DDPM_JOB" in rejected.value.message
+    assert rejected.value.exit_code == 2
 
 
 def test_every_field_of_the_identity_changes_the_fingerprint() -> None:
@@ -86,17 +86,17 @@ def test_every_field_of_the_identity_changes_the_fingerprint() -> None:
     assert identity().fingerprint == base.fingerprint
 
 
-def test_the_fingerprint_of_a_known_identity_never_changes() -> None:
-    # A changed value here would orphan every folder of samples that people have: raise a version instead.
+def test_the_fingerprint_of_a_known_identity_is_fixed() -> None:
+    # With another fingerprint no run resumes the samples that users have stored. Raise a version instead.
     assert identity().fingerprint == "25276cd41e5d80272aabd3eb1dd6854aa6a2a471512b82df06e6d1abe8cc5f82"
 
 
-def test_an_identity_read_back_has_the_same_fingerprint() -> None:
+def test_a_parsed_identity_has_the_same_fingerprint() -> None:
     one = identity(sampler=resolve_sampler(SamplerRequest(name="ddim", eta=0.3), None))
     assert Identity.parse(one.model_dump_json(), "job.json").fingerprint == one.fingerprint
 
 
-def test_what_the_sampler_does_not_look_at_cannot_change_the_fingerprint() -> None:
+def test_fields_the_sampler_does_not_use_do_not_count() -> None:
     assert resolve_sampler(SamplerRequest(eta=0.5), None) == resolve_sampler(SamplerRequest(), None)
     for name in ("ddim", "dpmpp"):
         assert resolve_sampler(SamplerRequest(name=name, variance="small"), None) == resolve_sampler(
@@ -110,7 +110,7 @@ def test_differences_name_the_field_and_both_values() -> None:
     assert small.differences(identity()) == ["sampler.steps: 10, there 1000"]
 
 
-def test_the_sampler_comes_from_the_checkpoint_then_from_the_guide() -> None:
+def test_sampler_defaults_come_from_checkpoint_then_guide() -> None:
     trained = TrainedSchedule(name="cosine", timesteps=400, variance="small")
     assert resolve_sampler(SamplerRequest(), trained).model_dump() == {
         "name": "ddpm",
@@ -142,7 +142,7 @@ def test_more_steps_than_timesteps_is_an_error() -> None:
     ("img_size", "channels", "device", "size"),
     [(28, 1, "cpu", 32), (64, 3, "cpu", 8), (256, 3, "cpu", 1), (28, 1, "cuda", 512), (256, 3, "cuda", 16)],
 )
-def test_the_batch_size_is_chosen_from_model_and_device(img_size: int, channels: int, device: str, size: int) -> None:
+def test_the_batch_size_depends_on_model_and_device(img_size: int, channels: int, device: str, size: int) -> None:
     model = MODEL.model_copy(update={"img_size": img_size, "channels": channels})
     assert default_batch_size(model, device) == size  # type: ignore[arg-type]
 
@@ -155,12 +155,12 @@ def test_shards_cover_every_sample_once_on_the_batch_grid(n_samples: int, batch_
 
 
 @given(st.integers(0, 10**10), st.integers(1, 70_000))
-def test_a_shard_is_found_again_by_its_name(first: int, size: int) -> None:
+def test_a_shard_round_trips_through_its_name(first: int, size: int) -> None:
     shard = Shard(first=first, last=first + size - 1)
     assert Shard.from_name(shard.name) == shard
     assert shard.size == size
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "1-2.npz", "000000005-000000004.npz", "000000000-000000031.npz.tmp"])
-def test_other_files_are_no_shards(name: str) -> None:
+def test_other_file_names_are_no_shards(name: str) -> None:
     assert Shard.from_name(name) is None

@@ -1,4 +1,4 @@
-"""How many processes the kernel has ended in this container for its memory."""
+"""The number of OOM kills in this container."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ OLD_V1 = "oom_kill_disable 0\nunder_oom 0\n"
 
 
 @pytest.mark.parametrize(("text", "kills"), [(V2, 2), (V1, 3), (OLD_V1, 0), ("", 0)])
-def test_both_kinds_of_cgroup_are_read(text: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cgroup_v1_and_v2_are_read(text: str, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "counter").write_text(text)
-    monkeypatch.setattr(cgroup, "COUNTERS", (tmp_path / "not there", tmp_path / "counter"))
+    monkeypatch.setattr(cgroup, "COUNTER_FILES", (tmp_path / "missing", tmp_path / "counter"))
     assert oom_kills() == kills
 
 
-def test_where_there_is_no_cgroup_nobody_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "COUNTERS", (tmp_path / "not there",))
+def test_without_a_cgroup_there_are_no_oom_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "COUNTER_FILES", (tmp_path / "missing",))
     assert oom_kills() == 0

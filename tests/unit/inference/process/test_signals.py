@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, sent for real to processes of their own."""
+"""SIGINT and SIGTERM, sent to real processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddpm_inference.process.signals import CLEANUP_SECONDS
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
-# They sleep bit by bit: Python notices a signal that came just before a sleep only after it.
+# Both sleep briefly each time: Python handles a signal that arrives just before a sleep only after it.
 PROGRAM = """
 import time
 from ddpm_inference.process.signals import interrupt_on_signals
@@ -23,10 +23,10 @@ try:
         for _ in range(6000):
             time.sleep(0.01)
 except KeyboardInterrupt:
-    print("in order")
+    print("cleaned up")
 """
 
-DEAF = """
+HANGS_IN_CLEANUP = """
 import time
 from ddpm_inference.process import signals
 
@@ -50,32 +50,32 @@ def start(program: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_the_block_in_order(number: signal.Signals) -> None:
+def test_a_signal_interrupts_the_block(number: signal.Signals) -> None:
     process = start(PROGRAM)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
-    assert said == "in order\n"
+    output, _ = process.communicate(timeout=30)
+    assert output == "cleaned up\n"
     assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_clean_up_that_hangs_is_ended_by_force_with_the_right_code(number: signal.Signals) -> None:
-    process = start(DEAF)
+def test_a_hanging_cleanup_ends_with_exit_code_130(number: signal.Signals) -> None:
+    process = start(HANGS_IN_CLEANUP)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 130
 
 
-def test_a_second_signal_does_not_disturb_the_clean_up() -> None:
-    process = start(DEAF)
+def test_a_second_signal_does_not_disturb_the_cleanup() -> None:
+    process = start(HANGS_IN_CLEANUP)
     assert process.stdout is not None
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=30)
-    assert said == ""
+    output, _ = process.communicate(timeout=30)
+    assert output == ""
     assert process.returncode == 130
 
 
-def test_the_clean_up_may_take_a_few_seconds_only() -> None:
+def test_the_cleanup_is_limited_to_seconds() -> None:
     assert CLEANUP_SECONDS <= 10

@@ -1,0 +1,375 @@
+"""The actor pool: how many actors it creates, and what it does when shards fail, actors die or nodes are lost.
+
+Ray is replaced by fakes of the four functions that the pool calls, with Ray's own exceptions and a fake clock. That
+Ray itself behaves like the fakes is tested in tests/ray/driver/test_faults.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from ddpm_inference.checkpoint import Checkpoint
+from ddpm_inference.errors import (
+    DdpmError,
+    Incomplete,
+    OutOfMemory,
+    ResourcesUnavailable,
+    StorageFailed,
+    WorkerLost,
+)
+from ddpm_inference.job import Identity, ModelSpec, ResourceRequest, SamplerRequest, Shard, resolve_sampler, shards_of
+from ddpm_inference.progress import Progress
+from ddpm_inference.ray_backend import actor_pool
+from ddpm_inference.ray_backend.actor_pool import HEAD_UNREACHABLE_TIMEOUT, MAX_DEATHS_WITHOUT_RESULT, ActorPool
+from ddpm_inference.ray_backend.actor_resources import ActorResources
+from ddpm_inference.ray_backend.worker import Placement, ShardResult
+
+SPEC = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
+IDENTITY = Identity(
+    model_sha256="0" * 64,
+    model=SPEC,
+    sampler=resolve_sampler(SamplerRequest(), None),
+    seed=0,
+    precision="fp32",
+    batch_size=32,
+    execution="folded",
+    device="cpu",
+    torch="2.15.0",
+)
+STARTUP_TIMEOUT = 60.0
+
+
+@dataclass(eq=False)
+class Ref:
+    """The result of a call; there at once unless `is_done` says otherwise."""
+
+    value: Any = None
+    error: Exception | None = None
+    is_done: Callable[[], bool] = lambda: True
+
+
+def pending() -> Ref:
+    return Ref(is_done=lambda: False)
+
+
+Sample = Callable[["FakeActor", Shard], Ref]
+
+
+class FakeActor:
+    """Answers each call with what the cluster says."""
+
+    def __init__(self, cluster: FakeCluster, number: int) -> None:
+        self.number, self.killed = number, False
+        self.sampled: list[Shard] = []
+        for name, call in {
+            "placement": lambda: cluster.placement(self),
+            "preload": lambda: Ref(),
+            "start": lambda work: cluster.start(self),
+            "progress": lambda: Ref(None),
+            "sample": lambda work, shard: self._sample(cluster, shard),
+        }.items():
+            setattr(self, name, SimpleNamespace(remote=call))
+
+    def _sample(self, cluster: FakeCluster, shard: Shard) -> Ref:
+        self.sampled.append(shard)
+        return cluster.sample(self, shard)
+
+
+def sampled(_actor: FakeActor, shard: Shard) -> Ref:
+    return Ref(ShardResult(shard, None, None))
+
+
+def failed(error: Exception) -> Ref:
+    """The result of a call that raised on the worker."""
+    return Ref(error=RayTaskError("sample", "", error))
+
+
+@dataclass
+class FakeCluster:
+    """A cluster with room for so many actors; stands for `Cluster`, and for what happens to the actors on it."""
+
+    room: int = 2
+    listening: bool = True
+    is_local: bool = False
+    description: str = "Ray at head:6379 (from --ray_address)"
+    own_node_id: str | None = None
+    required_packages: tuple[str, ...] = ()
+    placement: Callable[[FakeActor], Ref] = lambda actor: Ref(Placement("node", 0))
+    start: Callable[[FakeActor], Ref] = lambda actor: Ref()
+    sample: Sample = sampled
+    actors: list[FakeActor] = field(default_factory=list)
+
+    def capacity(self, _resources: ActorResources) -> int:
+        return self.room
+
+    def head_is_listening(self) -> bool:
+        return self.listening
+
+    def table(self) -> str:
+        return "NODE"
+
+    def create_actor(self) -> FakeActor:
+        self.actors.append(FakeActor(self, len(self.actors) + 1))
+        return self.actors[-1]
+
+
+@dataclass
+class FakeRay:
+    """`ray.wait` lets the time pass that it would wait."""
+
+    now: float = 1000.0
+
+    def put(self, value: object) -> object:
+        return value
+
+    def wait(self, refs: list[Ref], num_returns: int, timeout: float) -> tuple[list[Ref], list[Ref]]:
+        done = [ref for ref in refs if ref.is_done()][:num_returns]
+        if not done:
+            self.now += timeout
+        return done, [ref for ref in refs if ref not in done]
+
+    def get(self, ref: Ref) -> object:
+        if ref.error is not None:
+            raise ref.error
+        return ref.value
+
+    def kill(self, actor: FakeActor) -> None:
+        actor.killed = True
+
+
+@dataclass
+class Run:
+    """One run of the pool on a fake cluster."""
+
+    cluster: FakeCluster
+    shards: list[Shard]
+    workers: int | None = None
+    messages: list[str] = field(default_factory=list)
+    stored: list[Shard] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.progress.begin(sum(shard.size for shard in self.shards), 0, len(self.shards))
+
+    def show_message(self, message: str) -> None:
+        self.messages.append(message)
+
+    def show_progress(self, progress: Progress) -> None:
+        pass
+
+    def run(self) -> dict[Shard, DdpmError]:
+        """Samples all shards; returns those that failed permanently."""
+        checkpoint: Checkpoint = SimpleNamespace()  # type: ignore[assignment]
+        pool = ActorPool(
+            self.cluster,  # type: ignore[arg-type]
+            ActorResources(1, 0),
+            self.cluster.create_actor,  # type: ignore[arg-type]
+            checkpoint,
+            self.progress,
+            self,
+            ResourceRequest(workers=self.workers, startup_timeout=STARTUP_TIMEOUT),
+        )
+        pool.create_first_actor()
+        pool.start(IDENTITY, len(self.shards))
+        return pool.run(self.shards, lambda result: self.stored.append(result.shard)).failed
+
+
+@pytest.fixture(autouse=True)
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setattr(actor_pool, "ray", fake)
+    monkeypatch.setattr(actor_pool, "time", SimpleNamespace(monotonic=lambda: fake.now))
+    monkeypatch.setattr(actor_pool, "oom_kills_on", lambda node: None)
+    return fake
+
+
+def shards(count: int) -> list[Shard]:
+    return list(shards_of(32 * count, 32))
+
+
+def test_every_shard_is_sampled_and_all_actors_end() -> None:
+    run = Run(FakeCluster(), shards(8))
+    assert run.run() == {}
+    assert sorted(run.stored, key=lambda shard: shard.first) == run.shards
+    assert run.progress.done == 8 * 32
+    assert len(run.cluster.actors) == 2
+    assert all(actor.sampled and actor.killed for actor in run.cluster.actors)
+
+
+@pytest.mark.parametrize(
+    ("room", "workers", "count", "created"), [(8, None, 3, 3), (8, 2, 8, 2), (2, None, 8, 2), (2, 4, 8, 4)]
+)
+def test_actors_are_limited_by_shards_room_and_workers(
+    room: int, workers: int | None, count: int, created: int
+) -> None:
+    run = Run(FakeCluster(room), shards(count), workers)
+    run.run()
+    assert len(run.cluster.actors) == created
+    assert any(f"room for {room} of 4 workers" in message for message in run.messages) == (workers == 4)
+
+
+def test_actors_join_when_the_cluster_grows(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(room=1)
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        cluster.room = 3
+        fake_ray.now += 1.0
+        return sampled(actor, shard)
+
+    cluster.sample = sample
+    Run(cluster, shards(20)).run()
+    assert len(cluster.actors) == 3
+
+
+def test_a_failed_shard_is_retried_on_another_worker() -> None:
+    bad = shards(4)[1]
+    attempts: list[int] = []
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        if shard != bad:
+            return sampled(actor, shard)
+        attempts.append(actor.number)
+        return failed(ValueError("once")) if len(attempts) == 1 else sampled(actor, shard)
+
+    run = Run(FakeCluster(sample=sample), shards(4))
+    assert run.run() == {}
+    assert len(set(attempts)) == len(attempts) == 2
+
+
+def test_a_shard_that_always_fails_costs_no_other() -> None:
+    bad, cause = shards(6)[2], Incomplete("samples 64 to 95 came out as NaN")
+    run = Run(
+        FakeCluster(sample=lambda actor, shard: failed(cause) if shard == bad else sampled(actor, shard)), shards(6)
+    )
+    assert run.run() == {bad: cause}
+    assert len(run.stored) == 5
+    assert f"giving up on samples 64 to 95: {cause.message}" in run.messages
+
+
+def test_a_run_in_which_everything_fails_ends_early() -> None:
+    run = Run(FakeCluster(sample=lambda actor, shard: failed(Incomplete("bad"))), shards(10_000))
+    assert 0 < len(run.run()) < 10
+
+
+def test_a_storage_error_ends_the_run() -> None:
+    run = Run(FakeCluster(sample=lambda actor, shard: failed(StorageFailed("the disk is full"))), shards(8))
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        run.run()
+
+
+def test_a_dead_actor_is_replaced_and_its_shards_are_sampled() -> None:
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        return Ref(error=ActorDiedError()) if actor.number == 1 else sampled(actor, shard)
+
+    run = Run(FakeCluster(sample=sample), shards(8))
+    assert run.run() == {}
+    assert run.cluster.actors[0].killed
+    assert len(run.cluster.actors) == 3
+    assert any("a new one is created" in message for message in run.messages)
+
+
+def test_an_actor_that_ray_restarts_is_kept() -> None:
+    attempts: list[int] = []
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        attempts.append(actor.number)
+        return Ref(error=ActorUnavailableError("restarting", None)) if len(attempts) == 1 else sampled(actor, shard)
+
+    run = Run(FakeCluster(room=1, sample=sample), shards(3))
+    assert run.run() == {}
+    assert len(run.cluster.actors) == 1
+
+
+def test_deaths_without_any_result_end_the_run() -> None:
+    run = Run(FakeCluster(sample=lambda actor, shard: Ref(error=ActorDiedError())), shards(100))
+    with pytest.raises(WorkerLost, match="a worker died"):
+        run.run()
+    assert sum(bool(actor.sampled) for actor in run.cluster.actors) >= MAX_DEATHS_WITHOUT_RESULT
+
+
+def test_a_death_after_an_oom_kill_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_pool, "oom_kills_on", lambda node: 1)
+    run = Run(FakeCluster(sample=lambda actor, shard: Ref(error=ActorDiedError())), shards(100))
+    with pytest.raises(OutOfMemory, match="the kernel killed a worker"):
+        run.run()
+
+
+def test_a_local_ray_without_room_is_rejected_at_once(fake_ray: FakeRay) -> None:
+    with pytest.raises(ResourcesUnavailable, match="no node has room for a worker: each needs 1 CPU"):
+        Run(FakeCluster(room=0, is_local=True), shards(1)).run()
+    assert fake_ray.now == 1000.0
+
+
+def test_actors_that_are_never_placed_are_an_error_after_the_timeout(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(room=0, placement=lambda actor: pending())
+    with pytest.raises(ResourcesUnavailable, match="no worker could be placed within 60 s"):
+        Run(cluster, shards(1)).run()
+    assert STARTUP_TIMEOUT < fake_ray.now - 1000.0 < STARTUP_TIMEOUT + 5
+
+
+def test_nodes_that_do_not_come_back_are_an_error_after_the_timeout(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster()
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        cluster.room = 0
+        return pending()
+
+    cluster.sample = sample
+    run = Run(cluster, shards(8))
+    with pytest.raises(WorkerLost, match="no node has had room for a worker for 60 s"):
+        run.run()
+    assert fake_ray.now - 1000.0 > STARTUP_TIMEOUT
+    assert sum("no node has room for a worker any more" in message for message in run.messages) == 1
+
+
+def test_a_head_that_is_gone_is_an_error_and_costs_no_attempt() -> None:
+    cluster = FakeCluster()
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        cluster.listening = False
+        return pending()
+
+    cluster.sample = sample
+    run = Run(cluster, shards(8))
+    with pytest.raises(WorkerLost, match="does not answer any more"):
+        run.run()
+    assert sum(len(actor.sampled) for actor in cluster.actors) <= 4
+
+
+def test_a_head_that_comes_back_in_time_is_no_error(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster()
+    back_at = 1000.0 + HEAD_UNREACHABLE_TIMEOUT / 2
+
+    def head_is_listening() -> bool:
+        return not 1003.0 < fake_ray.now < back_at
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        fake_ray.now += 1.0
+        return Ref(ShardResult(shard, None, None), is_done=head_is_listening)
+
+    cluster.head_is_listening, cluster.sample = head_is_listening, sample  # type: ignore[method-assign]
+    run = Run(cluster, shards(20))
+    assert run.run() == {}
+    assert fake_ray.now > back_at
+
+
+def test_an_actor_that_cannot_start_does_not_stop_the_others() -> None:
+    cluster = FakeCluster(start=lambda actor: failed(OutOfMemory("no memory")) if actor.number == 1 else Ref())
+    run = Run(cluster, shards(4))
+    assert run.run() == {}
+    assert not cluster.actors[0].sampled
+    assert "a worker could not start: no memory" in run.messages
+
+
+def test_if_no_actor_can_start_an_error_about_memory_is_reported() -> None:
+    def start(actor: FakeActor) -> Ref:
+        return failed(OutOfMemory("no memory") if actor.number == 2 else ResourcesUnavailable("no torch"))
+
+    with pytest.raises(OutOfMemory, match="no memory"):
+        Run(FakeCluster(start=start), shards(4)).run()
