@@ -119,10 +119,10 @@ class Cost(Model):
     """The resources used by the sampling, summed over all attempts."""
 
     gpu_seconds: Count = Field(
-        default=0, description="GPU seconds: the number of GPUs times the time they were in use."
+        default=0, description="GPU seconds: the number of reserved GPUs times the duration in seconds."
     )
     cpu_seconds: Count = Field(
-        default=0, description="CPU seconds: the number of CPUs times the time they were in use."
+        default=0, description="CPU seconds: the number of reserved CPUs times the duration in seconds."
     )
 
 
@@ -138,7 +138,7 @@ class Failure(Model):
     )
     backoff_limit: Count | None = Field(
         default=None,
-        description="spec.backoffLimit at the time of the failure. A failed sampling is retried when it is increased.",
+        description="spec.backoffLimit at the time of the failure. A failed sampling is retried if it is increased.",
     )
 
 
