@@ -17,7 +17,7 @@ PEER_FIELD = {"ingress": "from", "egress": "to"}
 
 
 @dataclass(frozen=True)
-class End:
+class Endpoint:
     """One end of a connection: a pod, or an external address, whose namespace is ""."""
 
     address: str
@@ -26,7 +26,7 @@ class End:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def reaches(policies: Iterable[Json], source: End, target: End, port: int, protocol: str = "TCP") -> bool:
+def reaches(policies: Iterable[Json], source: Endpoint, target: Endpoint, port: int, protocol: str = "TCP") -> bool:
     """Returns whether the policies allow a connection from `source` to a port of `target`."""
     all_policies = list(policies)
     return _allowed(all_policies, "egress", source, target, port, protocol) and _allowed(
@@ -34,19 +34,21 @@ def reaches(policies: Iterable[Json], source: End, target: End, port: int, proto
     )
 
 
-def _allowed(policies: list[Json], direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
+def _allowed(
+    policies: list[Json], direction: Direction, pod: Endpoint, other: Endpoint, port: int, protocol: str
+) -> bool:
     selecting = [policy for policy in policies if _selects(policy, direction, pod)]
     rules = [rule for policy in selecting for rule in policy["spec"].get(direction) or ()]
     return not selecting or any(_rule_allows(rule, direction, pod, other, port, protocol) for rule in rules)
 
 
-def _selects(policy: Json, direction: Direction, pod: End) -> bool:
+def _selects(policy: Json, direction: Direction, pod: Endpoint) -> bool:
     spec = _require_known(policy["spec"], "podSelector", "policyTypes", "ingress", "egress")
     same_namespace = pod.namespace != "" and policy["metadata"]["namespace"] == pod.namespace
     return same_namespace and direction.capitalize() in spec["policyTypes"] and matches(spec["podSelector"], pod.labels)
 
 
-def _rule_allows(rule: Json, direction: Direction, pod: End, other: End, port: int, protocol: str) -> bool:
+def _rule_allows(rule: Json, direction: Direction, pod: Endpoint, other: Endpoint, port: int, protocol: str) -> bool:
     _require_known(rule, "ports", PEER_FIELD[direction])
     peers, ports = rule.get(PEER_FIELD[direction]), rule.get("ports")
     return (not ports or any(_matches_port(entry, port, protocol) for entry in ports)) and (
@@ -65,7 +67,7 @@ def _matches_port(entry: Json, port: int, protocol: str) -> bool:
     return bool(first <= port <= entry.get("endPort", first))
 
 
-def _matches_peer(peer: Json, pod: End, other: End) -> bool:
+def _matches_peer(peer: Json, pod: Endpoint, other: Endpoint) -> bool:
     _require_known(peer, "podSelector", "namespaceSelector", "ipBlock")
     if "ipBlock" in peer:
         return _in_block(peer["ipBlock"], other.address)

@@ -12,7 +12,7 @@ from ddpm_operator.api import Metadata, Spec
 from ddpm_operator.manifests.render import Attempt, OperatorPods, network_policy
 from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.planning.sizing import plan
-from tests.support.policies import End, matches, reaches
+from tests.support.policies import Endpoint, matches, reaches
 
 MakeSpec = Callable[..., Spec]
 
@@ -34,8 +34,8 @@ TRANSLATED_ADDRESSES = (
 )
 
 
-def pod_in(address: str, namespace: str, labels: dict[str, str]) -> End:
-    return End(address, namespace, labels, {"kubernetes.io/metadata.name": namespace})
+def pod_in(address: str, namespace: str, labels: dict[str, str]) -> Endpoint:
+    return Endpoint(address, namespace, labels, {"kubernetes.io/metadata.name": namespace})
 
 
 class Network:
@@ -54,7 +54,7 @@ class Network:
         self.worker = pod_in("10.0.0.2", metadata.namespace, labels | {"ray.io/node-type": "worker"})
         self.operator = pod_in("10.0.0.3", OPERATOR.namespace, {**OPERATOR.labels})
 
-    def open_ports(self, source: End, *ports: int) -> list[int]:
+    def open_ports(self, source: Endpoint, *ports: int) -> list[int]:
         return [port for port in ports if reaches(self.policies, source, self.head, port)]
 
 
@@ -89,11 +89,11 @@ def test_other_pods_in_the_operator_namespace_reach_no_port(network: Network) ->
 
 
 def test_external_address_reaches_no_port(network: Network) -> None:
-    assert network.open_ports(End("203.0.113.7"), *RAY_PORTS, 8500) == []
+    assert network.open_ports(Endpoint("203.0.113.7"), *RAY_PORTS, 8500) == []
 
 
 def test_sampling_without_remote_uris_reaches_only_dns(network: Network) -> None:
-    external, other = End("203.0.113.7"), pod_in("10.0.0.9", "neighbour", {})
+    external, other = Endpoint("203.0.113.7"), pod_in("10.0.0.9", "neighbour", {})
     assert not reaches(network.policies, network.head, external, 443)
     assert not reaches(network.policies, network.head, other, 9000)
     assert reaches(network.policies, network.head, other, 53, "UDP")
@@ -123,9 +123,9 @@ def test_metadata_service_is_open_only_for_allowed_cloud_identity(
     networks: list[tuple[Network, Network, bool, bool]], address: str
 ) -> None:
     for isolated, network, internet, metadata_services in networks:
-        assert not reaches(isolated.policies, isolated.head, End(address), 80)
-        assert reaches(network.policies, network.head, End(address), 80) is metadata_services
-        assert reaches(network.policies, network.head, End("203.0.113.7"), 443) is internet
+        assert not reaches(isolated.policies, isolated.head, Endpoint(address), 80)
+        assert reaches(network.policies, network.head, Endpoint(address), 80) is metadata_services
+        assert reaches(network.policies, network.head, Endpoint("203.0.113.7"), 443) is internet
 
 
 @pytest.mark.parametrize(
