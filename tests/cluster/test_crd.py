@@ -1,4 +1,4 @@
-"""The CRD on a real API server: what is refused and with which sentence, what is accepted, what may change."""
+"""The CRD on a real API server: validation and its messages, defaults, immutable fields, status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ddpm_operator.api import DDPMSampling
 from tests.cluster.crd import install_crd
 from tests.cluster.kube import Cluster
-from tests.support.within import within
+from tests.support.subset import is_subset
 
 pytestmark = [pytest.mark.xdist_group("crd"), pytest.mark.draws_nothing]
 
@@ -55,7 +55,7 @@ class Samplings:
         return cast(Resource, created)
 
     def change(self, resource: Resource, path: str, value: object) -> Resource:
-        """Sets one field of the spec, or takes it away where the value is None; a dry run."""
+        """Sets a field of the spec, or removes it if the value is None, in a dry run."""
         patch: Resource = {"spec": value}
         for part in reversed(path.split(".")):
             patch = {"spec": {part: patch["spec"]}}
@@ -68,7 +68,7 @@ class Samplings:
         return cast(Resource, self.api.patch_namespaced_custom_object_status(*self.where, name, patch))
 
     def row_of_status(self, name: str, patch: Resource) -> dict[str, object]:
-        """Patches the status; title -> cell of what `kubectl get` shows of it, before an operator writes."""
+        """Patches the status and returns the printer columns as title -> cell, before an operator can write."""
         group, version, namespace, plural = self.where
         answer = self.cluster.dynamic.request(
             "patch",
@@ -85,7 +85,7 @@ class Samplings:
 
 @pytest.fixture(scope="module")
 def samplings(cluster: Cluster) -> Iterator[Samplings]:
-    """A namespace of these tests on an API server that has the CRD of this checkout."""
+    """A namespace for these tests, with the CRD of this working tree."""
     install_crd(cluster)
     with cluster.namespace(f"ddpm-crd-{secrets.token_hex(4)}") as namespace:
         yield Samplings(cluster, namespace.name)
@@ -101,7 +101,7 @@ def sampling(spec: Resource) -> Resource:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """What the API server says when it refuses."""
+    """Returns the message with which the API server refuses a request."""
     with pytest.raises(ApiException) as caught:
         call()
     assert caught.value.status in (400, 422)
@@ -109,19 +109,19 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_wrong_resource_is_refused_with_a_sentence(samplings: Samplings, case: Resource) -> None:
+def test_an_invalid_resource_is_refused_with_its_message(samplings: Samplings, case: Resource) -> None:
     resource = sampling(case["spec"])
     resource["metadata"] |= case.get("metadata", {})
     assert case.get("server_message", case["message"].split(": ")[-1]) in refusal(lambda: samplings.create(resource))
 
 
 @pytest.mark.parametrize("resource", ACCEPTED + EXAMPLES, ids=lambda resource: resource["metadata"]["name"])
-def test_a_right_resource_is_accepted_as_it_is(samplings: Samplings, resource: Resource) -> None:
+def test_a_valid_resource_is_stored_unchanged(samplings: Samplings, resource: Resource) -> None:
     spec = samplings.create(resource)["spec"]
-    assert within(resource["spec"], spec)
+    assert is_subset(resource["spec"], spec)
 
 
-def test_defaults_are_filled_in_at_every_depth(samplings: Samplings) -> None:
+def test_defaults_are_set_at_every_depth(samplings: Samplings) -> None:
     spec = samplings.create(sampling({"model": {"uri": "builtin://mnist"}, "samples": 1}))["spec"]
     assert spec == {
         "model": {"uri": "builtin://mnist"},
@@ -167,7 +167,7 @@ FULL = {
 
 @pytest.fixture(scope="module")
 def stored(samplings: Samplings) -> dict[str, Resource]:
-    """A resource with every optional immutable field set, and one with none."""
+    """Stored resources with all optional immutable fields, and with none."""
     least = {"model": FULL["model"], "samples": 100, "suspend": True}
     return {
         "set": samplings.create(sampling(FULL), dry_run=False),
@@ -203,7 +203,7 @@ def stored(samplings: Samplings) -> dict[str, Resource]:
         ("set", "samples", 99, "samples can only be increased: stored samples are kept"),
     ],
 )
-def test_what_decides_the_samples_cannot_change(
+def test_fields_that_determine_samples_are_immutable(
     samplings: Samplings, stored: dict[str, Resource], which: str, path: str, value: object, says: str
 ) -> None:
     assert says in refusal(lambda: samplings.change(stored[which], path, value))
@@ -229,18 +229,16 @@ def test_what_decides_the_samples_cannot_change(
     ],
 )
 @pytest.mark.parametrize("which", ["set", "unset"])
-def test_all_else_may_change(
+def test_other_fields_are_mutable(
     samplings: Samplings, stored: dict[str, Resource], which: str, path: str, value: object
 ) -> None:
     spec = samplings.change(stored[which], path, value)["spec"]
     for part in path.split("."):
         spec = spec[part]
-    assert within(value, spec)
+    assert is_subset(value, spec)
 
 
-def test_a_status_is_written_apart_from_the_spec_and_shown_in_the_table(
-    samplings: Samplings, stored: dict[str, Resource]
-) -> None:
+def test_status_is_a_subresource_with_printer_columns(samplings: Samplings, stored: dict[str, Resource]) -> None:
     name = stored["set"]["metadata"]["name"]
     status = {
         "phase": "Running",
@@ -278,7 +276,7 @@ def test_a_status_is_written_apart_from_the_spec_and_shown_in_the_table(
         ({"failure": {"reason": "OutOfMemory", "message": "", "logTail": "x" * 2049}}, "status.failure.logTail"),
     ],
 )
-def test_a_status_speaks_in_the_closed_lists_only(
+def test_status_values_are_from_the_closed_lists(
     samplings: Samplings, stored: dict[str, Resource], status: Resource, says: str
 ) -> None:
     name = stored["set"]["metadata"]["name"]

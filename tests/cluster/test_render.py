@@ -1,4 +1,4 @@
-"""The rendered manifests on a real cluster: every field is known, every pod may start, a RayCluster does."""
+"""The rendered manifests on a real API server: every field is known, and every pod is admitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.sizing import plan
 from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.manifests import RAY_VERSION
-from tests.support.within import within
+from tests.support.subset import is_subset
 
 pytestmark = [pytest.mark.xdist_group("render"), pytest.mark.no_operator, pytest.mark.draws_nothing]
 
@@ -34,7 +34,7 @@ TEMPLATES = Templates()
 OPERATOR = OperatorPods("ddpm-system", {"app.kubernetes.io/name": "ddpm-operator"})
 TOKENS = Tokens(ray="a-token-of-the-test", progress="another-token", suffix="suffix")
 UID = "0e2f7b1c-9c4e-4a57-8d7e-5b1f6c2d3e4f"
-NAMED_ELSEWHERE = ("serviceAccountName", "priorityClassName", "runtimeClassName")
+REFERENCES = ("serviceAccountName", "priorityClassName", "runtimeClassName")
 
 
 def samplings() -> list[DDPMSampling]:
@@ -51,7 +51,7 @@ def attempt_of(sampling: DDPMSampling, namespace: Namespace, image: str = "worke
 
 
 def try_to_create(namespace: Namespace, manifest: Manifest) -> dict[str, Any]:
-    """A dry run of what the operator does; a field that the API does not know is an error."""
+    """Creates an object in a dry run; unknown fields are an error."""
     resource = namespace.cluster.resource(str(manifest["apiVersion"]), str(manifest["kind"]))
     created = resource.create(
         body=manifest, namespace=namespace.name, query_params=[("dryRun", "All"), ("fieldValidation", "Strict")]
@@ -62,38 +62,38 @@ def try_to_create(namespace: Namespace, manifest: Manifest) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shared(cluster: Cluster) -> Iterator[Namespace]:
-    """A namespace for tests that leave nothing in it."""
+    """A namespace for dry runs."""
     with cluster.namespace(f"ddpm-render-{secrets.token_hex(4)}") as namespace:
         yield namespace
 
 
 @pytest.mark.parametrize("sampling", samplings(), ids=lambda sampling: sampling.metadata.name)
-def test_the_api_server_knows_every_field_and_keeps_it(shared: Namespace, sampling: DDPMSampling) -> None:
+def test_the_api_server_knows_and_keeps_every_field(shared: Namespace, sampling: DDPMSampling) -> None:
     attempt = attempt_of(sampling, shared)
-    made = [
+    manifests = [
         ray_cluster(TEMPLATES, attempt, TOKENS.secret_name(attempt.name)),
         network_policy(TEMPLATES, attempt, UID, OPERATOR),
         token_secret(TEMPLATES, attempt, UID, TOKENS),
     ]
     claim = output_claim(TEMPLATES, attempt.sampling, attempt.spec)
-    for manifest in [*made, claim] if claim else made:
+    for manifest in [*manifests, claim] if claim else manifests:
         created = try_to_create(shared, manifest)
         if manifest["kind"] == "RayCluster":
-            assert within(manifest["spec"], created["spec"])
+            assert is_subset(manifest["spec"], created["spec"])
 
 
 @pytest.mark.parametrize("sampling", samplings(), ids=lambda sampling: sampling.metadata.name)
-def test_a_restricted_namespace_takes_every_pod(shared: Namespace, sampling: DDPMSampling) -> None:
+def test_a_restricted_namespace_admits_every_pod(shared: Namespace, sampling: DDPMSampling) -> None:
     cluster: Any = ray_cluster(TEMPLATES, attempt_of(sampling, shared), "secret")
     groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
     for group in groups:
-        spec = {key: value for key, value in group["template"]["spec"].items() if key not in NAMED_ELSEWHERE}
+        spec = {key: value for key, value in group["template"]["spec"].items() if key not in REFERENCES}
         metadata = {**group["template"]["metadata"], "name": "ray"}
         created = try_to_create(shared, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         assert created["spec"]["automountServiceAccountToken"] is False
 
 
-def test_a_field_that_kuberay_does_not_know_is_an_error(shared: Namespace) -> None:
+def test_an_unknown_raycluster_field_is_an_error(shared: Namespace) -> None:
     cluster: Any = ray_cluster(TEMPLATES, attempt_of(samplings()[0], shared), "secret")
     cluster["spec"]["authOptions"]["yetToCome"] = True
     with pytest.raises(ApiException) as caught:

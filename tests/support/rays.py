@@ -1,4 +1,4 @@
-"""Real Rays for tests: `ray start --head` in a Python of its own that knows nothing of this project."""
+"""Real Ray clusters for tests, started in a Python that does not have this project; and commands that run on them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("ddpm-sample")
-PROJECT = ("ddpm_inference", "ddpm_inference-", "_editable_impl_ddpm")
-STARTS_WITHIN = 180.0
-ENDS_WITHIN = 60.0
+PROJECT_FILES = ("ddpm_inference", "ddpm_inference-", "_editable_impl_ddpm")
+START_TIMEOUT = 180.0
+END_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)
 class Head:
-    """A running Ray.
+    """The running head of a Ray cluster.
 
     Attributes:
         gcs: host:port.
         client: ray://host:port.
-        folder: its temporary folder is ``ray`` in there, as if RAY_TMPDIR were the folder.
-        environment: what a user of it must have exported.
+        folder: holds its temporary folder ``ray``, as if it were RAY_TMPDIR.
+        environment: the variables that a user of it must export.
         python: its interpreter.
     """
 
@@ -42,37 +42,41 @@ class Head:
 
 
 def python_without(folder: Path, *packages: str) -> Path:
-    """An interpreter that has everything this one has, but not this project and none of `packages`."""
+    """Creates an interpreter with the packages of this one, except this project and `packages`."""
     venv.create(folder, symlinks=True)
-    there = next(folder.glob("lib/python*/site-packages"))
+    site_packages = next(folder.glob("lib/python*/site-packages"))
     for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if entry.suffix != ".pth" and not entry.name.startswith((*PROJECT, *packages)):
-            (there / entry.name).symlink_to(entry)
+        if entry.suffix != ".pth" and not entry.name.startswith((*PROJECT_FILES, *packages)):
+            (site_packages / entry.name).symlink_to(entry)
     return folder / "bin" / "python"
 
 
 @contextmanager
 def ray_head(folder: Path, python: Path, *options: str, token: str | None = None) -> Iterator[Head]:
-    """Starts a head in a working folder and an environment of its own; ends it and all that belongs to it."""
+    """Starts a head in its own folder and environment; ends it with all its processes."""
     gcs, client = free_port(), free_port()
     temporary = folder / "ray"
     environment = _environment(folder, token)
     start = ["--head", "--include-dashboard=false", f"--temp-dir={temporary}"]
     ports = [f"--port={gcs}", f"--ray-client-server-port={client}"]
     with _started(folder / "head.log", python, environment, *start, *ports, *options, mark=temporary) as process:
-        note = temporary / "ray_current_cluster"
-        wait_until(lambda: note.exists() and _listens(gcs) and _listens(client), STARTS_WITHIN, lambda: alive(process))
+        address_file = temporary / "ray_current_cluster"
+        wait_until(
+            lambda: address_file.exists() and _listens(gcs) and _listens(client),
+            START_TIMEOUT,
+            lambda: check_alive(process),
+        )
         exported = {"RAY_AUTH_TOKEN": token} if token else {}
         yield Head(f"127.0.0.1:{gcs}", f"ray://127.0.0.1:{client}", folder, exported, python, process)
 
 
 @contextmanager
 def ray_node(head: Head, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Starts one more node of a head that wants no token, and waits until it has joined; ends it and its own."""
+    """Adds a node to a head without a token, and waits until it has joined; ends it with all its processes."""
     log = head.folder / "node.log"
     environment = _environment(head.folder, None)
     with _started(log, head.python, environment, f"--address={head.gcs}", *options, mark=head.folder) as process:
-        wait_until(lambda: "Ray runtime started" in log.read_text(), STARTS_WITHIN, lambda: alive(process))
+        wait_until(lambda: "Ray runtime started" in log.read_text(), START_TIMEOUT, lambda: check_alive(process))
         yield process
 
 
@@ -82,7 +86,7 @@ def _environment(folder: Path, token: str | None) -> dict[str, str]:
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # Nobody looks for credentials of S3 outside of this machine.
+        # Do not ask a cloud's metadata service for S3 credentials.
         "AWS_EC2_METADATA_DISABLED": "true",
         **auth,
     }
@@ -92,7 +96,7 @@ def _environment(folder: Path, token: str | None) -> dict[str, str]:
 def _started(
     log: Path, python: Path, environment: Mapping[str, str], *options: str, mark: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`ray start`; in the end all that belongs to it and has `mark` among its arguments is killed."""
+    """Runs `ray start`; at the end kills those of its processes that have `mark` among their arguments."""
     with log.open("wb") as file:
         process = subprocess.Popen(
             [python, "-m", "ray.scripts.scripts", "start", "--block", "--dashboard-agent-listen-port=0", *options],
@@ -105,18 +109,18 @@ def _started(
     try:
         yield process
     finally:
-        belonging = {process.pid, *descendants(process.pid)}
+        started = {process.pid, *descendants(process.pid)}
         process.terminate()
         try:
-            process.wait(ENDS_WITHIN)
+            process.wait(END_TIMEOUT)
         finally:
-            for pid in belonging & set(_parents()):
+            for pid in started & set(_parents()):
                 if str(mark) in _arguments(pid):
                     os.kill(pid, signal.SIGKILL)
 
 
 def start_command(*arguments: object, cwd: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts ddpm-sample in a session of its own, with nothing of Ray in its environment but what is given."""
+    """Starts ddpm-sample in a new session, with only those variables of Ray that are given."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return subprocess.Popen(
         [COMMAND, *map(str, arguments)],
@@ -130,48 +134,50 @@ def start_command(*arguments: object, cwd: Path, environment: Mapping[str, str] 
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
+    """Exit code, stdout and stderr of a command that has ended."""
+
     code: int
     out: str
     err: str
 
 
-def end_of(process: subprocess.Popen[str], within: float = 300.0) -> Ended:
-    """Waits for a command; one that takes too long is killed, and the test fails with what it said."""
+def finish(process: subprocess.Popen[str], timeout: float = 300.0) -> CommandResult:
+    """Waits for a command to end; if it takes too long it is killed and the test fails with its output."""
     try:
-        out, err = process.communicate(timeout=within)
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"the command did not end within {within} s and had said:\n{out}\n{err}") from None
-    return Ended(process.returncode, out, err)
+        raise AssertionError(f"the command did not end within {timeout} s; its output:\n{out}\n{err}") from None
+    return CommandResult(process.returncode, out, err)
 
 
-def run_command(*arguments: object, cwd: Path, environment: Mapping[str, str] | None = None) -> Ended:
-    return end_of(start_command(*arguments, cwd=cwd, environment=environment))
+def run_command(*arguments: object, cwd: Path, environment: Mapping[str, str] | None = None) -> CommandResult:
+    return finish(start_command(*arguments, cwd=cwd, environment=environment))
 
 
 def wait_until(
-    happened: Callable[[], object], within: float = 120.0, meanwhile: Callable[[], None] = lambda: None
+    condition: Callable[[], object], timeout: float = 120.0, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Returns when something has happened; raises if it takes too long, or if `meanwhile` raises."""
-    deadline = time.monotonic() + within
-    while not happened():
-        meanwhile()
+    """Returns when the condition is true; raises if that takes too long, or if `check` raises meanwhile."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        check()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not happen within {within} s")
+            raise TimeoutError(f"the condition was not true within {timeout} s")
         time.sleep(0.02)
 
 
-def alive(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+def check_alive(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Raises if a process has ended."""
     if process.poll() is not None:
-        said = process.stderr.read() if process.stderr else ""
-        raise AssertionError(f"the process ended with {process.returncode}: {said!r}")
+        output = process.stderr.read() if process.stderr else ""
+        raise AssertionError(f"the process ended with {process.returncode}: {output!r}")
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes below one, by who started whom at this moment."""
+    """Returns the current child processes of a process, and theirs."""
     parents = _parents()
     found: set[int] = set()
     while new := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
@@ -180,17 +186,17 @@ def descendants(pid: int) -> set[int]:
 
 
 def workers(pid: int) -> list[int]:
-    """The actors of this project below a process."""
+    """Returns the worker actors among the descendants of a process."""
     return sorted(child for child in descendants(pid) if _arguments(child).startswith("ray::Worker"))
 
 
 def running(pids: Iterable[int]) -> set[int]:
-    """Those of the processes that still run; a zombie does not."""
+    """Returns those processes that still run; a zombie does not."""
     return {pid for pid in pids if pid in _parents() and _state(pid) not in "ZX"}
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at just now."""
+    """Returns a port of this machine on which nothing listens now."""
     with socket.create_server(("", 0)) as server:
         port: int = server.getsockname()[1]
         return port

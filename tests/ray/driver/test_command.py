@@ -18,10 +18,10 @@ from ddpm_inference.job import ModelRequest, shards_of
 from ddpm_inference.shard_sampler import ShardSampler
 from ddpm_inference.store import Store
 from tests.support.rays import (
-    Ended,
-    alive,
+    CommandResult,
+    check_alive,
     descendants,
-    end_of,
+    finish,
     run_command,
     running,
     start_command,
@@ -120,17 +120,17 @@ def test_low_memory_on_a_node_is_named(checkpoint: Path, tmp_path: Path) -> None
 def test_a_stopped_run_leaves_whole_shards_and_resumes(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
-    def stopped(stop: Callable[[subprocess.Popen[str]], None]) -> tuple[Ended, dict[str, bytes]]:
+    def stopped(stop: Callable[[subprocess.Popen[str]], None]) -> tuple[CommandResult, dict[str, bytes]]:
         """Stops a run after its next shard; returns its output, and all shards that are stored then."""
         before = len(shards_in(out))
         process = start_command("--model_path", checkpoint, *SLOW, cwd=tmp_path)
-        wait_until(lambda: len(shards_in(out)) > before, meanwhile=lambda: alive(process))
+        wait_until(lambda: len(shards_in(out)) > before, check=lambda: check_alive(process))
         actors, children = workers(process.pid), descendants(process.pid)
         assert actors
         stop(process)
-        ended = end_of(process, within=30)
+        ended = finish(process, timeout=30)
         # A killed driver cannot shut its Ray down, but the workers end by themselves.
-        wait_until(lambda: not running(children if ended.code > 0 else actors), within=60)
+        wait_until(lambda: not running(children if ended.code > 0 else actors), timeout=60)
         assert not (out / "manifest.json").exists()
         assert ended.code < 0 or not list(out.rglob("*partial*"))
         return ended, {path.name: path.read_bytes() for path in shards_in(out)}

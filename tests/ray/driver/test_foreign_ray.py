@@ -14,9 +14,9 @@ import ray
 
 from tests.support.rays import (
     Head,
-    alive,
+    check_alive,
     descendants,
-    end_of,
+    finish,
     python_without,
     ray_head,
     run_command,
@@ -129,10 +129,10 @@ def test_a_cluster_that_dies_ends_the_run(
     shards = tmp_path / "out" / "shards"
     with ray_head(tmp_path_factory.mktemp("mortal"), foreign_python, "--num-cpus=2") as mortal:
         process = start_command("--model_path", checkpoint, *flags, "--ray_address", mortal.gcs, cwd=tmp_path)
-        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, meanwhile=lambda: alive(process))
+        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, check=lambda: check_alive(process))
         for pid in descendants(mortal.process.pid):
             os.kill(pid, signal.SIGKILL)
-        ended = end_of(process)
+        ended = finish(process)
     assert ended.code == 4
     kept = len(list(shards.glob("*.npz")))
     assert f"{32 * kept} of 3200 samples are kept" in ended.err

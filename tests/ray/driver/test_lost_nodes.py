@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rays import alive, descendants, end_of, ray_head, ray_node, start_command, wait_until
+from tests.support.rays import check_alive, descendants, finish, ray_head, ray_node, start_command, wait_until
 
 STARTUP_TIMEOUT = 30
 
@@ -33,10 +33,10 @@ def test_a_run_whose_nodes_are_lost_ends_after_the_timeout(
         ray_node(head, "--num-cpus=2") as node,
     ):
         process = start_command("--model_path", checkpoint, *flags, "--ray_address", head.gcs, cwd=tmp_path)
-        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, meanwhile=lambda: alive(process))
+        wait_until(lambda: len(list(shards.glob("*.npz"))) >= 2, check=lambda: check_alive(process))
         for pid in (node.pid, *descendants(node.pid)):
             os.kill(pid, signal.SIGKILL)
-        ended = end_of(process)
+        ended = finish(process)
     assert ended.code == 4
     kept = len(list(shards.glob("*.npz")))
     assert f"error: no node has had room for a worker for {STARTUP_TIMEOUT} s" in ended.err

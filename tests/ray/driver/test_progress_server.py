@@ -29,7 +29,7 @@ from ddpm_inference.progress_server.settings import Settings
 from ddpm_inference.progress_server.thumbnail import MAX_PNG_BYTES, Thumbnail
 from ddpm_inference.store.shard_file import Samples
 from tests.support.progress_client import TOKEN, ProgressClient
-from tests.support.rays import Head, alive, end_of, start_command, wait_until
+from tests.support.rays import Head, check_alive, finish, start_command, wait_until
 
 # The workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -124,12 +124,12 @@ def test_the_outcome_of_any_end_is_published(checkpoint: Path, tmp_path: Path) -
             return "outcome" in documents[-1]
 
         if stop:
-            wait_until(lambda: ended() or documents[-1].get("done", 0) >= BATCH, meanwhile=lambda: alive(process))
+            wait_until(lambda: ended() or documents[-1].get("done", 0) >= BATCH, check=lambda: check_alive(process))
             process.send_signal(signal.SIGTERM)
-        wait_until(ended, meanwhile=lambda: alive(process))
+        wait_until(ended, check=lambda: check_alive(process))
         done = [document["done"] for document in documents if document]
         assert done == sorted(done)
-        return end_of(process, within=60).code, documents[-1]
+        return finish(process, timeout=60).code, documents[-1]
 
     code, document = end(stop=True)
     assert (code, document["phase"]) == (130, "interrupted")

@@ -16,7 +16,7 @@ import pytest
 from ddpm_inference.cli import OUTCOME_READ_TIMEOUT
 from ddpm_inference.store import Store
 from tests.support.progress_client import TOKEN, ProgressClient
-from tests.support.rays import alive, end_of, run_command, start_command, wait_until
+from tests.support.rays import check_alive, finish, run_command, start_command, wait_until
 from tests.support.storing import an_identity
 
 REJECTED = ("--model_path", "none.safetensors")
@@ -51,8 +51,8 @@ def published_outcome(
     """Returns the exit code of a command, and the last progress document it published."""
     process = start_command(*arguments, cwd=cwd, environment={**client.environment, **(environment or {})})
     document: dict[str, Any] = {}
-    wait_until(lambda: document.update(client.progress()) or "outcome" in document, meanwhile=lambda: alive(process))
-    return end_of(process, within=30).code, document
+    wait_until(lambda: document.update(client.progress()) or "outcome" in document, check=lambda: check_alive(process))
+    return finish(process, timeout=30).code, document
 
 
 def start_waiting(seconds: float, client: ProgressClient) -> subprocess.Popen[str]:
@@ -99,8 +99,8 @@ def test_an_unreachable_ray_is_published_with_exit_code_3(client: ProgressClient
 def test_the_outcome_equals_the_last_json_line(client: ProgressClient, tmp_path: Path) -> None:
     process = start_command(*REJECTED, "--json", cwd=tmp_path, environment=client.environment)
     document: dict[str, Any] = {}
-    wait_until(lambda: document.update(client.progress()) or "outcome" in document, meanwhile=lambda: alive(process))
-    last = json.loads(end_of(process).out.splitlines()[-1])
+    wait_until(lambda: document.update(client.progress()) or "outcome" in document, check=lambda: check_alive(process))
+    last = json.loads(finish(process).out.splitlines()[-1])
     assert last == {"event": "error", **document["outcome"]}
 
 
@@ -108,13 +108,13 @@ def test_the_outcome_equals_the_last_json_line(client: ProgressClient, tmp_path:
 def test_a_signal_ends_the_wait_and_keeps_the_exit_code(client: ProgressClient, number: signal.Signals) -> None:
     process = start_waiting(100_000.0, client)
     process.send_signal(number)
-    ended = end_of(process, within=60)
+    ended = finish(process, timeout=60)
     assert ended.code == 2
     assert "Traceback" not in ended.err
 
 
 def test_the_wait_for_a_client_is_limited(client: ProgressClient) -> None:
-    assert end_of(start_waiting(0.1, client), within=60).code == 2
+    assert finish(start_waiting(0.1, client), timeout=60).code == 2
     assert OUTCOME_READ_TIMEOUT <= 10
 
 

@@ -15,7 +15,7 @@ import pytest
 from ddpm_inference.errors import OutOfMemory
 from ddpm_inference.process import log_upload
 from ddpm_inference.process.log_upload import LogUpload
-from tests.support.rays import wait_until
+from tests.support.rays import check_alive, wait_until
 
 # Prints its PID in the child of `supervised`, then executes a statement there.
 SUPERVISED = """
@@ -93,8 +93,11 @@ def test_signals_are_forwarded_to_the_child(tmp_path: Path) -> None:
     statement = "signal.signal(signal.SIGTERM, lambda *_: os._exit(7)); print('ready', flush=True); signal.pause()"
     log = tmp_path / "driver.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(supervised(statement), env=environment(tmp_path), stdout=file, stderr=file)
-    wait_until(lambda: "ready" in log.read_text(), meanwhile=lambda: process.poll() is None)
+        variables = environment(tmp_path, TMPDIR=str(tmp_path))
+        process = subprocess.Popen(supervised(statement), env=variables, stdout=file, stderr=file)
+    # The parent writes its PID file once it forwards signals.
+    ready = [lambda: "ready" in log.read_text(), (tmp_path / "ddpm-driver.pid").exists]
+    wait_until(lambda: all(each() for each in ready), check=lambda: check_alive(process))
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 7
 
@@ -113,7 +116,7 @@ def test_the_log_is_uploaded_repeatedly_and_failures_are_printed(
     (tmp_path / "log").write_text("first\n")
     uploaded = tmp_path / "out/logs/a.log"
     with LogUpload(tmp_path / "log", str(tmp_path / "out"), "logs/a.log").repeated():
-        wait_until(uploaded.exists, meanwhile=lambda: None)
+        wait_until(uploaded.exists)
     (tmp_path / "file").write_text("")
     LogUpload(tmp_path / "log", str(tmp_path / "file"), "logs/a.log").upload()
     assert "the log could not be uploaded" in capsys.readouterr().err
