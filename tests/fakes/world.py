@@ -1,7 +1,7 @@
-"""A small Kubernetes with KubeRay, a kubelet and drivers, in which the operator's decisions are carried out.
+"""A fake Kubernetes with KubeRay, Kueue, a kubelet and drivers, which executes the operator's decisions.
 
-Nothing happens by itself: each thing that the world may do next is a move, and the test chooses the order. What
-the operator must never bring about is checked after every action.
+Nothing happens by itself: each step of the world is a method, and the test chooses their order. After every action the
+world asserts the invariants that the operator must never violate.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ BATCH = 64
 
 
 def sha(samples: int) -> str:
-    """The manifest's sha256 in a world where a manifest is known by its N."""
+    """Returns the manifest's sha256. In this world a manifest is identified by its number of samples."""
     return f"{samples:064x}"
 
 
 @dataclass
 class Driver:
-    """What runs in a head: one driver at a time, of the last job."""
+    """What runs in a head: Ray's jobs, and the driver of the last one."""
 
     jobs: list[RayJob] = field(default_factory=list)
     phase: str = "preparing"
     outcome: FinishedOutcome | FailedOutcome | None = None
-    heard: bool = False
+    outcome_read: bool = False
 
 
 @dataclass
 class Conflict(Exception):
-    """The resource has changed since it was read."""
+    """The resource has changed since it was read: HTTP 409."""
 
 
 @dataclass
@@ -81,26 +81,27 @@ class World:
     """One namespace with one sampling.
 
     Attributes:
-        stored: samples in the output, whole shards of them.
-        last_words: what drivers said in the end, by cluster and number of jobs, as the operator remembers it.
-        preview: its ConfigMap is there.
-        manifest: N of the manifest; 0 before there is one.
-        carried: every action that was carried out.
+        stored: samples in the output, in whole shards.
+        manifest: number of samples in the manifest; 0 while there is none.
+        preview: whether its ConfigMap exists.
+        outcomes: the final progress documents that the operator has read, by cluster and number of jobs.
+        executed: every action that was executed.
         history: every status that was written.
-        told: every event.
-        refuse: why an action cannot be carried out, if the test wants it so.
-        limits: what the administrator allows.
-        line: of the samplings that may not all be at work at once.
-        dies_at: the operator is killed, once, before it carries out one more than so many actions.
-        answers_early: heads answer before the kubelet says that they are ready.
-        due: when the operator looks again.
-        provisioned: names of clusters that had all their pods: KubeRay makes no other head for them.
-        departed: the last head that is gone, as the operator has heard of its end.
-        ahead: another sampling that waits for its workers and came first.
-        unseen: uids of clusters that the operator has deleted, which no late cache shows it again.
-        secrets: uids of clusters whose Secret is there, whether the operator knows of it or not.
-        unheard: uids of heads that answer nobody any more.
-        shown: the pods of the present look.
+        events: every event that was created.
+        reject: returns why an action is rejected, or None; set by the test.
+        limits: those of the administrator.
+        admission: the queue of the samplings that may not all be active at once.
+        crash_at: the operator crashes, once, before it executes this many actions plus one.
+        answers_early: heads respond before the kubelet reports them as ready.
+        requeue_at: when the operator reconciles again.
+        created: number of clusters and pods that were created.
+        provisioned: names of clusters that had all their pods: KubeRay creates no other head for them.
+        last_deleted_head: the last state of the head that was deleted last.
+        blocked_by: an older sampling that waits for its workers.
+        deleted_cluster_uids: clusters that the operator has deleted, so that no stale cache shows them to it again.
+        secrets: uids of clusters whose Secret exists, whether the operator knows it or not.
+        unresponsive: uids of heads that do not respond any more.
+        observed_pods: the pods in the present observation.
     """
 
     sampling: DDPMSampling
@@ -112,30 +113,30 @@ class World:
     stored: int = 0
     manifest: int = 0
     previews: list[bytes] = field(default_factory=list)
-    last_words: dict[tuple[str, int], ProgressDocument] = field(default_factory=dict)
+    outcomes: dict[tuple[str, int], ProgressDocument] = field(default_factory=dict)
     preview: bool = False
     preview_attempted_at: datetime | None = None
     preview_written: bool = False
-    carried: list[Action] = field(default_factory=list)
+    executed: list[Action] = field(default_factory=list)
     history: list[Status] = field(default_factory=list)
-    told: list[Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     action_errors: tuple[ActionError, ...] = ()
-    refuse: Callable[[Action], ActionError | None] = lambda _: None
+    reject: Callable[[Action], ActionError | None] = lambda _: None
     limits: Limits = UNLIMITED
-    line: AdmissionQueue | None = None
-    dies_at: int | None = None
+    admission: AdmissionQueue | None = None
+    crash_at: int | None = None
     answers_early: bool = False
-    silent_since: datetime | None = None
-    due: datetime | None = START
-    made: int = 0
-    gone: bool = False
+    unreachable_since: datetime | None = None
+    requeue_at: datetime | None = START
+    created: int = 0
+    is_deleted: bool = False
     provisioned: set[str] = field(default_factory=set)
     last_deleted_head: ObservedPod | None = None
     blocked_by: str | None = None
-    unseen: set[str] = field(default_factory=set)
+    deleted_cluster_uids: set[str] = field(default_factory=set)
     secrets: set[str] = field(default_factory=set)
-    unheard: set[str] = field(default_factory=set)
-    shown: dict[str, ObservedPod] = field(default_factory=dict)
+    unresponsive: set[str] = field(default_factory=set)
+    observed_pods: dict[str, ObservedPod] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
@@ -153,18 +154,18 @@ class World:
         }
         return cls(DDPMSampling.from_document(document))
 
-    # --- what the user does ---
+    # --- the user ---
 
     def edit(self, **fields: Any) -> None:  # noqa: ANN401 - as YAML has them
-        """Changes the spec, as `kubectl apply` does."""
-        self.due = self.now
+        """Changes fields of the spec, as `kubectl apply` does."""
+        self.requeue_at = self.now
         spec = self.sampling.spec.from_document(self.sampling.spec.to_document() | fields)
         self._store(generation=self.sampling.metadata.generation + 1, spec=spec)
 
-    def asked_to_go(self) -> None:
-        """Deletes the resource, which somebody's finalizer keeps."""
+    def delete_with_finalizer(self) -> None:
+        """Deletes the resource, which a foreign finalizer keeps."""
         metadata = self.sampling.metadata.model_copy(update={"deletion_timestamp": self.now})
-        self.due = self.now
+        self.requeue_at = self.now
         self._store(metadata=metadata)
 
     def _store(self, **fields: Any) -> None:  # noqa: ANN401 - of the resource
@@ -174,7 +175,7 @@ class World:
             changed["generation"] = fields.pop("generation")
         self.sampling = self.sampling.model_copy(update={**fields, "metadata": metadata.model_copy(update=changed)})
 
-    # --- what is there to be seen ---
+    # --- observation ---
 
     @property
     def key(self) -> ObjectKey:
@@ -183,7 +184,7 @@ class World:
 
     @property
     def status(self) -> Status:
-        assert self.sampling.status, "no status was written yet"
+        assert self.sampling.status, "no status has been written yet"
         return self.sampling.status
 
     def condition(self, kind: ConditionType) -> Condition:
@@ -193,30 +194,30 @@ class World:
         return self.sampling.status is not None and self.condition(kind).status == "True"
 
     @property
-    def ended(self) -> bool:
-        return self.gone or self.holds(ConditionType.COMPLETE) or self.holds(ConditionType.FAILED)
+    def finished(self) -> bool:
+        return self.is_deleted or self.holds(ConditionType.COMPLETE) or self.holds(ConditionType.FAILED)
 
     @property
-    def at_rest(self) -> bool:
-        return self.gone or (self.ended and self.holds(ConditionType.CLEANED_UP))
+    def settled(self) -> bool:
+        return self.is_deleted or (self.finished and self.holds(ConditionType.CLEANED_UP))
 
     @property
     def reasons(self) -> list[EventReason]:
-        return [event.reason for event in self.told]
+        return [event.reason for event in self.events]
 
     def observe(
         self, pods: dict[str, ObservedPod] | None = None, clusters: dict[str, ObservedCluster] | None = None
     ) -> Observed:
-        """One look.
+        """Returns the observation of one reconcile pass.
 
         Args:
-            pods, clusters: as caches that are late have them; else as they are.
+            pods, clusters: from stale caches; by default the present ones.
         """
-        self.shown = seen = self.pods if pods is None else pods
+        self.observed_pods = seen = self.pods if pods is None else pods
         observed = Observed(
             sampling=self.sampling,
             image=IMAGE,
-            clusters=tuple(self._late(clusters or {})),
+            clusters=tuple(self._stale_clusters(clusters or {})),
             pods=tuple(seen.values()),
             last_deleted_head=self.last_deleted_head,
             blocked_by=self.blocked_by,
@@ -225,43 +226,44 @@ class World:
             preview_written=self.preview_written,
             action_errors=self.action_errors,
             limits=self.limits,
-            admission_hold=self.line.waiting_reason(self.key) if self.line else None,
+            admission_hold=self.admission.waiting_reason(self.key) if self.admission else None,
         )
         head = observed.pollable_head
         return replace(observed, head_poll=self._ask(head)) if head else observed
 
-    def _late(self, clusters: dict[str, ObservedCluster]) -> list[ObservedCluster]:
-        """What a late cache shows, with all that the operator did to clusters itself: that it knows."""
-        left = [it for name, it in clusters.items() if name not in self.clusters and it.uid not in self.unseen]
+    def _stale_clusters(self, clusters: dict[str, ObservedCluster]) -> list[ObservedCluster]:
+        """Returns the clusters of a stale cache, corrected by the operator's own creations and deletions."""
+        deleted = self.deleted_cluster_uids
+        left = [it for name, it in clusters.items() if name not in self.clusters and it.uid not in deleted]
         there = []
         for name, real in self.clusters.items():
             it = clusters.get(name, real)
-            known = it if it.uid == real.uid and it.uid not in self.unseen else real
+            known = it if it.uid == real.uid and it.uid not in deleted else real
             own = {"has_secret": real.has_secret, "has_network_policy": real.has_network_policy}
             there.append(replace(known, **own))
         return [*left, *there]
 
     def _ask(self, head: ObservedPod) -> HeadUnreachable | HeadResponse | None:
         real = self.pods.get(head.uid)
-        if real is None or real.uid in self.unheard or not (real.ready or self.answers_early):
+        if real is None or real.uid in self.unresponsive or not (real.ready or self.answers_early):
             if not head.ready and not self.holds(ConditionType.RUNNING):
-                self.silent_since = None
+                self.unreachable_since = None
                 return None
-            self.silent_since = self.silent_since or self.now
-            return HeadUnreachable(self.silent_since, "connection refused")
-        self.silent_since = None
+            self.unreachable_since = self.unreachable_since or self.now
+            return HeadUnreachable(self.unreachable_since, "connection refused")
+        self.unreachable_since = None
         driver = self.drivers[head.cluster]
         running = bool(driver.jobs) and driver.jobs[-1].state == "RUNNING"
         progress = self._progress(driver) if running else None
-        word = (head.cluster, len(driver.jobs))
+        key = (head.cluster, len(driver.jobs))
         if progress and progress.outcome:
-            driver.heard, self.last_words = True, {word: progress}
+            driver.outcome_read, self.outcomes = True, {key: progress}
         else:
-            progress = progress or self.last_words.get(word)
+            progress = progress or self.outcomes.get(key)
         return HeadResponse(tuple(driver.jobs), progress)
 
     def _progress(self, driver: Driver) -> ProgressDocument:
-        # Before it has looked what is stored, a driver knows of nothing.
+        # Until it has listed the stored shards, a driver reports no progress.
         total = 0 if driver.phase == "preparing" else driver.jobs[-1].samples
         done = min(self.stored, total)
         return ProgressDocument(
@@ -280,65 +282,65 @@ class World:
             outcome=driver.outcome,
         )
 
-    # --- what the operator does ---
+    # --- the operator ---
 
-    def look(
+    def reconcile(
         self,
         pods: dict[str, ObservedPod] | None = None,
         clusters: dict[str, ObservedCluster] | None = None,
         between: Callable[[], object] | None = None,
         doubled: bool = False,
     ) -> None:
-        """One look of the operator, and what it does about it.
+        """Runs one reconcile pass and executes its actions.
 
         Args:
             pods, clusters: see `observe`.
-            between: something that happens after the look and before the first action.
-            doubled: another operator has read the same, and does the same after it.
+            between: happens between the observation and the first action.
+            doubled: a second operator with the same observation executes the same actions after the first.
         """
-        if self.gone:
+        if self.is_deleted:
             return
-        if self.line:
-            self.line.observe(self.sampling)
+        if self.admission:
+            self.admission.observe(self.sampling)
         decision = reconcile(self.observe(pods, clusters), self.now)
-        if self.line:
-            self.line.reserve(self.key, decision)
+        if self.admission:
+            self.admission.reserve(self.key, decision)
         self.action_errors = ()
-        self.due = None if decision.requeue_after is None else self.now + decision.requeue_after
+        self.requeue_at = None if decision.requeue_after is None else self.now + decision.requeue_after
         if between:
             between()
         self._act(decision)
-        if doubled and not self.gone:
+        if doubled and not self.is_deleted:
             self._act(decision)
 
     def _act(self, decision: Decision) -> None:
         for action in decision.actions:
-            if len(self.carried) == self.dies_at:
-                self._die()
+            if len(self.executed) == self.crash_at:
+                self.crash()
                 return
-            fault = self.refuse(action)
-            if fault and isinstance(action, CopyPreview):
+            error = self.reject(action)
+            if error and isinstance(action, CopyPreview):
                 self.preview_attempted_at = self.now
                 continue
-            if fault:
-                self.action_errors = (fault,)
+            if error:
+                self.action_errors = (error,)
                 return
             try:
                 self._carry_out(action)
             except Conflict:
-                self.due = self.now
+                self.requeue_at = self.now
                 return
-            self.carried.append(action)
+            self.executed.append(action)
             assert len(self.clusters) <= 1, f"two clusters at once: {list(self.clusters)}"
 
     def _stuck(self, pod: ObservedPod) -> bool:
         return pod.deleted is not None and self.now - pod.deleted >= STUCK_POD_TIMEOUT
 
-    def _die(self) -> None:
-        """What the operator kept in its memory alone is lost; it starts again at once."""
-        self.dies_at = None
-        self.action_errors, self.due, self.silent_since = (), self.now, None
-        self.preview_attempted_at, self.preview_written, self.last_words, self.last_deleted_head = None, False, {}, None
+    def crash(self) -> None:
+        """Restarts the operator: what it kept only in memory is lost."""
+        self.crash_at = None
+        self.action_errors, self.requeue_at, self.unreachable_since = (), self.now, None
+        self.preview_attempted_at, self.preview_written, self.outcomes, self.last_deleted_head = None, False, {}, None
         self.clusters = {
             name: replace(it, has_secret=False, has_network_policy=False) for name, it in self.clusters.items()
         }
@@ -350,29 +352,29 @@ class World:
                     raise Conflict
                 self._check_status(status)
                 self.history.append(status)
-                self._store(status=status)  # of its own writes the operator does not hear
-                if self.line:
-                    self.line.observe(self.sampling)
+                self._store(status=status)  # the operator ignores the watch events of its own writes
+                if self.admission:
+                    self.admission.observe(self.sampling)
             case Event():
-                self.told.append(action)
+                self.events.append(action)
             case EnsureClaim():
                 self.claim = self.claim or OutputClaim("digits-output", "Bound", ("ReadWriteOnce",))
             case CreateCluster(attempt):
                 if attempt.name not in self.clusters:
-                    assert not self.clusters, f"{attempt.name} is made while {list(self.clusters)} is there"
-                    old = [it.name for it in self.shown.values() if not self._stuck(it)]
-                    assert not old, f"{attempt.name} is made while {old} are there"
-                    self.made += 1
+                    assert not self.clusters, f"{attempt.name} is created while {list(self.clusters)} is there"
+                    old = [it.name for it in self.observed_pods.values() if not self._stuck(it)]
+                    assert not old, f"{attempt.name} is created while {old} are there"
+                    self.created += 1
                     self.clusters[attempt.name] = ObservedCluster(
-                        attempt.name, f"cluster-{self.made}", attempt.number, self.now
+                        attempt.name, f"cluster-{self.created}", attempt.number, self.now
                     )
                     self.drivers[attempt.name] = Driver()
-                self.due = self.now
+                self.requeue_at = self.now
             case CreateNetworkPolicy(attempt, uid):
                 self._owned(attempt.name, uid, has_network_policy=True)
             case CreateSecret(attempt, uid):
                 there = self.clusters.get(attempt.name)
-                assert there is None or there.has_network_policy, "pods start before they are fenced in"
+                assert there is None or there.has_network_policy, "a pod can start before its NetworkPolicy exists"
                 self._owned(attempt.name, uid, has_secret=True)
                 self.secrets.add(uid)
             case SubmitJob(attempt, job_id, _):
@@ -383,15 +385,15 @@ class World:
                 self.previews.append(png)
                 self.preview, self.preview_attempted_at, self.preview_written = True, self.now, True
             case DeleteCluster(name, uid):
-                self.unseen.add(uid)
+                self.deleted_cluster_uids.add(uid)
                 if name in self.clusters and self.clusters[name].uid == uid:
-                    self.remove_cluster(name)
+                    self.request_cluster_deletion(name)
             case DeleteSampling(version):
                 if version != self.sampling.metadata.resource_version:
                     raise Conflict
-                self.gone = True
+                self.is_deleted = True
                 for name in list(self.clusters):
-                    self.remove_cluster(name)
+                    self.request_cluster_deletion(name)
                     self.collect_garbage()
 
     def _owned(self, name: str, uid: str, **known: bool) -> None:
@@ -404,55 +406,59 @@ class World:
             return
         assert all(job.state not in ("PENDING", "RUNNING") for job in driver.jobs), "two drivers at once"
         driver.jobs.append(RayJob(job_id, "PENDING", samples))
-        driver.phase, driver.outcome, driver.heard = "preparing", None, False
+        driver.phase, driver.outcome, driver.outcome_read = "preparing", None, False
 
-    # --- what must never be ---
+    # --- invariants ---
 
     def _check_status(self, new: Status) -> None:
         old, spec = self.sampling.status, self.sampling.spec
         assert Status.from_document(new.to_document()) == new
-        assert new != old, "a status is written that says nothing new"
+        assert new != old, "a status is written that has not changed"
         by_type = {it.type: it for it in new.conditions}
         if by_type[ConditionType.COMPLETE].status == "True":
-            assert self.manifest >= spec.samples, "Complete, and the manifest does not account for N"
+            assert self.manifest >= spec.samples, "Complete, but the manifest does not list all samples"
             assert new.output
             assert new.output.manifest_sha256 == sha(self.manifest)
             assert by_type[ConditionType.FAILED].status == "False"
         assert new.observed_generation == self.sampling.metadata.generation
         assert (new.completion_time is not None) == (new.phase in (Phase.SUCCEEDED, Phase.FAILED))
-        assert self.preview or not (new.output and new.output.grid), "a preview is named that nobody has written"
+        assert self.preview or not (new.output and new.output.grid), "the status names a preview that was not written"
         assert new.progress
         assert new.progress.done <= new.progress.total == spec.samples or new.completion_time
-        assert new.phase is Phase.RUNNING or not new.progress.eta, f"an end is foretold while {new.phase}"
+        assert new.phase is Phase.RUNNING or not new.progress.eta, f"an ETA is reported in phase {new.phase}"
         for condition in new.conditions:
             assert condition.observed_generation == self.sampling.metadata.generation
-            assert condition.message, f"{condition.type} says nothing"
+            assert condition.message, f"{condition.type} has no message"
         if (new.failed_attempts or 0) > spec.backoff_limit:
-            assert new.completion_time, "another attempt than backoffLimit allows"
+            assert new.completion_time, "more attempts than backoffLimit allows"
         if old is None:
             return
         assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
         assert old.progress
-        assert new.progress.done >= old.progress.done, "samples that were stored are not counted any more"
+        assert new.progress.done >= old.progress.done, "the number of stored samples decreased"
         for former in old.conditions:
             later = by_type[former.type]
             moved = later.last_transition_time != former.last_transition_time
-            ahead = former.last_transition_time > self.now  # said by an operator whose clock was another
-            assert moved <= (later.status != former.status or ahead), f"{former.type} moved its time without a change"
+            in_future = former.last_transition_time > self.now  # written by an operator whose clock was ahead
+            assert moved <= (later.status != former.status or in_future), (
+                f"{former.type} changed its lastTransitionTime without a change of status"
+            )
         if old.completion_time and not new.completion_time:
             limit = old.failure.backoff_limit if old.failure else None
             grown = spec.samples > old.progress.total
-            assert grown or (limit is not None and spec.backoff_limit > limit), "an end is taken back for nothing"
+            assert grown or (limit is not None and spec.backoff_limit > limit), (
+                "a finished sampling is reopened in vain"
+            )
 
-    # --- what the world does by itself ---
+    # --- Kubernetes, KubeRay and Kueue ---
 
-    def remove_cluster(self, name: str) -> None:
-        """A RayCluster is asked to go: it is still there for a while, and its pods end after it."""
+    def request_cluster_deletion(self, name: str) -> None:
+        """Sets the deletionTimestamp of a RayCluster. It and its pods still exist for a while."""
         self.clusters[name] = replace(self.clusters[name], deleted=self.clusters[name].deleted or self.now)
-        self.due = self.now
+        self.requeue_at = self.now
 
     def collect_garbage(self) -> bool:
-        """A RayCluster that was asked to go is gone, and its pods are asked to end."""
+        """Removes a RayCluster that is being deleted, and deletes its pods."""
         name = next((it.name for it in self.clusters.values() if it.deleted), None)
         if name is None:
             return False
@@ -462,21 +468,21 @@ class World:
         for pod in list(self.pods.values()):
             if pod.cluster == name:
                 self.pods[pod.uid] = replace(pod, deleted=pod.deleted or self.now, ready=False)
-        self.due = self.now
+        self.requeue_at = self.now
         return True
 
     def change(self, uid: str, **fields: Any) -> None:  # noqa: ANN401 - of the pod
         self.pods[uid] = replace(self.pods[uid], **fields)
-        self.due = self.now
+        self.requeue_at = self.now
 
     def kuberay(self) -> bool:
-        """KubeRay makes the pods that a cluster lacks; no head, if that has been ready before.
+        """Creates the missing pods of a cluster; no head if the cluster was ready before.
 
-        One that has failed it deletes at once. Where a quota is full, the head is let in, and no worker.
+        Deletes a failed pod at once. While the quota is full, creates the head, but no worker.
         """
         failed = next((pod for pod in self.pods.values() if pod.finished and pod.cluster in self.clusters), None)
         if failed:
-            self.pod_gone(failed)
+            self.finish_pod_deletion(failed)
             return True
         for cluster in self.clusters.values():
             if cluster.suspended and self._empty(cluster):
@@ -494,7 +500,7 @@ class World:
         return False
 
     def _empty(self, cluster: ObservedCluster) -> bool:
-        """The pods of a suspended cluster are asked to end; nothing of Ray is left with them."""
+        """Deletes the pods of a suspended cluster, and with them all state of Ray."""
         pods = [pod for pod in self.pods.values() if pod.cluster == cluster.name and not pod.deleted]
         for pod in pods:
             self.change(pod.uid, deleted=self.now, ready=False)
@@ -503,12 +509,12 @@ class World:
             self.provisioned.discard(cluster.name)
         return bool(pods)
 
-    def queue_takes(self) -> bool:
-        """Kueue suspends the cluster."""
+    def kueue_suspends(self) -> bool:
+        """Suspends the cluster."""
         return self._suspend(True)
 
-    def queue_gives(self) -> bool:
-        """Kueue lets it in, and KubeRay has made an end of the suspension; or had not begun with it."""
+    def kueue_resumes(self) -> bool:
+        """Resumes the cluster, once KubeRay has completed its suspension or before it has begun to."""
         going = any(pod.deleted for pod in self.pods.values())
         return not going and self._suspend(False)
 
@@ -518,16 +524,16 @@ class World:
                 emptied = not any(pod.cluster == cluster.name for pod in self.pods.values())
                 resumed = self.now if emptied and not suspended else cluster.resumed_at
                 self.clusters[cluster.name] = replace(cluster, suspended=suspended, resumed_at=resumed)
-                self.due = self.now
+                self.requeue_at = self.now
                 return True
         return False
 
     def _new_pod(self, cluster: ObservedCluster, role: Any) -> None:  # noqa: ANN401 - head or worker
-        self.made += 1
-        uid = f"pod-{self.made}"
+        self.created += 1
+        uid = f"pod-{self.created}"
         waiting = Container("ray", Waiting("ContainerCreating"))
         self.pods[uid] = ObservedPod(
-            f"{cluster.name}-{role}-{self.made}",
+            f"{cluster.name}-{role}-{self.created}",
             uid,
             cluster.name,
             cluster.attempt,
@@ -536,13 +542,13 @@ class World:
             owner=cluster.uid,
             containers=(waiting,),
         )
-        self.due = self.now
+        self.requeue_at = self.now
 
     def kubelet(self) -> bool:
-        """A pod that waits starts; one that is asked to end is gone."""
+        """Removes a pod that is being deleted, starts a pending pod, or makes a running pod ready."""
         for pod in self.pods.values():
             if pod.deleted:
-                self.pod_gone(pod)
+                self.finish_pod_deletion(pod)
                 return True
             cluster = self.clusters.get(pod.cluster)
             if pod.phase == "Pending" and cluster and cluster.uid in self.secrets:
@@ -556,14 +562,14 @@ class World:
                 return True
         return False
 
-    def pod_gone(self, pod: ObservedPod) -> None:
-        """The API server has it no more, and its watch tells of that."""
+    def finish_pod_deletion(self, pod: ObservedPod) -> None:
+        """Removes a pod; the watch reports its deletion."""
         del self.pods[pod.uid]
         self.last_deleted_head = pod if pod.role == "head" else self.last_deleted_head
-        self.due = self.now
+        self.requeue_at = self.now
 
     def driver(self) -> bool:
-        """The driver takes its next step."""
+        """Takes the driver's next step."""
         for cluster, driver in self.drivers.items():
             head = next((p for p in self.pods.values() if p.cluster == cluster and p.role == "head" and p.ready), None)
             if head is None or not driver.jobs:
@@ -574,7 +580,7 @@ class World:
             elif job.state != "RUNNING":
                 continue
             elif driver.outcome:
-                return driver.heard and self.driver_exits()
+                return driver.outcome_read and self.driver_exits()
             elif driver.phase == "preparing":
                 driver.phase = "sampling"
             elif self.stored < job.samples:
@@ -593,7 +599,7 @@ class World:
         return False
 
     def driver_exits(self) -> bool:
-        """A driver that has told its outcome exits; one that nobody has heard does so after a while."""
+        """Ends the Ray job of a driver that has an outcome, read or not."""
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome:
                 state: JobState = "SUCCEEDED" if isinstance(driver.outcome, FinishedOutcome) else "FAILED"
@@ -604,7 +610,7 @@ class World:
     def driver_fails(
         self, reason: str = "WorkerLost", message: str = "a worker died four times", hint: str = ""
     ) -> bool:
-        """The driver gives up."""
+        """Lets the driver fail."""
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome is None:
                 driver.phase = "failed"
@@ -613,7 +619,7 @@ class World:
         return False
 
     def head_dies(self, reason: str = "Error", exit_code: int = 1) -> bool:
-        """The head's container ends, and with it the driver."""
+        """Terminates the head's container, and with it the driver."""
         for pod in self.pods.values():
             if pod.role == "head" and pod.phase == "Running" and not pod.deleted:
                 ended = Container("ray", Terminated(reason, exit_code), IMAGE_ID)
@@ -621,43 +627,47 @@ class World:
                 return True
         return False
 
-    def pod_deleted(self) -> bool:
-        """Somebody deletes a pod, or its node goes away."""
+    def delete_pod(self) -> bool:
+        """Deletes a pod, as another client or the node controller does."""
         for pod in self.pods.values():
             if not pod.deleted:
                 self.change(pod.uid, deleted=self.now, ready=False)
                 return True
         return False
 
-    def cluster_deleted(self) -> bool:
-        """Somebody deletes the RayCluster, and not the operator."""
+    def delete_cluster(self) -> bool:
+        """Deletes the RayCluster, as another client does."""
         for name in self.clusters:
-            self.remove_cluster(name)
+            self.request_cluster_deletion(name)
             return True
         return False
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    # --- an ordinary course of things ---
+    # --- a run without failures ---
 
     def step(self) -> None:
-        """Half a second in which all goes well; the operator looks when it hears of something or it is time to."""
+        """Runs half a second without failures. The operator reconciles on a watch event, or when it is requeued."""
         moved = self.collect_garbage() or self.kubelet() or self.kuberay() or self.driver()
         self.wait(0.5)
-        if self.due and self.due <= self.now:
-            self.look()
+        if self.requeue_at and self.requeue_at <= self.now:
+            self.reconcile()
         elif not moved:
             waits = any(cluster.suspended for cluster in self.clusters.values())
-            asleep = self.at_rest or self.sampling.spec.suspend or waits
-            assert self.due or asleep, f"nobody will ever look again at {self.sampling.status}"
-            self.now = self.due or self.now
-            self.look()
+            idle = self.settled or self.sampling.spec.suspend or waits
+            assert self.requeue_at or idle, f"no reconcile is scheduled for {self.sampling.status}"
+            self.now = self.requeue_at or self.now
+            self.reconcile()
 
-    def run(self, until: Callable[[World], object], most: int = 2000) -> None:
-        """Everything takes its course."""
-        for _ in range(most):
+    def run(self, until: Callable[[World], object], max_steps: int = 2000) -> None:
+        """Steps until a condition is met.
+
+        Raises:
+            AssertionError: if it is not met within `max_steps`.
+        """
+        for _ in range(max_steps):
             if until(self):
                 return
             self.step()
-        raise AssertionError(f"not within {most} steps; the status is {self.sampling.status}")
+        raise AssertionError(f"not within {max_steps} steps; the status is {self.sampling.status}")

@@ -17,7 +17,7 @@ YEAR = 365 * 24 * 3600
 def set_back(world: World, seconds: float = YEAR) -> None:
     """The next operator's clock is behind."""
     world.now -= timedelta(seconds=seconds)
-    world.due = world.now
+    world.requeue_at = world.now
 
 
 def sampling(**spec: object) -> World:
@@ -26,9 +26,9 @@ def sampling(**spec: object) -> World:
     return world
 
 
-def test_progress_is_told_on() -> None:
+def test_progress_continues() -> None:
     world = sampling()
-    world.look()
+    world.reconcile()
     assert world.status.progress
     before = world.status.progress.done
     set_back(world)
@@ -37,63 +37,61 @@ def test_progress_is_told_on() -> None:
     assert world.status.progress.done > before
 
 
-def test_the_next_attempt_begins_when_it_would_have() -> None:
+def test_backoff_is_not_prolonged() -> None:
     world = sampling()
     world.driver_fails()
-    world.look()
+    world.reconcile()
     set_back(world)
     then = world.now
     world.run(until=lambda it: it.status.attempt == 2)
     assert world.now - then < timedelta(seconds=30)
 
 
-def test_a_finished_resource_is_deleted_when_it_would_have_been() -> None:
+def test_ttl_is_not_prolonged() -> None:
     world = sampling(ttlSecondsAfterFinished=60)
-    world.run(until=lambda it: it.ended)
+    world.run(until=lambda it: it.finished)
     set_back(world)
     then = world.now
-    world.run(until=lambda it: it.gone)
+    world.run(until=lambda it: it.is_deleted)
     assert world.now - then < timedelta(seconds=90)
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_a_deadline_is_met_as_late_as_if_it_had_begun_now(running: bool) -> None:
+def test_deadline_counts_from_the_new_time(running: bool) -> None:
     world = World.of(samples=10**6, startupDeadlineSeconds=60, activeDeadlineSeconds=60, backoffLimit=0)
     if running:
         world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     else:
-        world.look()
+        world.reconcile()
     set_back(world)
     then = world.now
     while not world.status.failure:
         world.driver()
-        world.look()
-        assert world.due
-        world.now = max(world.due, world.now + timedelta(seconds=1))
+        world.reconcile()
+        assert world.requeue_at
+        world.now = max(world.requeue_at, world.now + timedelta(seconds=1))
     assert world.now - then < timedelta(seconds=65)
     assert world.status.failure.reason in (FailureReason.DEADLINE_EXCEEDED, FailureReason.KUBERAY_MISSING)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 5, 60, 3600, YEAR])), max_size=8), st.booleans())
-def test_however_often_it_is_set_back_all_samples_are_drawn_at_the_first_attempt(
-    jumps: list[tuple[int, float]], dies: bool
-) -> None:
+def test_backward_jumps_cost_no_attempt(jumps: list[tuple[int, float]], dies: bool) -> None:
     world = World.of(samples=640, activeDeadlineSeconds=3600)
     for steps, seconds in jumps:
         for _ in range(steps):
             world.step()
         if dies:
-            world.dies_at = len(world.carried)
+            world.crash_at = len(world.executed)
         set_back(world, seconds)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert (world.status.phase, world.status.attempt, world.status.failed_attempts) == (Phase.SUCCEEDED, 1, 0)
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(-YEAR, YEAR)), max_size=8))
-def test_whichever_way_it_jumps_there_is_an_end_with_all_samples_or_a_deadline(
+def test_any_jumps_end_in_success_or_a_deadline(
     jumps: list[tuple[int, float]],
 ) -> None:
     world = World.of(samples=640, activeDeadlineSeconds=3600)
@@ -101,8 +99,8 @@ def test_whichever_way_it_jumps_there_is_an_end_with_all_samples_or_a_deadline(
         for _ in range(steps):
             world.step()
         world.wait(seconds)
-        world.due = world.now
-    world.run(until=lambda it: it.at_rest)
+        world.requeue_at = world.now
+    world.run(until=lambda it: it.settled)
     assert not world.clusters
     assert not world.pods
     if not world.holds(ConditionType.COMPLETE):

@@ -23,7 +23,7 @@ def test_backoff_doubles_up_to_six_minutes() -> None:
 
 def held_up(world: World, **fields: object) -> None:
     """The head pod stays as it is made, with something to say about why."""
-    world.look()
+    world.reconcile()
     world.kuberay()
     (head,) = world.pods.values()
     world.change(head.uid, **fields)
@@ -32,12 +32,12 @@ def held_up(world: World, **fields: object) -> None:
 def until_late(world: World) -> None:
     """Time passes, and the operator looks whenever it wants to."""
     while not world.status.failure:
-        assert world.due
-        world.now = max(world.due, world.now + timedelta(seconds=1))
-        world.look()
+        assert world.requeue_at
+        world.now = max(world.requeue_at, world.now + timedelta(seconds=1))
+        world.reconcile()
 
 
-def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another_may_do_better() -> None:
+def test_missed_startup_deadline_fails_the_attempt() -> None:
     world = World.of(startupDeadlineSeconds=120)
     held_up(world)
     (head,) = world.pods.values()
@@ -46,13 +46,14 @@ def test_an_attempt_that_does_not_begin_to_sample_in_time_has_failed_and_another
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
-        f"The attempt has not begun to sample within 2m00s of its admission. The head pod {head.name} is not scheduled to a node yet."
+        "The attempt has not begun to sample within 2m00s of its admission. "
+        f"The head pod {head.name} is not scheduled to a node yet."
     )
     assert world.now - begun == timedelta(seconds=120)
     assert world.status.phase == Phase.PENDING
 
 
-def test_a_start_that_comes_too_late_says_how_far_it_has_come() -> None:
+def test_missed_startup_deadline_quotes_the_driver() -> None:
     world = World.of(startupDeadlineSeconds=120)
     world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
     observed = world.observe()
@@ -74,10 +75,10 @@ def test_a_start_that_comes_too_late_says_how_far_it_has_come() -> None:
     assert failure.message.endswith("of its admission. The cluster has room for 0 of 2 workers.")
 
 
-def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_again() -> None:
+def test_unschedulable_pods_fail_at_the_startup_deadline() -> None:
     world = World.of(startupDeadlineSeconds=120)
     held_up(world, unschedulable="0/3 nodes are available: 3 Insufficient cpu.")
-    world.look()
+    world.reconcile()
     ready = world.condition(ConditionType.CLUSTER_READY)
     assert ready.reason == "Unschedulable"
     assert ready.message.endswith("fits no node: 0/3 nodes are available: 3 Insufficient cpu.")
@@ -90,15 +91,15 @@ def test_pods_that_fit_no_node_are_waited_for_until_the_deadline_and_not_tried_a
     assert world.status.phase == Phase.FAILED
 
 
-def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -> None:
+def test_cluster_without_pods_means_kuberay_missing() -> None:
     world = World.of(startupDeadlineSeconds=120)
-    world.look()
+    world.reconcile()
     (cluster,) = world.clusters.values()
     words = f"The RayCluster {cluster.name} exists, but no pods are created for it: KubeRay is not running."
     while world.condition(ConditionType.CLUSTER_READY).reason != "KubeRayMissing":
         assert world.now - cluster.created < timedelta(seconds=20)
         world.wait(1)
-        world.look()
+        world.reconcile()
     assert world.now - cluster.created >= timedelta(seconds=15)
     assert world.condition(ConditionType.CLUSTER_READY).message == words
     assert world.status.phase == Phase.STARTING
@@ -111,23 +112,23 @@ def test_a_cluster_that_nobody_makes_pods_of_means_that_kuberay_does_not_run() -
     assert world.status.phase == Phase.FAILED
 
 
-def test_kuberay_has_its_time_anew_when_a_queue_lets_the_cluster_in() -> None:
+def test_kuberay_grace_restarts_when_kueue_resumes() -> None:
     world = World.of(queueName="gpus")
-    world.look()
-    world.queue_takes()
-    world.look()
+    world.reconcile()
+    world.kueue_suspends()
+    world.reconcile()
     world.wait(3600)
-    world.queue_gives()
-    world.look()
+    world.kueue_resumes()
+    world.reconcile()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "Starting"
     world.wait(15)
-    world.look()
+    world.reconcile()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "KubeRayMissing"
 
 
-def test_kuberay_that_has_seen_a_cluster_and_is_slow_to_make_its_pods_is_not_missing() -> None:
+def test_slow_kuberay_is_not_missing() -> None:
     world = World.of(startupDeadlineSeconds=120, backoffLimit=0)
-    world.look()
+    world.reconcile()
     (name,) = world.clusters
     world.clusters[name] = replace(world.clusters[name], seen_by_kuberay=True)
     until_late(world)
@@ -136,7 +137,7 @@ def test_kuberay_that_has_seen_a_cluster_and_is_slow_to_make_its_pods_is_not_mis
     assert world.status.failure.message.endswith("KubeRay has not created the head pod yet.")
 
 
-def test_a_driver_that_works_and_cannot_be_heard_is_not_ended_by_the_startup_deadline() -> None:
+def test_running_driver_without_progress_meets_the_deadline() -> None:
     world = World.of(startupDeadlineSeconds=30)
     world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
     world.driver()
@@ -157,20 +158,20 @@ def sampling_unseen(world: World) -> None:
     while not world.stored:
         world.driver()
     world.wait(600)
-    world._die()
+    world.crash()
 
 
-def test_one_answer_that_is_missed_after_the_deadline_ends_nothing() -> None:
+def test_one_failed_poll_after_the_deadline_is_tolerated() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
     mute = replace(world.observe(), head_poll=HeadUnreachable(world.now, "timeout"))
     decision = reconcile(mute, world.now)
     assert not [it for it in decision.actions if isinstance(it, WriteStatus) and it.status.failure]
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
 
 
-def test_a_head_that_stays_silent_after_the_deadline_has_missed_it() -> None:
+def test_silent_head_misses_the_startup_deadline() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
     sampling_unseen(world)
     seen = world.observe()
@@ -180,16 +181,16 @@ def test_a_head_that_stays_silent_after_the_deadline_has_missed_it() -> None:
     assert written.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
 
 
-def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> None:
+def test_active_deadline_counts_all_attempts() -> None:
     world = World.of(samples=1_000_000, activeDeadlineSeconds=100)
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.now += timedelta(seconds=60)
     world.head_dies()
-    world.look()
+    world.reconcile()
     assert world.status.running_seconds == 60
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     begun = world.condition(ConditionType.RUNNING).last_transition_time
-    world.run(until=lambda it: it.ended)
+    world.run(until=lambda it: it.finished)
     assert world.status.completion_time
     assert world.status.completion_time - begun == timedelta(seconds=40)
     assert world.status.failure
@@ -198,39 +199,39 @@ def test_running_time_is_counted_over_all_attempts_and_ends_the_sampling() -> No
     assert world.status.phase == Phase.FAILED
 
 
-def test_a_retry_has_its_running_time_anew() -> None:
+def test_retry_resets_the_running_time() -> None:
     world = World.of(samples=1_000_000, activeDeadlineSeconds=100)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     world.edit(backoffLimit=4)
-    world.look()
+    world.reconcile()
     assert world.status.running_seconds == 0
     assert world.status.phase == Phase.STARTING
 
 
 @pytest.mark.parametrize("ttl", [0, 3600])
-def test_a_finished_resource_is_deleted_when_its_time_is_up_and_not_before(ttl: int) -> None:
+def test_finished_resource_is_deleted_after_its_ttl(ttl: int) -> None:
     world = World.of(ttlSecondsAfterFinished=ttl)
-    world.run(until=lambda it: it.ended)
+    world.run(until=lambda it: it.finished)
     done = world.status.completion_time
     assert done
-    world.run(until=lambda it: it.gone)
-    assert isinstance(world.carried[-1], DeleteSampling)
+    world.run(until=lambda it: it.is_deleted)
+    assert isinstance(world.executed[-1], DeleteSampling)
     assert timedelta(0) <= world.now - done - timedelta(seconds=ttl) < timedelta(seconds=2)
     assert not world.clusters
 
 
-def test_a_rejected_resource_is_deleted_when_its_time_is_up_too() -> None:
+def test_rejected_resource_is_deleted_after_its_ttl() -> None:
     world = World.of(ttlSecondsAfterFinished=60)
-    world.refuse = lambda it: (
+    world.reject = lambda it: (
         ActionError(ActionErrorKind.KUBERAY_MISSING, "create it", "no") if isinstance(it, CreateCluster) else None
     )
-    world.run(until=lambda it: it.gone)
+    world.run(until=lambda it: it.is_deleted)
 
 
-def test_a_sampling_without_a_time_to_live_stays() -> None:
+def test_sampling_without_ttl_is_kept() -> None:
     world = World.of()
-    world.run(until=lambda it: it.at_rest)
-    assert world.due is None or world.due <= world.now
+    world.run(until=lambda it: it.settled)
+    assert world.requeue_at is None or world.requeue_at <= world.now
     world.wait(10**8)
-    world.look()
-    assert not world.gone
+    world.reconcile()
+    assert not world.is_deleted

@@ -73,12 +73,12 @@ CLUSTERS = [
 
 
 @pytest.mark.parametrize(("pod", "reason", "patience"), PODS)
-def test_a_pod_that_does_not_start_is_understood(pod: ObservedPod, reason: str | None, patience: int | None) -> None:
+def test_pod_that_does_not_start_gets_a_reason(pod: ObservedPod, reason: str | None, patience: int | None) -> None:
     judged(CLUSTER, (pod,), reason, patience)
 
 
 @pytest.mark.parametrize(("cluster", "reason", "patience"), CLUSTERS)
-def test_a_pod_that_may_not_be_is_understood(cluster: ObservedCluster, reason: str, patience: int | None) -> None:
+def test_pod_that_is_not_created_gets_a_reason(cluster: ObservedCluster, reason: str, patience: int | None) -> None:
     judged(cluster, (), reason, patience)
 
 
@@ -92,20 +92,20 @@ def judged(cluster: ObservedCluster, pods: tuple[ObservedPod, ...], reason: str 
         assert not soon.message.endswith("..")
 
 
-def test_what_is_certain_comes_before_what_may_pass() -> None:
+def test_certain_problems_come_first() -> None:
     pods = (unschedulable("0/1 nodes are available."), waiting("InvalidImageName"))
     found = pod_problem(CLUSTER, pods, START, SOON)
     assert found
     assert found.reason == "ImagePullFailed"
 
 
-def test_the_message_names_the_pod_and_repeats_what_kubernetes_says() -> None:
+def test_message_names_the_pod_and_quotes_kubernetes() -> None:
     found = pod_problem(CLUSTER, (waiting("ErrImagePull", "x:2: not found"),), START, SOON)
     assert found
     assert found.message == "The head pod digits-1-head cannot get its image: x:2: not found."
 
 
-def test_what_a_container_that_is_started_again_and_again_ended_of_is_told() -> None:
+def test_restarting_container_names_its_last_error() -> None:
     found = pod_problem(CLUSTER, (restarting("Error", 127, "loading\nray: command not found\n"),), START, SOON)
     assert found
     assert found.message == (

@@ -13,18 +13,18 @@ from tests.fakes.world import World, sha
 
 
 def jobs(world: World) -> list[tuple[str, int]]:
-    return [(it.id[-4:], it.attempt.spec.samples) for it in world.carried if isinstance(it, SubmitJob)]
+    return [(it.id[-4:], it.attempt.spec.samples) for it in world.executed if isinstance(it, SubmitJob)]
 
 
-def test_a_running_sampling_goes_on_in_the_same_cluster_once_the_present_job_has_ended() -> None:
+def test_growth_resubmits_in_the_same_cluster() -> None:
     world = World.of()
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.edit(samples=300)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.stored == 300
-    assert sum(isinstance(it, CreateCluster) for it in world.carried) == 1
-    name = next(it.attempt.name for it in world.carried if isinstance(it, CreateCluster))
-    asked = [(it.id, it.attempt.spec.samples) for it in world.carried if isinstance(it, SubmitJob)]
+    assert sum(isinstance(it, CreateCluster) for it in world.executed) == 1
+    name = next(it.attempt.name for it in world.executed if isinstance(it, CreateCluster))
+    asked = [(it.id, it.attempt.spec.samples) for it in world.executed if isinstance(it, SubmitJob)]
     assert asked == [(name, 100), (f"{name}-r2", 300)]
     assert world.reasons == [
         EventReason.ACCEPTED,
@@ -36,27 +36,27 @@ def test_a_running_sampling_goes_on_in_the_same_cluster_once_the_present_job_has
     ]
 
 
-def test_the_total_is_what_is_asked_for_now_not_what_the_driver_still_works_at() -> None:
+def test_growth_updates_the_total_at_once() -> None:
     world = World.of(samples=640)
     world.run(until=lambda it: it.stored >= 128)
     world.edit(samples=1280)
-    world.look()
+    world.reconcile()
     progress = world.status.progress
     assert progress
     assert progress.total == 1280
     assert progress.percent == 100 * progress.done // 1280
 
 
-def test_a_finished_sampling_begins_a_new_attempt_and_takes_its_end_back() -> None:
+def test_growth_reopens_a_finished_sampling() -> None:
     world = World.of()
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     world.edit(samples=200)
-    world.look()
+    world.reconcile()
     assert world.status.phase == Phase.STARTING
     assert world.status.attempt == 2
     assert world.status.completion_time is None
     assert not world.holds(ConditionType.COMPLETE)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.status.output
     assert world.status.output.manifest_sha256 == sha(200)
     assert world.reasons[5:] == [
@@ -68,12 +68,12 @@ def test_a_finished_sampling_begins_a_new_attempt_and_takes_its_end_back() -> No
     ]
 
 
-def test_a_later_attempt_keeps_what_the_first_has_chosen_and_its_image() -> None:
+def test_later_attempt_keeps_plan_and_image() -> None:
     world = World.of()
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     world.edit(samples=200)
-    world.look()
-    made = [it.attempt for it in world.carried if isinstance(it, CreateCluster)]
+    world.reconcile()
+    made = [it.attempt for it in world.executed if isinstance(it, CreateCluster)]
     assert made[1].plan.batch_size == 64
     assert made[1].plan.device == made[0].plan.device
     assert made[0].image == "registry.example.com/worker:1"
@@ -81,26 +81,26 @@ def test_a_later_attempt_keeps_what_the_first_has_chosen_and_its_image() -> None
     assert "@sha256:" in made[1].image
 
 
-def test_a_failed_sampling_that_grows_has_all_its_attempts_again() -> None:
+def test_growth_resets_failed_attempts() -> None:
     world = World.of(backoffLimit=1)
     for _ in range(2):
         world.run(until=lambda it: it.driver_fails())
-        world.run(until=lambda it: it.ended or not it.drivers)
+        world.run(until=lambda it: it.finished or not it.drivers)
     assert world.holds(ConditionType.FAILED)
     world.edit(samples=200)
-    world.look()
+    world.reconcile()
     assert world.status.failed_attempts == 0
     assert not world.holds(ConditionType.FAILED)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
 
 
-def test_growth_between_the_end_and_its_writing_down_is_not_lost() -> None:
+def test_growth_at_the_very_end_is_not_lost() -> None:
     world = World.of()
     world.run(until=lambda it: it.drivers and next(iter(it.drivers.values())).outcome)
-    world.look(between=lambda: world.edit(samples=200))
-    assert not world.ended
-    world.run(until=lambda it: it.at_rest)
+    world.reconcile(between=lambda: world.edit(samples=200))
+    assert not world.finished
+    world.run(until=lambda it: it.settled)
     assert world.stored == 200
 
 
@@ -109,7 +109,7 @@ GPUS = {"samples": 16, "resources": {"gpus": 4}}
 
 
 def made(world: World) -> list[Plan]:
-    return [it.attempt.plan for it in world.carried if isinstance(it, CreateCluster)]
+    return [it.attempt.plan for it in world.executed if isinstance(it, CreateCluster)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def made(world: World) -> list[Plan]:
     ],
     ids=["before its job", "before it runs", "running", "about done"],
 )
-def test_far_more_samples_than_a_cluster_was_made_for_get_another_which_is_no_failure(
+def test_large_growth_gets_a_larger_cluster(
     spec: dict[str, Any],
     before: tuple[int, int],
     after: tuple[int, int],
@@ -134,7 +134,7 @@ def test_far_more_samples_than_a_cluster_was_made_for_get_another_which_is_no_fa
     world = World.of(**spec)
     world.run(until=when)
     world.edit(samples=20_000)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert [(it.workers, it.gpus) for it in made(world)] == [before, after]
     status = world.status
     assert (status.phase, status.attempt, status.failed_attempts) == (Phase.SUCCEEDED, 2, 0)
@@ -145,11 +145,11 @@ def test_far_more_samples_than_a_cluster_was_made_for_get_another_which_is_no_fa
     assert EventReason.ATTEMPT_FAILED not in world.reasons
 
 
-def test_the_samples_that_a_smaller_cluster_has_begun_are_done_before_it_goes() -> None:
+def test_small_cluster_finishes_its_samples_first() -> None:
     world = World.of(**WORKERS)
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.edit(samples=20_000)
-    world.look()
+    world.reconcile()
     assert world.condition(ConditionType.ACCEPTED).message == (
         "20,000 samples of builtin://mnist on cpu, by 2 workers. "
         "They begin when attempt 1 has finished its own samples."
@@ -159,25 +159,25 @@ def test_the_samples_that_a_smaller_cluster_has_begun_are_done_before_it_goes() 
     assert world.condition(ConditionType.RUNNING).reason == "Grown"
 
 
-def test_a_few_more_samples_stay_in_the_same_cluster_and_the_plan_tells_of_them() -> None:
+def test_small_growth_stays_in_the_same_cluster() -> None:
     world = World.of(**WORKERS | {"sampler": {"steps": 50}})
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.edit(samples=300)
-    world.look()
+    world.reconcile()
     assert world.status.plan
     assert world.status.plan.shards == 5
     assert world.status.plan.why[0].startswith("300 samples in batches of 64")
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert len(made(world)) == 1
     assert world.condition(ConditionType.ACCEPTED).message.startswith("300 samples")
     assert world.status.plan.shards == 5
 
 
-def test_a_cluster_that_has_all_it_may_have_draws_any_number_more() -> None:
+def test_cluster_of_maximum_size_is_kept() -> None:
     world = World.of()
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.edit(samples=20_000)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert len(made(world)) == 1
     assert world.status.plan
     assert world.status.plan.why[:2] == (
@@ -186,9 +186,9 @@ def test_a_cluster_that_has_all_it_may_have_draws_any_number_more() -> None:
     )
 
 
-def test_more_workers_without_more_samples_wait_for_the_next_attempt() -> None:
+def test_raised_max_workers_waits_for_the_next_attempt() -> None:
     world = World.of(**{"samples": 20_000, "resources": {"maxWorkers": 1}})
     world.run(until=lambda it: it.clusters)
     world.edit(resources={"maxWorkers": 4})
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert [it.workers for it in made(world)] == [1]

@@ -32,5 +32,5 @@ def head(image_id: str) -> ObservedPod:
         ("worker:1", "", None),
     ],
 )
-def test_a_digest_is_kept_where_it_can_be_pulled(asked: str, image_id: str, kept: str | None) -> None:
+def test_digest_is_kept_if_it_can_be_pulled(asked: str, image_id: str, kept: str | None) -> None:
     assert pinned_image(head(image_id), asked) == kept

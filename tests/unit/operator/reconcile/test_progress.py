@@ -20,15 +20,15 @@ def without_figures(status: Status) -> tuple[object, list[str]]:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.3, 2])
-def test_what_the_status_says_was_true_five_seconds_ago_at_the_latest(seconds: float) -> None:
+def test_status_lags_at_most_five_seconds(seconds: float) -> None:
     world = World.of(samples=6400)
     world.run(until=lambda it: it.sampling.status is not None and it.status.phase == Phase.RUNNING)
     truth = [(world.now, world.stored)]
-    while not world.ended:
+    while not world.finished:
         world.driver()
         world.wait(seconds)
-        if world.due and world.due <= world.now:
-            world.look()
+        if world.requeue_at and world.requeue_at <= world.now:
+            world.reconcile()
         truth.append((world.now, world.stored))
         known = max(stored for at, stored in truth if at <= world.now - LATE or at == truth[0][0])
         assert world.status.progress
@@ -36,12 +36,12 @@ def test_what_the_status_says_was_true_five_seconds_ago_at_the_latest(seconds: f
     assert len(truth) > 100
 
 
-def test_progress_is_written_at_most_once_in_three_seconds_however_often_the_operator_looks() -> None:
+def test_progress_writes_are_three_seconds_apart() -> None:
     world = World.of(**LARGE)
-    while not world.at_rest:
+    while not world.settled:
         _ = world.collect_garbage() or world.kubelet() or world.kuberay() or world.driver()
         world.wait(0.5)
-        world.look()
+        world.reconcile()
     running = [status for status in world.history if status.phase == Phase.RUNNING]
     only_figures = [
         later.progress.last_update_time - sooner.progress.last_update_time
@@ -57,14 +57,14 @@ def test_progress_is_written_at_most_once_in_three_seconds_however_often_the_ope
     assert any(it.progress and it.progress.eta and it.progress.samples_per_second == "12.3" for it in running)
 
 
-def test_a_driver_that_says_nothing_new_is_not_written_down_again() -> None:
+def test_unchanged_progress_is_not_written() -> None:
     world = World.of(samples=640)
     world.run(until=lambda it: it.stored >= 128)
     for _ in range(2):
         world.wait(3)
-        world.look()
+        world.reconcile()
     written = len(world.history)
     for _ in range(10):
         world.wait(3)
-        world.look()
+        world.reconcile()
     assert len(world.history) == written

@@ -20,7 +20,7 @@ def answer(board: RunState) -> str:
     return json.dumps(board.document())
 
 
-def test_a_run_under_way_is_read() -> None:
+def test_running_driver_is_parsed() -> None:
     board, progress = RunState(), Progress(phase="sampling")
     progress.begin(total=100, done=36, shards_left=1)
     progress.observe(0.0, {Shard(first=36, last=99): 0.0}, workers=1, busy=1)
@@ -33,18 +33,18 @@ def test_a_run_under_way_is_read() -> None:
     assert document.outcome is None
 
 
-def test_a_run_that_has_not_begun_is_read() -> None:
+def test_starting_driver_is_parsed() -> None:
     assert read_progress(answer(RunState())).total == 0
 
 
-def test_a_complete_run_is_read_with_its_picture() -> None:
+def test_completed_driver_is_parsed_with_its_preview() -> None:
     board = RunState(thumbnail=lambda _: b"png")
     board.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
     outcome = read_progress(answer(board)).outcome
     assert outcome == FinishedOutcome(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")
 
 
-def test_a_failed_run_is_read() -> None:
+def test_failed_driver_is_parsed() -> None:
     board = RunState()
     failure = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
     board.end("failed", failure)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_a_failed_run_is_read() -> None:
     assert outcome == FailedOutcome(reason="OutOfMemory", exit_code=4, message="a worker died", hint="more")
 
 
-def test_what_a_newer_driver_says_beside_it_does_no_harm() -> None:
+def test_unknown_fields_are_ignored() -> None:
     document = json.loads(answer(RunState())) | {"temperature": 21}
     assert read_progress(json.dumps(document)).phase == "preparing"
 
@@ -67,12 +67,12 @@ def test_what_a_newer_driver_says_beside_it_does_no_harm() -> None:
         json.dumps({**json.loads(json.dumps(RunState().document())), "done": -1}),
     ],
 )
-def test_what_is_no_such_document_is_refused(text: str) -> None:
+def test_invalid_document_is_rejected(text: str) -> None:
     with pytest.raises(ValidationError):
         read_progress(text)
 
 
-def test_the_commands_last_line_tells_why_it_failed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_error_event_of_the_command_is_parsed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = main(["--json", "--model_path", str(tmp_path / "nothing.safetensors"), "--out_dir", str(tmp_path)])
     printed = capsys.readouterr().out
     error = last_error(f"Ray says: failed\n{printed}\n(raylet) goodbye")
@@ -84,7 +84,7 @@ def test_the_commands_last_line_tells_why_it_failed(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("field", ["done", "total", "samplesPerSecond", "etaSeconds"])
 @pytest.mark.parametrize("figure", ["1e300", "Infinity", "NaN", "9" * 400, "1000000000001"])
-def test_a_figure_that_no_status_can_hold_is_refused(field: str, figure: str) -> None:
+def test_too_large_figure_is_rejected(field: str, figure: str) -> None:
     said = json.loads(answer(RunState())) | {field: 0}
     assert read_progress(json.dumps(said)).total == 0
     with pytest.raises(ValidationError):
@@ -104,5 +104,5 @@ def test_a_figure_that_no_status_can_hold_is_refused(field: str, figure: str) ->
         '{"a": 1}\nend',
     ],
 )
-def test_a_log_without_such_a_line_tells_nothing(log: str) -> None:
+def test_log_without_error_event_gives_none(log: str) -> None:
     assert last_error(log) is None

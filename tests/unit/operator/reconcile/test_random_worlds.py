@@ -46,8 +46,8 @@ HARM: list[Callable[[World], object]] = [
     World.driver_exits,
     World.head_dies,
     lambda it: it.head_dies("OOMKilled", 137),
-    World.pod_deleted,
-    World.cluster_deleted,
+    World.delete_pod,
+    World.delete_cluster,
     lambda it: it.driver_fails("ModelNotFound"),
     lambda it: quota(it, full=True),
     lambda it: quota(it, full=False),
@@ -132,16 +132,16 @@ class Chaos:
         self._late_clusters = self._late_clusters[self._draw.draw(st.integers(0, len(self._late_clusters) - 1)) :]
         world = self.world
         dies_after = self._draw.draw(st.none() | st.none() | st.integers(0, 6))
-        world.dies_at = None if dies_after is None else len(world.carried) + dies_after
+        world.crash_at = None if dies_after is None else len(world.executed) + dies_after
         between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *HARM, lambda _: self._user()]))
         refused = self._draw.draw(st.none() | st.none() | st.integers(0, 4))
-        world.refuse = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
+        world.reject = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
         doubled = self._draw.draw(st.sampled_from([False, False, False, True]))
         meanwhile = (lambda: between(world)) if between else None
-        world.look(self._late_pods[0], self._late_clusters[0], meanwhile, doubled)
-        world.refuse = lambda _: None
+        world.reconcile(self._late_pods[0], self._late_clusters[0], meanwhile, doubled)
+        world.reject = lambda _: None
         if dies_after is not None:
-            world.dies_at = None
+            world.crash_at = None
             self._late_pods, self._late_clusters = [dict(world.pods)], [dict(world.clusters)]
 
 
@@ -161,9 +161,7 @@ def refusing(number: int | None, fault: ActionError) -> Callable[[Action], Actio
 
 @settings(deadline=None, max_examples=300)
 @given(st.data(), specs(), st.integers(0, 60))
-def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
-    data: st.DataObject, spec: dict[str, object], steps: int
-) -> None:
+def test_random_runs_end_complete_or_failed_and_clean(data: st.DataObject, spec: dict[str, object], steps: int) -> None:
     chaos = Chaos(data, spec)
     chaos.go(steps)
     world = chaos.world
@@ -172,8 +170,8 @@ def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
         world.edit(suspend=False)
     quota(world, full=False)
     elder(world, None)
-    world.look()
-    world.run(until=lambda it: it.at_rest)
+    world.reconcile()
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
     assert not world.clusters
     assert not world.pods
@@ -181,9 +179,9 @@ def test_every_run_ends_with_all_samples_or_a_reason_and_nothing_left(
         assert world.status.failure
         assert world.status.failure.hint
     no_event_is_told_twice(world)
-    world.look()
-    world.look()
-    assert world.at_rest
+    world.reconcile()
+    world.reconcile()
+    assert world.settled
 
 
 def no_event_is_told_twice(world: World) -> None:
@@ -216,10 +214,10 @@ def no_event_is_told_twice(world: World) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(0, 40))
-def test_an_operator_killed_after_any_one_action_loses_nothing(number: int) -> None:
+def test_crash_after_any_action_loses_nothing(number: int) -> None:
     world = World.of(samples=200, resources={"maxWorkers": 1})
-    world.dies_at = number
-    world.run(until=lambda it: it.at_rest)
+    world.crash_at = number
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
-    assert world.made == 3
+    assert world.created == 3
     assert world.status.attempt == 1

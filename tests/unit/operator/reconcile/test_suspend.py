@@ -14,7 +14,7 @@ def suspended() -> World:
     return world
 
 
-def test_the_cluster_goes_and_the_samples_stay() -> None:
+def test_suspend_deletes_the_cluster_and_keeps_samples() -> None:
     world = suspended()
     assert world.status.phase == Phase.SUSPENDED
     assert world.holds(ConditionType.SUSPENDED)
@@ -26,10 +26,10 @@ def test_the_cluster_goes_and_the_samples_stay() -> None:
     assert world.status.completion_time is None
 
 
-def test_it_goes_on_with_a_new_attempt_that_counts_as_no_failure() -> None:
+def test_resume_begins_a_new_attempt_without_failure() -> None:
     world = suspended()
     world.edit(suspend=False)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert not world.holds(ConditionType.SUSPENDED)
     assert world.status.attempt == 2
@@ -38,46 +38,46 @@ def test_it_goes_on_with_a_new_attempt_that_counts_as_no_failure() -> None:
     assert world.reasons.count(EventReason.RESUMED) == 1
 
 
-def test_a_new_sampling_that_is_suspended_makes_nothing() -> None:
+def test_new_suspended_sampling_creates_nothing() -> None:
     world = World.of(suspend=True)
-    world.look()
+    world.reconcile()
     assert world.status.phase == Phase.SUSPENDED
     assert not world.clusters
     assert world.holds(ConditionType.CLEANED_UP)
     world.edit(suspend=False)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
 
 
-def test_before_the_first_attempt_the_image_is_named_but_not_kept() -> None:
+def test_suspended_sampling_names_its_image_provisionally() -> None:
     world = World.of(suspend=True)
-    world.look()
+    world.reconcile()
     assert world.status.image == IMAGE.reference
     world.edit(suspend=False)
-    world.look()
+    world.reconcile()
     assert (world.status.attempt, world.status.image) == (1, None)
 
 
-def test_going_on_waits_until_the_last_pod_is_gone() -> None:
+def test_resume_waits_for_the_last_pod() -> None:
     world = World.of(samples=640)
     world.run(until=lambda it: it.stored >= 128)
     world.edit(suspend=True)
-    world.look()
+    world.reconcile()
     world.edit(suspend=False)
-    world.look()
+    world.reconcile()
     assert world.pods
     assert all(it.deleted for it in world.clusters.values())
     assert world.status.phase == Phase.PENDING
     assert world.condition(ConditionType.CLUSTER_READY).message == (
         "The next attempt waits until all pods of attempt 1 are gone."
     )
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
 
 
-def test_a_finished_sampling_is_not_suspended() -> None:
+def test_finished_sampling_is_not_suspended() -> None:
     world = World.of()
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     world.edit(suspend=True)
-    world.look()
+    world.reconcile()
     assert world.holds(ConditionType.COMPLETE)
     assert world.status.phase == Phase.SUCCEEDED

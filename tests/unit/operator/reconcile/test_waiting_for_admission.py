@@ -32,7 +32,7 @@ class Town:
 
     limits: Limits
     worlds: list[World] = field(default_factory=list)
-    told: dict[ObjectKey, list[dict[str, Any]]] = field(default_factory=dict)
+    events: dict[ObjectKey, list[dict[str, Any]]] = field(default_factory=dict)
     began: list[ObjectKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,18 +44,18 @@ class Town:
         named = {"name": name, "namespace": namespace, "uid": f"{namespace}-{name}"}
         created = START + timedelta(seconds=len(self.worlds))
         metadata = world.sampling.metadata.model_copy(update=named | {"creation_timestamp": created})
-        world.sampling, world.line = world.sampling.model_copy(update={"metadata": metadata}), self.line
+        world.sampling, world.admission = world.sampling.model_copy(update={"metadata": metadata}), self.admission
         self.worlds.append(world)
-        self.told[world.key] = []
+        self.events[world.key] = []
         return world
 
     def restart(self) -> None:
         """A new operator, which lists what there is."""
-        self.line = AdmissionQueue(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
+        self.admission = AdmissionQueue(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
         for world in self.worlds:
-            world.line = self.line
-            world.due = world.now
-            self.line.observe_document(document(world.sampling))
+            world.admission = self.admission
+            world.requeue_at = world.now
+            self.admission.observe_document(document(world.sampling))
 
     def check(self) -> None:
         """Never are there more at work than there may be."""
@@ -66,14 +66,14 @@ class Town:
         self.began += [world.key for world in at_work if world.key not in self.began]
 
     def calls(self) -> None:
-        for key in self.line.take_admissible():
+        for key in self.admission.take_admissible():
             world = next(it for it in self.worlds if it.key == key)
-            world.due = world.now
+            world.requeue_at = world.now
 
     def goes_on(self, most: int = 4000) -> None:
         """All goes well from here on."""
         for _ in range(most):
-            awake = [world for world in self.worlds if not world.at_rest]
+            awake = [world for world in self.worlds if not world.settled]
             if not awake:
                 return
             now = max(world.now for world in self.worlds)
@@ -104,10 +104,10 @@ def names(keys: list[ObjectKey]) -> str:
     return " ".join(key.name for key in keys)
 
 
-def test_one_that_waits_is_queued_says_why_and_has_no_cluster() -> None:
+def test_waiting_sampling_is_queued_without_a_cluster() -> None:
     here = town(Limits(at_once_per_namespace=1), "a1 a2 b3")
     for world in here.worlds:
-        world.look()
+        world.reconcile()
     first, second, other = here.worlds
     assert [first.status.phase, second.status.phase, other.status.phase] == [
         Phase.STARTING,
@@ -127,42 +127,42 @@ def test_one_that_waits_is_queued_says_why_and_has_no_cluster() -> None:
     assert second.status.attempt == 1
 
 
-def test_the_limit_in_all_is_named_where_that_is_what_is_waited_for() -> None:
+def test_message_names_the_global_limit() -> None:
     here = town(Limits(at_once=2, at_once_per_namespace=2), "a1 b2 c3")
     for world in here.worlds:
-        world.look()
+        world.reconcile()
     assert here.worlds[2].condition(ConditionType.CLUSTER_READY).message == (
         "Waiting for a free slot: the administrator allows 2 samplings at once."
     )
 
 
-def test_namespaces_take_turns_and_in_each_the_oldest_goes_first() -> None:
+def test_namespaces_alternate_oldest_first() -> None:
     here = town(Limits(at_once=1), "a1 a2 a3 a4 b5 b6 c7")
     for world in here.worlds:
-        world.look()
+        world.reconcile()
         here.check()
     here.goes_on()
     assert names(here.began) == "a1 b5 c7 a2 b6 a3 a4"
 
 
-def test_waiting_costs_no_attempt_and_no_deadline_runs() -> None:
+def test_waiting_costs_no_attempt_and_no_deadline() -> None:
     here = town(Limits(at_once=1), "a1 a2", startupDeadlineSeconds=60, activeDeadlineSeconds=60)
     first, second = here.worlds
-    first.look()
-    second.look()
+    first.reconcile()
+    second.reconcile()
     second.wait(3600)
-    second.look()
+    second.reconcile()
     assert second.status.phase == Phase.QUEUED
     here.goes_on()
     assert second.holds(ConditionType.COMPLETE)
     assert (second.status.attempt, second.status.failed_attempts) == (1, 0)
 
 
-def test_one_whose_attempt_failed_gives_its_place_away_while_it_waits_to_try_again() -> None:
+def test_backoff_frees_the_slot() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.run(until=lambda it: it.holds(ConditionType.RUNNING))
-    second.look()
+    second.reconcile()
     first.driver_fails()
     here.goes_on()
     assert first.holds(ConditionType.COMPLETE)
@@ -170,96 +170,96 @@ def test_one_whose_attempt_failed_gives_its_place_away_while_it_waits_to_try_aga
     assert second.holds(ConditionType.COMPLETE)
 
 
-def test_those_that_wait_are_called_once_when_their_turn_comes() -> None:
+def test_freed_slot_wakes_one_sampling_once() -> None:
     here = town(Limits(at_once=1), "a1 a2 a3")
     for world in here.worlds:
-        world.look()
-    assert here.line.take_admissible() == ()
+        world.reconcile()
+    assert here.admission.take_admissible() == ()
     here.worlds[0].edit(suspend=True)
     here.worlds[0].run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
-    assert names([*here.line.take_admissible()]) == "a2"
-    assert here.line.take_admissible() == ()
+    assert names([*here.admission.take_admissible()]) == "a2"
+    assert here.admission.take_admissible() == ()
 
 
-def test_one_that_is_gone_without_a_word_holds_nobody_up() -> None:
+def test_deleted_waiting_sampling_does_not_block() -> None:
     here = town(Limits(at_once=1), "a1 a2 a3")
     for world in here.worlds:
-        world.look()
+        world.reconcile()
     first, second, third = here.worlds
-    second.gone = True
+    second.is_deleted = True
     first.edit(suspend=True)
     first.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
-    assert here.line.take_admissible() == (second.key,)
-    here.line.remove(second.key)
-    assert here.line.take_admissible() == (third.key,)
+    assert here.admission.take_admissible() == (second.key,)
+    here.admission.remove(second.key)
+    assert here.admission.take_admissible() == (third.key,)
 
 
-def test_two_looks_at_once_never_take_the_same_place() -> None:
+def test_concurrent_passes_do_not_share_a_slot() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
-    first.look(between=second.look)
+    first.reconcile(between=second.reconcile)
     here.check()
     assert [first.status.phase, second.status.phase] == [Phase.STARTING, Phase.QUEUED]
 
 
-def test_a_place_that_could_not_be_taken_is_free_again() -> None:
+def test_slot_is_freed_after_a_conflict() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
-    first.look(between=lambda: first.edit(suspend=True))
+    first.reconcile(between=lambda: first.edit(suspend=True))
     assert first.sampling.status is None
-    first.look()
-    second.look()
+    first.reconcile()
+    second.reconcile()
     assert [first.status.phase, second.status.phase] == [Phase.SUSPENDED, Phase.STARTING]
 
 
-def test_an_old_word_of_the_watch_takes_no_place_away() -> None:
+def test_stale_watch_event_does_not_free_a_slot() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     before = document(first.sampling)
-    first.refuse = lambda it: AWAY if isinstance(it, CreateCluster) else None
-    first.look()
+    first.reject = lambda it: AWAY if isinstance(it, CreateCluster) else None
+    first.reconcile()
     assert not first.clusters
-    here.line.observe_document(before)
-    second.look()
+    here.admission.observe_document(before)
+    second.reconcile()
     assert second.status.phase == Phase.QUEUED
 
 
-def test_what_is_left_of_a_deleted_sampling_holds_its_place() -> None:
+def test_leftover_cluster_keeps_its_slot() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
-    first.look()
-    here.line.remove(first.key)
-    second.look()
+    first.reconcile()
+    here.admission.remove(first.key)
+    second.reconcile()
     assert second.status.phase == Phase.QUEUED
-    first.remove_cluster(next(iter(first.clusters)))
+    first.request_cluster_deletion(next(iter(first.clusters)))
     first.collect_garbage()
-    assert here.line.take_admissible() == (second.key,)
+    assert here.admission.take_admissible() == (second.key,)
 
 
-def test_a_sampling_that_a_finalizer_keeps_gives_its_place_away_with_its_cluster() -> None:
+def test_terminating_sampling_frees_its_slot_with_its_cluster() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
-    first.look()
-    first.asked_to_go()
-    first.look()
-    second.look()
+    first.reconcile()
+    first.delete_with_finalizer()
+    first.reconcile()
+    second.reconcile()
     assert second.status.phase == Phase.QUEUED
     first.collect_garbage()
-    assert here.line.take_admissible() == (second.key,)
-    second.look()
+    assert here.admission.take_admissible() == (second.key,)
+    second.reconcile()
     assert second.status.phase == Phase.STARTING
 
 
-def test_clusters_with_labels_of_samplings_that_never_were_take_no_place() -> None:
+def test_forged_labels_take_no_slot() -> None:
     here = town(Limits(at_once=1), "a1 a2")
     forger = here.add("b", "b1")
-    forger.look()
+    forger.reconcile()
     here.worlds.remove(forger)
     here.restart()
     here.worlds.append(forger)
     first, second = here.worlds[:2]
-    first.look()
-    second.look()
+    first.reconcile()
+    second.reconcile()
     assert [first.status.phase, second.status.phase] == [Phase.STARTING, Phase.QUEUED]
 
 
@@ -268,7 +268,7 @@ LIMITS = st.builds(Limits, at_once=st.integers(1, 3)) | st.builds(Limits, at_onc
 
 @settings(deadline=None, max_examples=150)
 @given(st.data(), LIMITS, st.lists(st.sampled_from("abc"), min_size=2, max_size=6), st.integers(0, 60))
-def test_whatever_happens_there_are_never_more_at_work_than_allowed_and_all_get_their_turn(
+def test_limit_holds_and_every_sampling_gets_a_slot(
     data: st.DataObject, limits: Limits, namespaces: list[str], steps: int
 ) -> None:
     here = town(limits, " ".join(f"{namespace}{number}" for number, namespace in enumerate(namespaces)))
@@ -278,31 +278,31 @@ def test_whatever_happens_there_are_never_more_at_work_than_allowed_and_all_get_
     for world in here.worlds:
         if world.sampling.spec.suspend:
             world.edit(suspend=False)
-        world.due = world.now
+        world.requeue_at = world.now
     here.goes_on()
     for world in here.worlds:
         assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
 
 
 def _something(data: st.DataObject, here: Town, world: World, other: World) -> None:
-    here.told[world.key].append(document(world.sampling))
+    here.events[world.key].append(document(world.sampling))
     match data.draw(st.sampled_from(["well", "look", "both", "both", "tell", "restart", "user", "harm"])):
         case "well":
             for _ in range(data.draw(st.integers(1, 12))):
                 world.step()
         case "look":
-            world.look()
+            world.reconcile()
         case "both":
             # The other's look begins after this one has decided and before it has done anything.
             if other is not world:
-                world.look(between=other.look)
+                world.reconcile(between=other.reconcile)
         case "tell":
-            late = here.told[world.key]
-            here.line.observe_document(late[data.draw(st.integers(0, len(late) - 1))])
+            late = here.events[world.key]
+            here.admission.observe_document(late[data.draw(st.integers(0, len(late) - 1))])
         case "restart":
             here.restart()
         case "user":
-            world.look(between=lambda: world.edit(suspend=not world.sampling.spec.suspend))
-            here.line.observe_document(document(world.sampling))
+            world.reconcile(between=lambda: world.edit(suspend=not world.sampling.spec.suspend))
+            here.admission.observe_document(document(world.sampling))
         case "harm":
-            _ = data.draw(st.sampled_from([world.driver_fails, world.head_dies, world.cluster_deleted]))()
+            _ = data.draw(st.sampled_from([world.driver_fails, world.head_dies, world.delete_cluster]))()

@@ -50,7 +50,7 @@ def refusing(kind: ActionErrorKind, refused: type[Action]) -> Move:
     fault = ActionError(kind, "create it", FULL if kind is ActionErrorKind.QUOTA else "no")
 
     def again(world: World) -> None:
-        world.refuse = lambda it: fault if isinstance(it, refused) else None
+        world.reject = lambda it: fault if isinstance(it, refused) else None
 
     return again
 
@@ -77,7 +77,7 @@ def unanswered(ready: bool) -> Move:
 
     def again(world: World) -> None:
         for pod in [it for it in world.pods.values() if it.phase == "Running" and not it.deleted]:
-            world.unheard.add(pod.uid)
+            world.unresponsive.add(pod.uid)
             world.pods[pod.uid] = replace(pod, ready=ready)
 
     return again
@@ -95,12 +95,12 @@ TROUBLES = {
     "no image": Lasting((World.kubelet,), each_pod(containers=(Container("ray", Waiting("ErrImagePull")),))),
     "no node": Lasting((World.kubelet,), each_pod(unschedulable="0/1 nodes are available")),
     "no room for pods": Lasting((World.kuberay,), each_cluster(replica_failure=FULL)),
-    "a queue that lets nobody in": Lasting(again=World.queue_takes),
+    "a queue that lets nobody in": Lasting(again=World.kueue_suspends),
     "a driver that stands still": Lasting((World.driver,), spec={"activeDeadlineSeconds": 600}),
     "drivers that fail": Lasting(again=World.driver_fails),
     "heads that die": Lasting(again=World.head_dies),
-    "heads that are deleted": Lasting(again=World.pod_deleted),
-    "clusters that are deleted": Lasting(again=World.cluster_deleted),
+    "heads that are deleted": Lasting(again=World.delete_pod),
+    "clusters that are deleted": Lasting(again=World.delete_cluster),
     "a head that is ready and silent": Lasting((World.kubelet, World.driver), unanswered(ready=True)),
     "a head on a node that is gone": Lasting((World.kubelet, World.driver), unanswered(ready=False)),
 }
@@ -113,19 +113,19 @@ def goes_on(world: World, trouble: Lasting, until: Callable[[], bool]) -> None:
         trouble.again(world)
         moved = any(move(world) for move in moves)
         world.wait(0.5)
-        if world.due and world.due <= world.now:
-            world.look()
+        if world.requeue_at and world.requeue_at <= world.now:
+            world.reconcile()
         elif not moved:
-            asleep = world.at_rest or any(it.suspended for it in world.clusters.values())
-            assert world.due or asleep, f"nobody will ever look again at {world.sampling.status}"
-            world.now = max(world.due or world.now + LONG, world.now)
-            world.look()
+            asleep = world.settled or any(it.suspended for it in world.clusters.values())
+            assert world.requeue_at or asleep, f"nobody will ever look again at {world.sampling.status}"
+            world.now = max(world.requeue_at or world.now + LONG, world.now)
+            world.reconcile()
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 @settings(deadline=None, max_examples=8)
 @given(after=st.integers(0, 30), workers=st.integers(0, 2), queue=st.booleans())
-def test_it_ends_or_is_queued(trouble: str, after: int, workers: int, queue: bool) -> None:
+def test_sampling_finishes_or_is_queued(trouble: str, after: int, workers: int, queue: bool) -> None:
     world = World.of(
         samples=300,
         resources={"maxWorkers": workers},
@@ -137,8 +137,8 @@ def test_it_ends_or_is_queued(trouble: str, after: int, workers: int, queue: boo
     for _ in range(after):
         world.step()
     begun = world.now
-    goes_on(world, TROUBLES[trouble], lambda: world.ended or world.now - begun > LONG)
-    assert world.ended or world.status.phase is Phase.QUEUED, world.status
-    if not world.ended:
+    goes_on(world, TROUBLES[trouble], lambda: world.finished or world.now - begun > LONG)
+    assert world.finished or world.status.phase is Phase.QUEUED, world.status
+    if not world.finished:
         said = world.condition(ConditionType.CLUSTER_READY).reason
         assert said in ("Queued", FailureReason.QUOTA_EXCEEDED)

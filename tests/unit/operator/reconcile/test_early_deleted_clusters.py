@@ -15,47 +15,47 @@ from tests.fakes.world import World
 def deleted_unseen(**spec: object) -> World:
     """KubeRay has made its pods already, and it goes slowly."""
     world = World.of(**spec)
-    world.look()
+    world.reconcile()
     world.kuberay()
-    assert world.cluster_deleted()
+    assert world.delete_cluster()
     return world
 
 
 def creations(world: World) -> int:
-    return sum(isinstance(it, CreateCluster) for it in world.carried)
+    return sum(isinstance(it, CreateCluster) for it in world.executed)
 
 
-def test_nothing_is_asked_for_as_long_as_it_goes() -> None:
+def test_deleted_cluster_is_not_recreated_while_it_exists() -> None:
     world = deleted_unseen()
     before = creations(world)
     for _ in range(6):
-        world.look()
+        world.reconcile()
         assert world.condition(ConditionType.CLUSTER_READY).reason == "WaitingForCleanUp"
-        assert world.due
-        assert world.due - world.now >= timedelta(seconds=5)
-        world.now = world.due
+        assert world.requeue_at
+        assert world.requeue_at - world.now >= timedelta(seconds=5)
+        world.now = world.requeue_at
     assert creations(world) == before
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
 
 
-def test_its_pods_are_waited_for_though_nobody_has_asked_them_to_go_yet() -> None:
+def test_orphaned_pods_delay_the_new_cluster() -> None:
     world = deleted_unseen()
     (name,) = world.clusters
     del world.clusters[name]
-    world.look()
+    world.reconcile()
     (old,) = world.pods.values()
     world.wait(10)
-    world.look()
+    world.reconcile()
     assert not world.clusters
     world.change(old.uid, deleted=world.now)
-    world.run(until=lambda it: it.at_rest)
+    world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
 
 
-def test_a_pod_of_it_on_a_node_that_is_gone_is_not_taken_for_one_of_the_next() -> None:
+def test_stuck_pod_is_not_counted_for_the_new_cluster() -> None:
     world = deleted_unseen()
     (name,) = world.clusters
     (old,) = world.pods.values()
@@ -63,18 +63,18 @@ def test_a_pod_of_it_on_a_node_that_is_gone_is_not_taken_for_one_of_the_next() -
     world.change(old.uid, deleted=world.now)
     while not world.clusters:
         world.wait(10)
-        world.look()
+        world.reconcile()
     assert world.now - (world.pods[old.uid].deleted or world.now) >= timedelta(seconds=60)
     assert world.observe().cluster
     assert world.observe().cluster_pods == ()
 
 
 @pytest.mark.parametrize("kind", [None, ActionErrorKind.QUOTA])
-def test_one_that_never_goes_is_waited_for_until_the_deadline(kind: ActionErrorKind | None) -> None:
+def test_undeletable_cluster_meets_the_startup_deadline(kind: ActionErrorKind | None) -> None:
     world = deleted_unseen(startupDeadlineSeconds=60, backoffLimit=0)
     for _ in range(7):
         world.action_errors = (ActionError(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
-        world.look()
+        world.reconcile()
         world.wait(10)
     assert world.status.failure
     assert world.status.failure.reason in (FailureReason.STARTUP_DEADLINE_EXCEEDED, FailureReason.QUOTA_EXCEEDED)
