@@ -1,7 +1,7 @@
-"""What the chart's `helm test` runs: waits for the sampling that the chart has made, and checks what is stored.
+"""The chart's `helm test`: waits for the sampling that the chart creates, and checks its stored files.
 
-`python -m ddpm_operator.helm_test NAMESPACE NAME [FOLDER]`, in a pod whose account may read that one sampling. FOLDER
-is where its output is mounted; without it, there is only the waiting.
+Usage: `python -m ddpm_operator.helm_test NAMESPACE NAME [FOLDER]`, in a pod whose ServiceAccount may read that
+sampling. FOLDER is the mounted output; without it, the files are not checked.
 """
 
 from __future__ import annotations
@@ -15,71 +15,75 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 from ddpm_operator.api import ConditionType, DDPMSampling
+from ddpm_operator.api.conditions import holds_for_current_spec
 from ddpm_operator.client import Client, ClientError, Damaged
-from ddpm_operator.client.conditions import has_ended, holds, status_message
+from ddpm_operator.client.conditions import has_ended, status_message
 from ddpm_operator.client.connection import Connection
-from ddpm_operator.client.manifest import NAME, Manifest, is_whole
+from ddpm_operator.client.output_manifest import MANIFEST_NAME, OutputManifest, is_whole
 
-_USAGE = 2
+_USAGE_ERROR = 2
 
 
-def ended(client: Client, name: str) -> DDPMSampling:
-    """Waits until a sampling is complete or has failed, and says meanwhile what it does."""
-    said = ""
+def wait_until_ended(client: Client, name: str) -> DDPMSampling:
+    """Waits until a sampling is complete or has failed, and prints its status message whenever that changes."""
+    printed = ""
     for sampling in client.watch(name):
-        says = status_message(sampling)
-        if says != said:
-            print(f"{name}: {says}", flush=True)
-        said = says
+        message = status_message(sampling)
+        if message != printed:
+            print(f"{name}: {message}", flush=True)
+        printed = message
         if has_ended(sampling):
             return sampling
-    raise AssertionError("a watch has no end of its own")
+    raise AssertionError("a watch never ends by itself")
 
 
-def check(sampling: DDPMSampling, folder: Path) -> str:
-    """Whether a folder holds all that was asked for, by its manifest; returns what there is, in a sentence.
+def check_output(sampling: DDPMSampling, folder: Path) -> str:
+    """Checks that a folder holds all requested samples, as its manifest lists them.
+
+    Returns:
+        a summary of the output.
 
     Raises:
-        Damaged: if it does not.
+        Damaged: if the manifest or a file is missing or wrong.
     """
-    told = sampling.status.output.manifest_sha256 if sampling.status and sampling.status.output else None
-    if told is None:
+    expected_sha256 = sampling.status.output.manifest_sha256 if sampling.status and sampling.status.output else None
+    if expected_sha256 is None:
         raise Damaged("the status names no manifest", "look at the operator's log")
     try:
-        text = (folder / NAME).read_bytes()
+        text = (folder / MANIFEST_NAME).read_bytes()
     except OSError as error:
-        raise Damaged(f"there is no manifest: {error}", "look whether the claim is the sampling's") from error
-    manifest = Manifest.read(text, told)
-    asked = sampling.spec.samples
-    if manifest.n_samples != asked:
-        raise Damaged(f"the manifest tells of {manifest.n_samples} samples, not {asked}", "look at the driver's log")
+        raise Damaged(f"there is no manifest: {error}", "check that the mounted claim is the sampling's") from error
+    manifest = OutputManifest.parse(text, expected_sha256)
+    requested = sampling.spec.samples
+    if manifest.n_samples != requested:
+        raise Damaged(f"the manifest has {manifest.n_samples} samples, not {requested}", "look at the driver's log")
     for file in manifest.wanted:
         if not is_whole(folder / file.path, file):
-            raise Damaged(f"{file.path} is not as the manifest says", "look who else writes there")
-    return f"{asked} samples in {len(manifest.wanted)} files, as the manifest {hashlib.sha256(text).hexdigest()} says"
+            raise Damaged(f"{file.path} differs from the manifest", "check whether another process writes there")
+    return f"{requested} samples in {len(manifest.wanted)} files match the manifest {hashlib.sha256(text).hexdigest()}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0: all is well. 1: it is not. 2: bad usage."""
+    """Runs the test; returns 0 if it passes, 1 if it fails and 2 for wrong usage."""
     match arguments:
         case [namespace, name, *folder] if len(folder) <= 1:
             return _run(namespace, name, Path(folder[0]) if folder else None)
         case _:
             print("usage: python -m ddpm_operator.helm_test NAMESPACE NAME [FOLDER]", file=sys.stderr)
-            return _USAGE
+            return _USAGE_ERROR
 
 
 def _run(namespace: str, name: str, folder: Path | None) -> int:
     try:
-        sampling = ended(Client(_connection(namespace)), name)
-        if holds(sampling, ConditionType.FAILED):
+        sampling = wait_until_ended(Client(_connection(namespace)), name)
+        if holds_for_current_spec(sampling, ConditionType.FAILED):
             hint = sampling.status.failure.hint if sampling.status and sampling.status.failure else ""
             print(f"error: {status_message(sampling)}\n  {hint}", file=sys.stderr)
             return 1
         if folder:
-            print(check(sampling, folder))
-    except ClientError as fault:
-        print(f"error: {fault.message}\n  {fault.hint}", file=sys.stderr)
+            print(check_output(sampling, folder))
+    except ClientError as error:
+        print(f"error: {error.message}\n  {error.hint}", file=sys.stderr)
         return 1
     return 0
 

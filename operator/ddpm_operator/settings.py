@@ -1,4 +1,4 @@
-"""What an installation decides for the operator, from environment variables that the chart sets."""
+"""The operator's settings, from environment variables that the chart sets."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ddpm_operator.planning.limits import Limits
 
 
 class SettingsError(Exception):
-    """A variable is missing or wrong; the chart sets all of them."""
+    """An environment variable is missing or invalid. The chart sets all of them."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How this operator is installed.
+    """The settings of this installation.
 
     Attributes:
-        pods: the operator's own, which network policies let in.
-        key_secret: name of the Secret with its key, in its own namespace.
-        worker: for samplings that name no image.
-        namespaces: those that are watched; empty for all.
-        limits: what samplings may name, and how many may be at work.
-        metrics_host: the address at which they are served: the pod's own only, or all.
-        templates: a folder with an administrator's replacements, if there are any.
+        pods: namespace and labels of the operator's own pods, which network policies admit.
+        key_secret: name of the Secret with the signing key, in the operator's namespace.
+        worker: the image of samplings without spec.image.
+        namespaces: the watched namespaces; empty for all.
+        limits: what samplings may use, and how many may run at once.
+        metrics_host: the address that metrics are served on: localhost or all.
+        templates: folder with the administrator's replacements of templates; None without any.
     """
 
     pods: OperatorPods
@@ -43,7 +43,7 @@ class Settings:
         """Reads the variables that the chart's deployment.yaml sets.
 
         Raises:
-            SettingsFault: with the variable's name.
+            SettingsError: with the name of the variable.
         """
         templates = environment.get("TEMPLATES")
         key_secret = _text(environment, "OPERATOR_KEY_SECRET")
@@ -78,44 +78,44 @@ class Settings:
 
 
 def _text(environment: Mapping[str, str], name: str) -> str:
-    found = environment.get(name, "")
-    if not found:
+    value = environment.get(name, "")
+    if not value:
         raise SettingsError(f"{name} is not set: install the operator with the chart, which sets it")
-    return found
+    return value
 
 
 def _json(environment: Mapping[str, str], name: str) -> object:
     try:
         value: object = json.loads(_text(environment, name))
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{name} is no JSON: {error}") from error
+        raise SettingsError(f"{name} is not valid JSON: {error}") from error
     return value
 
 
 def _labels(environment: Mapping[str, str], name: str) -> dict[str, str]:
     labels = _json(environment, name)
     if not isinstance(labels, dict) or not labels:
-        raise SettingsError(f"{name} has to be an object with the labels of the operator's own pods")
+        raise SettingsError(f"{name} must be a JSON object with the labels of the operator's pods")
     return {str(key): str(label) for key, label in labels.items()}
 
 
 def _names(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     names = _json(environment, name)
-    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
-        raise SettingsError(f"{name} has to be a list of texts, as the chart writes it")
+    if not isinstance(names, list) or not all(isinstance(it, str) and it for it in names):
+        raise SettingsError(f"{name} must be a JSON list of non-empty strings")
     return tuple(names)
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
     text = _text(environment, name)
     if text not in ("true", "false"):
-        raise SettingsError(f"{name} has to be true or false, as the chart writes it")
+        raise SettingsError(f"{name} must be true or false")
     return text == "true"
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
-    """None for 0, which the chart writes for any number."""
+    """Returns None for 0, which means unlimited."""
     text = _text(environment, name)
     if not text.isdecimal():
-        raise SettingsError(f"{name} has to be a number, as the chart writes it; 0 stands for any")
+        raise SettingsError(f"{name} must be a number; 0 means unlimited")
     return int(text) or None

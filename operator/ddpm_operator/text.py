@@ -1,4 +1,4 @@
-"""Words and figures for people, within the limits of the status."""
+"""Formats text for people: statuses, events, logs and terminals. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ MAX_MESSAGE_LENGTH = 2048
 MAX_HINT_LENGTH = 1024
 LOG_TAIL_BYTES = 2048
 
-# Texts come from whoever writes a driver: a repeat that may fail is bounded, or 64 KiB of one word that is looked
-# for would hold the operator up for seconds.
-_SECRETS = (
+# Drivers, and so users, control these texts. Every repetition that can fail to match is bounded: otherwise a pattern
+# takes quadratic time, and 64 KiB of one keyword would block the operator for seconds.
+_CREDENTIALS = (
     (re.compile(r"(://)[^/@\s]+@"), r"\1[redacted]@"),
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+"), r"\1 [redacted]"),
     (re.compile(r"(?i)((?:secret|token|password|passwd|signature|credential|api_?key|access_?key)[\w-]{0,64}\"?\s*[=:]\s*)"
@@ -19,35 +19,34 @@ _SECRETS = (
 )  # fmt: skip
 
 
-# What a terminal obeys: sequences that set colours and the like, other characters that cannot be seen, and those
-# that turn the direction of what follows.
-_ORDERS = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# ANSI escape sequences, control characters, and characters that change the direction of text.
+_CONTROL = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    """Takes out what would make a terminal do something; line breaks and tabs stay."""
-    return _ORDERS.sub("", text)
+    """Removes escape sequences and control characters except line breaks and tabs."""
+    return _CONTROL.sub("", text)
 
 
 def redact(text: str) -> str:
-    """Takes out what looks like a credential, and what is not `printable`.
+    """Replaces what looks like a credential, and removes what is not `printable`.
 
-    Statuses and events are read by more people than secrets are, and most often on a terminal.
+    More people can read statuses and events than Secrets, and they usually do so in a terminal.
     """
     text = printable(text)
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
     return text
 
 
-def clip(text: str, longest: int) -> str:
-    """The beginning of a text as far as it is `printable`, and a sign that there was more."""
+def clip(text: str, max_length: int) -> str:
+    """Returns the `printable` text, shortened to at most `max_length` characters with an ellipsis at the end."""
     text = printable(text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def log_tail(log: str) -> str:
-    """The end of a log, redacted: whole lines of at most 2 KiB in all, or the end of the last line."""
+    """Returns the redacted end of a log: at most 2 KiB of whole lines, or the end of a longer last line."""
     lines = redact(log).rstrip().encode()[-LOG_TAIL_BYTES - 1 :]
     if len(lines) > LOG_TAIL_BYTES:
         lines = lines[1:] if b"\n" not in lines else lines[lines.index(b"\n") + 1 :]
@@ -55,13 +54,13 @@ def log_tail(log: str) -> str:
 
 
 def as_sentence(text: str) -> str:
-    """A message from elsewhere as a sentence: a capital at its beginning, if that is a word, and a full stop."""
-    text = re.sub(r"^[a-z]+(?=[\s,;:])", lambda word: word[0].capitalize(), text.strip())
+    """Turns another program's message into a sentence: with a capital if it starts with a word, and a full stop."""
+    text = re.sub(r"^[a-z]+(?=[\s,;:])", lambda match: match[0].capitalize(), text.strip())
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def duration(seconds: float) -> str:
-    """``45s``, ``2m10s``, ``3h05m``, ``2d04h``."""
+    """Formats a duration, such as ``45s``, ``2m10s``, ``3h05m`` or ``2d04h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -73,5 +72,5 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 sample``, ``2,000 samples``."""
+    """Formats a number with its noun, such as ``1 sample`` or ``2,000 samples``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Heads that answer what a test wants them to, over HTTP on this machine: both doors of a head pod."""
+"""HTTP servers on localhost that stand in for the two ports of a head pod: Ray's dashboard and the driver."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from ddpm_operator.ray.head_client import HeadClient, new_session
 
 TOKENS = Tokens(ray="ray's", progress="driver's", suffix="suffix")
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar("Result")
 
 
 @dataclass
-class Door:
-    """One HTTP server, and what it was asked.
+class FakeServer:
+    """An HTTP server that records its requests.
 
     Attributes:
-        asked: method, path and token of every request.
+        handler: responds to every request.
+        requests: method, path and bearer token of every request.
     """
 
-    answer: Answer
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    handler: Handler
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        self.asked.append((request.method, request.path, token))
-        return await self.answer(request)
+        self.requests.append((request.method, request.path, token))
+        return await self.handler(request)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """Serves for the time of the block; yields the address."""
+        """Serves during the block; yields the base URL."""
         runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -49,28 +50,32 @@ class Door:
             await runner.cleanup()
 
 
-def nobody() -> Answer:
-    """A door at which nobody answers anything of use."""
-    return says(404, "404: Not Found")
+def responds(status: int, text: str | bytes, headers: dict[str, str] | None = None) -> Handler:
+    """Returns a handler that gives every request the same response."""
 
-
-def says(status: int, text: str | bytes, headers: dict[str, str] | None = None) -> Answer:
-    async def answer(_: web.Request) -> web.StreamResponse:
+    async def handler(_: web.Request) -> web.StreamResponse:
         body = text.encode() if isinstance(text, str) else text
         return web.Response(status=status, body=body, headers=headers)
 
-    return answer
+    return handler
 
 
-def ask_head(ask: Callable[[HeadClient], Awaitable[Result]], dashboard: Door, driver: Door | None = None) -> Result:
-    """What a question to a head with these doors comes to."""
+def not_found() -> Handler:
+    """Returns a handler that responds 404 to every request."""
+    return responds(404, "404: Not Found")
+
+
+def call_head(
+    call: Callable[[HeadClient], Awaitable[Result]], dashboard: FakeServer, driver: FakeServer | None = None
+) -> Result:
+    """Returns the result of a call of a HeadClient that is connected to these servers."""
 
     async def run() -> Result:
         async with (
-            dashboard.open() as first,
-            (driver or Door(nobody())).open() as second,
+            dashboard.open() as dashboard_url,
+            (driver or FakeServer(not_found())).open() as driver_url,
             new_session() as session,
         ):
-            return await ask(HeadClient(session, first, second, TOKENS))
+            return await call(HeadClient(session, dashboard_url, driver_url, TOKENS))
 
     return asyncio.run(run())

@@ -1,4 +1,4 @@
-"""The small API server as kopf needs it: it says what kinds there are, and tells of what changes."""
+"""The fake API server with what kopf needs in addition: discovery and watches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.api_server import ApiServer, Document
 
 WATCHED = ("ddpmsamplings", "pods", "rayclusters")
 
-# kopf begins only where it finds namespaces, whether it looks at them or not.
+# kopf starts only if namespaces are discovered, whether it watches them or not.
 _KINDS = {
     "/api/v1": [("Pod", "pods"), ("Namespace", "namespaces")],
     "/apis/ray.io/v1": [("RayCluster", "rayclusters")],
@@ -25,42 +25,42 @@ _VERBS = ["list", "watch", "patch", "get"]
 
 @dataclass
 class WatchedServer(ApiServer):
-    """As `ApiServer`, with discovery and watches.
+    """An `ApiServer` with discovery and watches.
 
     Attributes:
-        asked: method, path and query of every request.
-        watched: plurals, as their watches begin.
+        queries: method, path and query of every request.
+        watch_started: plurals of resources, as their watches start.
     """
 
-    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    watched: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    queries: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    watch_started: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     _watches: dict[str, asyncio.Queue[Document]] = field(default_factory=dict)
 
-    def tell(self, plural: str, type: str, document: Document) -> None:
-        """An event on the one watch of this kind."""
+    def send_event(self, plural: str, type: str, document: Document) -> None:
+        """Sends an event to the watch of this resource."""
         self._watches[plural].put_nowait({"type": type, "object": {**document}})
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append((request.method, request.path, dict(request.query)))
-        found = _discovery(request.path)
-        if found:
-            return web.json_response(found)
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.queries.append((request.method, request.path, dict(request.query)))
+        discovery = _discovery(request.path)
+        if discovery:
+            return web.json_response(discovery)
         if request.query.get("watch") == "true":
             return await self._watch(request)
-        return await super()._answer(request)
+        return await super()._handle(request)
 
     async def _watch(self, request: web.BaseRequest) -> web.StreamResponse:
         plural = request.path.rpartition("/")[2]
         events = self._watches.setdefault(plural, asyncio.Queue())
         response = web.StreamResponse()
         await response.prepare(request)
-        self.watched.put_nowait(plural)
+        self.watch_started.put_nowait(plural)
         while True:
             await response.write(json.dumps(await events.get()).encode() + b"\n")
 
 
 def kubeconfig(address: str, folder: Path) -> Path:
-    """A file by which clients find the server."""
+    """Writes a kubeconfig for the server; returns its path."""
     named = {"name": "a", "cluster": {"server": address}, "user": {}, "context": {"cluster": "a", "user": "a"}}
     file = folder / "kubeconfig"
     parts = {part: [named] for part in ("clusters", "users", "contexts")}
@@ -74,7 +74,7 @@ def _discovery(path: str) -> Document | None:
     if path == "/api":
         return {"versions": ["v1"]}
     if path == "/apis":
-        versions = [at.split("/")[2:] for at in _KINDS if at.startswith("/apis/")]
+        versions = [group_path.split("/")[2:] for group_path in _KINDS if group_path.startswith("/apis/")]
         return {
             "groups": [
                 {"name": group, "preferredVersion": {"version": version}, "versions": [{"version": version}]}

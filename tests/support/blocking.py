@@ -1,4 +1,4 @@
-"""Calls that hold up an event loop, caught as they are made. No clock is asked: a slow machine is no culprit."""
+"""Detects blocking calls in an event loop, by Python's audit events rather than by time: slowness is no blocking."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-# Python's own audit events of what may wait for others: names of hosts, disks, programs, pipes.
-_MAY_WAIT = frozenset(
+# Audit events of calls that may block: on disks, name servers and processes.
+_BLOCKING_EVENTS = frozenset(
     {"open", "os.system", "os.posix_spawn", "subprocess.Popen", "socket.getaddrinfo", "socket.gethostbyname"}
 )
 
 
 @dataclass
-class _Catcher:
-    """What is caught while it is awake; Python has no way to take an audit hook away."""
+class _Recorder:
+    """Records blocking calls while `folder` is set. Python cannot remove an audit hook."""
 
     folder: Path | None = None
-    caught: list[tuple[str, traceback.FrameSummary]] = field(default_factory=list)
+    calls: list[tuple[str, traceback.FrameSummary]] = field(default_factory=list)
 
-    def hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.folder is None or not _in_a_loop():
+    def on_audit_event(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.folder is None or not _in_event_loop():
             return
-        blocks = event in _MAY_WAIT or (event == "socket.connect" and _waits(arguments[0]))
-        if blocks:
-            self.catch(event)
+        if event in _BLOCKING_EVENTS or (event == "socket.connect" and _is_blocking(arguments[0])):
+            self.record(event)
 
-    def catch(self, what: str) -> None:
-        # To look up the lines now would open files, and be caught.
+    def record(self, what: str) -> None:
+        # Looking up the source lines now would open files, which would be recorded too.
         frames = traceback.StackSummary.extract(traceback.walk_stack(None), lookup_lines=False)
         ours = [frame for frame in frames if self.folder and _is_below(frame.filename, self.folder)]
-        # Python reads a module when it is first imported, once.
+        # A module is read from disk once, at its first import.
         imports = any(frame.filename.startswith("<frozen importlib") for frame in frames)
         if ours and not imports:
-            self.caught.append((what, ours[0]))
+            self.calls.append((what, ours[0]))
 
 
-_CATCHER = _Catcher()
-sys.addaudithook(lambda event, arguments: _CATCHER.hear(event, arguments))
+_RECORDER = _Recorder()
+sys.addaudithook(lambda event, arguments: _RECORDER.on_audit_event(event, arguments))
 
 
 @contextmanager
 def blocking_calls(folder: Path) -> Iterator[list[str]]:
-    """The blocking calls of code in a folder, and of what it calls, that event loops made during the block.
+    """Collects the blocking calls in event loops, during the block, of code in a folder and of what that code calls.
 
-    They are in the list after it: what was called, by which line of which file.
+    Yields:
+        a list that after the block has one description of each: the call, and the file and line that made it.
     """
-    sleep, caught = time.sleep, list[str]()
+    sleep, descriptions = time.sleep, list[str]()
 
-    def caught_sleep(seconds: float) -> None:
-        if _in_a_loop():
-            _CATCHER.catch("time.sleep")  # an audit event of its own from Python 3.13 on
+    def recording_sleep(seconds: float) -> None:
+        if _in_event_loop():
+            _RECORDER.record("time.sleep")  # an audit event of its own from Python 3.13 on
         sleep(seconds)
 
-    _CATCHER.folder, _CATCHER.caught = folder, []
+    _RECORDER.folder, _RECORDER.calls = folder, []
     try:
-        with mock.patch("time.sleep", caught_sleep):
-            yield caught
+        with mock.patch("time.sleep", recording_sleep):
+            yield descriptions
     finally:
-        _CATCHER.folder = None
-        for what, by in _CATCHER.caught:
-            caught.append(f"{what} by {Path(by.filename).name}, line {by.lineno}: {by.line}")
+        _RECORDER.folder = None
+        for what, by in _RECORDER.calls:
+            descriptions.append(f"{what} by {Path(by.filename).name}, line {by.lineno}: {by.line}")
 
 
 def _is_below(file: str, folder: Path) -> bool:
     return file != __file__ and Path(file).is_relative_to(folder)
 
 
-def _in_a_loop() -> bool:
-    """Whether this thread's event loop waits for what is being done."""
+def _in_event_loop() -> bool:
+    """Whether the current code runs in this thread's event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -83,5 +83,5 @@ def _in_a_loop() -> bool:
     return True
 
 
-def _waits(connecting: object) -> bool:
+def _is_blocking(connecting: object) -> bool:
     return isinstance(connecting, socket.socket) and connecting.gettimeout() != 0

@@ -1,31 +1,31 @@
-"""The time of day for deadlines, which a machine's clock that is set does not bring nearer."""
+"""The wall clock that deadlines are measured with. A jump of the machine's clock does not bring a deadline nearer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-# Seconds by which a second may be longer or shorter, as long as the machine's clock is another.
-_PACE = 0.1
+# Maximum rate of correction, in seconds per second, while this clock and the machine's wall clock differ.
+_MAX_SLEW = 0.1
 
 
 class MonotonicWallClock:
-    """Goes evenly. When the machine's clock jumps, this one follows at a walk, and never goes back.
+    """A wall clock that never goes back. After a jump of the machine's clock it approaches the new time slowly.
 
     Args:
-        wall: the machine's clock, in seconds since 1970.
-        passed: seconds of a clock that nobody sets.
+        wall: the machine's wall clock, in seconds since 1970.
+        monotonic: a clock in seconds that cannot be set.
     """
 
-    def __init__(self, wall: Callable[[], float], passed: Callable[[], float]) -> None:
+    def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._wall = wall
-        self._passed = passed
-        self._time, self._looked = wall(), passed()
+        self._monotonic = monotonic
+        self._time, self._last_read = wall(), monotonic()
 
     def now(self) -> datetime:
-        """The time, with its zone."""
-        passed = self._passed()
-        elapsed, self._looked = passed - self._looked, passed
-        behind = self._wall() - self._time - elapsed
-        self._time += elapsed + max(-_PACE * elapsed, min(behind, _PACE * elapsed))
+        """Returns the current time, in UTC."""
+        monotonic = self._monotonic()
+        elapsed, self._last_read = monotonic - self._last_read, monotonic
+        difference = self._wall() - self._time - elapsed
+        self._time += elapsed + max(-_MAX_SLEW * elapsed, min(difference, _MAX_SLEW * elapsed))
         return datetime.fromtimestamp(self._time, UTC)

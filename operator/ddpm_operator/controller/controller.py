@@ -1,4 +1,4 @@
-"""One look at a sampling: see what there is, decide, carry it out."""
+"""Reconciles one sampling: observes it, decides with the pure function `reconcile`, and executes the decision."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from ddpm_operator.api import ConditionType, DDPMSampling
+from ddpm_operator.api.conditions import holds
 from ddpm_operator.api.uri import claim_path
-from ddpm_operator.controller.admission import AdmissionQueue
+from ddpm_operator.controller.admission import AdmissionQueue, blocked_by
 from ddpm_operator.controller.executor import (
     ActionDeferred,
     ActionExecutor,
@@ -21,12 +22,11 @@ from ddpm_operator.controller.executor import (
     StaleResource,
 )
 from ddpm_operator.controller.log_line import log_line
-from ddpm_operator.controller.metrics import Metrics, Result
-from ddpm_operator.controller.rivals import blocked_by
+from ddpm_operator.controller.metrics import Metrics, ReconcileResult
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, objection
+from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, schema_mismatch_status
 from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim
 from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.planning.image_reference import WorkerImage
@@ -53,187 +53,194 @@ from ddpm_operator.reconcile.observed import (
 )
 from ddpm_operator.reconcile.progress_document import ProgressDocument
 from ddpm_operator.reconcile.reconcile import reconcile
-from ddpm_operator.reconcile.status_builder import holds
 
 STALE_RETRY_SECONDS = 0.2
-# Every request has a limit of its own. This one is of all together, whoever draws them out.
+# Every request has a timeout of its own; this one bounds a whole reconcile, however slow the head is.
 RECONCILE_TIMEOUT = 60.0
-_FIRST_RETRY = 0.5
-_LONGEST_RETRY = 60.0
+_FIRST_RETRY_DELAY = 0.5
+_MAX_RETRY_DELAY = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _Memory:
-    """What is kept of a sampling from one look to the next; after a restart, all of it is found again.
+    """What the controller remembers of a sampling between reconciles. All of it can be found out again.
 
     Attributes:
-        sampling: as it was last read or written.
-        claim: the output's, once it is bound; as long as there is a cluster, it stays so.
-        last_word: of a driver that has ended, which says it once: cluster uid, number of jobs there, the word.
-        secrets, policies: uids of the clusters that have theirs.
-        failures: looks in a row that did not get through.
+        sampling: the resource as it was last read or written.
+        claim: the output claim once it is bound. It is not read again while a cluster exists.
+        unreachable: the head's silence, if it did not answer the last request.
+        final_progress: of a driver that has ended, since it serves its outcome only once: uid of the cluster, number of
+            jobs then, and the progress document.
+        preview_attempted_at: when a preview was last copied, or should have been.
+        preview_written: whether a preview was written.
+        clusters_with_secret, clusters_with_policy: uids of clusters whose Secret, or NetworkPolicy, is known to exist.
+        action_errors: why the last reconcile could not execute all of its actions.
+        failures: number of consecutive reconciles that failed.
     """
 
     sampling: DDPMSampling | None = None
     claim: OutputClaim | None = None
-    silent: HeadUnreachable | None = None
-    last_word: tuple[str, int, ProgressDocument] | None = None
-    preview_tried: datetime | None = None
+    unreachable: HeadUnreachable | None = None
+    final_progress: tuple[str, int, ProgressDocument] | None = None
+    preview_attempted_at: datetime | None = None
     preview_written: bool = False
-    secrets: set[str] = field(default_factory=set)
-    policies: set[str] = field(default_factory=set)
-    faults: tuple[ActionError, ...] = ()
+    clusters_with_secret: set[str] = field(default_factory=set)
+    clusters_with_policy: set[str] = field(default_factory=set)
+    action_errors: tuple[ActionError, ...] = ()
     failures: int = 0
 
 
 class Controller:
-    """Looks at samplings, one at a time each.
+    """Reconciles samplings. The work queue never calls it twice at the same time for one sampling.
 
     Args:
-        clusters, pods: as the watches have told of them.
-        image: for pods of samplings that name none.
-        metrics: where it is counted what happens.
-        limits: what samplings may name, and how many may be at work.
-        now: the time, with its zone, by which deadlines are told.
-
-    Attributes:
-        line: of those that wait for others to end.
-        metrics: as they were given.
+        clusters, pods: caches that the watches keep up to date.
+        image: default image of samplings without spec.image.
+        admission: decides which sampling may start.
+        metrics: counts reconciles and transitions.
+        limits: what the administrator allows samplings to use.
+        now: returns the current time, with a time zone; deadlines are measured with it.
     """
 
     def __init__(
         self,
         api: KubeApi,
-        work: ActionExecutor,
+        executor: ActionExecutor,
         clusters: ObjectCache[ObservedCluster],
         pods: ObjectCache[ObservedPod],
         image: WorkerImage,
+        admission: AdmissionQueue,
         metrics: Metrics,
         limits: Limits = UNLIMITED,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._api = api
-        self._work = work
+        self._executor = executor
         self._clusters = clusters
         self._pods = pods
         self._image = image
-        self.metrics = metrics
+        self._admission = admission
+        self._metrics = metrics
         self._limits = limits
         self._now = now
-        self.line = AdmissionQueue(limits, clusters.owners)
         self._memories: dict[ObjectKey, _Memory] = {}
 
-    def has_written(self, key: ObjectKey, version: str) -> bool:
-        """Whether a sampling's resourceVersion is that of the operator's own last write, which needs no look."""
+    def is_own_write(self, key: ObjectKey, version: str) -> bool:
+        """Whether a resourceVersion results from the operator's own last write, which needs no reconcile."""
         memory = self._memories.get(key)
         return bool(memory and memory.sampling and memory.sampling.metadata.resource_version == version)
 
-    async def look(self, key: ObjectKey) -> float | None:
-        """Looks once.
+    async def reconcile_one(self, key: ObjectKey) -> float | None:
+        """Reconciles one sampling, and counts how that ended.
 
         Returns:
-            after how many seconds to look again; None: when something is heard.
+            seconds until its next reconcile; None: not before an event.
         """
         memory = self._memories.setdefault(key, _Memory())
         try:
             async with asyncio.timeout(RECONCILE_TIMEOUT):
-                after = await self._look(key, memory)
+                requeue_after = await self._reconcile(key, memory)
         except TimeoutError:
-            self.metrics.looked(Result.STALLED)
-            logger.warning("%s: the look was broken off after %.0f s, and is tried again", key, RECONCILE_TIMEOUT)
-            return _later(memory)
+            self._metrics.count_reconcile(ReconcileResult.TIMED_OUT)
+            logger.warning("%s: reconcile cancelled after %.0f s, will be retried", key, RECONCILE_TIMEOUT)
+            return _retry_delay(memory)
         except ApiError as error:
-            self.metrics.looked(Result.UNREACHABLE)
-            logger.warning("%s: cannot be looked at: %s", key, error)
-            return _later(memory)
-        except ActionRejected as error:
-            self.metrics.looked(Result.REFUSED)
-            logger.warning("%s: %s", key, error)
-            memory.faults = (error.fault,)
-            return _later(memory)
+            self._metrics.count_reconcile(ReconcileResult.UNREACHABLE)
+            logger.warning("%s: reconcile failed: %s", key, error)
+            return _retry_delay(memory)
+        except ActionRejected as rejection:
+            self._metrics.count_reconcile(ReconcileResult.REJECTED)
+            logger.warning("%s: %s", key, rejection)
+            memory.action_errors = (rejection.error,)
+            return _retry_delay(memory)
         except StaleResource:
-            self.metrics.looked(Result.OVERTAKEN)
+            self._metrics.count_reconcile(ReconcileResult.STALE)
             return STALE_RETRY_SECONDS
-        except SchemaMismatch as error:
-            self.metrics.looked(Result.UNREADABLE)
-            logger.error("%s: left alone, as its CRD is of another version than this operator: %s", key, error)
-            self.line.gone(key)
-            return await self._object_to(key, error, memory)
-        self.metrics.looked(Result.DONE)
-        return after
+        except SchemaMismatch as mismatch:
+            self._metrics.count_reconcile(ReconcileResult.SCHEMA_MISMATCH)
+            logger.error("%s: ignored, as the CRD and the operator are of different releases: %s", key, mismatch)
+            self._admission.remove(key)
+            return await self._report_schema_mismatch(key, mismatch, memory)
+        self._metrics.count_reconcile(ReconcileResult.DONE)
+        return requeue_after
 
-    async def _look(self, key: ObjectKey, memory: _Memory) -> float | None:
-        memory.sampling = memory.sampling or await self._read(key)
+    async def _reconcile(self, key: ObjectKey, memory: _Memory) -> float | None:
+        memory.sampling = memory.sampling or await self._get_sampling(key)
         if memory.sampling is None:
-            await self._part_from(key)
+            await self._clean_up_deleted(key)
             return None
-        claim = await self._claim(key, memory.sampling, memory)
-        driver = await self._ask_driver(self._observed(key, memory.sampling, memory), memory)
-        # Last of all, so that its status is at least as new as all else.
-        memory.sampling = await self._read(key)
+        claim = await self._get_claim(key, memory.sampling, memory)
+        head_poll = await self._poll_head(self._observe(key, memory.sampling, memory), memory)
+        # The sampling is read last, so that its status is at least as new as everything else that was observed.
+        memory.sampling = await self._get_sampling(key)
         if memory.sampling is None:
-            await self._part_from(key)
+            await self._clean_up_deleted(key)
             return None
-        self.line.read(memory.sampling)
-        observed = replace(self._observed(key, memory.sampling, memory), claim=claim, driver=driver)
-        decision = reconcile(replace(observed, held_back=self.line.held_back(key)), self._now())
-        self.line.decided(key, decision)
-        await self._carry_out(key, memory, memory.sampling, decision)
-        memory.faults, memory.failures = (), 0
-        if decision.look_again is None and not observed.clusters:
+        self._admission.observe(memory.sampling)
+        observed = replace(
+            self._observe(key, memory.sampling, memory),
+            claim=claim,
+            head_poll=head_poll,
+            admission_hold=self._admission.waiting_reason(key),
+        )
+        decision = reconcile(observed, self._now())
+        self._admission.reserve(key, decision)
+        await self._execute(key, memory, memory.sampling, decision)
+        memory.action_errors, memory.failures = (), 0
+        if decision.requeue_after is None and not observed.clusters:
             self._forget(key)
         if any(isinstance(action, CreateCluster) for action in decision.actions):
-            return 0.0  # the watch tells nothing new of it, and it waits for its Secret
-        return decision.look_again.total_seconds() if decision.look_again is not None else None
+            return 0.0  # no watch event will follow, and the cluster waits for its Secret
+        return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
 
-    async def _carry_out(self, key: ObjectKey, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
+    async def _execute(self, key: ObjectKey, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
         for action in decision.actions:
-            before = sampling.status
-            said = log_line(action, before)
+            old_status = sampling.status
+            line = log_line(action, old_status)
             try:
-                memory.sampling = sampling = await self._work.carry_out(sampling, action)
+                memory.sampling = sampling = await self._executor.execute(sampling, action)
             except ActionDeferred:
                 continue
             except PreviewNotReady as error:
                 logger.warning("%s: %s", key, error)
-                memory.preview_tried = self._now()
+                memory.preview_attempted_at = self._now()
                 continue
             if isinstance(action, WriteStatus):
-                self.line.read(sampling)
-                self.metrics.wrote(before, action.status)
+                self._admission.observe(sampling)
+                self._metrics.count_transitions(old_status, action.status)
             _remember(memory, action, self._now())
-            if said:
-                logger.info("%s: %s", key, said)
+            if line:
+                logger.info("%s: %s", key, line)
 
-    async def _object_to(self, key: ObjectKey, error: SchemaMismatch, memory: _Memory) -> float | None:
-        said = objection(error.document, error.fault, self._now())
+    async def _report_schema_mismatch(self, key: ObjectKey, mismatch: SchemaMismatch, memory: _Memory) -> float | None:
+        manifest = schema_mismatch_status(mismatch.document, mismatch.detail, self._now())
         try:
-            if said:
-                await self._work.object_to(key, said)
-        except ActionRejected as refused:
-            logger.warning("%s: %s", key, refused)
-            return _later(memory)
+            if manifest:
+                await self._executor.report_schema_mismatch(key, manifest)
+        except ActionRejected as rejection:
+            logger.warning("%s: %s", key, rejection)
+            return _retry_delay(memory)
         del self._memories[key]
         return None
 
-    async def _part_from(self, key: ObjectKey) -> None:
-        """The sampling is gone. Its clusters follow it by their owner references, unless those were taken away."""
-        for cluster in self._clusters.of(key):
+    async def _clean_up_deleted(self, key: ObjectKey) -> None:
+        """Deletes the clusters of a deleted sampling, in case their ownerReferences were removed."""
+        for cluster in self._clusters.for_sampling(key):
             if not cluster.deleted:
-                await self._work.delete_cluster(key.namespace, cluster.name, cluster.uid)
-                logger.info("%s: gone, and so is its cluster %s", key, cluster.name)
-        self.line.gone(key)
-        self.metrics.census.gone(key)
+                await self._executor.delete_cluster(key.namespace, cluster.name, cluster.uid)
+                logger.info("%s: the sampling was deleted; deleted its RayCluster %s", key, cluster.name)
+        self._admission.remove(key)
+        self._metrics.samplings.remove(key)
         self._forget(key)
 
     def _forget(self, key: ObjectKey) -> None:
-        self._pods.forget(key)
+        self._pods.forget_last_removed(key)
         del self._memories[key]
 
-    async def _read(self, key: ObjectKey) -> DDPMSampling | None:
-        """The sampling as the API server has it; None if it is gone, though another may have its name."""
+    async def _get_sampling(self, key: ObjectKey) -> DDPMSampling | None:
+        """Reads the sampling; returns None if it is gone, even if another one has its name by now."""
         try:
             document = await self._api.get(f"{paths.samplings(key.namespace)}/{key.name}")
         except ApiError as error:
@@ -243,31 +250,37 @@ class Controller:
         sampling = decode_sampling(document)
         return sampling if sampling.metadata.uid == key.uid else None
 
-    def _observed(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> Observed:
+    def _observe(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> Observed:
+        """Combines the sampling with the caches and the memory; without the claim, the head and admission."""
         clusters = tuple(
-            replace(one, has_secret=one.uid in memory.secrets, has_network_policy=one.uid in memory.policies)
-            for one in self._clusters.of(key)
+            replace(
+                cluster,
+                has_secret=cluster.uid in memory.clusters_with_secret,
+                has_network_policy=cluster.uid in memory.clusters_with_policy,
+            )
+            for cluster in self._clusters.for_sampling(key)
         )
         return Observed(
             sampling=sampling,
             image=self._image,
             clusters=clusters,
-            pods=self._pods.of(key),
-            departed=self._pods.departed(key),
-            ahead=blocked_by(key, self._clusters, self._pods),
-            preview_tried=memory.preview_tried,
+            pods=self._pods.for_sampling(key),
+            last_deleted_head=self._pods.last_removed(key),
+            blocked_by=blocked_by(key, self._clusters, self._pods),
+            preview_attempted_at=memory.preview_attempted_at,
             preview_written=memory.preview_written,
-            faults=memory.faults,
+            action_errors=memory.action_errors,
             limits=self._limits,
         )
 
-    async def _claim(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> OutputClaim | None:
+    async def _get_claim(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> OutputClaim | None:
+        """Reads the output claim; None if there is none yet, or the output does not go to a claim."""
         uri, metadata = sampling.spec.output.uri, sampling.metadata
-        place = claim_path(uri or "")
-        if uri and not place:
+        path_on_claim = claim_path(uri or "")
+        if uri and not path_on_claim:
             return None
-        name = place.claim if place else claim_name(metadata)
-        if memory.claim and self._clusters.of(key):
+        name = path_on_claim.claim if path_on_claim else claim_name(metadata)
+        if memory.claim and self._clusters.for_sampling(key):
             return memory.claim
         try:
             document = await self._api.get(f"{paths.claims(metadata.namespace)}/{name}")
@@ -276,46 +289,51 @@ class Controller:
                 return None
             raise
         claim = PersistentVolumeClaim.model_validate(document)
-        if claim.goes_before(key):
+        if claim.is_stale_for(key):
             return None
-        fact = claim.fact()
-        memory.claim = fact if fact.phase == "Bound" else None
-        return fact
+        observed = claim.observed()
+        memory.claim = observed if observed.phase == "Bound" else None
+        return observed
 
-    async def _ask_driver(self, observed: Observed, memory: _Memory) -> HeadResponse | HeadUnreachable | None:
-        head, cluster = observed.head_to_ask, observed.cluster
+    async def _poll_head(self, observed: Observed, memory: _Memory) -> HeadResponse | HeadUnreachable | None:
+        """Asks the attempt's head for its jobs and progress; None if there is no head to ask, or it still starts."""
+        head, cluster = observed.pollable_head, observed.cluster
         if head is None or cluster is None or cluster.attempt is None:
-            memory.silent = None
+            memory.unreachable = None
             return None
         try:
-            answer = await self._work.head(observed.sampling.metadata, cluster.attempt, head.ip).ask(cluster.name)
+            client = self._executor.head_client(observed.sampling.metadata, cluster.attempt, head.ip)
+            response = await client.poll(cluster.name)
         except HeadDidNotAnswer as error:
             if not head.ready and not holds(observed.sampling.status, ConditionType.RUNNING):
-                memory.silent = None  # it starts; the deadline of the start is its limit
+                memory.unreachable = None  # the head still starts; the startup deadline bounds that
                 return None
-            since = memory.silent.since if memory.silent else self._now()
-            memory.silent = HeadUnreachable(since, str(error))
-            return memory.silent
-        memory.silent = None
-        if answer.progress and answer.progress.outcome:
-            memory.last_word = (cluster.uid, len(answer.jobs), answer.progress)
-        elif not answer.progress and memory.last_word and memory.last_word[:2] == (cluster.uid, len(answer.jobs)):
-            return replace(answer, progress=memory.last_word[2])
-        return answer
+            since = memory.unreachable.since if memory.unreachable else self._now()
+            memory.unreachable = HeadUnreachable(since, str(error))
+            return memory.unreachable
+        memory.unreachable = None
+        if response.progress and response.progress.outcome:
+            memory.final_progress = (cluster.uid, len(response.jobs), response.progress)
+        elif not response.progress and memory.final_progress:
+            cluster_uid, jobs, progress = memory.final_progress
+            if (cluster_uid, jobs) == (cluster.uid, len(response.jobs)):
+                return replace(response, progress=progress)
+        return response
 
 
 def _remember(memory: _Memory, action: Action, now: datetime) -> None:
+    """Records the effect of an executed action that later reconciles do not observe by themselves."""
     match action:
         case CreateSecret(_, uid):
-            memory.secrets.add(uid)
+            memory.clusters_with_secret.add(uid)
         case CreateNetworkPolicy(_, uid):
-            memory.policies.add(uid)
+            memory.clusters_with_policy.add(uid)
         case CopyPreview() | WritePreview():
-            memory.preview_tried, memory.preview_written = now, True
+            memory.preview_attempted_at, memory.preview_written = now, True
 
 
-def _later(memory: _Memory) -> float:
-    """Ever longer pauses, not the same for all who met the same trouble."""
+def _retry_delay(memory: _Memory) -> float:
+    """Returns the seconds until the next retry: exponential backoff, with jitter against simultaneous retries."""
     memory.failures += 1
-    delay = min(_FIRST_RETRY * 2.0 ** min(memory.failures - 1, 16), _LONGEST_RETRY)
-    return delay * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+    delay = min(_FIRST_RETRY_DELAY * 2.0 ** min(memory.failures - 1, 16), _MAX_RETRY_DELAY)
+    return delay * random.uniform(0.75, 1.25)  # noqa: S311 - not cryptographic

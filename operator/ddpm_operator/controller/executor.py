@@ -1,7 +1,7 @@
-"""Carries out what was decided: requests to the Kubernetes API, and to the attempt's head.
+"""Executes the actions of a decision, by requests to the Kubernetes API and to the attempt's Ray head.
 
-Every action may have been carried out before, by an operator that did not live to see the answer. What is there
-already and is ours is as good as made; what is gone already is as good as deleted.
+Any action may have been executed before, by an operator process that died before it saw the response. So every action
+is idempotent: an object of the sampling that exists already counts as created, and a missing one as deleted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TypeVar, assert_never
 
-from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling, Metadata
+from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling, Metadata, Status
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.decode import MANAGER as READER
+from ddpm_operator.kube.decode import SCHEMA_FIELD_MANAGER
 from ddpm_operator.kube.errors import classify_error
 from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim, RayCluster
 from ddpm_operator.kube.responses import Document
@@ -55,40 +55,38 @@ from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, Obser
 
 logger = logging.getLogger(__name__)
 
-_CLUSTERS = "rayclusters"
-
-FindHead = Callable[[str, Tokens], HeadClient]
+ConnectToHead = Callable[[str, Tokens], HeadClient]
 Rendered = TypeVar("Rendered")
 
 
 class ActionRejected(Exception):
-    """An action could not be carried out."""
+    """An action failed. The error is an input of the next reconcile."""
 
-    def __init__(self, fault: ActionError) -> None:
-        super().__init__(f"cannot {fault.doing}: {fault.message}")
-        self.fault = fault
+    def __init__(self, error: ActionError) -> None:
+        super().__init__(f"cannot {error.attempted_action}: {error.message}")
+        self.error = error
 
 
 class StaleResource(Exception):
-    """The resource is newer than what the decision was taken on, or gone: look again."""
+    """The resource has changed since it was observed, or is gone: reconcile again."""
 
 
 class ActionDeferred(Exception):
-    """There is nothing to carry it out with at the moment, which stops nothing else."""
+    """The action is not possible yet. The decision's other actions are executed all the same."""
 
 
 class PreviewNotReady(Exception):
-    """A preview on the way could not be written, which stops nothing else."""
+    """The preview could not be copied. The decision's other actions are executed all the same."""
 
 
 class ActionExecutor:
-    """What the operator does to the world.
+    """Executes actions.
 
     Args:
-        clusters: where clusters that are made and deleted are taken down at once.
-        key: the operator's own.
-        operator: its pods, which the attempts' network policies let in.
-        find_head: from a head pod's address and its tokens to the head.
+        clusters: cache in which created and deleted clusters are recorded at once.
+        key: the operator's signing key, from which the attempts' tokens are derived.
+        operator: the operator's own pods, which the attempts' network policies admit.
+        connect_to_head: creates a client from a head pod's IP and its tokens.
     """
 
     def __init__(
@@ -98,47 +96,43 @@ class ActionExecutor:
         templates: Templates,
         key: bytes,
         operator: OperatorPods,
-        find_head: FindHead,
+        connect_to_head: ConnectToHead,
     ) -> None:
         self._api = api
         self._clusters = clusters
         self._templates = templates
         self._key = key
         self._operator = operator
-        self._find_head = find_head
+        self._connect_to_head = connect_to_head
 
-    def head(self, sampling: Metadata, attempt: int, ip: str) -> HeadClient:
-        """The head of an attempt, to be asked."""
-        return self._find_head(ip, self._tokens(sampling, attempt))
-
-    async def carry_out(self, sampling: DDPMSampling, action: Action) -> DDPMSampling:
-        """Carries out one action.
+    async def execute(self, sampling: DDPMSampling, action: Action) -> DDPMSampling:
+        """Executes one action.
 
         Returns:
-            the resource as it is then, as far as that is known.
+            the sampling: as the API server returned it after a write of the status, otherwise as it was passed.
 
         Raises:
-            Refused: if it could not be done.
-            Overtaken: if the resource is another by now.
-            NotYet: if the driver has no preview.
-            NoPreview: if it has one, which could not be copied.
+            ActionRejected: if the action failed.
+            StaleResource: if the resource has changed since it was observed.
+            ActionDeferred: if the driver has no preview yet.
+            PreviewNotReady: if the driver's preview could not be written.
         """
         metadata = sampling.metadata
         match action:
-            case WriteStatus():
-                return await self._write_status(sampling, action)
+            case WriteStatus(status, resource_version):
+                return await self._write_status(sampling, status, resource_version)
             case Event():
-                await self._tell(metadata, action)
+                await self._create_event(metadata, action)
             case EnsureClaim(attempt):
                 await self._ensure_claim(attempt)
             case CreateCluster(attempt):
                 await self._create_cluster(attempt)
             case CreateNetworkPolicy(attempt, cluster_uid):
-                await self._create_policy(attempt, cluster_uid)
+                await self._create_network_policy(attempt, cluster_uid)
             case CreateSecret(attempt, cluster_uid):
                 await self._create_secret(attempt, cluster_uid)
-            case SubmitJob():
-                await self._submit(action)
+            case SubmitJob(attempt, job_id, head_ip):
+                await self._submit_job(attempt, job_id, head_ip)
             case CopyPreview(attempt, head_ip):
                 await self._copy_preview(attempt, head_ip)
             case WritePreview(png):
@@ -151,156 +145,110 @@ class ActionExecutor:
                 assert_never(action)
         return sampling
 
-    async def delete_cluster(self, namespace: str, name: str, uid: str) -> None:
-        """Deletes a RayCluster of this very uid; what it owns follows.
+    def head_client(self, sampling: Metadata, attempt: int, ip: str) -> HeadClient:
+        """Returns a client of the head of an attempt."""
+        return self._connect_to_head(ip, self._tokens(sampling, attempt))
 
-        A finalizer may hold it there, and so does a CRD that is away: until it is seen to be gone it is there.
-
-        Raises:
-            Refused: if it could not be deleted.
-        """
-        try:
-            answer = await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
-        except ApiError as error:
-            # The API server may know no RayCluster for a time: the object is there all the same.
-            if error.status == HTTPStatus.NOT_FOUND and error.kind != _CLUSTERS:
-                return
-            # 409 is another cluster of the same name.
-            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise ActionRejected(classify_error(error, f"delete the RayCluster {name}", "RayCluster")) from error
-            answer = {}
-        # The API server answers with the object as long as it is there, and with a Status when it is gone.
-        held = RayCluster.model_validate(answer).sight() if answer.get("kind") == "RayCluster" else None
-        if held:
-            self._clusters.saw(held)
-        else:
-            self._clusters.deleted(uid)
-
-    async def object_to(self, key: ObjectKey, objection: Document) -> None:
-        """Says of a sampling that the operator cannot read it; see `ddpm_operator.kube.decode`.
+    async def report_schema_mismatch(self, key: ObjectKey, manifest: Document) -> None:
+        """Applies the manifest of `ddpm_operator.kube.decode.schema_mismatch_status`.
 
         Raises:
-            Refused: if that could not be written.
+            ActionRejected: if it could not be applied.
         """
         path = f"{paths.samplings(key.namespace)}/{key.name}/status"
         try:
-            await self._api.apply(path, objection, READER, force=True)
+            await self._api.apply(path, manifest, SCHEMA_FIELD_MANAGER, force=True)
         except ApiError as error:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise ActionRejected(classify_error(error, "say that the resource cannot be read", KIND)) from error
+                raise ActionRejected(classify_error(error, "write the condition Accepted=False", KIND)) from error
 
-    async def _write_status(self, sampling: DDPMSampling, action: WriteStatus) -> DDPMSampling:
-        metadata = sampling.metadata
-        body: Document = {
-            "apiVersion": sampling.api_version,
-            "kind": sampling.kind,
-            "metadata": {
-                "name": metadata.name,
-                "namespace": metadata.namespace,
-                "uid": metadata.uid,
-                "resourceVersion": action.resource_version,
-            },
-            "status": action.status.to_document(),
-        }
-        path = f"{paths.samplings(metadata.namespace)}/{metadata.name}/status"
+    # The status and events
+
+    async def _write_status(self, sampling: DDPMSampling, status: Status, resource_version: str) -> DDPMSampling:
+        path = f"{paths.samplings(sampling.metadata.namespace)}/{sampling.metadata.name}/status"
+        manifest = _status_manifest(sampling, status, resource_version)
         try:
-            # Nobody else has a say in the status, whoever wrote into it by hand.
-            return DDPMSampling.from_document(await self._api.apply(path, body, MANAGER, force=True))
+            # The status belongs to the operator: fields that were edited by hand are taken over.
+            return DDPMSampling.from_document(await self._api.apply(path, manifest, MANAGER, force=True))
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise StaleResource(error.message) from error
-            # Whatever it was that refused it: once it can be written again, that is over.
-            raise ActionRejected(
-                ActionError(ActionErrorKind.TRANSIENT, "write the status", error.message or str(error))
-            ) from error
+            # Always transient: a permanent error could not be written into the status anyway.
+            raise _rejected(ActionErrorKind.TRANSIENT, "write the status", error.message or str(error)) from error
 
-    async def _tell(self, sampling: Metadata, event: Event) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        body: Document = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": f"{sampling.name}.{secrets.token_hex(8)}", "namespace": sampling.namespace},
-            "eventTime": now,
-            "reportingController": f"{GROUP}/operator",
-            "reportingInstance": socket.gethostname()[:128],
-            "action": event.reason,
-            "reason": event.reason,
-            "type": event.type,
-            "note": event.message,
-            "regarding": {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": KIND,
-                "name": sampling.name,
-                "namespace": sampling.namespace,
-                "uid": sampling.uid,
-                "resourceVersion": sampling.resource_version,
-            },
-        }
+    async def _create_event(self, sampling: Metadata, event: Event) -> None:
         try:
-            await self._api.create(paths.events(sampling.namespace), body)
+            await self._api.create(paths.events(sampling.namespace), _event_manifest(sampling, event))
         except ApiError as error:
-            logger.warning("%s/%s: no event %s: %s", sampling.namespace, sampling.name, event.reason, error)
+            logger.warning("%s/%s: cannot create event %s: %s", sampling.namespace, sampling.name, event.reason, error)
+
+    # Objects of an attempt
 
     async def _ensure_claim(self, attempt: Attempt) -> None:
-        metadata = attempt.sampling
-        name = claim_name(metadata)
-        doing = f"create the claim {name}"
-        self._rehearse(doing, attempt)
-        manifest = _rendered(doing, lambda: output_claim(self._templates, metadata, attempt.spec))
+        sampling = attempt.sampling
+        name = claim_name(sampling)
+        attempted = f"create the claim {name}"
+        self._validate_templates(attempted, attempt)
+        manifest = _render(attempted, lambda: output_claim(self._templates, sampling, attempt.spec))
         if manifest is None:
             return
-        if await self._create(paths.claims(metadata.namespace), manifest, doing):
+        path = paths.claims(sampling.namespace)
+        if await self._create(path, manifest, attempted):
             return
-        found = PersistentVolumeClaim.model_validate(await self._get(paths.claims(metadata.namespace), name, doing))
-        if found.goes_before(ObjectKey(metadata.namespace, metadata.name, metadata.uid)):
-            message = f"the claim {name} of a former sampling is about to be deleted"
-            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, message))
+        existing = PersistentVolumeClaim.model_validate(await self._get(path, name, attempted))
+        if existing.is_stale_for(ObjectKey(sampling.namespace, sampling.name, sampling.uid)):
+            message = f"the claim {name} of an earlier sampling is still being deleted"
+            raise _rejected(ActionErrorKind.TRANSIENT, attempted, message)
 
     async def _create_cluster(self, attempt: Attempt) -> None:
-        namespace, doing = attempt.sampling.namespace, f"create the RayCluster {attempt.name}"
-        self._rehearse(doing, attempt)
+        path, attempted = paths.clusters(attempt.sampling.namespace), f"create the RayCluster {attempt.name}"
+        self._validate_templates(attempted, attempt)
         secret = self._tokens(attempt.sampling, attempt.number).secret_name(attempt.name)
-        manifest = _rendered(doing, lambda: ray_cluster(self._templates, attempt, secret))
-        path = paths.clusters(namespace)
-        document = await self._create(path, manifest, doing) or await self._get(path, attempt.name, doing)
-        sight = RayCluster.model_validate(document).sight()
-        if sight is None or sight.of.uid != attempt.sampling.uid:
-            message = f"a RayCluster of the name {attempt.name} is there, and it is not this sampling's"
-            raise ActionRejected(ActionError(ActionErrorKind.TAKEN, doing, message))
-        self._clusters.saw(sight)
+        manifest = _render(attempted, lambda: ray_cluster(self._templates, attempt, secret))
+        document = await self._create(path, manifest, attempted) or await self._get(path, attempt.name, attempted)
+        cluster = RayCluster.model_validate(document).versioned()
+        if cluster is None or cluster.owner.uid != attempt.sampling.uid:
+            message = f"a RayCluster {attempt.name} exists already and does not belong to this sampling"
+            raise _rejected(ActionErrorKind.NAME_TAKEN, attempted, message)
+        self._clusters.update(cluster)
 
-    async def _create_policy(self, attempt: Attempt, cluster_uid: str) -> None:
-        doing = f"create the NetworkPolicy {attempt.name}"
-        manifest = _rendered(doing, lambda: network_policy(self._templates, attempt, cluster_uid, self._operator))
-        await self._create(paths.network_policies(attempt.sampling.namespace), manifest, doing)
+    async def _create_network_policy(self, attempt: Attempt, cluster_uid: str) -> None:
+        attempted = f"create the NetworkPolicy {attempt.name}"
+        manifest = _render(attempted, lambda: network_policy(self._templates, attempt, cluster_uid, self._operator))
+        await self._create(paths.network_policies(attempt.sampling.namespace), manifest, attempted)
 
     async def _create_secret(self, attempt: Attempt, cluster_uid: str) -> None:
-        doing = f"create the Secret of {attempt.name}"
+        attempted = f"create the Secret of {attempt.name}"
         tokens = self._tokens(attempt.sampling, attempt.number)
-        manifest = _rendered(doing, lambda: token_secret(self._templates, attempt, cluster_uid, tokens))
-        await self._create(paths.secrets(attempt.sampling.namespace), manifest, doing)
+        manifest = _render(attempted, lambda: token_secret(self._templates, attempt, cluster_uid, tokens))
+        await self._create(paths.secrets(attempt.sampling.namespace), manifest, attempted)
 
     def _tokens(self, sampling: Metadata, attempt: int) -> Tokens:
         return attempt_tokens(self._key, sampling.uid, attempt)
 
-    async def _submit(self, action: SubmitJob) -> None:
-        attempt = action.attempt
-        head, doing = self.head(attempt.sampling, attempt.number, action.head_ip), f"submit the job {action.id}"
+    def _validate_templates(self, attempted: str, attempt: Attempt) -> None:
+        """Renders all manifests of an attempt before its first object is created."""
+        _render(attempted, lambda: validate_templates(self._templates, attempt, self._operator))
+
+    # The driver and its preview
+
+    async def _submit_job(self, attempt: Attempt, job_id: str, head_ip: str) -> None:
+        head, attempted = self.head_client(attempt.sampling, attempt.number, head_ip), f"submit the job {job_id}"
         try:
-            objection = await head.objection()
-            if objection:
-                raise ActionRejected(ActionError(ActionErrorKind.OPEN_HEAD, doing, objection))
-            await head.submit(action.id, job_document(attempt), attempt.spec.samples)
+            insecure = await head.insecure_reason()
+            if insecure:
+                raise _rejected(ActionErrorKind.HEAD_WITHOUT_AUTH, attempted, insecure)
+            await head.submit(job_id, job_document(attempt), attempt.spec.samples)
         except HeadDidNotAnswer as error:
-            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, str(error))) from error
+            raise _rejected(ActionErrorKind.TRANSIENT, attempted, str(error)) from error
 
     async def _copy_preview(self, attempt: Attempt, head_ip: str) -> None:
         try:
-            png = await self.head(attempt.sampling, attempt.number, head_ip).grid()
+            png = await self.head_client(attempt.sampling, attempt.number, head_ip).fetch_preview()
         except HeadDidNotAnswer as error:
             raise ActionDeferred(str(error)) from error
         if png is None:
-            raise ActionDeferred("the driver has no picture of its samples")
+            raise ActionDeferred("the driver has no preview yet")
         try:
             await self._write_preview(attempt.sampling, png)
         except ActionRejected as error:
@@ -308,13 +256,39 @@ class ActionExecutor:
 
     async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
         name = preview_name(sampling)
+        path = f"{paths.config_maps(sampling.namespace)}/{name}"
         try:
-            await self._api.apply(
-                f"{paths.config_maps(sampling.namespace)}/{name}", preview(sampling, png), MANAGER, force=False
-            )
+            await self._api.apply(path, preview(sampling, png), MANAGER, force=False)
         except ApiError as error:
-            doing = f"write the preview {name}"
-            raise ActionRejected(ActionError(ActionErrorKind.PREVIEW, doing, error.message or str(error))) from error
+            attempted = f"write the preview {name}"
+            raise _rejected(ActionErrorKind.PREVIEW, attempted, error.message or str(error)) from error
+
+    # Deletions
+
+    async def delete_cluster(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a RayCluster if it still has this uid, and with it the objects that it owns.
+
+        The cluster stays in the cache as long as it exists: a finalizer may delay the deletion.
+
+        Raises:
+            ActionRejected: if it could not be deleted.
+        """
+        try:
+            response = await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
+        except ApiError as error:
+            # A 404 without the resource's name means that the CRD is missing: the cluster may still exist.
+            if error.status == HTTPStatus.NOT_FOUND and error.resource != "rayclusters":
+                return
+            # 409: the name belongs to another cluster by now.
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise ActionRejected(classify_error(error, f"delete the RayCluster {name}", "RayCluster")) from error
+            response = {}
+        # The response is the object while finalizers delay its deletion, and a Status once it is gone.
+        remaining = RayCluster.model_validate(response).versioned() if response.get("kind") == "RayCluster" else None
+        if remaining:
+            self._clusters.update(remaining)
+        else:
+            self._clusters.mark_deleted(uid)
 
     async def _delete_sampling(self, sampling: Metadata, resource_version: str) -> None:
         path = f"{paths.samplings(sampling.namespace)}/{sampling.name}"
@@ -326,29 +300,69 @@ class ActionExecutor:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise ActionRejected(classify_error(error, "delete the finished sampling", KIND)) from error
 
-    def _rehearse(self, doing: str, attempt: Attempt) -> None:
-        """Before the first thing of an attempt is made, all that it will need can be rendered."""
-        _rendered(doing, lambda: validate_templates(self._templates, attempt, self._operator))
+    # Requests
 
-    async def _create(self, path: str, manifest: Document, doing: str) -> Document | None:
-        """The object that was made; None if there is one of its name."""
+    async def _create(self, path: str, manifest: Document, attempted: str) -> Document | None:
+        """Creates an object; returns None if one of its name exists already."""
         try:
             return await self._api.create(path, manifest)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
-            raise ActionRejected(classify_error(error, doing, str(manifest.get("kind")))) from error
+            raise ActionRejected(classify_error(error, attempted, str(manifest.get("kind")))) from error
 
-    async def _get(self, path: str, name: str, doing: str) -> Document:
-        """An object that was there a moment ago."""
+    async def _get(self, path: str, name: str, attempted: str) -> Document:
+        """Reads an object that existed a moment ago."""
         try:
             return await self._api.get(f"{path}/{name}")
         except ApiError as error:
-            raise ActionRejected(ActionError(ActionErrorKind.TRANSIENT, doing, error.message or str(error))) from error
+            raise _rejected(ActionErrorKind.TRANSIENT, attempted, error.message or str(error)) from error
 
 
-def _rendered(doing: str, render: Callable[[], Rendered]) -> Rendered:
+def _rejected(kind: ActionErrorKind, attempted: str, message: str) -> ActionRejected:
+    return ActionRejected(ActionError(kind, attempted, message))
+
+
+def _render(attempted: str, render: Callable[[], Rendered]) -> Rendered:
     try:
         return render()
     except TemplateError as error:
-        raise ActionRejected(ActionError(ActionErrorKind.TEMPLATE, doing, str(error))) from error
+        raise _rejected(ActionErrorKind.TEMPLATE, attempted, str(error)) from error
+
+
+def _status_manifest(sampling: DDPMSampling, status: Status, resource_version: str) -> Document:
+    metadata = sampling.metadata
+    return {
+        "apiVersion": sampling.api_version,
+        "kind": sampling.kind,
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "resourceVersion": resource_version,
+        },
+        "status": status.to_document(),
+    }
+
+
+def _event_manifest(sampling: Metadata, event: Event) -> Document:
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{sampling.name}.{secrets.token_hex(8)}", "namespace": sampling.namespace},
+        "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": f"{GROUP}/operator",
+        "reportingInstance": socket.gethostname()[:128],
+        "action": event.reason,
+        "reason": event.reason,
+        "type": event.type,
+        "note": event.message,
+        "regarding": {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "name": sampling.name,
+            "namespace": sampling.namespace,
+            "uid": sampling.uid,
+            "resourceVersion": sampling.resource_version,
+        },
+    }

@@ -1,4 +1,8 @@
-"""Once a minute all that the operator has made is listed: watches lose things, and owners go without their own."""
+"""Lists all RayClusters and pods once a minute, and adds every sampling that has any to the work queue.
+
+This makes up for watch events that were missed. It also finds clusters whose sampling is gone: the reconcile of that
+sampling deletes them.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +19,28 @@ from ddpm_operator.controller.work_queue import WorkQueue
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
-from ddpm_operator.kube.objects import Fact, ObjectKey, RayCluster, RayPod, Versioned
+from ddpm_operator.kube.objects import ObjectKey, OwnedObject, RayCluster, RayPod, Versioned
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.manifests.naming import MANAGED_BY, MANAGER
 from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
-INTERVAL = 60.0
+RESYNC_SECONDS = 60.0
 
-_NO_RIGHTS = "the operator has no rights in it; if it was made anew, install the chart again, which brings its Role"
+_NO_RIGHTS = (
+    "the operator has no rights in it; if the namespace was created again, upgrade the chart, which restores its Role"
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Within:
-    """What the operator can see.
+class WatchScope:
+    """What the operator can watch.
 
     Attributes:
-        kuberay: there are RayClusters to be listed.
-        namespaces: of those that are to be watched, the ones that can be; none where all are watched.
+        kuberay: whether the RayCluster CRD exists.
+        namespaces: the configured namespaces that can be listed; empty if all namespaces are watched.
     """
 
     kuberay: bool
@@ -42,33 +48,31 @@ class Within:
 
 
 @dataclass(frozen=True)
-class _List(Generic[Fact]):
-    """What was listed of one kind.
+class _Listed(Generic[OwnedObject]):
+    """The listed objects of one kind.
 
     Attributes:
-        before: what was known of it until then, less what could not be read.
+        known_before: uids that were cached before the list request, less objects that could not be decoded.
     """
 
-    sights: tuple[Versioned[Fact], ...]
-    before: frozenset[str]
+    entries: tuple[Versioned[OwnedObject], ...]
+    known_before: frozenset[str]
 
 
 @dataclass(frozen=True)
-class _Listed:
-    """What is in one namespace, or in all; `clusters` is None without KubeRay."""
+class _ListedNamespace:
+    """The listed objects of one namespace, or of all (None). `clusters` is None without the RayCluster CRD."""
 
     namespace: str | None
-    clusters: _List[ObservedCluster] | None
-    pods: _List[ObservedPod]
+    clusters: _Listed[ObservedCluster] | None
+    pods: _Listed[ObservedPod]
 
 
 class Resync:
-    """Lists clusters and pods, and has every sampling looked at that has any.
-
-    A look at a sampling that is gone removes what it has left, so this is what sweeps up as well.
+    """Lists the objects that the operator manages, and applies the lists to the caches.
 
     Args:
-        namespaces: those that are watched; empty for all.
+        namespaces: the watched namespaces; empty for all.
     """
 
     def __init__(
@@ -82,88 +86,91 @@ class Resync:
         self._clusters = clusters
         self._pods = pods
         self._namespaces = namespaces
-        self._within: Within | None = None
-        self._unreadable: set[str] = set()
+        self._scope: WatchScope | None = None
+        self._reported_invalid: set[str] = set()
 
     @property
-    def within(self) -> Within:
-        """What could be listed the last time, which is what can be watched.
+    def scope(self) -> WatchScope:
+        """What could be listed the last time, and so can be watched.
 
         Raises:
-            ValueError: before the first time.
+            ValueError: before the first call of `list_all`.
         """
-        if self._within is None:
+        if self._scope is None:
             raise ValueError("nothing was listed yet")
-        return self._within
+        return self._scope
 
-    async def once(self) -> set[ObjectKey]:
-        """Lists everything. What cannot be listed or read is neither found nor lost: it stays as it was known.
+    async def list_all(self) -> set[ObjectKey]:
+        """Lists all clusters and pods, and updates the caches.
+
+        Objects that could not be listed or decoded stay in the caches as they were.
 
         Returns:
-            the samplings that something is there of, or was until now.
+            the samplings that own an object, or owned one until now.
 
         Raises:
-            ApiError: if a list cannot be had.
+            ApiError: if a list request fails.
         """
-        known = [one for where in self._namespaces or (None,) if (one := await self._below(where))]
-        within = Within(
-            kuberay=any(one.clusters is not None for one in known),
-            namespaces=tuple(one.namespace for one in known if one.namespace),
+        listed = [found for it in self._namespaces or (None,) if (found := await self._list_namespace(it))]
+        scope = WatchScope(
+            kuberay=any(it.clusters is not None for it in listed),
+            namespaces=tuple(it.namespace for it in listed if it.namespace),
         )
-        if within != self._within:
-            for namespace in sorted({*self._namespaces} - {*within.namespaces}):
-                logger.warning("the namespace %s is left alone: %s", namespace, _NO_RIGHTS)
-        self._within = within
+        if scope != self._scope:
+            for namespace in sorted({*self._namespaces} - {*scope.namespaces}):
+                logger.warning("skipping namespace %s: %s", namespace, _NO_RIGHTS)
+        self._scope = scope
         changed: set[ObjectKey] = set()
-        for one in known:
-            if one.clusters:
-                changed |= self._clusters.listed(one.clusters.sights, one.clusters.before)
-            changed |= self._pods.listed(one.pods.sights, one.pods.before)
+        for it in listed:
+            if it.clusters:
+                changed |= self._clusters.apply_list(it.clusters.entries, it.clusters.known_before)
+            changed |= self._pods.apply_list(it.pods.entries, it.pods.known_before)
         return changed | self._clusters.owners() | self._pods.owners()
 
-    async def samplings(self) -> AsyncIterator[Document]:
-        """Every DDPMSampling there is, for an operator that has yet to hear of them.
+    async def list_samplings(self) -> AsyncIterator[Document]:
+        """Yields every DDPMSampling in the watched namespaces.
 
         Raises:
-            ApiError: if a list cannot be had.
+            ApiError: if a list request fails.
         """
-        where = [paths.samplings(namespace) for namespace in self.within.namespaces]
-        for path in where or [paths.ALL_SAMPLINGS]:
+        collections = [paths.samplings(namespace) for namespace in self.scope.namespaces]
+        for path in collections or [paths.ALL_SAMPLINGS]:
             async for document in self._api.list(path, ""):
                 yield document
 
-    async def for_ever(self, queue: WorkQueue) -> None:
-        """Lists everything every minute, until other namespaces can be listed, or KubeRay is there all at once.
+    async def run(self, queue: WorkQueue) -> None:
+        """Lists everything every minute. Returns when the scope changes, since kopf has to be restarted then.
 
-        With all namespaces this never ends: watches notice such things themselves there.
+        With all namespaces it never returns: kopf itself notices new namespaces and CRDs then.
         """
-        first = self.within
+        first = self.scope
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(RESYNC_SECONDS)
             try:
-                for key in await self.once():
-                    queue.ask(key)
+                for key in await self.list_all():
+                    queue.add(key)
             except ApiError as error:
-                logger.warning("clusters and pods cannot be listed: %s", error)
-            if self._namespaces and self.within != first:
-                logger.warning("what can be watched has changed, from %s to %s", first, self.within)
+                logger.warning("cannot list clusters and pods: %s", error)
+            if self._namespaces and self.scope != first:
+                logger.warning("the watchable scope has changed, from %s to %s", first, self.scope)
                 return
 
-    async def _below(self, namespace: str | None) -> _Listed | None:
-        """What is in one namespace, or in all; None of a namespace that the operator has no rights in any more."""
+    async def _list_namespace(self, namespace: str | None) -> _ListedNamespace | None:
+        """Lists one namespace, or all; None if the operator has no rights in the namespace."""
         try:
-            pods = await self._list(paths.pods(namespace) if namespace else paths.ALL_PODS, _pod, self._pods, namespace)
-            clusters = await self._clusters_below(namespace)
+            path = paths.pods(namespace) if namespace else paths.ALL_PODS
+            pods = await self._list(path, _decode_pod, self._pods, namespace)
+            clusters = await self._list_clusters(namespace)
         except ApiError as error:
             if namespace is None or error.status != HTTPStatus.FORBIDDEN:
                 raise
             return None
-        return _Listed(namespace, clusters, pods)
+        return _ListedNamespace(namespace, clusters, pods)
 
-    async def _clusters_below(self, namespace: str | None) -> _List[ObservedCluster] | None:
+    async def _list_clusters(self, namespace: str | None) -> _Listed[ObservedCluster] | None:
         path = paths.clusters(namespace) if namespace else paths.ALL_CLUSTERS
         try:
-            return await self._list(path, _cluster, self._clusters, namespace)
+            return await self._list(path, _decode_cluster, self._clusters, namespace)
         except ApiError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
@@ -172,38 +179,38 @@ class Resync:
     async def _list(
         self,
         path: str,
-        read: Callable[[Document], Versioned[Fact] | None],
-        seen: ObjectCache[Fact],
+        decode: Callable[[Document], Versioned[OwnedObject] | None],
+        cache: ObjectCache[OwnedObject],
         namespace: str | None,
-    ) -> _List[Fact]:
-        before = seen.known(namespace)
-        sights: list[Versioned[Fact]] = []
-        unreadable: set[str] = set()
+    ) -> _Listed[OwnedObject]:
+        known_before = cache.known_uids(namespace)
+        entries: list[Versioned[OwnedObject]] = []
+        invalid: set[str] = set()
         async for document in self._api.list(path, SELECTOR):
             try:
-                sight = read(document)
+                entry = decode(document)
             except ValidationError as error:
-                unreadable.add(self._left_out(path, document, error))
+                invalid.add(self._report_invalid(path, document, error))
                 continue
-            if sight:
-                sights.append(sight)
-        return _List(tuple(sights), before - unreadable)
+            if entry:
+                entries.append(entry)
+        return _Listed(tuple(entries), known_before - invalid)
 
-    def _left_out(self, path: str, document: Document, error: ValidationError) -> str:
-        """Says once of an object that it is of no form that is known; returns its uid."""
+    def _report_invalid(self, path: str, document: Document, error: ValidationError) -> str:
+        """Logs once that an object cannot be decoded; returns its uid."""
         metadata = document.get("metadata")
         name, uid = (metadata.get("name"), metadata.get("uid")) if isinstance(metadata, dict) else (None, None)
-        if str(uid) not in self._unreadable:
-            self._unreadable.add(str(uid))
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            logger.error("%s: %s is left out, as it cannot be read: %s: %s", path, name, where, fault["msg"])
+        if str(uid) not in self._reported_invalid:
+            self._reported_invalid.add(str(uid))
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            logger.error("%s: ignoring %s, which is invalid: %s: %s", path, name, field, first["msg"])
         return str(uid)
 
 
-def _cluster(document: Document) -> Versioned[ObservedCluster] | None:
-    return RayCluster.model_validate(document).sight()
+def _decode_cluster(document: Document) -> Versioned[ObservedCluster] | None:
+    return RayCluster.model_validate(document).versioned()
 
 
-def _pod(document: Document) -> Versioned[ObservedPod] | None:
-    return RayPod.model_validate(document).sight()
+def _decode_pod(document: Document) -> Versioned[ObservedPod] | None:
+    return RayPod.model_validate(document).versioned()

@@ -1,4 +1,4 @@
-"""The operator's own key, from which all tokens follow: a Secret that it makes for itself at its first start."""
+"""The key that all tokens are derived from. The operator creates its Secret at the first start."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from ddpm_operator.kube.client import ApiError, KubeApi
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.manifests.naming import MANAGED_BY, MANAGER
 
-_BYTES = 32
+_KEY_BYTES = 32
 _FIELD = "key"
 
 
 class SigningKeyInvalid(Exception):
-    """There is a Secret of the key's name, and no key in it."""
+    """The Secret exists but does not hold a valid key."""
 
 
 async def signing_key(api: KubeApi, namespace: str, name: str) -> bytes:
-    """Reads the key, or makes it.
+    """Reads the key, and creates it first if there is none.
 
     Args:
-        namespace: the operator's own.
-        name: of the Secret.
+        namespace: the operator's own namespace.
+        name: name of the Secret.
+
+    Returns:
+        at least 32 bytes.
 
     Raises:
-        ApiError: if it may not be read or made.
-        KeyUnusable: if what is there is no key.
+        ApiError: if the Secret can be neither read nor created.
+        SigningKeyInvalid: if the Secret does not hold a valid key.
     """
     try:
         return await _read(api, namespace, name)
@@ -41,7 +44,7 @@ async def signing_key(api: KubeApi, namespace: str, name: str) -> bytes:
         "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace, "labels": {MANAGED_BY: MANAGER}},
         "immutable": True,
-        "data": {_FIELD: base64.b64encode(secrets.token_bytes(_BYTES)).decode()},
+        "data": {_FIELD: base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()},
     }
     try:
         await api.create(paths.secrets(namespace), manifest)
@@ -58,9 +61,9 @@ async def _read(api: KubeApi, namespace: str, name: str) -> bytes:
         key = base64.b64decode(str(value), validate=True)
     except binascii.Error:
         key = b""
-    if len(key) < _BYTES:
+    if len(key) < _KEY_BYTES:
         raise SigningKeyInvalid(
-            f"the Secret {name} in namespace {namespace} holds no {_FIELD!r} of {_BYTES} bytes: delete it, and "
-            "restart the operator, which makes a new one; samplings that run now start another attempt"
+            f"the Secret {name} in namespace {namespace} has no {_FIELD!r} of {_KEY_BYTES} bytes: delete it, and "
+            "restart the operator, which creates a new one; running samplings then start a new attempt"
         )
     return key

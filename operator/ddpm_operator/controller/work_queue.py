@@ -1,6 +1,6 @@
-"""Which sampling is looked at when: one look at a time at each, a few at once in all, each when it is due.
+"""Schedules reconciles: one at a time for each sampling, a limited number in total, each when it is due.
 
-No namespace gets all of the places, so that looks that hang in one, as its heads make them, hold up no other.
+A namespace gets only some of the places, so that reconciles that hang on its heads delay no other namespace.
 """
 
 from __future__ import annotations
@@ -13,42 +13,46 @@ from collections.abc import Awaitable, Callable
 
 from ddpm_operator.kube.objects import ObjectKey
 
-_LONGEST_DELAY = 300.0
+_MAX_RETRY_DELAY = 300.0
 
 logger = logging.getLogger(__name__)
 
-Look = Callable[[ObjectKey], Awaitable[float | None]]
+Reconcile = Callable[[ObjectKey], Awaitable[float | None]]
 
 
 class WorkQueue:
-    """Looks at samplings when somebody asks for it or their time has come. It lives in one event loop.
+    """Reconciles samplings when they are added or their requeue time has come. Lives in one event loop.
 
     Args:
-        look: looks at one sampling and returns after how many seconds to do so again; None: when asked. If it
-            raises, that is an error of the operator: it is logged, and tried again ever later.
-        at_once: looks at the same time, at most.
-        of_one: of those, at most so many at samplings of one namespace.
-        waited: is told of every look how many seconds it was due before it found a place.
+        reconcile: reconciles one sampling and returns the seconds until its next reconcile; None: when it is added.
+            An exception is a bug in the operator: it is logged, and the reconcile is retried with backoff.
+        max_concurrent: maximum number of reconciles at the same time.
+        max_per_namespace: maximum number of those for samplings of one namespace.
+        on_wait: called for every reconcile with the seconds from when it was due until it started.
     """
 
     def __init__(
-        self, look: Look, at_once: int, of_one: int, waited: Callable[[float], object] = lambda seconds: None
+        self,
+        reconcile: Reconcile,
+        max_concurrent: int,
+        max_per_namespace: int,
+        on_wait: Callable[[float], object] = lambda seconds: None,
     ) -> None:
-        self._look = look
-        self._waited = waited
-        self._free = asyncio.Semaphore(at_once)
-        self._of_one = of_one
-        # A namespace's places are kept by its looks alone.
-        self._free_in: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._reconcile = reconcile
+        self._on_wait = on_wait
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._max_per_namespace = max_per_namespace
+        # A semaphore exists only while a reconcile of its namespace refers to it.
+        self._namespace_slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._timers: dict[ObjectKey, asyncio.TimerHandle] = {}
         self._tasks: dict[ObjectKey, asyncio.Task[float | None]] = {}
-        self._started: dict[ObjectKey, float] = {}
+        self._due_since: dict[ObjectKey, float] = {}
         self._last_end = float("-inf")
-        self._asked_meanwhile: set[ObjectKey] = set()
-        self._errors: dict[ObjectKey, int] = {}
+        self._added_while_running: set[ObjectKey] = set()
+        self._crashes: dict[ObjectKey, int] = {}
 
-    def ask(self, key: ObjectKey, after: float = 0.0) -> None:
-        """Has a sampling looked at after so many seconds; sooner, if that was asked for already."""
+    def add(self, key: ObjectKey, after: float = 0.0) -> None:
+        """Schedules a reconcile after so many seconds, or earlier if one is scheduled for an earlier time."""
         loop = asyncio.get_running_loop()
         due = loop.time() + after
         timer = self._timers.get(key)
@@ -56,20 +60,21 @@ class WorkQueue:
             return
         if timer:
             timer.cancel()
-        # Not in the context of whoever asks: kopf's has the whole event in it, which would live until the look.
-        self._timers[key] = loop.call_at(due, self._begin, key, context=contextvars.Context())
+        # With a context of its own: kopf's context holds the whole event, which would stay in memory until the timer
+        # fires.
+        self._timers[key] = loop.call_at(due, self._start, key, context=contextvars.Context())
 
-    def stands_still(self) -> float:
-        """Seconds for which no look has ended, though there were some; 0.0 if there is none now.
+    def stalled_seconds(self) -> float:
+        """Returns the seconds since a reconcile last ended although some are due; 0.0 if none is due.
 
-        One look that takes long is no standstill as long as others end.
+        One slow reconcile is no stall as long as others end.
         """
-        if not self._started:
+        if not self._due_since:
             return 0.0
-        return asyncio.get_running_loop().time() - max(self._last_end, min(self._started.values()))
+        return asyncio.get_running_loop().time() - max(self._last_end, min(self._due_since.values()))
 
     async def stop(self) -> None:
-        """Ends all looks, wherever they are; what they were about to do is found again by the next operator."""
+        """Cancels all reconciles and timers. The next operator process finds out again what remains to be done."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -78,39 +83,39 @@ class WorkQueue:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, key: ObjectKey) -> None:
+    def _start(self, key: ObjectKey) -> None:
         del self._timers[key]
         loop = asyncio.get_running_loop()
         if key in self._tasks:
-            self._asked_meanwhile.add(key)
+            self._added_while_running.add(key)
             return
-        self._started[key] = loop.time()
-        task = loop.create_task(self._one_look(key), name=f"look at {key}")
+        self._due_since[key] = loop.time()
+        task = loop.create_task(self._run(key), name=f"reconcile {key}")
         self._tasks[key] = task
-        task.add_done_callback(lambda done: self._end(key, done))
+        task.add_done_callback(lambda done: self._finish(key, done))
 
-    async def _one_look(self, key: ObjectKey) -> float | None:
-        free_here = self._free_in.setdefault(key.namespace, asyncio.Semaphore(self._of_one))
-        async with free_here, self._free:
-            self._waited(asyncio.get_running_loop().time() - self._started[key])
-            return await self._look(key)
+    async def _run(self, key: ObjectKey) -> float | None:
+        namespace_slots = self._namespace_slots.setdefault(key.namespace, asyncio.Semaphore(self._max_per_namespace))
+        async with namespace_slots, self._slots:
+            self._on_wait(asyncio.get_running_loop().time() - self._due_since[key])
+            return await self._reconcile(key)
 
-    def _end(self, key: ObjectKey, task: asyncio.Task[float | None]) -> None:
-        del self._tasks[key], self._started[key]
+    def _finish(self, key: ObjectKey, task: asyncio.Task[float | None]) -> None:
+        del self._tasks[key], self._due_since[key]
         self._last_end = asyncio.get_running_loop().time()
-        asked = key in self._asked_meanwhile
-        self._asked_meanwhile.discard(key)
+        added_while_running = key in self._added_while_running
+        self._added_while_running.discard(key)
         if task.cancelled():
             return
         error = task.exception()
         if error:
-            count = self._errors[key] = self._errors.get(key, 0) + 1
-            logger.error("a look at %s went wrong, which is an error of the operator", key, exc_info=error)
-            self.ask(key, min(2.0**count, _LONGEST_DELAY))
+            crashes = self._crashes[key] = self._crashes.get(key, 0) + 1
+            logger.error("the reconcile of %s crashed, which is a bug in the operator", key, exc_info=error)
+            self.add(key, min(2.0**crashes, _MAX_RETRY_DELAY))
             return
-        self._errors.pop(key, None)
-        after = task.result()
-        if asked:
-            self.ask(key)
-        elif after is not None:
-            self.ask(key, after)
+        self._crashes.pop(key, None)
+        requeue_after = task.result()
+        if added_while_running:
+            self.add(key)
+        elif requeue_after is not None:
+            self.add(key, requeue_after)

@@ -1,97 +1,103 @@
-"""What the watches have told of clusters and pods, and what the operator has itself done to them since."""
+"""An in-memory cache of the RayClusters, or pods, of all samplings.
+
+It is fed by watch events, by the lists of `controller.resync` and by the responses to the operator's own requests.
+`reconcile` reads clusters and pods from here, and the sampling itself from the API server.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Generic
 
-from ddpm_operator.kube.objects import Fact, ObjectKey, Versioned
+from ddpm_operator.kube.objects import ObjectKey, OwnedObject, Versioned
 
 
-class ObjectCache(Generic[Fact]):
-    """The last sight of every object of one kind.
+class ObjectCache(Generic[OwnedObject]):
+    """The latest known version of every object of one kind, indexed by the sampling that owns it.
 
-    Sights come from watches, from lists and from answers to the operator's own requests, in any order: an older
-    one never takes the place of a newer one, and what was deleted does not come back.
+    Updates may arrive in any order: an older version never replaces a newer one, and an object that the operator has
+    deleted does not reappear from a late event.
     """
 
     def __init__(self) -> None:
-        self._by_uid: dict[str, Versioned[Fact]] = {}
+        self._by_uid: dict[str, Versioned[OwnedObject]] = {}
         self._by_owner: dict[ObjectKey, set[str]] = {}
-        self._deleted: dict[str, ObjectKey] = {}
-        self._departed: dict[ObjectKey, Fact] = {}
+        # Deleted by the operator, while the watch has not reported the deletion yet.
+        self._tombstones: dict[str, ObjectKey] = {}
+        self._last_removed: dict[ObjectKey, OwnedObject] = {}
 
-    def of(self, key: ObjectKey) -> tuple[Fact, ...]:
-        """Those of one sampling, the oldest sight of them first."""
-        return tuple(self._by_uid[uid].fact for uid in sorted(self._by_owner.get(key, ())))
+    def for_sampling(self, key: ObjectKey) -> tuple[OwnedObject, ...]:
+        """Returns the objects of one sampling, in the order of their uids."""
+        return tuple(self._by_uid[uid].observed for uid in sorted(self._by_owner.get(key, ())))
 
     def owners(self) -> set[ObjectKey]:
-        """Every sampling that something was seen of."""
+        """Returns every sampling that owns a cached object."""
         return set(self._by_owner)
 
-    def known(self, namespace: str | None = None) -> frozenset[str]:
-        """The uids of what is there, or was deleted, in a namespace or in all: a list tells their end."""
-        owners = {uid: sight.of for uid, sight in self._by_uid.items()} | self._deleted
+    def known_uids(self, namespace: str | None = None) -> frozenset[str]:
+        """Returns the uids of cached and of tombstoned objects, in one namespace or in all: input of `apply_list`."""
+        owners = {uid: entry.owner for uid, entry in self._by_uid.items()} | self._tombstones
         return frozenset(uid for uid, key in owners.items() if namespace in (None, key.namespace))
 
-    def saw(self, sight: Versioned[Fact]) -> bool:
-        """Takes down a sight; returns whether it was news."""
-        known = self._by_uid.get(sight.uid)
-        if sight.uid in self._deleted or (known and known.version >= sight.version):
+    def update(self, entry: Versioned[OwnedObject]) -> bool:
+        """Stores a version of an object; returns whether it is newer than the cached one."""
+        cached = self._by_uid.get(entry.uid)
+        if entry.uid in self._tombstones or (cached and cached.version >= entry.version):
             return False
-        self._by_uid[sight.uid] = sight
-        self._by_owner.setdefault(sight.of, set()).add(sight.uid)
+        self._by_uid[entry.uid] = entry
+        self._by_owner.setdefault(entry.owner, set()).add(entry.uid)
         return True
 
-    def gone(self, uid: str, last: Versioned[Fact] | None = None) -> ObjectKey | None:
-        """The watch has told the end of an object; returns whose it was, if it was known still.
+    def remove(self, uid: str, last: Versioned[OwnedObject] | None = None) -> ObjectKey | None:
+        """Removes an object whose deletion the watch has reported; returns its owner if it was cached.
 
         Args:
-            last: the object as it was then, if that is to be remembered.
+            last: the final state of the object, if `last_removed` should return it.
         """
-        self._deleted.pop(uid, None)
-        key = self._remove(uid)
+        self._tombstones.pop(uid, None)
+        key = self._drop(uid)
         if key and last:
-            self._departed[key] = last.fact
+            self._last_removed[key] = last.observed
         return key
 
-    def departed(self, key: ObjectKey) -> Fact | None:
-        """The last one of a sampling that is gone and was to be remembered."""
-        return self._departed.get(key)
+    def last_removed(self, key: ObjectKey) -> OwnedObject | None:
+        """Returns the final state of the sampling's last object that was removed with one."""
+        return self._last_removed.get(key)
 
-    def forget(self, key: ObjectKey) -> None:
-        """Nobody will ask any more what of a sampling is gone."""
-        self._departed.pop(key, None)
+    def forget_last_removed(self, key: ObjectKey) -> None:
+        """Frees what `last_removed` would return."""
+        self._last_removed.pop(key, None)
 
-    def deleted(self, uid: str) -> None:
-        """The operator has deleted it, and it is gone; sights from before may come until the watch tells so."""
-        key = self._remove(uid)
+    def mark_deleted(self, uid: str) -> None:
+        """Removes an object that the operator has deleted, and ignores late events until the watch reports its end."""
+        key = self._drop(uid)
         if key:
-            self._deleted[uid] = key
+            self._tombstones[uid] = key
 
-    def listed(self, sights: Iterable[Versioned[Fact]], before: frozenset[str]) -> set[ObjectKey]:
-        """Takes down a list of all there is in a namespace, or in all, for what a watch has missed.
+    def apply_list(self, entries: Iterable[Versioned[OwnedObject]], known_before: frozenset[str]) -> set[ObjectKey]:
+        """Applies a complete list of one namespace, or of all, to make up for events that the watch has missed.
 
         Args:
-            before: as `known` told of the same before the list was asked for; less what the list says nothing of.
+            known_before: `known_uids` of the same namespace, taken before the list request, less the objects that
+                the list contains but could not be decoded. What is known and not listed is removed.
 
         Returns:
-            whose objects came or went with it.
+            the owners of added, changed and removed objects.
         """
-        found = {sight.uid: sight for sight in sights}
-        changed = {sight.of for sight in found.values() if self.saw(sight)}
-        missing = before - found.keys()
-        lost = {self._remove(uid) for uid in missing}
+        listed = {entry.uid: entry for entry in entries}
+        changed = {entry.owner for entry in listed.values() if self.update(entry)}
+        missing = known_before - listed.keys()
+        removed_from = {self._drop(uid) for uid in missing}
         for uid in missing:
-            self._deleted.pop(uid, None)
-        return changed | {key for key in lost if key}
+            self._tombstones.pop(uid, None)
+        return changed | {key for key in removed_from if key}
 
-    def _remove(self, uid: str) -> ObjectKey | None:
-        sight = self._by_uid.pop(uid, None)
-        if sight is None:
+    def _drop(self, uid: str) -> ObjectKey | None:
+        entry = self._by_uid.pop(uid, None)
+        if entry is None:
             return None
-        uids = self._by_owner[sight.of]
+        uids = self._by_owner[entry.owner]
         uids.discard(uid)
         if not uids:
-            del self._by_owner[sight.of]
-        return sight.of
+            del self._by_owner[entry.owner]
+        return entry.owner

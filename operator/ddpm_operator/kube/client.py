@@ -1,4 +1,4 @@
-"""The Kubernetes API as the operator uses it: requests with plain documents, and errors that say what they are."""
+"""The operator's asynchronous client of the Kubernetes API. Objects are plain JSON documents."""
 
 from __future__ import annotations
 
@@ -16,115 +16,116 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
 from ddpm_operator.kube.responses import APPLY, JSON, Document, ErrorResponse, Method, headers, parse_response
 
-# Seconds, also of one page of a list.
+# Seconds for one request, or for one page of a list.
 REQUEST_TIMEOUT = 20.0
-# Objects at a time. What a namespace's users put into each may be a megabyte, which only the page at hand keeps.
-PAGE = 50
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
+# Objects per page of a list. Users can make each object a megabyte large, so only one page is in memory at a time.
+PAGE_SIZE = 50
+FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 0.5, 8.0
 
-Counted = Callable[[Method, int], object]
-Found = TypeVar("Found")
+OnResponse = Callable[[Method, int], object]
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """A request that the API server refused, or that did not reach it.
+    """A request to the API server that failed or got no response.
 
     Args:
-        status: of HTTP; 0 if there was no answer.
-        reason: Kubernetes' own word for it, such as AlreadyExists.
-        message: its sentence.
-        kind: what it is about, as far as it says so: a plural such as `namespaces`.
+        status: the HTTP status; 0 without a response.
+        reason: Kubernetes' reason, such as AlreadyExists.
+        message: Kubernetes' message.
+        resource: plural of the resource that the error is about, such as `namespaces`; "" if unknown.
     """
 
-    def __init__(self, status: int, reason: str, message: str, kind: str = "") -> None:
+    def __init__(self, status: int, reason: str, message: str, resource: str = "") -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
-        self.kind = kind
+        self.resource = resource
 
     @property
-    def away(self) -> bool:
-        """The server did not answer, or not with a word on the matter: the same request may get one later."""
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later: no response, 429 or 5xx."""
         return self.status in (0, HTTPStatus.TOO_MANY_REQUESTS) or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-async def patiently(ask: Callable[[], Awaitable[Found]], until: float) -> Found:
-    """Asks again, ever later, as long as the API server is away.
+async def retry_until(deadline: float, request: Callable[[], Awaitable[Result]]) -> Result:
+    """Retries a request with exponential backoff while it fails with a transient error.
 
     Args:
-        until: the time of the event loop after which there is no other try.
+        deadline: time of the event loop after which no retry starts.
 
     Raises:
-        ApiError: the last one.
+        ApiError: the last error.
     """
-    pause = FIRST_PAUSE
+    delay = FIRST_RETRY_DELAY
     while True:
         try:
-            return await ask()
+            return await request()
         except ApiError as error:
-            if not error.away or asyncio.get_running_loop().time() + pause > until:
+            if not error.is_transient or asyncio.get_running_loop().time() + delay > deadline:
                 raise
-            logger.warning("the API server is away, and is asked again in %.1f s: %s", pause, error)
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+            logger.warning("the API server is unavailable, retrying in %.1f s: %s", delay, error)
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, MAX_RETRY_DELAY)
 
 
 class KubeApi:
-    """One API server.
+    """Requests to one API server.
 
     Args:
-        client: connected as `connected` does it.
-        counted: is told of every request, and of the status of HTTP that came of it; 0 if there was no answer.
+        client: as `connect` configures it.
+        on_response: called after every request with its method and HTTP status; 0 without a response.
     """
 
-    def __init__(self, client: ApiClient, counted: Counted = lambda method, status: None) -> None:
+    def __init__(self, client: ApiClient, on_response: OnResponse = lambda method, status: None) -> None:
         self._client = client
-        self._counted = counted
+        self._on_response = on_response
 
     async def get(self, path: str) -> Document:
         """Reads one object.
 
         Raises:
-            ApiError: as every method here.
+            ApiError: if the request fails. So do all other methods.
         """
         return await self._request("GET", path)
 
     async def list(self, path: str, selector: str) -> AsyncIterator[Document]:
-        """Every object below a path that has the labels; no more of them are held than a page."""
-        query = {"labelSelector": selector, "limit": str(PAGE)}
+        """Yields every object of a collection that matches the label selector, with one page in memory at a time."""
+        query = {"labelSelector": selector, "limit": str(PAGE_SIZE)}
         while True:
             page = await self._request("GET", path, query)
-            found, metadata = page.pop("items", None), page.get("metadata")
-            for item in found if isinstance(found, list) else ():
+            items, metadata = page.pop("items", None), page.get("metadata")
+            for item in items if isinstance(items, list) else ():
                 if isinstance(item, dict):
                     yield item
-            del found
-            further = metadata.get("continue") if isinstance(metadata, dict) else None
-            if not isinstance(further, str) or not further:
+            del items  # before the next page arrives
+            token = metadata.get("continue") if isinstance(metadata, dict) else None
+            if not isinstance(token, str) or not token:
                 return
-            query = query | {"continue": further}
+            query = query | {"continue": token}
 
     async def create(self, path: str, manifest: Document) -> Document:
-        """Creates an object; a field that the API does not know is an error."""
+        """Creates an object. An unknown field in the manifest is an error."""
         return await self._request("POST", path, {"fieldValidation": "Strict"}, manifest)
 
     async def apply(self, path: str, manifest: Document, manager: str, *, force: bool) -> Document:
-        """Server-side apply.
+        """Server-side applies a manifest.
 
         Args:
-            force: fields that somebody else has set are taken over.
+            manager: the field manager.
+            force: takes over fields that another field manager owns.
         """
         query = {"fieldManager": manager, "fieldValidation": "Strict", "force": str(force).lower()}
         return await self._request("PATCH", path, query, manifest, APPLY)
 
     async def delete(self, path: str, preconditions: Mapping[str, str]) -> Document:
-        """Deletes one object and, behind it, what it owns.
+        """Deletes one object; the garbage collector deletes its dependents in the background.
 
         Args:
-            preconditions: its uid, and its resourceVersion where that matters.
+            preconditions: `uid`, and `resourceVersion` if only that version should be deleted.
         """
         options: Document = {"preconditions": {**preconditions}, "propagationPolicy": "Background"}
         return await self._request("DELETE", path, None, options)
@@ -151,25 +152,25 @@ class KubeApi:
             )
             text: bytes = await response.read()  # type: ignore[no-untyped-call]
         except TimeoutError as error:
-            self._counted(method, 0)
+            self._on_response(method, 0)
             raise ApiError(0, "Timeout", f"the API server did not answer within {REQUEST_TIMEOUT:g} s") from error
         except (aiohttp.ClientError, ApiException, OSError) as error:
-            self._counted(method, 0)
+            self._on_response(method, 0)
             raise ApiError(0, "Unreachable", str(error)) from error
-        self._counted(method, response.status)
-        answer = parse_response(response.status, text)
-        if isinstance(answer, ErrorResponse):
-            raise ApiError(answer.status, answer.reason, answer.message, answer.kind)
-        return answer
+        self._on_response(method, response.status)
+        parsed = parse_response(response.status, text)
+        if isinstance(parsed, ErrorResponse):
+            raise ApiError(parsed.status, parsed.reason, parsed.message, parsed.resource)
+        return parsed
 
 
 @asynccontextmanager
-async def connected(counted: Counted) -> AsyncIterator[KubeApi]:
-    """The API server of the pod's ServiceAccount; outside a pod, the one that kubectl talks to."""
+async def connect(on_response: OnResponse) -> AsyncIterator[KubeApi]:
+    """Yields a client with the pod's ServiceAccount; outside a pod, with the current context of the kubeconfig."""
     configuration = Configuration()
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     async with ApiClient(configuration) as client:
-        yield KubeApi(client, counted)
+        yield KubeApi(client, on_response)

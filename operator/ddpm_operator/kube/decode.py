@@ -1,7 +1,8 @@
-"""A sampling that this operator cannot read, as when its CRD is of a newer release or an older one. Pure.
+"""Decodes DDPMSamplings, and reports one that the operator's types reject. Pure.
 
-Nothing is known of it, so nothing is done about it. All that is written is one condition, by a field manager of
-its own: to apply it as the operator's own manager would take away all else that the status says.
+The schemas of the CRD and of the operator differ when their releases do. The operator then does not act on the
+sampling and only writes the condition Accepted=False. It applies that condition with a separate field manager:
+server-side apply with the operator's usual one would remove every other field of the status.
 """
 
 from __future__ import annotations
@@ -15,51 +16,50 @@ from ddpm_operator.api.model import JsonValue
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.text import MAX_MESSAGE_LENGTH, clip
 
-MANAGER = "ddpm-operator-reader"
+SCHEMA_FIELD_MANAGER = "ddpm-operator-reader"
 
 
 class SchemaMismatch(Exception):
-    """The operator's types refuse what the API server has.
+    """The resource on the API server does not fit the operator's types.
 
     Args:
         document: the resource.
-        fault: the field, and what is wrong with it.
+        detail: path of the first invalid field, and what is wrong with it.
     """
 
-    def __init__(self, document: Document, fault: str) -> None:
-        super().__init__(fault)
+    def __init__(self, document: Document, detail: str) -> None:
+        super().__init__(detail)
         self.document = document
-        self.fault = fault
+        self.detail = detail
 
 
 def decode_sampling(document: Document) -> DDPMSampling:
-    """A sampling as the API server has it.
+    """Decodes a DDPMSampling from the API server's JSON.
 
     Raises:
-        Unreadable: if it is of no form that this operator knows.
+        SchemaMismatch: if it does not fit the operator's types.
     """
     try:
         return DDPMSampling.from_document(document)
     except ValidationError as error:
-        fault = error.errors()[0]
-        raise SchemaMismatch(document, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        first = error.errors()[0]
+        raise SchemaMismatch(document, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def objection(document: Document, fault: str, now: datetime) -> Document | None:
-    """The condition Accepted=False, to be applied to the resource's status.
+def schema_mismatch_status(document: Document, detail: str, now: datetime) -> Document | None:
+    """Returns a manifest to apply to the resource's status subresource, with the condition Accepted=False.
 
     Returns:
-        None if it is said already, or need not be: the sampling has ended, or is being deleted.
+        None if the condition is there already, or the sampling has ended or is being deleted.
     """
     metadata, status = _mapping(document.get("metadata")), _mapping(document.get("status"))
-    said = _accepted(status)
+    current = _accepted(status)
     message = clip(
-        f"This operator cannot read the resource, which its own release of the CRD would refuse: {fault}. Nothing "
-        "is done about it until operator and CRD are of one release: ask the cluster's administrator to upgrade "
-        "the chart.",
+        f"The resource does not fit the operator's schema: {detail}. The operator ignores it while the CRD and the "
+        "operator are of different releases: ask the cluster's administrator to upgrade the chart.",
         MAX_MESSAGE_LENGTH,
     )
-    if said.get("message") == message or "completionTime" in status or "deletionTimestamp" in metadata:
+    if current.get("message") == message or "completionTime" in status or "deletionTimestamp" in metadata:
         return None
     condition = Condition(
         type=ConditionType.ACCEPTED,
@@ -68,8 +68,8 @@ def objection(document: Document, fault: str, now: datetime) -> Document | None:
         message=message,
         last_transition_time=now,
     ).to_document()
-    if said.get("status") == "False":
-        condition["lastTransitionTime"] = said.get("lastTransitionTime")
+    if current.get("status") == "False":
+        condition["lastTransitionTime"] = current.get("lastTransitionTime")
     if isinstance(metadata.get("generation"), int):
         condition["observedGeneration"] = metadata["generation"]
     return {
@@ -82,8 +82,8 @@ def objection(document: Document, fault: str, now: datetime) -> Document | None:
 
 def _accepted(status: Document) -> Document:
     conditions = status.get("conditions")
-    found = (_mapping(it) for it in (conditions if isinstance(conditions, list) else ()))
-    return next((it for it in found if it.get("type") == ConditionType.ACCEPTED), {})
+    mappings = (_mapping(it) for it in (conditions if isinstance(conditions, list) else ()))
+    return next((it for it in mappings if it.get("type") == ConditionType.ACCEPTED), {})
 
 
 def _mapping(value: JsonValue) -> Document:

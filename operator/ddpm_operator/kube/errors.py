@@ -1,4 +1,4 @@
-"""What a refusal of the API server means for a sampling. Pure."""
+"""Classifies error responses of the API server, by status and message, for `reconcile`. Pure."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ import re
 from http import HTTPStatus
 
 from ddpm_operator.kube.client import ApiError
-from ddpm_operator.reconcile.diagnosis import NO_RIGHT, OVER_QUOTA
+from ddpm_operator.reconcile.diagnosis import RBAC_DENIED
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
+from ddpm_operator.reconcile.quota import OVER_QUOTA
 
-# What a webhook says, and a ValidatingAdmissionPolicy, whatever status it answers with.
+# The wording of webhooks and of ValidatingAdmissionPolicies. Their HTTP status varies.
 _DENIED = re.compile(r"denied (the )?request")
-_NO_KUBERAY = "the cluster knows no RayCluster of ray.io/v1"
+_NO_KUBERAY = "the cluster has no CRD for RayCluster of ray.io/v1"
 
 
-def classify_error(error: ApiError, doing: str, kind: str) -> ActionError:
-    """The fault that a request which was refused is.
+def classify_error(error: ApiError, attempted: str, kind: str) -> ActionError:
+    """Returns the ActionError that an API error stands for.
 
     Args:
-        doing: what was tried, to go after "cannot".
-        kind: of the object that it was tried with, such as RayCluster.
+        attempted: what was attempted, as a phrase that follows "cannot".
+        kind: kind of the object in the request, such as RayCluster.
     """
-    found = _kind(error, kind)
-    return ActionError(
-        found, doing, _NO_KUBERAY if found == ActionErrorKind.KUBERAY_MISSING else error.message or str(error)
-    )
+    error_kind = _error_kind(error, is_ray_cluster=kind == "RayCluster")
+    message = _NO_KUBERAY if error_kind == ActionErrorKind.KUBERAY_MISSING else error.message or str(error)
+    return ActionError(error_kind, attempted, message)
 
 
-def _kind(error: ApiError, kind: str) -> ActionErrorKind:
+def _error_kind(error: ApiError, *, is_ray_cluster: bool) -> ActionErrorKind:
     message = error.message.lower()
-    ray = kind == "RayCluster"
     match error.status:
         case HTTPStatus.FORBIDDEN if OVER_QUOTA.search(message):
             return ActionErrorKind.QUOTA
         case HTTPStatus.FORBIDDEN if "being terminated" in message:
-            return ActionErrorKind.TRANSIENT  # the namespace goes, and the sampling with it
+            return ActionErrorKind.TRANSIENT  # the namespace is being deleted, and the sampling with it
         case HTTPStatus.INTERNAL_SERVER_ERROR if "failed calling webhook" in message:
-            return ActionErrorKind.WEBHOOK_AWAY
-        case HTTPStatus.FORBIDDEN if NO_RIGHT.search(message):
-            return ActionErrorKind.NO_RIGHT
+            return ActionErrorKind.WEBHOOK_UNAVAILABLE
+        case HTTPStatus.FORBIDDEN if RBAC_DENIED.search(message):
+            return ActionErrorKind.OPERATOR_FORBIDDEN
         case HTTPStatus.FORBIDDEN:
             return ActionErrorKind.FORBIDDEN
         case _ if _DENIED.search(message):
             return ActionErrorKind.FORBIDDEN
-        case HTTPStatus.NOT_FOUND if ray and error.kind != "namespaces":
+        case HTTPStatus.NOT_FOUND if is_ray_cluster and error.resource != "namespaces":
             return ActionErrorKind.KUBERAY_MISSING
         case HTTPStatus.NOT_FOUND:
             return ActionErrorKind.NOT_FOUND
-        case HTTPStatus.BAD_REQUEST if ray and "unknown field" in message:
+        case HTTPStatus.BAD_REQUEST if is_ray_cluster and "unknown field" in message:
             return ActionErrorKind.KUBERAY_TOO_OLD
         case HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
             return ActionErrorKind.INVALID

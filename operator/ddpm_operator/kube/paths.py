@@ -1,4 +1,4 @@
-"""Where the API server keeps the objects that the operator deals with."""
+"""URL paths of the API server's collections that the operator and the client use."""
 
 from __future__ import annotations
 

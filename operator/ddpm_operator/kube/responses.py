@@ -1,4 +1,7 @@
-"""What goes to the Kubernetes API and comes back, whoever asks and however: documents, and refusals. Pure."""
+"""Headers of requests to the Kubernetes API, and parsing of its responses. Pure.
+
+Shared by the operator's asynchronous client (`kube.client`) and the synchronous one of `client.connection`.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +20,41 @@ JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
-_LONGEST_TEXT = 1024
+_MAX_TEXT_LENGTH = 1024
 
 
 class ErrorResponse(NamedTuple):
-    """An answer that is an error.
+    """An error response.
 
     Attributes:
-        status: of HTTP.
-        reason: Kubernetes' own word for it, such as AlreadyExists; "" if it has none.
-        message: its sentence, never empty.
-        kind: what it is about, as far as it says so: a plural such as `namespaces`.
-        conflicts: fields that another manager has set to other values, and which: `spec.samples` to `kubectl`.
+        status: the HTTP status.
+        reason: Kubernetes' reason, such as AlreadyExists; "" without one.
+        message: Kubernetes' message, never empty.
+        resource: plural of the resource that the error is about, such as `namespaces`; "" if the response has none.
+        conflicts: fields that another field manager owns with other values, such as `spec.samples` -> `kubectl`.
     """
 
     status: int
     reason: str
     message: str
-    kind: str
+    resource: str
     conflicts: Mapping[str, str]
 
 
 def headers(content_type: str) -> dict[str, str]:
-    """Of a request with a body of this type."""
+    """Returns the headers of a request with a body of this content type."""
     return {"Accept": JSON, "Content-Type": content_type}
 
 
 def parse_response(status: int, text: bytes) -> Document | ErrorResponse:
-    """What an answer says. A proxy's page instead of a document is a refusal with its beginning."""
+    """Parses a response.
+
+    A body that is not JSON, such as a proxy's error page, becomes an ErrorResponse with the beginning of that body.
+    """
     try:
         document = json.loads(text)
     except ValueError:
-        document = {"message": text.decode(errors="replace").strip()[:_LONGEST_TEXT]}
+        document = {"message": text.decode(errors="replace").strip()[:_MAX_TEXT_LENGTH]}
     if not isinstance(document, dict):
         document = {}
     if status < HTTPStatus.MULTIPLE_CHOICES:
@@ -64,12 +70,12 @@ def parse_response(status: int, text: bytes) -> Document | ErrorResponse:
 
 
 def _conflicts(causes: object) -> dict[str, str]:
-    found = [it for it in causes if isinstance(it, dict)] if isinstance(causes, list) else []
-    conflicts = [it for it in found if it.get("reason") == "FieldManagerConflict"]
+    listed = [it for it in causes if isinstance(it, dict)] if isinstance(causes, list) else []
+    conflicts = [it for it in listed if it.get("reason") == "FieldManagerConflict"]
     return {str(it.get("field", "")).lstrip("."): _manager(str(it.get("message", ""))) for it in conflicts}
 
 
 def _manager(message: str) -> str:
-    """The name in ``conflict with "kubectl-edit" using ddpm-ray.io/v1alpha1``."""
+    """Returns the field manager named in ``conflict with "kubectl-edit" using ddpm-ray.io/v1alpha1``."""
     quoted = re.search(r'"([^"]*)"', message)
     return quoted[1] if quoted else message

@@ -1,7 +1,8 @@
-"""The head of an attempt over HTTP: Ray's Jobs API, and what the driver says of itself.
+"""HTTP client of an attempt's Ray head: Ray's Jobs API, and the driver's progress server.
 
-A head runs what users bring, so nothing it answers is trusted: every answer has a longest time and a largest size,
-nothing is unpacked, and no redirect is followed.
+The controller polls the head with it before a reconcile, and the executor submits the driver with it. A head runs
+users' code, so its responses are not trusted: every response has a time limit and a size limit, nothing is
+decompressed, and redirects are not followed.
 """
 
 from __future__ import annotations
@@ -16,34 +17,36 @@ from pydantic import ValidationError
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.manifests.render import PROGRESS_PORT
 from ddpm_operator.manifests.tokens import Tokens
-from ddpm_operator.ray.responses import MAX_LOG_BYTES, SAMPLES, log_end, objection_to, own_jobs, words
+from ddpm_operator.ray.responses import MAX_LOG_BYTES, SAMPLES_KEY, error_message, insecure_reason, log_end, own_jobs
 from ddpm_operator.reconcile.observed import HeadResponse, RayJob
+from ddpm_operator.reconcile.preview import MAX_PREVIEW_BYTES
 from ddpm_operator.reconcile.progress_document import FailedOutcome, ProgressDocument, read_progress
 
 JOBS_PORT = 8265
 ENTRYPOINT = "ddpm-sample --json"
-MAX_PREVIEW_BYTES = 48 * 1024
 
-_ASK = aiohttp.ClientTimeout(total=5, connect=2)
-# Ray's own patience with its agent, while that starts, is ten seconds.
-_SUBMIT = aiohttp.ClientTimeout(total=15, connect=2)
-# The driver runs on the head's own node alone; whoever ended that, the pod tells of it in a moment.
-_NODE_DIED = "because its node has died"
-_LARGEST_ANSWER = 1 << 20
-# As much as comes from a pod in the few seconds that it has.
-_LARGEST_LOG = 64 << 20
+_READ_TIMEOUT = aiohttp.ClientTimeout(total=5, connect=2)
+# Ray itself waits up to ten seconds for its job agent to start.
+_SUBMIT_TIMEOUT = aiohttp.ClientTimeout(total=15, connect=2)
+# The driver runs only on the head's own node. If Ray gives that node up, the pod's status soon says why.
+_NODE_DIED_MESSAGE = "because its node has died"
+_MAX_RESPONSE_BYTES = 1 << 20
+# About as much as a pod can send within _READ_TIMEOUT.
+_MAX_LOG_DOWNLOAD_BYTES = 64 << 20
 
 
 class HeadDidNotAnswer(Exception):
-    """The head did not answer in time, or not in the form it should."""
+    """The head did not answer in time, or not with a valid response."""
 
 
 class HeadClient:
-    """The head of one attempt.
+    """A client of the Ray head of one attempt.
 
     Args:
-        session: as `new_session` makes it.
-        dashboard, driver: where Ray's dashboard and the driver answer, without a slash at the end.
+        session: as `new_session` creates it.
+        dashboard: base URL of Ray's dashboard, without a trailing slash.
+        driver: base URL of the driver's progress server, without a trailing slash.
+        tokens: the attempt's tokens for both.
     """
 
     def __init__(self, session: aiohttp.ClientSession, dashboard: str, driver: str, tokens: Tokens) -> None:
@@ -53,55 +56,62 @@ class HeadClient:
         self._tokens = tokens
 
     @classmethod
-    def of_pod(cls, session: aiohttp.ClientSession, ip: str, tokens: Tokens) -> HeadClient:
-        """The head in a pod of this address."""
+    def for_pod(cls, session: aiohttp.ClientSession, ip: str, tokens: Tokens) -> HeadClient:
+        """Creates a client of the head pod with this IPv4 or IPv6 address."""
         host = f"http://[{ip}]" if ":" in ip else f"http://{ip}"
         return cls(session, f"{host}:{JOBS_PORT}", f"{host}:{PROGRESS_PORT}", tokens)
 
-    async def ask(self, cluster: str) -> HeadResponse:
-        """The operator's own jobs, then the driver's progress; of a last job that has failed the end of its log.
+    async def poll(self, cluster: str) -> HeadResponse:
+        """Fetches the operator's own jobs, then the driver's progress, then the log of a last job that has failed.
 
-        However much a head lists, it is asked three things at most.
+        Sends at most three requests, however many jobs the head lists.
 
         Args:
             cluster: name of the attempt's RayCluster.
 
+        Returns:
+            the response; its progress is None if the driver does not answer.
+
         Raises:
-            HeadSilent: if the jobs cannot be listed, or Ray has given its own node up. A driver that does not
-                answer has no progress.
+            HeadDidNotAnswer: if the jobs cannot be listed, or Ray has declared the head's own node dead.
         """
         jobs, progress = await self._jobs(cluster), await self._progress()
-        if jobs and jobs[-1].state == "FAILED" and _NODE_DIED in jobs[-1].message and not progress:
-            raise HeadDidNotAnswer("Ray says that the head's own node has died")
-        gave_up = progress is not None and isinstance(progress.outcome, FailedOutcome)
-        if jobs and (gave_up or jobs[-1].state == "FAILED"):
-            *former, last = jobs
-            jobs = (*former, replace(last, log=await self._log(last.id)))
+        if jobs and jobs[-1].state == "FAILED" and _NODE_DIED_MESSAGE in jobs[-1].message and not progress:
+            raise HeadDidNotAnswer("Ray reports that the head's own node has died")
+        driver_failed = progress is not None and isinstance(progress.outcome, FailedOutcome)
+        if jobs and (driver_failed or jobs[-1].state == "FAILED"):
+            *earlier, last = jobs
+            jobs = (*earlier, replace(last, log=await self._log(last.id)))
         return HeadResponse(jobs, progress)
 
-    async def objection(self) -> str | None:
-        """Why nothing may be run on this head, in words; None if it asks for its token and has no known holes.
+    async def insecure_reason(self) -> str | None:
+        """Checks that the head requires its token and that its Ray has no known vulnerabilities.
+
+        Returns:
+            why no job may be submitted to it, as a clause; None if it is secure.
 
         Raises:
-            HeadSilent: if it does not answer.
+            HeadDidNotAnswer: if the head does not answer.
         """
         status, version = await self._get("version", self._tokens.ray)
         if status != HTTPStatus.OK:
-            raise HeadDidNotAnswer(words(status, version))
-        without_token, _ = await self._get("jobs/", None)
+            raise HeadDidNotAnswer(error_message(status, version))
+        status_without_token, _ = await self._get("jobs/", None)
         try:
-            return objection_to(version, without_token)
+            return insecure_reason(version, status_without_token)
         except ValueError as error:
-            raise HeadDidNotAnswer(f"the version is not what Ray answers: {error}") from error
+            raise HeadDidNotAnswer(f"the version is not a valid response of Ray: {error}") from error
 
     async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int) -> None:
-        """Submits the driver, or finds a job of this id there.
+        """Submits the driver as a Ray job. Succeeds if a job with this id exists already.
 
         Args:
-            samples: N, which the job keeps in its metadata.
+            document: the job document for the driver.
+            samples: N, stored in the job's metadata.
 
         Raises:
-            HeadSilent: if it was not taken. Ray answers 500 while its agent starts: try the same id again.
+            HeadDidNotAnswer: if Ray did not accept the job. It answers 500 while its job agent starts: retry with
+                the same id.
         """
         status, body = await self._jobs_api(
             "POST",
@@ -112,48 +122,50 @@ class HeadClient:
                 "runtime_env": {
                     "env_vars": {
                         "DDPM_JOB": json.dumps(document),
-                        # It keeps its log beside the samples, under this name.
+                        # The driver stores its log beside the samples under this name.
                         "DDPM_LOG": submission_id,
-                        # The templates give head and workers one image, and one environment.
+                        # The templates give head and workers the same image, so the driver need not compare packages.
                         "DDPM_ONE_IMAGE": "1",
                     }
                 },
-                "metadata": {SAMPLES: str(samples)},
+                "metadata": {SAMPLES_KEY: str(samples)},
             },
         )
         if status != HTTPStatus.OK and b"already exists" not in body:
-            raise HeadDidNotAnswer(words(status, body))
+            raise HeadDidNotAnswer(error_message(status, body))
 
-    async def grid(self) -> bytes | None:
-        """A PNG of what is stored so far, at most 48 KiB; None while there is none.
+    async def fetch_preview(self) -> bytes | None:
+        """Fetches the PNG grid of the samples stored so far; None while there is none.
 
         Raises:
-            HeadSilent: if the driver does not answer.
+            HeadDidNotAnswer: if the driver does not answer, or the PNG is larger than MAX_PREVIEW_BYTES.
         """
-        status, body = await self._ask_driver("grid.png", MAX_PREVIEW_BYTES)
+        status, body = await self._get_from_driver("grid.png", MAX_PREVIEW_BYTES)
         return body if status == HTTPStatus.OK and body.startswith(b"\x89PNG") else None
 
     async def _jobs(self, cluster: str) -> tuple[RayJob, ...]:
         status, body = await self._jobs_api("GET", "")
         if status != HTTPStatus.OK:
-            raise HeadDidNotAnswer(words(status, body))
+            raise HeadDidNotAnswer(error_message(status, body))
         try:
             return own_jobs(body, cluster)
         except ValueError as error:
-            raise HeadDidNotAnswer(f"the list of jobs is not what Ray answers: {error}") from error
+            raise HeadDidNotAnswer(f"the list of jobs is not a valid response of Ray: {error}") from error
 
     async def _progress(self) -> ProgressDocument | None:
-        """None if there is no driver that says something it could have said."""
+        """Returns None if no driver serves a valid progress document."""
         try:
-            status, body = await self._ask_driver("progress", _LARGEST_ANSWER)
+            status, body = await self._get_from_driver("progress", _MAX_RESPONSE_BYTES)
             return read_progress(body) if status == HTTPStatus.OK else None
         except (HeadDidNotAnswer, ValidationError):
             return None
 
     async def _log(self, submission_id: str) -> str:
-        """The end of a job's log; "" if it cannot be had, or is too long to be read through."""
+        """Fetches the end of a job's log; "" if that fails, or the log is too long to download."""
         try:
-            status, body = await self._jobs_api("GET", f"{submission_id}/logs", most=_LARGEST_LOG, kept=MAX_LOG_BYTES)
+            status, body = await self._jobs_api(
+                "GET", f"{submission_id}/logs", max_bytes=_MAX_LOG_DOWNLOAD_BYTES, tail_bytes=MAX_LOG_BYTES
+            )
         except HeadDidNotAnswer:
             return ""
         return log_end(body) if status == HTTPStatus.OK else ""
@@ -163,21 +175,28 @@ class HeadClient:
         method: str,
         path: str,
         body: dict[str, JsonValue] | None = None,
-        most: int = _LARGEST_ANSWER,
-        kept: int = _LARGEST_ANSWER,
+        max_bytes: int = _MAX_RESPONSE_BYTES,
+        tail_bytes: int = _MAX_RESPONSE_BYTES,
     ) -> tuple[int, bytes]:
         url = f"{self._dashboard}/api/jobs/{path}"
-        return await self._request(method, url, self._tokens.ray, body, most, kept)
+        return await self._request(method, url, self._tokens.ray, body, max_bytes, tail_bytes)
 
     async def _get(self, path: str, token: str | None) -> tuple[int, bytes]:
         url = f"{self._dashboard}/api/{path}"
-        return await self._request("GET", url, token, None, _LARGEST_ANSWER, _LARGEST_ANSWER)
+        return await self._request("GET", url, token, None, _MAX_RESPONSE_BYTES, _MAX_RESPONSE_BYTES)
 
-    async def _ask_driver(self, path: str, most: int) -> tuple[int, bytes]:
-        return await self._request("GET", f"{self._driver}/{path}", self._tokens.progress, None, most, most)
+    async def _get_from_driver(self, path: str, max_bytes: int) -> tuple[int, bytes]:
+        url = f"{self._driver}/{path}"
+        return await self._request("GET", url, self._tokens.progress, None, max_bytes, max_bytes)
 
     async def _request(
-        self, method: str, url: str, token: str | None, body: dict[str, JsonValue] | None, most: int, kept: int
+        self,
+        method: str,
+        url: str,
+        token: str | None,
+        body: dict[str, JsonValue] | None,
+        max_bytes: int,
+        tail_bytes: int,
     ) -> tuple[int, bytes]:
         try:
             async with self._session.request(
@@ -185,10 +204,10 @@ class HeadClient:
                 url,
                 json=body,
                 headers={"Authorization": f"Bearer {token}"} if token else {},
-                timeout=_SUBMIT if body else _ASK,
+                timeout=_SUBMIT_TIMEOUT if body else _READ_TIMEOUT,
                 allow_redirects=False,
             ) as response:
-                return response.status, await _read(response, most, kept)
+                return response.status, await _read_tail(response, max_bytes, tail_bytes)
         except TimeoutError as error:
             raise HeadDidNotAnswer(f"{url} did not answer in time") from error
         except aiohttp.ClientError as error:
@@ -196,18 +215,22 @@ class HeadClient:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """A session for all heads, which does not unpack what they send."""
+    """Creates the session for all heads. It neither requests nor decompresses compressed responses."""
     return aiohttp.ClientSession(auto_decompress=False, headers={"Accept-Encoding": "identity"}, trust_env=False)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int, kept: int) -> bytes:
-    """The last `kept` bytes of an answer that may be `most` long."""
-    end = bytearray()
+async def _read_tail(response: aiohttp.ClientResponse, max_bytes: int, tail_bytes: int) -> bytes:
+    """Returns the last `tail_bytes` bytes of a response.
+
+    Raises:
+        HeadDidNotAnswer: if the response is longer than `max_bytes`.
+    """
+    tail = bytearray()
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > most:
-            raise HeadDidNotAnswer(f"{response.url} answered with more than {most} bytes")
-        end += chunk
-        del end[:-kept]
-    return bytes(end)
+        if size > max_bytes:
+            raise HeadDidNotAnswer(f"{response.url} answered with more than {max_bytes} bytes")
+        tail += chunk
+        del tail[:-tail_bytes]
+    return bytes(tail)

@@ -1,6 +1,6 @@
-"""What Ray's dashboard answers, out of bytes that nobody trusts. Pure.
+"""Parses responses of Ray's dashboard. Pure.
 
-A head runs what users bring, and lists what it likes: only jobs that the operator has submitted are looked at.
+A head runs users' code and may send anything. Only jobs with the ids that the operator submits are read.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from ddpm_operator.manifests.naming import job_id
 from ddpm_operator.reconcile.observed import JobState, RayJob
 from ddpm_operator.text import printable
 
-SAMPLES = "samples"
-# Ray has tokens since 2.52, and before this release lets requests without one stop what runs.
-OLDEST_RAY = (2, 54)
-# A driver is submitted once, and once more for every growth of its sampling.
+# Key of N in the metadata of a job.
+SAMPLES_KEY = "samples"
+# Ray has token authentication since 2.52; before 2.54, requests without a token can stop jobs.
+MIN_RAY_VERSION = (2, 54)
+# An attempt has one job, and one more each time spec.samples is raised.
 MAX_JOBS = 100
-# Bytes of JSON, in which a letter may take twelve: enough for all that `log_end` gives.
+# Bytes of JSON. A character takes at most twelve, so this is enough for what `log_end` returns.
 MAX_LOG_BYTES = 64 * 1024
 
-_LONGEST_TAIL = 4096
-_LONGEST_MESSAGE = 20_480
-# Two halves of a letter beyond 16 bits, such as \ud83d\ude00.
-_LONGEST_ESCAPE = 12
+_MAX_TAIL_LENGTH = 4096
+_MAX_MESSAGE_LENGTH = 20_480
+# A surrogate pair, such as \ud83d\ude00.
+_MAX_ESCAPE_LENGTH = 12
 
 
-class _Details(BaseModel):
-    """Ray's JobDetails of a job that was submitted."""
+class _JobDetails(BaseModel):
+    """Ray's JobDetails of a job that was submitted over the Jobs API."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -41,13 +42,13 @@ class _Details(BaseModel):
     message: str | None = None
     metadata: dict[str, str] | None = None
 
-    def fact(self) -> RayJob:
-        samples = (self.metadata or {}).get(SAMPLES, "")
+    def observed(self) -> RayJob:
+        samples = (self.metadata or {}).get(SAMPLES_KEY, "")
         return RayJob(
             self.submission_id,
             self.status,
             samples=int(samples) if samples.isdecimal() and len(samples) < 16 else 0,
-            message=(self.message or "")[-_LONGEST_MESSAGE:],
+            message=(self.message or "")[-_MAX_MESSAGE_LENGTH:],
         )
 
 
@@ -63,80 +64,84 @@ _TEXT = TypeAdapter(str)
 
 
 def own_jobs(body: bytes, cluster: str) -> tuple[RayJob, ...]:
-    """The operator's own among the jobs that a head lists, by their number; without logs.
+    """Parses the list of jobs and returns the operator's own, in the order of submission, without logs.
 
     Args:
-        cluster: name of the RayCluster, from which the ids of its jobs follow.
+        body: response of Ray's Jobs API.
+        cluster: name of the RayCluster, from which the ids of its jobs are derived.
 
     Raises:
-        ValueError: if it is no such list, or has more than `MOST_JOBS` of them.
+        ValueError: if the body is not a list of jobs, or has more than `MAX_JOBS` of the operator's own.
     """
     listed = from_json(body)
     if not isinstance(listed, list):
-        raise ValueError("it is no list")
+        raise ValueError("it is not a list")
     jobs = [one for one in listed if isinstance(one, dict)]
     by_id = {name: one for one in jobs if isinstance(name := one.get("submission_id"), str)}
-    found: list[RayJob] = []
-    while (details := by_id.get(job_id(cluster, len(found) + 1))) is not None:
-        if len(found) == MAX_JOBS:
+    own: list[RayJob] = []
+    while (details := by_id.get(job_id(cluster, len(own) + 1))) is not None:
+        if len(own) == MAX_JOBS:
             raise ValueError(f"it has more than {MAX_JOBS} jobs of {cluster}")
         try:
-            found.append(_Details.model_validate(details).fact())
+            own.append(_JobDetails.model_validate(details).observed())
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"]) from error
-    return tuple(found)
+    return tuple(own)
 
 
-def objection_to(version: bytes, without_token: int) -> str | None:
-    """Why nothing may be run on a head, in words; None if it asks for its token and has no known holes.
+def insecure_reason(version_body: bytes, status_without_token: int) -> str | None:
+    """Checks that a head requires its token and that its Ray has no known vulnerabilities.
 
-    A Ray that knows no tokens starts all the same, and lets in whoever reaches it.
+    A Ray without token authentication ignores the setting, starts, and accepts every request.
 
     Args:
-        version: Ray's document of its version.
-        without_token: the status that a request without a token is answered with.
+        version_body: response to ``/api/version``.
+        status_without_token: HTTP status of the response to a request without a token.
+
+    Returns:
+        why no job may be submitted to the head, as a clause; None if it is secure.
 
     Raises:
-        ValueError: if it is no such document.
+        ValueError: if the body is not Ray's version document.
     """
     try:
-        said = _Version.model_validate_json(version).ray_version
+        version = _Version.model_validate_json(version_body).ray_version
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"]) from error
-    if _release(said) < OLDEST_RAY:
-        oldest = ".".join(map(str, OLDEST_RAY))
-        return f"the image has Ray {said}, which is older than {oldest} and has known holes"
-    if without_token != HTTPStatus.UNAUTHORIZED:
-        return f"the image's Ray {said} answers whoever asks without the token ({without_token} instead of 401)"
+    if _release(version) < MIN_RAY_VERSION:
+        minimum = ".".join(map(str, MIN_RAY_VERSION))
+        return f"the image has Ray {version}, which is older than {minimum} and has known vulnerabilities"
+    if status_without_token != HTTPStatus.UNAUTHORIZED:
+        return f"the image's Ray {version} accepts requests without a token ({status_without_token} instead of 401)"
     return None
 
 
 def _release(version: str) -> tuple[int, int]:
-    """(2, 54) of ``2.54.0rc1``; (0, 0) of what is no version."""
+    """Returns (2, 54) for ``2.54.0rc1``, and (0, 0) for text that is not a version."""
     match = re.match(r"(\d+)\.(\d+)", version)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def log_end(body: bytes) -> str:
-    """The end of a job's log, at most 4 KiB; "" if there is none.
+    """Returns the last 4,096 characters of a job's log; "" if there is none.
 
     Args:
-        body: Ray's document, or its last `KEPT_OF_LOG` bytes.
+        body: Ray's JSON document with the log, or the last `MAX_LOG_BYTES` bytes of it.
     """
     try:
-        return _Log.model_validate_json(body).logs[-_LONGEST_TAIL:]
+        return _Log.model_validate_json(body).logs[-_MAX_TAIL_LENGTH:]
     except ValidationError:
-        inside = body.decode(errors="ignore").rstrip().removesuffix("}").rstrip()
-    # It may begin in the middle of an escape.
-    for first in range(min(_LONGEST_ESCAPE, len(inside))):
+        tail = body.decode(errors="ignore").rstrip().removesuffix("}").rstrip()
+    # The tail may begin in the middle of a JSON escape sequence.
+    for first in range(min(_MAX_ESCAPE_LENGTH, len(tail))):
         try:
-            return _TEXT.validate_json(f'"{inside[first:]}')[-_LONGEST_TAIL:]
+            return _TEXT.validate_json(f'"{tail[first:]}')[-_MAX_TAIL_LENGTH:]
         except ValidationError:
             continue
     return ""
 
 
-def words(status: int, body: bytes) -> str:
-    """A refusal, short; Ray sends whole tracebacks, whose last line says what it was."""
+def error_message(status: int, body: bytes) -> str:
+    """Summarizes an error response. Ray sends whole tracebacks, whose last line names the error."""
     lines = printable(body.decode(errors="replace")).strip().splitlines()
     return f"Ray answered {status}: {lines[-1][:512] if lines else ''}"

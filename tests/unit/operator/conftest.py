@@ -1,4 +1,4 @@
-"""Samplings as the tests of the operator's pure half take them."""
+"""Fixtures of the operator's unit tests: specs, metadata and valid samplings."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SAMPLINGS = Path(__file__).parents[2] / "fixtures" / "samplings"
 MakeSpec = Callable[..., Spec]
 
 
-def spec_of(**fields: Any) -> Spec:  # noqa: ANN401 - as YAML has them
-    """A spec of 100 digits, with the given fields of YAML instead of its own."""
+def spec_of(**fields: Any) -> Spec:  # noqa: ANN401 - any YAML
+    """Returns a spec of 100 digits in which the given fields of YAML are replaced."""
     return Spec.from_document({"model": {"uri": "builtin://mnist"}, "samples": 100} | fields)
 
 

@@ -1,4 +1,4 @@
-"""What `helm test` says of a sampling's output."""
+"""The check of a sampling's stored output in `helm test`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.client import Damaged
-from ddpm_operator.helm_test import check, main
+from ddpm_operator.helm_test import check_output, main
 
 SAMPLES = b"four samples"
 
 
-def stored(folder: Path, samples: int = 4, sha256: str | None = None) -> DDPMSampling:
-    """A sampling of four, with its output in a folder."""
+def store_output(folder: Path, samples: int = 4, sha256: str | None = None) -> DDPMSampling:
+    """Stores the output of four samples in a folder; returns the sampling."""
     (folder / "samples.npy").write_bytes(SAMPLES)
     file = {"bytes": len(SAMPLES), "sha256": sha256 or hashlib.sha256(SAMPLES).hexdigest()}
     manifest = {"version": 1, "n_samples": samples, "shards": [], "files": {"samples.npy": file}}
@@ -38,39 +38,39 @@ def sampling(status: dict[str, Any]) -> DDPMSampling:
     )
 
 
-def test_an_output_that_is_as_its_manifest_says_is_well(tmp_path: Path) -> None:
-    assert check(stored(tmp_path), tmp_path).startswith("4 samples in 1 files, as the manifest ")
+def test_a_complete_output_passes(tmp_path: Path) -> None:
+    assert check_output(store_output(tmp_path), tmp_path).startswith("4 samples in 1 files match the manifest ")
 
 
-def test_too_few_samples_are_not(tmp_path: Path) -> None:
+def test_too_few_samples_fail(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="3 samples, not 4"):
-        check(stored(tmp_path, samples=3), tmp_path)
+        check_output(store_output(tmp_path, samples=3), tmp_path)
 
 
-def test_a_file_of_other_content_is_not(tmp_path: Path) -> None:
-    with pytest.raises(Damaged, match=r"samples\.npy is not as the manifest says"):
-        check(stored(tmp_path, sha256="0" * 64), tmp_path)
+def test_a_modified_file_fails(tmp_path: Path) -> None:
+    with pytest.raises(Damaged, match=r"samples\.npy differs from the manifest"):
+        check_output(store_output(tmp_path, sha256="0" * 64), tmp_path)
 
 
-def test_another_manifest_is_not(tmp_path: Path) -> None:
-    seen = stored(tmp_path)
+def test_a_modified_manifest_fails(tmp_path: Path) -> None:
+    complete = store_output(tmp_path)
     (tmp_path / "manifest.json").write_bytes(b"{}")
-    with pytest.raises(Damaged, match="and the status says"):
-        check(seen, tmp_path)
+    with pytest.raises(Damaged, match="but the status says"):
+        check_output(complete, tmp_path)
 
 
-def test_a_folder_without_a_manifest_is_not(tmp_path: Path) -> None:
-    seen = stored(tmp_path)
+def test_a_missing_manifest_fails(tmp_path: Path) -> None:
+    complete = store_output(tmp_path)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(Damaged, match="there is no manifest"):
-        check(seen, tmp_path)
+        check_output(complete, tmp_path)
 
 
-def test_a_status_without_a_manifest_is_not(tmp_path: Path) -> None:
+def test_a_status_without_a_manifest_fails(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="names no manifest"):
-        check(sampling({}), tmp_path)
+        check_output(sampling({}), tmp_path)
 
 
-def test_wrong_usage_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_prints_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["research"]) == 2
     assert "usage" in capsys.readouterr().err

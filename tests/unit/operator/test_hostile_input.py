@@ -1,4 +1,4 @@
-"""Whatever a DDPMSampling says, the operator's own code refuses it with a reason or plans it, and then rests."""
+"""Property tests with hostile input: every DDPMSampling is rejected with a reason or planned, and nothing loops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ddpm_operator.api import ConditionType, DDPMSampling
 from ddpm_operator.client.errors import Damaged
 from ddpm_operator.client.output_manifest import OutputManifest
-from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, objection
+from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, schema_mismatch_status
 from ddpm_operator.manifests.job_document import job_document
 from ddpm_operator.manifests.render import OperatorPods, network_policy, output_claim, ray_cluster
 from ddpm_operator.manifests.templating import Templates
@@ -42,12 +42,12 @@ DEFAULTS = Limits(
     uri_schemes=("builtin", "pvc", "s3", "https"),
 )
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
-MANY_TIMES = settings(
+MANY_EXAMPLES = settings(
     max_examples=MAX_EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 
 
-def document(spec: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML has them
+def document(spec: object, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any YAML
     metadata = {
         "name": "digits",
         "namespace": "research",
@@ -60,53 +60,64 @@ def document(spec: object, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - as 
         "kind": "DDPMSampling",
         "metadata": metadata,
         "spec": spec,
-        **more,
+        **fields,
     }
 
 
-def test_every_sampling_is_refused_or_planned_with_a_reason() -> None:
-    fates: Counter[str] = Counter()
+def test_every_sampling_is_rejected_or_planned() -> None:
+    outcomes: Counter[str] = Counter()
 
-    @MANY_TIMES
+    @MANY_EXAMPLES
     @given(specs())
-    def meet(spec: dict[str, Any]) -> None:
-        fates[fate_of(spec)] += 1
+    def check(spec: dict[str, Any]) -> None:
+        outcomes[outcome(spec)] += 1
 
-    meet()
-    print(dict(fates))
-    assert sum(fates.values()) >= MAX_EXAMPLES
-    assert min(fates["planned"], fates["refused by its form"]) > MAX_EXAMPLES / 10
+    check()
+    print(dict(outcomes))
+    assert sum(outcomes.values()) >= MAX_EXAMPLES
+    assert min(outcomes["planned"], outcomes["schema mismatch"]) > MAX_EXAMPLES / 10
 
 
-def fate_of(spec: dict[str, Any]) -> str:
-    """What becomes of a sampling, after it was seen to be well."""
+def outcome(spec: dict[str, Any]) -> str:
+    """Checks the decision on a new sampling, and returns what becomes of it."""
     try:
         sampling = decode_sampling(document(spec))
     except SchemaMismatch as error:
-        said: Any = objection(document(spec), str(error), NOW)
-        assert said["status"]["conditions"][0]["message"]
-        return "refused by its form"
+        manifest: Any = schema_mismatch_status(document(spec), str(error), NOW)
+        assert manifest["status"]["conditions"][0]["message"]
+        return "schema mismatch"
     decision = reconcile(Observed(sampling, IMAGE, limits=DEFAULTS), NOW)
     (written,) = [it.status for it in decision.actions if isinstance(it, WriteStatus)]
-    _rests(sampling, written)
+    _assert_settled(sampling, written)
     created = [it.attempt for it in decision.actions if isinstance(it, CreateCluster)]
     for attempt in created:
-        made: list[Any] = [
+        manifests: list[Any] = [
             ray_cluster(TEMPLATES, attempt, "secret"),
             network_policy(TEMPLATES, attempt, "uid", OPERATOR),
             output_claim(TEMPLATES, attempt.sampling, attempt.spec),
         ]
-        assert {it["metadata"]["namespace"] for it in made if it} == {"research"}
+        assert {it["metadata"]["namespace"] for it in manifests if it} == {"research"}
         assert json.loads(json.dumps(job_document(attempt)))["n_samples"] == sampling.spec.samples
+        _assert_plain_and_isolated(manifests[0])
     if created or sampling.spec.suspend:
         return "planned"
     (accepted,) = [it for it in written.conditions if it.type == ConditionType.ACCEPTED]
     assert accepted.message
-    return f"refused: {accepted.reason}"
+    return f"rejected: {accepted.reason}"
 
 
-def _rests(sampling: DDPMSampling, written: Any) -> None:  # noqa: ANN401 - a status
-    """Looked at again, with nothing new, nothing is written; and who has failed is not looked at again at all."""
+def _assert_plain_and_isolated(cluster: Any) -> None:  # noqa: ANN401 - a manifest
+    """Asserts that a RayCluster is plain YAML, and that its pods have no containers and rights of the user's choice."""
+    assert yaml.safe_load(yaml.safe_dump(cluster)) == cluster
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert [it["name"] for it in pod["containers"]] in (["ray-head"], ["ray-worker"])
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+
+
+def _assert_settled(sampling: DDPMSampling, written: Any) -> None:  # noqa: ANN401 - a status
+    """Asserts that a second reconcile does not run at once, and does nothing for a sampling that has ended."""
     again = DDPMSampling.from_document(document(sampling.spec.to_document(), status=written.to_document()))
     decision = reconcile(Observed(again, IMAGE, limits=DEFAULTS), NOW + timedelta(seconds=1))
     if written.completion_time:
@@ -115,45 +126,29 @@ def _rests(sampling: DDPMSampling, written: Any) -> None:  # noqa: ANN401 - a st
     assert decision.requeue_after is None or decision.requeue_after > timedelta(0)
 
 
-@pytest.mark.parametrize("reader", [read_progress, last_error], ids=["progress", "the log's last word"])
-@MANY_TIMES
+@pytest.mark.parametrize("reader", [read_progress, last_error], ids=["progress", "log"])
+@MANY_EXAMPLES
 @given(st.data())
-def test_whatever_a_driver_says_is_read_or_refused(reader: Any, data: st.DataObject) -> None:  # noqa: ANN401
-    known = {"version": 1, "phase": "sampling", "done": 1, "total": 2, "event": "error", "reason": "OutOfMemory"}
-    said = known | data.draw(st.dictionaries(st.sampled_from([*known, "outcome", "plan", "eta", "message"]), ANYTHING))
-    text = data.draw(st.sampled_from([json.dumps(said), json.dumps(said)[:-1], repr(said)]) | st.text(max_size=40))
+def test_any_driver_output_is_parsed_or_rejected(reader: Any, data: st.DataObject) -> None:  # noqa: ANN401
+    valid = {"version": 1, "phase": "sampling", "done": 1, "total": 2, "event": "error", "reason": "OutOfMemory"}
+    keys = st.sampled_from([*valid, "outcome", "plan", "eta", "message"])
+    output = valid | data.draw(st.dictionaries(keys, ANYTHING))
+    written = json.dumps(output)
+    text = data.draw(st.sampled_from([written, written[:-1], repr(output)]) | st.text(max_size=40))
     try:
-        found = reader(text)
+        parsed = reader(text)
     except ValidationError:
         return
-    figures = [it for it in vars(found).values() if isinstance(it, float)] if found else []
+    figures = [it for it in vars(parsed).values() if isinstance(it, float)] if parsed else []
     assert all(map(math.isfinite, figures))
 
 
-@MANY_TIMES
+@MANY_EXAMPLES
 @given(st.dictionaries(st.sampled_from(["version", "n_samples", "shards", "files", "identity"]), ANYTHING))
-def test_whatever_a_manifest_says_the_client_reads_or_refuses_it(said: dict[str, Any]) -> None:
-    text = json.dumps(said).encode()
+def test_any_output_manifest_is_parsed_or_rejected(content: dict[str, Any]) -> None:
+    text = json.dumps(content).encode()
     try:
-        found = OutputManifest.parse(text, hashlib.sha256(text).hexdigest())
+        manifest = OutputManifest.parse(text, hashlib.sha256(text).hexdigest())
     except Damaged:
         return
-    assert all(not it.path.startswith("/") and ".." not in it.path for it in found.wanted)
-
-
-@MANY_TIMES
-@given(specs())
-def test_what_is_rendered_is_one_document_of_plain_yaml(spec: dict[str, Any]) -> None:
-    try:
-        sampling = decode_sampling(document(spec))
-    except SchemaMismatch:
-        return
-    decision = reconcile(Observed(sampling, IMAGE, limits=DEFAULTS), NOW)
-    for attempt in (it.attempt for it in decision.actions if isinstance(it, CreateCluster)):
-        cluster: Any = ray_cluster(TEMPLATES, attempt, "secret")
-        assert yaml.safe_load(yaml.safe_dump(cluster)) == cluster
-        for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
-            pod = group["template"]["spec"]
-            assert [it["name"] for it in pod["containers"]] in (["ray-head"], ["ray-worker"])
-            assert pod["automountServiceAccountToken"] is False
-            assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    assert all(not it.path.startswith("/") and ".." not in it.path for it in manifest.wanted)

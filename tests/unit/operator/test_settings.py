@@ -1,4 +1,4 @@
-"""What an installation decides, as the operator reads it."""
+"""The operator's settings from environment variables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 }
 
 
-def test_the_charts_variables_are_read() -> None:
+def test_all_variables_are_read() -> None:
     assert Settings.from_environment(ENVIRONMENT) == Settings(
         pods=OperatorPods("ddpm-ray", {"app": "operator"}),
         key_secret="key",
@@ -62,7 +62,7 @@ def test_the_charts_variables_are_read() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - {"TEMPLATES"}))
-def test_a_variable_that_is_missing_is_named(name: str) -> None:
+def test_a_missing_variable_is_named(name: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is not set: install the operator with the chart"):
         Settings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != name})
 
@@ -82,6 +82,6 @@ def test_a_variable_that_is_missing_is_named(name: str) -> None:
         ("AT_ONCE_PER_NAMESPACE", "-1"),
     ],
 )
-def test_a_variable_of_another_form_is_named(name: str, value: str) -> None:
+def test_an_invalid_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment(ENVIRONMENT | {name: value})

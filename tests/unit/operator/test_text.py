@@ -1,4 +1,4 @@
-"""Words and figures for people."""
+"""Formatting, redaction and truncation of text for people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.text import LOG_TAIL_BYTES, clip, count, duration, log_tail, printable, redact
+from ddpm_operator.text import LOG_TAIL_BYTES, as_sentence, clip, count, duration, log_tail, printable, redact
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (59.4, "59s"), (60, "1m00s"), (130, "2m10s"), (11_100, "3h05m"), (187_200, "2d04h")],
 )
-def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -29,18 +29,18 @@ def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
         "password: hunter2",
     ],
 )
-def test_what_looks_like_a_credential_is_taken_out(text: str) -> None:
+def test_credentials_are_redacted(text: str) -> None:
     assert "hunter2" not in redact(text)
     assert "[redacted]" in redact(text)
 
 
 @pytest.mark.parametrize("text", ["s3://models/unet.pt", "batch 64 of 100", "The token bucket is full"])
-def test_other_words_stay_as_they_are(text: str) -> None:
+def test_ordinary_text_is_not_redacted(text: str) -> None:
     assert redact(text) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"),
+    ("text", "shown"),
     [
         ("\x1b[36m(worker)\x1b[0m starts", "(worker) starts"),
         ("\x1b]0;another title\x07", "]0;another title"),
@@ -52,38 +52,38 @@ def test_other_words_stay_as_they_are(text: str) -> None:
         ("größer ≥ 3 👾", "größer ≥ 3 👾"),
     ],
 )
-def test_a_terminal_gets_nothing_that_it_would_obey(text: str, seen: str) -> None:
-    assert printable(text) == seen
-    assert redact(text) == seen
-    assert clip(text, 99) == seen
-    assert log_tail(text) == seen
+def test_control_sequences_are_removed(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert redact(text) == shown
+    assert clip(text, 99) == shown
+    assert log_tail(text) == shown
 
 
-def test_a_credential_is_found_between_the_characters_that_nobody_sees() -> None:
+def test_credentials_with_control_characters_are_redacted() -> None:
     assert redact("pass\x00word=\x1b[1mhunter2") == "password=[redacted]"
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("word", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"])
-def test_a_text_made_to_be_searched_for_ever_is_searched_at_once(word: str) -> None:
-    """Where a pattern may look at every letter once for each of them, a megabyte takes twenty minutes."""
-    text = word * ((1 << 20) // len(word))
-    assert redact(text)[:1000] == printable(text)[:1000]
+@pytest.mark.parametrize("text", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"])
+def test_redaction_takes_linear_time(text: str) -> None:
+    """A pattern with quadratic time takes five minutes for half a megabyte."""
+    repeated = text * ((1 << 19) // len(text))
+    assert redact(repeated)[:1000] == printable(repeated)[:1000]
 
 
 @given(st.text())
-def test_a_log_tail_fits_and_is_the_end(log: str) -> None:
+def test_a_log_tail_is_the_end_within_the_limit(log: str) -> None:
     tail = log_tail(log)
     assert len(tail.encode()) <= LOG_TAIL_BYTES
     assert redact(log).rstrip().endswith(tail)
 
 
-def test_a_log_tail_begins_with_a_whole_line() -> None:
+def test_a_log_tail_starts_with_a_whole_line() -> None:
     assert log_tail("first line\n" + "x" * (LOG_TAIL_BYTES - 1) + "\n") == "x" * (LOG_TAIL_BYTES - 1)
     assert log_tail("first line\n" + "x" * 3000) == "x" * LOG_TAIL_BYTES
 
 
-def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
+def test_clipped_text_ends_with_an_ellipsis() -> None:
     assert clip("abcdef", 6) == "abcdef"
     assert clip("abcdefg", 6) == "abcde…"
 
@@ -98,9 +98,9 @@ def test_texts_are_cut_with_a_sign_that_there_was_more() -> None:
         ("downs: too few", "Downs: too few."),
     ],
 )
-def test_messages_from_elsewhere_become_sentences(text: str, expected: str) -> None:
+def test_messages_become_sentences(text: str, expected: str) -> None:
     assert as_sentence(text) == expected
 
 
-def test_nouns_agree_with_their_number() -> None:
+def test_counted_nouns() -> None:
     assert (count(1, "sample"), count(2000, "sample")) == ("1 sample", "2,000 samples")

@@ -1,42 +1,46 @@
-"""Whose turn it is, where only so many samplings may be at work at once."""
+"""Which waiting sampling starts next, and which one yields while a quota is full."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_operator.controller.admission import QueueEntry, next_to_start
-from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.controller.admission import QueueEntry, blocked_by, next_to_start
+from ddpm_operator.kube.cache import ObjectCache
+from ddpm_operator.kube.objects import ObjectKey, Versioned
 from ddpm_operator.planning.limits import Limits
+from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+QUOTA_EXCEEDED = 'failed to create pod: pods "x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2'
 
 
 def key(name: str) -> ObjectKey:
-    """`a3` is the third sampling of the namespace a."""
+    """Returns the key of a sampling: `a3` is the third one of the namespace a."""
     return ObjectKey(name[0], name, name)
 
 
-def waiting(names: Collection[str]) -> dict[ObjectKey, QueueEntry]:
+def entries(names: Collection[str]) -> dict[ObjectKey, QueueEntry]:
     return {
-        key(name): QueueEntry(1, NOON + timedelta(seconds=int(name[1:])), None, holds=False, waits=True)
+        key(name): QueueEntry(1, NOON + timedelta(seconds=int(name[1:])), None, holds_slot=False, is_waiting=True)
         for name in names
     }
 
 
-def order(at_once: int | None, per_namespace: int | None, holding: str, wait: str, **begun: int) -> str:
+def starting(at_once: int | None, per_namespace: int | None, holders: str, waiting: str, **last_starts: int) -> str:
     limits = Limits(at_once=at_once, at_once_per_namespace=per_namespace)
-    last = {namespace: NOON + timedelta(seconds=seconds) for namespace, seconds in begun.items()}
-    found = next_to_start(limits, [key(it) for it in holding.split()], waiting(wait.split()), last)
-    return " ".join(it.name for it in found)
+    times = {namespace: NOON + timedelta(seconds=seconds) for namespace, seconds in last_starts.items()}
+    admitted = next_to_start(limits, [key(it) for it in holders.split()], entries(waiting.split()), times)
+    return " ".join(it.name for it in admitted)
 
 
 @pytest.mark.parametrize(
-    ("at_once", "per_namespace", "holding", "wait", "turn"),
+    ("at_once", "per_namespace", "holders", "waiting", "admitted"),
     [
         (1, None, "", "a2 a1 a3", "a1"),
         (1, None, "a1", "a2", ""),
@@ -48,38 +52,105 @@ def order(at_once: int | None, per_namespace: int | None, holding: str, wait: st
         (3, 2, "a1 a2", "a3 a4 b5 b6", "b5"),
     ],
 )
-def test_the_namespace_with_the_fewest_goes_first_and_in_it_the_oldest(
-    at_once: int | None, per_namespace: int | None, holding: str, wait: str, turn: str
+def test_fewest_slots_first_then_oldest(
+    at_once: int | None, per_namespace: int | None, holders: str, waiting: str, admitted: str
 ) -> None:
-    assert order(at_once, per_namespace, holding, wait) == turn
+    assert starting(at_once, per_namespace, holders, waiting) == admitted
 
 
-def test_of_namespaces_with_equally_many_the_one_that_has_begun_nothing_for_longest_goes_first() -> None:
-    assert order(1, None, "", "a1 b2 c3", a=30, b=20, c=25) == "b2"
-    assert order(1, None, "", "a1 b2 c3", a=30, b=20) == "c3"
+def test_tie_goes_to_the_namespace_idle_longest() -> None:
+    assert starting(1, None, "", "a1 b2 c3", a=30, b=20, c=25) == "b2"
+    assert starting(1, None, "", "a1 b2 c3", a=30, b=20) == "c3"
 
 
 NAMES = st.sampled_from([f"{namespace}{number}" for namespace in "abc" for number in range(6)])
 
 
 @given(st.none() | st.integers(1, 6), st.none() | st.integers(1, 3), st.sets(NAMES), st.sets(NAMES))
-def test_every_place_is_given_and_none_too_many(
-    at_once: int | None, per_namespace: int | None, holding: set[str], wait: set[str]
+def test_every_free_slot_is_used_and_no_limit_exceeded(
+    at_once: int | None, per_namespace: int | None, holders: set[str], waiting: set[str]
 ) -> None:
-    wait -= holding
+    waiting -= holders
     limits = Limits(at_once=at_once, at_once_per_namespace=per_namespace)
-    found = next_to_start(limits, [key(it) for it in holding], waiting(wait), {})
-    assert len(set(found)) == len(found)
-    assert {it.name for it in found} <= wait
-    most, most_of_one = at_once or 99, per_namespace or 99
+    admitted = [it.name for it in next_to_start(limits, [key(it) for it in holders], entries(waiting), {})]
+    assert len(set(admitted)) == len(admitted)
+    assert {*admitted} <= waiting
+    max_total, max_per_namespace = at_once or 99, per_namespace or 99
 
-    def all_of(namespace: str, names: Collection[str]) -> int:
+    def in_namespace(namespace: str, names: Collection[str]) -> int:
         return sum(name[0] == namespace for name in names)
 
-    at_work = [*holding, *(it.name for it in found)]
-    assert not found or len(at_work) <= most
+    running = [*holders, *admitted]
+    assert not admitted or len(running) <= max_total
     for namespace in "abc":
-        let_in = all_of(namespace, [it.name for it in found])
-        assert not let_in or all_of(namespace, at_work) <= most_of_one
-        left = all_of(namespace, wait) - let_in
-        assert not left or len(at_work) >= most or all_of(namespace, at_work) >= most_of_one
+        admitted_here = in_namespace(namespace, admitted)
+        assert not admitted_here or in_namespace(namespace, running) <= max_per_namespace
+        left_waiting = in_namespace(namespace, waiting) - admitted_here
+        assert not left_waiting or len(running) >= max_total or in_namespace(namespace, running) >= max_per_namespace
+
+
+@dataclass
+class Caches:
+    """The caches of clusters and pods, with samplings whose quota is full."""
+
+    clusters: ObjectCache[ObservedCluster] = field(default_factory=ObjectCache)
+    pods: ObjectCache[ObservedPod] = field(default_factory=ObjectCache)
+    version: int = 0
+
+    def put(self, owner: ObjectKey, age: int, roles: str = "head", **fields: object) -> None:
+        """Adds a RayCluster that was created `age` seconds before noon, with pods of these roles."""
+        name = f"{owner.name}-1"
+        cluster = ObservedCluster(name, f"uid-{name}", 1, NOON - timedelta(seconds=age), replica_failure=QUOTA_EXCEEDED)
+        self.clusters.update(Versioned(owner, cluster.uid, self._next_version(), replace(cluster, **fields)))  # type: ignore[arg-type]
+        for role in roles.split():
+            pod = ObservedPod(
+                f"{name}-{role}", f"uid-{name}-{role}", name, 1, "head" if role == "head" else "worker", "Running"
+            )
+            self.pods.update(Versioned(owner, pod.uid, self._next_version(), pod))
+
+    def _next_version(self) -> int:
+        self.version += 1
+        return self.version
+
+    def blocked_by(self, name: str) -> str | None:
+        return blocked_by(key(name), self.clusters, self.pods)
+
+
+def test_all_yield_to_the_oldest_cluster() -> None:
+    caches = Caches()
+    for name, age in (("a1", 10), ("a2", 30), ("a3", 20)):
+        caches.put(key(name), age)
+    assert [caches.blocked_by(name) for name in ("a2", "a3", "a1", "a4")] == [None, "a2", "a2", "a2"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "fields"),
+    [
+        ("head worker", {}),
+        ("", {}),
+        ("head", {"replica_failure": None}),
+        ("head", {"replica_failure": "pods is forbidden: violates PodSecurity"}),
+        ("head", {"deleted": NOON}),
+        ("head", {"suspended": True}),
+    ],
+    ids=["has a worker", "no head", "no failure", "failure other than the quota", "being deleted", "suspended"],
+)
+def test_only_a_cluster_waiting_for_quota_blocks_others(roles: str, fields: dict[str, object]) -> None:
+    caches = Caches()
+    caches.put(key("a1"), 30, roles, **fields)
+    caches.put(key("a2"), 10)
+    assert caches.blocked_by("a2") is None
+
+
+def test_no_sampling_is_blocked_by_another_namespace() -> None:
+    caches = Caches()
+    caches.put(key("b1"), 30)
+    caches.put(key("a1"), 10)
+    assert caches.blocked_by("a1") is None
+
+
+def test_of_two_equally_old_clusters_one_yields() -> None:
+    caches = Caches()
+    caches.put(key("a1"), 10)
+    caches.put(key("a2"), 10)
+    assert (caches.blocked_by("a1"), caches.blocked_by("a2")) == (None, "a1")

@@ -1,4 +1,4 @@
-"""A clock that is set changes no deadline."""
+"""The wall clock for deadlines, while the machine's clock is set."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ HOUR = 3600.0
 
 @dataclass
 class Machine:
-    """Its clock, and the time that has passed really."""
+    """A machine's wall clock, which can be set, and its monotonic clock."""
 
     wall: float = NOON
-    passed: float = 77.0
+    monotonic: float = 77.0
 
     def wait(self, seconds: float) -> None:
         self.wall += seconds
-        self.passed += seconds
+        self.monotonic += seconds
 
     def clock(self) -> MonotonicWallClock:
-        return MonotonicWallClock(lambda: self.wall, lambda: self.passed)
+        return MonotonicWallClock(lambda: self.wall, lambda: self.monotonic)
 
 
 @given(st.lists(st.floats(0, HOUR), max_size=20))
-def test_a_clock_that_nobody_sets_is_right(waits: list[float]) -> None:
+def test_equals_the_wall_clock_while_that_is_not_set(waits: list[float]) -> None:
     machine = Machine()
     clock = machine.clock()
     for seconds in waits:
@@ -38,18 +38,18 @@ def test_a_clock_that_nobody_sets_is_right(waits: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-1e8, 1e8), st.floats(0.01, HOUR)), min_size=1, max_size=20))
-def test_however_it_is_set_a_second_is_nearly_a_second(jumps: list[tuple[float, float]]) -> None:
+def test_pace_differs_by_at_most_a_tenth(jumps: list[tuple[float, float]]) -> None:
     machine = Machine()
     clock = machine.clock()
     for jump, seconds in jumps:
         before = clock.now().timestamp()
         machine.wall += jump
         machine.wait(seconds)
-        went = clock.now().timestamp() - before
-        assert 0.9 * seconds - 1e-3 <= went <= 1.1 * seconds + 1e-3
+        elapsed = clock.now().timestamp() - before
+        assert 0.9 * seconds - 1e-3 <= elapsed <= 1.1 * seconds + 1e-3
 
 
-def test_it_comes_to_be_right_again() -> None:
+def test_catches_up_after_a_jump() -> None:
     machine = Machine()
     clock = machine.clock()
     machine.wall += 60

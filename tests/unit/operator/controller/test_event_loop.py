@@ -1,4 +1,4 @@
-"""The operator lives in one event loop: while it waits for one thing, it does not see to any other."""
+"""The operator makes no blocking calls in its event loop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 import ddpm_operator
-from ddpm_operator.manifests.templating import Templates
 from tests.fakes.api_server import ApiServer
+from tests.fakes.operator import FakeDriver, assert_succeeded, run_sampling
 from tests.support.blocking import blocking_calls
-from tests.unit.operator.controller.test_controller import Driver, assert_all_is_well, live
 
 HERE = Path(__file__).parent
 OPERATOR = Path(ddpm_operator.__file__).parent
-MANY = 20
+SAMPLINGS = 5
 
 
 def connect(port: int) -> None:
@@ -29,7 +28,7 @@ def connect(port: int) -> None:
         pass
 
 
-def ask(port: int) -> None:
+def http_connect(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     connection.connect()
     connection.close()
@@ -43,19 +42,19 @@ def ask(port: int) -> None:
         (lambda _: subprocess.run([sys.executable, "-V"], check=True, capture_output=True), "subprocess.Popen"),
         (lambda _: socket.getaddrinfo("localhost", 80), "socket.getaddrinfo"),
         (connect, "socket.connect"),
-        (ask, "socket.connect"),
+        (http_connect, "socket.connect"),
     ],
 )
-def test_what_would_hold_up_the_loop_is_caught(block: Callable[[int], object], what: str) -> None:
-    async def hold_up(port: int) -> None:
+def test_blocking_calls_are_detected(block: Callable[[int], object], what: str) -> None:
+    async def call(port: int) -> None:
         block(port)
 
-    with socket.create_server(("127.0.0.1", 0)) as server, blocking_calls(HERE) as caught:
-        asyncio.run(hold_up(server.getsockname()[1]))
-    assert any(it.startswith(f"{what} by {Path(__file__).name}, line ") for it in caught), caught
+    with socket.create_server(("127.0.0.1", 0)) as server, blocking_calls(HERE) as calls:
+        asyncio.run(call(server.getsockname()[1]))
+    assert any(it.startswith(f"{what} by {Path(__file__).name}, line ") for it in calls), calls
 
 
-def test_what_waits_in_a_thread_or_without_blocking_is_not(tmp_path: Path) -> None:
+def test_threads_and_async_calls_are_not_blocking(tmp_path: Path) -> None:
     async def wait(port: int) -> None:
         await asyncio.sleep(0)
         await asyncio.to_thread((tmp_path / "a").write_text, "a")
@@ -63,21 +62,21 @@ def test_what_waits_in_a_thread_or_without_blocking_is_not(tmp_path: Path) -> No
         writer.close()
         await writer.wait_closed()
 
-    with socket.create_server(("127.0.0.1", 0)) as server, blocking_calls(HERE) as caught:
+    with socket.create_server(("127.0.0.1", 0)) as server, blocking_calls(HERE) as calls:
         asyncio.run(wait(server.getsockname()[1]))
-    assert not caught
+    assert not calls
 
 
-def test_the_operator_holds_up_its_loop_for_nothing_but_its_own_templates() -> None:
-    worlds = [(ApiServer(), Driver()) for _ in range(MANY)]
+def test_the_operator_blocks_only_to_read_templates() -> None:
+    runs = [(ApiServer(), FakeDriver()) for _ in range(SAMPLINGS)]
 
-    async def lives() -> None:
-        await asyncio.gather(*(live(server, "refused", driver, Templates()) for server, driver in worlds))
+    async def run_all() -> None:
+        await asyncio.gather(*(run_sampling(server, driver) for server, driver in runs))
 
-    with blocking_calls(OPERATOR) as caught:
-        asyncio.run(lives())
-    for server, driver in worlds:
-        assert_all_is_well(server, driver)
-    # A few files of a few KiB on the pod's own disk, read again when they have changed.
-    assert {it for it in caught if "get_template" not in it} == set()
-    assert caught
+    with blocking_calls(OPERATOR) as calls:
+        asyncio.run(run_all())
+    for server, driver in runs:
+        assert_succeeded(server, driver)
+    # Templates are small local files, and read again only after they have changed.
+    assert {it for it in calls if "get_template" not in it} == set()
+    assert calls

@@ -1,4 +1,4 @@
-"""Which sampling is looked at when: nobody twice at once, nobody for ever, nobody forgotten."""
+"""The work queue: when samplings are reconciled, how many at once, and what happens after a crash."""
 
 from __future__ import annotations
 
@@ -14,248 +14,250 @@ from ddpm_operator.controller.work_queue import WorkQueue
 from ddpm_operator.kube.objects import ObjectKey
 
 A, B = ObjectKey("research", "a", "1"), ObjectKey("research", "b", "2")
-PATIENCE = 20.0
+TEST_TIMEOUT = 20.0
 HOUR = 3600.0
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(PATIENCE):
+    async def with_timeout() -> None:
+        async with asyncio.timeout(TEST_TIMEOUT):
             await test()
 
-    asyncio.run(within())
+    asyncio.run(with_timeout())
 
 
-class Looks:
-    """Looks that begin at once, and end when the test says so."""
+class Reconciles:
+    """Reconciles that end once the test sets `may_end`.
 
-    def __init__(self, *answers: float | None) -> None:
-        self.began: asyncio.Queue[ObjectKey] = asyncio.Queue()
+    Args:
+        requeue_after: results of the reconciles, in this order; None for all further ones.
+    """
+
+    def __init__(self, *requeue_after: float | None) -> None:
+        self.started: asyncio.Queue[ObjectKey] = asyncio.Queue()
         self.may_end = asyncio.Event()
-        self.at_once = self.most_at_once = 0
-        self._answers = list(answers)
+        self.running = self.max_running = 0
+        self._requeue_after = list(requeue_after)
 
-    async def look(self, key: ObjectKey) -> float | None:
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        self.began.put_nowait(key)
+    async def reconcile(self, key: ObjectKey) -> float | None:
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
+        self.started.put_nowait(key)
         try:
             await self.may_end.wait()
         finally:
-            self.at_once -= 1
-        return self._answers.pop(0) if self._answers else None
+            self.running -= 1
+        return self._requeue_after.pop(0) if self._requeue_after else None
 
 
-def test_a_sampling_that_changes_during_its_look_is_looked_at_again_and_not_twice_at_once() -> None:
+def test_a_sampling_added_while_running_is_reconciled_again() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=8, of_one=8)
-        queue.ask(A)
-        assert await looks.began.get() == A
-        queue.ask(A)
-        queue.ask(A)
-        queue.ask(B)
-        assert await looks.began.get() == B
-        assert looks.most_at_once == 2
-        looks.may_end.set()
-        assert await looks.began.get() == A
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=8, max_per_namespace=8)
+        queue.add(A)
+        assert await reconciles.started.get() == A
+        queue.add(A)
+        queue.add(A)
+        queue.add(B)
+        assert await reconciles.started.get() == B
+        assert reconciles.max_running == 2
+        reconciles.may_end.set()
+        assert await reconciles.started.get() == A
         await queue.stop()
-        assert looks.began.empty()
+        assert reconciles.started.empty()
 
     run(test)
 
 
-def test_no_more_looks_at_once_than_allowed() -> None:
+def test_concurrency_is_limited() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=2, of_one=2)
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=2, max_per_namespace=2)
         keys = [ObjectKey("research", str(number), str(number)) for number in range(20)]
         for key in keys:
-            queue.ask(key)
-        assert {await looks.began.get(), await looks.began.get()} <= set(keys)
-        looks.may_end.set()
+            queue.add(key)
+        assert {await reconciles.started.get(), await reconciles.started.get()} <= set(keys)
+        reconciles.may_end.set()
         for _ in keys[2:]:
-            await looks.began.get()
-        assert looks.most_at_once == 2
+            await reconciles.started.get()
+        assert reconciles.max_running == 2
         await queue.stop()
 
     run(test)
 
 
-def test_a_look_names_the_time_of_the_next_and_a_change_brings_it_forward() -> None:
+def test_an_event_comes_before_the_requeue_time() -> None:
     async def test() -> None:
-        looks = Looks(0.01, HOUR, None)
-        looks.may_end.set()
-        queue = WorkQueue(looks.look, at_once=1, of_one=1)
-        queue.ask(A)
-        assert [await looks.began.get(), await looks.began.get()] == [A, A]
-        queue.ask(A)
-        assert await looks.began.get() == A
+        reconciles = Reconciles(0.01, HOUR, None)
+        reconciles.may_end.set()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=1, max_per_namespace=1)
+        queue.add(A)
+        assert [await reconciles.started.get(), await reconciles.started.get()] == [A, A]
+        queue.add(A)
+        assert await reconciles.started.get() == A
         await queue.stop()
 
     run(test)
 
 
-def test_a_later_wish_does_not_put_off_an_earlier_one() -> None:
+def test_adding_later_does_not_postpone() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1, of_one=1)
-        queue.ask(A, after=0.01)
-        queue.ask(A, after=HOUR)
-        assert await looks.began.get() == A
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=1, max_per_namespace=1)
+        queue.add(A, after=0.01)
+        queue.add(A, after=HOUR)
+        assert await reconciles.started.get() == A
         await queue.stop()
 
     run(test)
 
 
-def test_a_look_that_breaks_is_logged_and_tried_again_and_the_others_go_on(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_crashed_reconcile_is_logged_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        looked: asyncio.Queue[ObjectKey] = asyncio.Queue()
-        broken = [A]
+        started: asyncio.Queue[ObjectKey] = asyncio.Queue()
+        crashing = [A]
 
-        async def look(key: ObjectKey) -> float | None:
-            looked.put_nowait(key)
-            if key in broken:
-                broken.remove(key)
-                raise ZeroDivisionError("what was not foreseen")
+        async def reconcile(key: ObjectKey) -> float | None:
+            started.put_nowait(key)
+            if key in crashing:
+                crashing.remove(key)
+                raise ZeroDivisionError("a bug")
             return None
 
-        queue = WorkQueue(look, at_once=1, of_one=1)
-        queue.ask(A)
-        queue.ask(B)
-        assert [await looked.get() for _ in range(3)] == [A, B, A]
+        queue = WorkQueue(reconcile, max_concurrent=1, max_per_namespace=1)
+        queue.add(A)
+        queue.add(B)
+        assert [await started.get() for _ in range(3)] == [A, B, A]
         await queue.stop()
 
     run(test)
-    assert "a look at research/a went wrong" in caplog.text
-    assert "what was not foreseen" in caplog.text
+    assert "the reconcile of research/a crashed" in caplog.text
+    assert "a bug" in caplog.text
 
 
-def test_a_namespace_whose_looks_hang_holds_up_no_other() -> None:
+def test_a_hanging_namespace_does_not_delay_others() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=32, of_one=8)
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=32, max_per_namespace=8)
         for number in range(200):
-            queue.ask(ObjectKey("hostile", str(number), str(number)))
-        assert [(await looks.began.get()).namespace for _ in range(8)] == ["hostile"] * 8
-        queue.ask(A)
-        assert await looks.began.get() == A
-        assert looks.at_once == 9
+            queue.add(ObjectKey("hostile", str(number), str(number)))
+        assert [(await reconciles.started.get()).namespace for _ in range(8)] == ["hostile"] * 8
+        queue.add(A)
+        assert await reconciles.started.get() == A
+        assert reconciles.running == 9
         await queue.stop()
 
     run(test)
 
 
-def test_the_looks_of_a_namespace_go_on_as_places_become_free() -> None:
+def test_all_samplings_of_a_namespace_get_a_place() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=32, of_one=2)
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=32, max_per_namespace=2)
         keys = [ObjectKey("research", str(number), str(number)) for number in range(20)]
         for key in keys:
-            queue.ask(key)
-        began = [await looks.began.get(), await looks.began.get()]
-        looks.may_end.set()
-        began += [await looks.began.get() for _ in keys[2:]]
-        assert sorted(began) == sorted(keys)
-        assert looks.most_at_once == 2
+            queue.add(key)
+        started = [await reconciles.started.get(), await reconciles.started.get()]
+        reconciles.may_end.set()
+        started += [await reconciles.started.get() for _ in keys[2:]]
+        assert sorted(started) == sorted(keys)
+        assert reconciles.max_running == 2
         await queue.stop()
 
     run(test)
 
 
-def test_one_look_that_hangs_is_no_standstill_as_long_as_others_end() -> None:
+def test_one_hanging_reconcile_is_no_stall() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(look_but_not_at(A, looks), at_once=2, of_one=2)
-        assert queue.stands_still() == 0
-        queue.ask(A)
-        assert await looks.began.get() == A
-        await passes(queue)
-        hung = queue.stands_still()
-        looks.may_end.set()
-        queue.ask(B)
-        assert await looks.began.get() == B
-        while queue.stands_still() >= hung:  # noqa: ASYNC110 - nobody is told of the end
+        reconciles = Reconciles()
+        queue = WorkQueue(hanging_for(A, reconciles), max_concurrent=2, max_per_namespace=2)
+        assert queue.stalled_seconds() == 0
+        queue.add(A)
+        assert await reconciles.started.get() == A
+        await time_passes(queue)
+        stalled = queue.stalled_seconds()
+        reconciles.may_end.set()
+        queue.add(B)
+        assert await reconciles.started.get() == B
+        while queue.stalled_seconds() >= stalled:  # noqa: ASYNC110 - the queue has no event for the end of a reconcile
             await asyncio.sleep(0)
         await queue.stop()
 
     run(test)
 
 
-def test_looks_of_which_none_ends_are_a_standstill_until_one_does() -> None:
+def test_the_queue_is_stalled_until_a_reconcile_ends() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1, of_one=1)
-        queue.ask(A)
-        queue.ask(B)
-        await looks.began.get()
-        await passes(queue)
-        looks.may_end.set()
-        while queue.stands_still():  # noqa: ASYNC110 - nobody is told of the end
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=1, max_per_namespace=1)
+        queue.add(A)
+        queue.add(B)
+        await reconciles.started.get()
+        await time_passes(queue)
+        reconciles.may_end.set()
+        while queue.stalled_seconds():  # noqa: ASYNC110 - the queue has no event for the end of a reconcile
             await asyncio.sleep(0)
         await queue.stop()
 
     run(test)
 
 
-def look_but_not_at(hangs: ObjectKey, looks: Looks) -> Callable[[ObjectKey], Awaitable[float | None]]:
-    """Looks, of which that at one sampling never ends."""
+def hanging_for(hanging: ObjectKey, reconciles: Reconciles) -> Callable[[ObjectKey], Awaitable[float | None]]:
+    """Returns a reconcile function that never ends for one sampling."""
 
-    async def look(key: ObjectKey) -> float | None:
-        if key == hangs:
-            looks.began.put_nowait(key)
+    async def reconcile(key: ObjectKey) -> float | None:
+        if key == hanging:
+            reconciles.started.put_nowait(key)
             await asyncio.Event().wait()
-        return await looks.look(key)
+        return await reconciles.reconcile(key)
 
-    return look
+    return reconcile
 
 
-async def passes(queue: WorkQueue) -> None:
-    """Time passes in which no look ends."""
-    before = queue.stands_still()
-    while queue.stands_still() <= before:  # noqa: ASYNC110 - it is only the clock that moves
+async def time_passes(queue: WorkQueue) -> None:
+    """Waits until `stalled_seconds` has grown."""
+    before = queue.stalled_seconds()
+    while queue.stalled_seconds() <= before:  # noqa: ASYNC110 - only the clock changes
         await asyncio.sleep(0)
 
 
-class Bulk:
-    """Something that is worth being forgotten."""
+class LargeEvent:
+    """An object whose memory should be freed."""
 
 
-_CONTEXT: ContextVar[Bulk] = ContextVar("what an event was")
+_CONTEXT: ContextVar[LargeEvent] = ContextVar("event")
 
 
-def test_a_look_that_waits_keeps_nothing_of_the_event_that_asked_for_it() -> None:
+def test_a_scheduled_reconcile_does_not_keep_the_event_in_memory() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1, of_one=1)
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=1, max_per_namespace=1)
 
-        async def event() -> weakref.ref[Bulk]:
-            bulk = Bulk()
-            _CONTEXT.set(bulk)
+        async def handle_event() -> weakref.ref[LargeEvent]:
+            event = LargeEvent()
+            _CONTEXT.set(event)
             for key, after in ((A, 0.0), (B, 0.0), (ObjectKey("research", "c", "3"), HOUR)):
-                queue.ask(key, after)
-            return weakref.ref(bulk)
+                queue.add(key, after)
+            return weakref.ref(event)
 
-        kept = await asyncio.create_task(event())
-        await looks.began.get()
+        event = await asyncio.create_task(handle_event())
+        await reconciles.started.get()
         gc.collect()
-        assert kept() is None
+        assert event() is None
         await queue.stop()
 
     run(test)
 
 
-def test_at_the_end_no_look_is_left() -> None:
+def test_stop_cancels_everything() -> None:
     async def test() -> None:
-        looks = Looks()
-        queue = WorkQueue(looks.look, at_once=1, of_one=1)
-        queue.ask(A)
-        queue.ask(B, after=HOUR)
-        await looks.began.get()
+        reconciles = Reconciles()
+        queue = WorkQueue(reconciles.reconcile, max_concurrent=1, max_per_namespace=1)
+        queue.add(A)
+        queue.add(B, after=HOUR)
+        await reconciles.started.get()
         await queue.stop()
-        assert looks.at_once == 0
+        assert reconciles.running == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(test)

@@ -1,4 +1,4 @@
-"""What watches, lists and the operator's own requests tell of one object, in whatever order it comes."""
+"""The object cache with updates from watches, lists and the operator's own requests, in any order."""
 
 from __future__ import annotations
 
@@ -17,129 +17,131 @@ DIGITS, OTHER = ObjectKey("research", "digits", "uid-1"), ObjectKey("research", 
 BEGAN = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def sight(version: int, *, of: ObjectKey = DIGITS, uid: str = "a", ready: bool = False) -> Versioned[ObservedCluster]:
-    return Versioned(of, uid, version, ObservedCluster(f"cluster-{uid}", uid, 1, BEGAN, heeded=ready))
+def version(
+    number: int, *, owner: ObjectKey = DIGITS, uid: str = "a", marked: bool = False
+) -> Versioned[ObservedCluster]:
+    return Versioned(owner, uid, number, ObservedCluster(f"cluster-{uid}", uid, 1, BEGAN, seen_by_kuberay=marked))
 
 
 @pytest.fixture
-def seen() -> ObjectCache[ObservedCluster]:
+def cache() -> ObjectCache[ObservedCluster]:
     return ObjectCache()
 
 
-def names(seen: ObjectCache[ObservedCluster], key: ObjectKey = DIGITS) -> list[str]:
-    return [cluster.name for cluster in seen.of(key)]
+def names(cache: ObjectCache[ObservedCluster], key: ObjectKey = DIGITS) -> list[str]:
+    return [cluster.name for cluster in cache.for_sampling(key)]
 
 
-def test_each_sampling_has_its_own(seen: ObjectCache[ObservedCluster]) -> None:
-    seen.saw(sight(1))
-    seen.saw(sight(2, of=OTHER, uid="b"))
-    assert (names(seen), names(seen, OTHER)) == (["cluster-a"], ["cluster-b"])
-    assert seen.owners() == {DIGITS, OTHER}
+def test_objects_are_indexed_by_sampling(cache: ObjectCache[ObservedCluster]) -> None:
+    cache.update(version(1))
+    cache.update(version(2, owner=OTHER, uid="b"))
+    assert (names(cache), names(cache, OTHER)) == (["cluster-a"], ["cluster-b"])
+    assert cache.owners() == {DIGITS, OTHER}
 
 
-def test_a_late_sight_of_the_past_is_no_news(seen: ObjectCache[ObservedCluster]) -> None:
-    assert seen.saw(sight(5, ready=True))
-    assert not seen.saw(sight(4))
-    assert not seen.saw(sight(5))
-    assert seen.of(DIGITS)[0].heeded
+def test_an_older_version_is_ignored(cache: ObjectCache[ObservedCluster]) -> None:
+    assert cache.update(version(5, marked=True))
+    assert not cache.update(version(4))
+    assert not cache.update(version(5))
+    assert cache.for_sampling(DIGITS)[0].seen_by_kuberay
 
 
-def test_what_the_operator_has_deleted_is_gone_at_once_and_does_not_come_back(
-    seen: ObjectCache[ObservedCluster],
+def test_a_deleted_object_does_not_reappear(
+    cache: ObjectCache[ObservedCluster],
 ) -> None:
-    seen.saw(sight(1))
-    seen.deleted("a")
-    assert names(seen) == []
-    assert not seen.saw(sight(2))
-    assert names(seen) == []
-    assert seen.owners() == set()
+    cache.update(version(1))
+    cache.mark_deleted("a")
+    assert names(cache) == []
+    assert not cache.update(version(2))
+    assert names(cache) == []
+    assert cache.owners() == set()
 
 
-def test_the_end_that_a_watch_tells_is_told_to_its_sampling(seen: ObjectCache[ObservedCluster]) -> None:
-    seen.saw(sight(1))
-    assert seen.gone("a") == DIGITS
-    assert seen.gone("a") is None
-    assert names(seen) == []
+def test_remove_returns_the_owner_once(cache: ObjectCache[ObservedCluster]) -> None:
+    cache.update(version(1))
+    assert cache.remove("a") == DIGITS
+    assert cache.remove("a") is None
+    assert names(cache) == []
 
 
-def test_what_is_gone_is_remembered_as_it_was_in_the_end_until_it_is_forgotten(
-    seen: ObjectCache[ObservedCluster],
+def test_last_removed_returns_the_final_state(
+    cache: ObjectCache[ObservedCluster],
 ) -> None:
-    seen.saw(sight(1))
-    seen.gone("a", sight(2, ready=True))
-    assert names(seen) == []
-    departed = seen.departed(DIGITS)
-    assert departed
-    assert departed.heeded
-    assert seen.departed(OTHER) is None
-    seen.forget(DIGITS)
-    seen.gone("a", sight(3))
-    assert seen.departed(DIGITS) is None
+    cache.update(version(1))
+    cache.remove("a", version(2, marked=True))
+    assert names(cache) == []
+    last = cache.last_removed(DIGITS)
+    assert last
+    assert last.seen_by_kuberay
+    assert cache.last_removed(OTHER) is None
+    cache.forget_last_removed(DIGITS)
+    cache.remove("a", version(3))
+    assert cache.last_removed(DIGITS) is None
 
 
-def test_a_list_finds_what_the_watch_has_missed(seen: ObjectCache[ObservedCluster]) -> None:
-    seen.saw(sight(1))
-    seen.saw(sight(1, of=OTHER, uid="b"))
-    changed = seen.listed([sight(1), sight(3, of=OTHER, uid="c")], before=seen.known())
+def test_a_list_adds_and_removes_what_the_watch_missed(cache: ObjectCache[ObservedCluster]) -> None:
+    cache.update(version(1))
+    cache.update(version(1, owner=OTHER, uid="b"))
+    changed = cache.apply_list([version(1), version(3, owner=OTHER, uid="c")], known_before=cache.known_uids())
     assert changed == {OTHER}
-    assert (names(seen), names(seen, OTHER)) == (["cluster-a"], ["cluster-c"])
+    assert (names(cache), names(cache, OTHER)) == (["cluster-a"], ["cluster-c"])
 
 
-def test_what_was_made_while_the_list_was_on_its_way_stays(seen: ObjectCache[ObservedCluster]) -> None:
-    before = seen.known()
-    seen.saw(sight(7))
-    assert seen.listed([], before) == set()
-    assert names(seen) == ["cluster-a"]
+def test_an_object_created_during_the_list_stays(cache: ObjectCache[ObservedCluster]) -> None:
+    before = cache.known_uids()
+    cache.update(version(7))
+    assert cache.apply_list([], before) == set()
+    assert names(cache) == ["cluster-a"]
 
 
-def test_what_was_deleted_while_the_list_was_on_its_way_stays_away(seen: ObjectCache[ObservedCluster]) -> None:
-    seen.saw(sight(1))
-    before = seen.known()
-    seen.deleted("a")
-    assert seen.listed([sight(1)], before) == set()
-    assert names(seen) == []
+def test_an_object_deleted_during_the_list_stays_deleted(cache: ObjectCache[ObservedCluster]) -> None:
+    cache.update(version(1))
+    before = cache.known_uids()
+    cache.mark_deleted("a")
+    assert cache.apply_list([version(1)], before) == set()
+    assert names(cache) == []
 
 
-def test_a_list_of_one_namespace_says_nothing_of_others(seen: ObjectCache[ObservedCluster]) -> None:
+def test_a_list_of_one_namespace_changes_no_other(cache: ObjectCache[ObservedCluster]) -> None:
     elsewhere = ObjectKey("elsewhere", "digits", "uid-3")
-    seen.saw(sight(1))
-    seen.saw(sight(1, of=elsewhere, uid="b"))
-    assert seen.listed([], seen.known("elsewhere")) == {elsewhere}
-    assert (names(seen), names(seen, elsewhere)) == (["cluster-a"], [])
+    cache.update(version(1))
+    cache.update(version(1, owner=elsewhere, uid="b"))
+    assert cache.apply_list([], cache.known_uids("elsewhere")) == {elsewhere}
+    assert (names(cache), names(cache, elsewhere)) == (["cluster-a"], [])
 
 
-def test_what_was_deleted_stays_away_until_a_list_of_its_own_namespace_lacks_it(
-    seen: ObjectCache[ObservedCluster],
+def test_a_tombstone_stays_until_a_list_of_its_namespace(
+    cache: ObjectCache[ObservedCluster],
 ) -> None:
-    seen.saw(sight(1))
-    seen.deleted("a")
-    seen.listed([], seen.known("elsewhere"))
-    assert not seen.saw(sight(2))
-    seen.listed([], seen.known("research"))
-    assert seen.known() == frozenset()
+    cache.update(version(1))
+    cache.mark_deleted("a")
+    cache.apply_list([], cache.known_uids("elsewhere"))
+    assert not cache.update(version(2))
+    cache.apply_list([], cache.known_uids("research"))
+    assert cache.known_uids() == frozenset()
 
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("saw"), st.integers(1, 6)),
-        st.tuples(st.just("deleted"), st.just(0)),
-        st.tuples(st.just("listed"), st.integers(1, 6)),
+        st.tuples(st.just("update"), st.integers(1, 6)),
+        st.tuples(st.just("delete"), st.just(0)),
+        st.tuples(st.just("list"), st.integers(1, 6)),
     ),
     max_size=12,
 )
 
 
 @given(STEPS)
-def test_after_its_deletion_nothing_but_its_end_is_heard_of_an_object(steps: list[tuple[str, int]]) -> None:
-    seen: ObjectCache[ObservedCluster] = ObjectCache()
-    doing: dict[str, Callable[[int], object]] = {
-        "saw": lambda version: seen.saw(sight(version)),
-        "deleted": lambda _: seen.deleted("a"),
-        "listed": lambda version: seen.listed([sight(version)], seen.known()),
+def test_no_sequence_of_updates_revives_a_deleted_object(steps: list[tuple[str, int]]) -> None:
+    cache: ObjectCache[ObservedCluster] = ObjectCache()
+    operations: dict[str, Callable[[int], object]] = {
+        "update": lambda number: cache.update(version(number)),
+        "delete": lambda _: cache.mark_deleted("a"),
+        "list": lambda number: cache.apply_list([version(number)], cache.known_uids()),
     }
     known, deleted = False, False
-    for what, version in steps:
-        doing[what](version)
-        deleted = deleted or (known and what == "deleted")
-        known = known or what != "deleted"
-        assert names(seen) == (["cluster-a"] if known and not deleted else [])
+    for operation, number in steps:
+        operations[operation](number)
+        deleted = deleted or (known and operation == "delete")
+        known = known or operation != "delete"
+        assert names(cache) == (["cluster-a"] if known and not deleted else [])

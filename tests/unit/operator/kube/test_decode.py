@@ -1,4 +1,4 @@
-"""A sampling that the operator cannot read is left alone, and says why."""
+"""A sampling that does not fit the operator's schema: the operator reports the field and does nothing else."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Any
 import pytest
 
 from ddpm_operator.kube.objects import ObjectKey
-from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.ray.head_client import HeadClient, new_session
 from tests.fakes.api_server import SAMPLINGS, ApiServer
-from tests.unit.operator.controller.test_controller import SPEC, Operator
+from tests.fakes.operator import SPEC, FakeOperator
 
 RUNNING = {"type": "Running", "status": "True", "reason": "Sampling", "lastTransitionTime": "2026-11-23T12:00:00Z"}
-AT = f"{SAMPLINGS}/digits"
+PATH = f"{SAMPLINGS}/digits"
 
 
-def stored(server: ApiServer, **more: Any) -> ObjectKey:  # noqa: ANN401 - as YAML has them
+def put(server: ApiServer, **fields: Any) -> ObjectKey:  # noqa: ANN401 - any YAML
     document = {"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"}}
-    created = server.put(AT, {**document, "spec": SPEC, **more})
-    return ObjectKey("research", "digits", created["metadata"]["uid"])
+    stored = server.put(PATH, {**document, "spec": SPEC, **fields})
+    return ObjectKey("research", "digits", stored["metadata"]["uid"])
 
 
-def look(server: ApiServer, key: ObjectKey, times: int = 1) -> list[float | None]:
-    """What the looks of one operator said of when to look again."""
+def reconcile(server: ApiServer, key: ObjectKey, times: int = 1) -> list[float | None]:
+    """Reconciles the sampling with one operator; returns the requeue times."""
 
     async def run() -> list[float | None]:
         async with server.open() as api, new_session() as session:
@@ -33,81 +32,81 @@ def look(server: ApiServer, key: ObjectKey, times: int = 1) -> list[float | None
             def no_head(_: str, tokens: Tokens) -> HeadClient:
                 return HeadClient(session, "http://127.0.0.1:1", "http://127.0.0.1:1", tokens)
 
-            operator = Operator(api, server, no_head, Templates())
-            return [await operator.controller.look(key) for _ in range(times)]
+            operator = FakeOperator(api, server, no_head)
+            return [await operator.controller.reconcile_one(key) for _ in range(times)]
 
     return asyncio.run(run())
 
 
 def accepted(server: ApiServer) -> dict[str, Any]:
-    conditions: list[dict[str, Any]] = server.objects[AT]["status"]["conditions"]
+    conditions: list[dict[str, Any]] = server.objects[PATH]["status"]["conditions"]
     return next(it for it in conditions if it["type"] == "Accepted")
 
 
 @pytest.mark.parametrize(
-    ("fields", "names"),
+    ("fields", "detail"),
     [
         ({"spec": SPEC | {"quality": {"fid": True}}}, "spec.quality: Extra inputs are not permitted"),
         ({"spec": SPEC | {"samples": 0}}, "spec.samples: Input should be greater than or equal to 1"),
-        ({"status": {"phase": "Dreaming"}}, "status.phase: Input should be"),
+        ({"status": {"phase": "Unknown"}}, "status.phase: Input should be"),
     ],
 )
-def test_what_cannot_be_read_is_not_accepted_and_the_field_is_named(fields: dict[str, Any], names: str) -> None:
+def test_an_invalid_sampling_is_not_accepted(fields: dict[str, Any], detail: str) -> None:
     server = ApiServer()
-    assert look(server, stored(server, **fields)) == [None]
-    said = accepted(server)
-    assert (said["status"], said["reason"], said["observedGeneration"]) == ("False", "InvalidSpec", 1)
-    assert names in said["message"]
-    assert "upgrade the chart" in said["message"]
-    assert set(server.objects) == {AT}
+    assert reconcile(server, put(server, **fields)) == [None]
+    condition = accepted(server)
+    assert (condition["status"], condition["reason"], condition["observedGeneration"]) == ("False", "InvalidSpec", 1)
+    assert detail in condition["message"]
+    assert "upgrade the chart" in condition["message"]
+    assert set(server.objects) == {PATH}
 
 
-def test_all_else_that_the_status_says_stays() -> None:
+def test_other_fields_of_the_status_are_kept() -> None:
     server = ApiServer()
-    status = {"phase": "Running", "attempt": 2, "conditions": [RUNNING], "invention": 1}
-    look(server, stored(server, status=status))
-    written = server.objects[AT]["status"]
+    status = {"phase": "Running", "attempt": 2, "conditions": [RUNNING], "unknownField": 1}
+    reconcile(server, put(server, status=status))
+    written = server.objects[PATH]["status"]
     assert written | {"conditions": None} == status | {"conditions": None}
     assert RUNNING in written["conditions"]
 
 
-def test_it_is_said_once_and_holds_since_it_was_said_first() -> None:
+def test_the_condition_is_written_once_per_message() -> None:
     server = ApiServer()
-    key = stored(server, spec=SPEC | {"quality": {}})
-    look(server, key)
-    first, version = accepted(server), server.objects[AT]["metadata"]["resourceVersion"]
-    assert look(server, key, times=2) == [None, None]
-    assert server.objects[AT]["metadata"]["resourceVersion"] == version
-    server.objects[AT]["spec"] = SPEC | {"samples": 0}
+    key = put(server, spec=SPEC | {"quality": {}})
+    reconcile(server, key)
+    first, version = accepted(server), server.objects[PATH]["metadata"]["resourceVersion"]
+    assert reconcile(server, key, times=2) == [None, None]
+    assert server.objects[PATH]["metadata"]["resourceVersion"] == version
+    server.objects[PATH]["spec"] = SPEC | {"samples": 0}
     accepted(server)["lastTransitionTime"] = "2026-11-23T12:00:00Z"
-    look(server, key)
+    reconcile(server, key)
     assert accepted(server)["message"] != first["message"]
     assert accepted(server)["lastTransitionTime"] == "2026-11-23T12:00:00Z"
 
 
-def test_once_it_can_be_read_it_is_done() -> None:
+def test_a_corrected_sampling_is_accepted() -> None:
     server = ApiServer()
-    key = stored(server, spec=SPEC | {"quality": {}})
-    look(server, key)
-    server.objects[AT]["spec"] = SPEC
-    look(server, key)
+    key = put(server, spec=SPEC | {"quality": {}})
+    reconcile(server, key)
+    server.objects[PATH]["spec"] = SPEC
+    reconcile(server, key)
     assert accepted(server)["status"] == "True"
 
 
-@pytest.mark.parametrize("gone", [{"status": {"completionTime": "2026-11-23T12:00:00Z", "invention": 1}}, {}])
-def test_of_what_has_ended_or_is_being_deleted_nothing_is_said(gone: dict[str, Any]) -> None:
+@pytest.mark.parametrize("ended", [{"status": {"completionTime": "2026-11-23T12:00:00Z", "unknownField": 1}}, {}])
+def test_an_ended_or_deleted_sampling_is_not_written(ended: dict[str, Any]) -> None:
     server = ApiServer()
-    key = stored(server, spec=SPEC | {"quality": {}}, **gone)
-    if not gone:
-        server.objects[AT]["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
-    version = server.objects[AT]["metadata"]["resourceVersion"]
-    look(server, key)
-    assert server.objects[AT]["metadata"]["resourceVersion"] == version
+    key = put(server, spec=SPEC | {"quality": {}}, **ended)
+    if not ended:
+        server.objects[PATH]["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    version = server.objects[PATH]["metadata"]["resourceVersion"]
+    reconcile(server, key)
+    assert server.objects[PATH]["metadata"]["resourceVersion"] == version
 
 
-def test_a_refusal_to_have_it_said_is_tried_again() -> None:
-    server = ApiServer(fails_at=1)
-    again, then = look(server, stored(server, spec=SPEC | {"quality": {}}), times=2)
-    assert again
-    assert then is None
+def test_a_rejected_status_write_is_retried() -> None:
+    server = ApiServer(fail_at=1)
+    first, second = reconcile(server, put(server, spec=SPEC | {"quality": {}}), times=2)
+    assert first
+    assert second is None
     assert accepted(server)["status"] == "False"

@@ -1,4 +1,4 @@
-"""The head of an attempt, asked over HTTP: what Ray and the driver answer, and what nobody should answer."""
+"""The client of a Ray head over HTTP, with valid, invalid and hostile responses of Ray and the driver."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import gzip
 import json
 import tracemalloc
 
+import aiohttp
 import pytest
 from aiohttp import web
 
+from ddpm_operator.ray import head_client
 from ddpm_operator.ray.head_client import HeadClient, HeadDidNotAnswer, new_session
 from ddpm_operator.reconcile.observed import HeadResponse, RayJob
-from tests.fakes.heads import TOKENS, Door, ask_head, nobody, says
-from tests.fakes.heads import Answer as Answers
+from tests.fakes.heads import TOKENS, FakeServer, Handler, call_head, not_found, responds
 
 PROGRESS = {
     "version": 1,
@@ -38,105 +39,104 @@ JOBS = [
 ]
 
 
-async def ask(head: HeadClient) -> HeadResponse:
-    return await head.ask("digits-1")
+async def poll(head: HeadClient) -> HeadResponse:
+    return await head.poll("digits-1")
 
 
-def submitted(name: str, state: str, samples: int = 100) -> dict[str, object]:
+def ray_job(name: str, state: str, samples: int = 100) -> dict[str, object]:
     return {"type": "SUBMISSION", "status": state, "submission_id": name, "metadata": {"samples": str(samples)}}
 
 
 def many_failed(*names: str) -> str:
-    """As a head lists them that wants as many as possible to fit into the operator's megabyte."""
+    """Returns a compact list of failed jobs, so that as many as possible fit into the size limit."""
     failed = [{"type": "SUBMISSION", "status": "FAILED", "submission_id": name} for name in names]
     return json.dumps(failed, separators=(",", ":"))
 
 
-def test_jobs_and_progress_are_read_with_the_token_of_each_door() -> None:
-    dashboard, driver = Door(says(200, json.dumps(JOBS))), Door(says(200, json.dumps(PROGRESS)))
-    answer = ask_head(ask, dashboard, driver)
-    assert answer.jobs == (RayJob("digits-1", "RUNNING", samples=100),)
-    assert answer.progress is not None
-    assert (answer.progress.done, answer.progress.total) == (32, 100)
-    assert dashboard.asked == [("GET", "/api/jobs/", TOKENS.ray)]
-    assert driver.asked == [("GET", "/progress", TOKENS.progress)]
+def test_jobs_and_progress_are_fetched_with_their_tokens() -> None:
+    dashboard, driver = FakeServer(responds(200, json.dumps(JOBS))), FakeServer(responds(200, json.dumps(PROGRESS)))
+    response = call_head(poll, dashboard, driver)
+    assert response.jobs == (RayJob("digits-1", "RUNNING", samples=100),)
+    assert response.progress is not None
+    assert (response.progress.done, response.progress.total) == (32, 100)
+    assert dashboard.requests == [("GET", "/api/jobs/", TOKENS.ray)]
+    assert driver.requests == [("GET", "/progress", TOKENS.progress)]
 
 
-def test_of_a_failed_job_the_end_of_its_log_is_read_as_well() -> None:
+def test_the_log_of_a_failed_job_is_fetched() -> None:
     failed = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "digits-1", "message": "exit code 4"}
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        found = {"logs": "begin\n" + "x" * 10_000 + "\nthe end\n"} if request.path.endswith("/logs") else [failed]
-        return web.json_response(found)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        log = {"logs": "begin\n" + "x" * 10_000 + "\nthe end\n"}
+        return web.json_response(log if request.path.endswith("/logs") else [failed])
 
-    (job,) = ask_head(ask, Door(answer)).jobs
+    (job,) = call_head(poll, FakeServer(handler)).jobs
     assert (job.state, job.message) == ("FAILED", "exit code 4")
     assert job.log.endswith("x\nthe end\n")
     assert len(job.log) == 4096
 
 
-def test_a_job_that_ended_with_rays_own_node_is_no_answer() -> None:
-    died = "Job supervisor actor died: The actor died because its node has died. Node Id: 6e553ccb"
-    failed = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "digits-1", "message": died}
+def test_a_dead_head_node_counts_as_no_answer() -> None:
+    message = "Job supervisor actor died: The actor died because its node has died. Node Id: 6e553ccb"
+    failed = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "digits-1", "message": message}
     with pytest.raises(HeadDidNotAnswer, match="own node has died"):
-        ask_head(ask, Door(says(200, json.dumps([failed]))))
+        call_head(poll, FakeServer(responds(200, json.dumps([failed]))))
 
 
-def test_of_a_driver_that_says_it_has_failed_the_log_is_read_while_it_is_still_there() -> None:
-    outcome = {"reason": "ModelNotFound", "exitCode": 2, "message": "it is not there", "hint": ""}
+def test_the_log_is_fetched_as_soon_as_the_driver_failed() -> None:
+    outcome = {"reason": "ModelNotFound", "exitCode": 2, "message": "not found", "hint": ""}
 
     async def dashboard(request: web.Request) -> web.StreamResponse:
-        return web.json_response({"logs": "error: it is not there"} if request.path.endswith("/logs") else JOBS)
+        return web.json_response({"logs": "error: not found"} if request.path.endswith("/logs") else JOBS)
 
-    driver = says(200, json.dumps({**PROGRESS, "phase": "failed", "outcome": outcome}))
-    answer = ask_head(ask, Door(dashboard), Door(driver))
-    assert answer.jobs == (RayJob("digits-1", "RUNNING", samples=100, log="error: it is not there"),)
+    driver = responds(200, json.dumps({**PROGRESS, "phase": "failed", "outcome": outcome}))
+    response = call_head(poll, FakeServer(dashboard), FakeServer(driver))
+    assert response.jobs == (RayJob("digits-1", "RUNNING", samples=100, log="error: not found"),)
 
 
-def test_a_job_is_submitted_with_its_document_and_its_number_of_samples() -> None:
+def test_submit_sends_the_job_document_and_metadata() -> None:
     bodies = []
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.Request) -> web.StreamResponse:
         bodies.append(await request.json())
         return web.json_response({"submission_id": "digits-1", "job_id": "digits-1"})
 
-    door = Door(answer)
-    ask_head(lambda head: head.submit("digits-1", {"n_samples": 100}, 100), door)
+    server = FakeServer(handler)
+    call_head(lambda head: head.submit("digits-1", {"n_samples": 100}, 100), server)
     (body,) = bodies
-    assert door.asked == [("POST", "/api/jobs/", TOKENS.ray)]
+    assert server.requests == [("POST", "/api/jobs/", TOKENS.ray)]
     assert (body["submission_id"], body["entrypoint"]) == ("digits-1", "ddpm-sample --json")
-    told = body["runtime_env"]["env_vars"]
-    assert json.loads(told.pop("DDPM_JOB")) == {"n_samples": 100}
-    assert told == {"DDPM_LOG": "digits-1", "DDPM_ONE_IMAGE": "1"}
+    environment = body["runtime_env"]["env_vars"]
+    assert json.loads(environment.pop("DDPM_JOB")) == {"n_samples": 100}
+    assert environment == {"DDPM_LOG": "digits-1", "DDPM_ONE_IMAGE": "1"}
     assert body["metadata"] == {"samples": "100"}
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_a_job_that_is_there_already_is_as_good_as_submitted(status: int) -> None:
-    there = "Traceback …\nValueError: Job with submission_id digits-1 already exists. Please use a different one."
-    ask_head(lambda head: head.submit("digits-1", {}, 100), Door(says(status, there)))
+def test_submitting_an_existing_job_succeeds(status: int) -> None:
+    message = "Traceback …\nValueError: Job with submission_id digits-1 already exists. Please use a different one."
+    call_head(lambda head: head.submit("digits-1", {}, 100), FakeServer(responds(status, message)))
 
 
-def test_a_head_whose_agent_still_starts_has_not_taken_the_job() -> None:
-    door = Door(says(500, "No available agent to submit job, please try again later."))
+def test_submit_fails_while_the_job_agent_starts() -> None:
+    server = FakeServer(responds(500, "No available agent to submit job, please try again later."))
     with pytest.raises(HeadDidNotAnswer, match="500: No available agent"):
-        ask_head(lambda head: head.submit("digits-1", {}, 100), door)
+        call_head(lambda head: head.submit("digits-1", {}, 100), server)
 
 
-def test_a_refusal_is_told_by_its_last_line_and_not_by_its_traceback() -> None:
-    door = Door(says(500, "Traceback\n  File a\n  File b\nOSError: \x1b[31mno space left\x1b[0m"))
+def test_an_error_is_the_last_line_of_its_traceback() -> None:
+    server = FakeServer(responds(500, "Traceback\n  File a\n  File b\nOSError: \x1b[31mno space left\x1b[0m"))
     with pytest.raises(HeadDidNotAnswer) as caught:
-        ask_head(ask, door)
+        call_head(poll, server)
     assert str(caught.value) == "Ray answered 500: OSError: no space left"
 
 
-def test_nobody_at_home_is_silence() -> None:
+def test_a_closed_port_counts_as_no_answer() -> None:
     async def run() -> None:
-        door = Door(nobody())
-        async with door.open() as address:
+        async with FakeServer(not_found()).open() as closed:
             pass
-        async with Door(nobody()).open() as driver, new_session() as session:
-            await ask(HeadClient(session, address, driver, TOKENS))
+        async with FakeServer(not_found()).open() as driver, new_session() as session:
+            await poll(HeadClient(session, closed, driver, TOKENS))
 
     with pytest.raises(HeadDidNotAnswer):
         asyncio.run(run())
@@ -145,17 +145,17 @@ def test_nobody_at_home_is_silence() -> None:
 @pytest.mark.parametrize(
     "driver",
     [
-        nobody(),
-        says(401, "401: Unauthorized"),
-        says(200, "no JSON"),
-        says(200, json.dumps(PROGRESS | {"version": 2})),
-        says(200, json.dumps(PROGRESS | {"done": -1})),
-        says(500, json.dumps(PROGRESS)),
+        not_found(),
+        responds(401, "401: Unauthorized"),
+        responds(200, "no JSON"),
+        responds(200, json.dumps(PROGRESS | {"version": 2})),
+        responds(200, json.dumps(PROGRESS | {"done": -1})),
+        responds(500, json.dumps(PROGRESS)),
     ],
 )
-def test_a_driver_that_says_nothing_of_use_has_no_progress_and_hides_no_job(driver: Answers) -> None:
-    answer = ask_head(ask, Door(says(200, json.dumps(JOBS))), Door(driver))
-    assert answer == HeadResponse((RayJob("digits-1", "RUNNING", samples=100),), progress=None)
+def test_an_invalid_progress_response_is_ignored(driver: Handler) -> None:
+    response = call_head(poll, FakeServer(responds(200, json.dumps(JOBS))), FakeServer(driver))
+    assert response == HeadResponse((RayJob("digits-1", "RUNNING", samples=100),), progress=None)
 
 
 @pytest.mark.parametrize(
@@ -165,62 +165,61 @@ def test_a_driver_that_says_nothing_of_use_has_no_progress_and_hides_no_job(driv
         "{}",
         "[" * 100_000,
         '[{"submission_id": "digits-1"}]',
-        json.dumps([submitted("digits-1", "LOST")]),
-        json.dumps([{**submitted("digits-1", "RUNNING"), "type": "DRIVER"}]),
+        json.dumps([ray_job("digits-1", "LOST")]),
+        json.dumps([{**ray_job("digits-1", "RUNNING"), "type": "DRIVER"}]),
     ],
 )
-def test_jobs_that_are_not_what_ray_answers_are_silence(body: str) -> None:
-    with pytest.raises(HeadDidNotAnswer, match="not what Ray answers"):
-        ask_head(ask, Door(says(200, body)))
+def test_an_invalid_list_of_jobs_counts_as_no_answer(body: str) -> None:
+    with pytest.raises(HeadDidNotAnswer, match="not a valid response of Ray"):
+        call_head(poll, FakeServer(responds(200, body)))
 
 
-def test_jobs_that_the_operator_has_not_submitted_are_none_of_its_own_whatever_they_are() -> None:
-    others = [7, {}, {"submission_id": ["a"]}, submitted("raysubmit_x", "FAILED"), submitted("digits-2", "LOST")]
-    listed = [*others, submitted("digits-1-r4", "FAILED"), submitted("digits-1-r2", "RUNNING", 200), *JOBS]
-    dashboard = Door(says(200, json.dumps(listed)))
-    assert ask_head(ask, dashboard).jobs == (
+def test_jobs_of_other_programs_are_ignored() -> None:
+    others = [7, {}, {"submission_id": ["a"]}, ray_job("raysubmit_x", "FAILED"), ray_job("digits-2", "LOST")]
+    listed = [*others, ray_job("digits-1-r4", "FAILED"), ray_job("digits-1-r2", "RUNNING", 200), *JOBS]
+    dashboard = FakeServer(responds(200, json.dumps(listed)))
+    assert call_head(poll, dashboard).jobs == (
         RayJob("digits-1", "RUNNING", samples=100),
         RayJob("digits-1-r2", "RUNNING", samples=200),
     )
-    assert len(dashboard.asked) == 1
+    assert len(dashboard.requests) == 1
 
 
 @pytest.mark.parametrize("name", ["raysubmit_{}", "digits-1-r{}"])
-def test_however_many_jobs_a_head_says_have_failed_one_log_is_read(name: str) -> None:
+def test_at_most_one_log_is_fetched(name: str) -> None:
     failed = many_failed("digits-1", *(name.format(i) for i in range(101, 10_101)))
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text='{"logs": "the end"}' if request.path.endswith("/logs") else failed)
 
-    dashboard = Door(answer)
-    assert ask_head(ask, dashboard).jobs == (RayJob("digits-1", "FAILED", samples=0, log="the end"),)
-    assert [path for _, path, _ in dashboard.asked] == ["/api/jobs/", "/api/jobs/digits-1/logs"]
+    dashboard = FakeServer(handler)
+    assert call_head(poll, dashboard).jobs == (RayJob("digits-1", "FAILED", samples=0, log="the end"),)
+    assert [path for _, path, _ in dashboard.requests] == ["/api/jobs/", "/api/jobs/digits-1/logs"]
 
 
-def test_a_head_with_more_of_the_operators_own_jobs_than_there_can_be_is_silent() -> None:
+def test_too_many_own_jobs_count_as_no_answer() -> None:
     listed = many_failed("digits-1", *(f"digits-1-r{i}" for i in range(2, 10_000)))
     with pytest.raises(HeadDidNotAnswer, match="more than 100 jobs of digits-1"):
-        ask_head(ask, Door(says(200, listed)))
+        call_head(poll, FakeServer(responds(200, listed)))
 
 
-@pytest.mark.parametrize("word", ["a plain word\n", "C:\\a", '"', "\u00e9", "\U0001f600", "\x1b[0m"])
-def test_of_a_log_of_many_megabytes_the_end_is_read(word: str) -> None:
-    log = word * (1_000_000) + '\n{"event": "error"}\nthe end'
+@pytest.mark.parametrize("text", ["plain text\n", "C:\\a", '"', "\u00e9", "\U0001f600", "\x1b[0m"])
+def test_the_end_of_a_large_log_is_returned(text: str) -> None:
+    log = text * 1_000_000 + '\n{"event": "error"}\nthe end'
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        found = {"logs": log} if request.path.endswith("/logs") else [submitted("digits-1", "FAILED")]
-        return web.json_response(found)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"logs": log} if request.path.endswith("/logs") else [ray_job("digits-1", "FAILED")])
 
-    (job,) = ask_head(ask, Door(answer)).jobs
+    (job,) = call_head(poll, FakeServer(handler)).jobs
     assert job.log == log[-4096:]
 
 
-def endless_log(megabytes: int) -> Answers:
-    """A failed job with a log of so many, which cost this process nothing."""
+def endless_log(megabytes: int) -> Handler:
+    """Returns a handler with a failed job and a long log, which is generated as it is sent."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.Request) -> web.StreamResponse:
         if not request.path.endswith("/logs"):
-            return web.json_response([submitted("digits-1", "FAILED")])
+            return web.json_response([ray_job("digits-1", "FAILED")])
         response, megabyte = web.StreamResponse(), b"a" * (1 << 20)
         await response.prepare(request)
         await response.write(b'{"logs": "')
@@ -229,36 +228,36 @@ def endless_log(megabytes: int) -> Answers:
         await response.write(b'the end"}')
         return response
 
-    return answer
+    return handler
 
 
-def test_of_a_long_log_no_more_is_held_than_its_end() -> None:
+def test_only_the_end_of_a_log_is_kept_in_memory() -> None:
     tracemalloc.start()
     try:
-        (job,) = ask_head(ask, Door(endless_log(48))).jobs
-        _, most = tracemalloc.get_traced_memory()
+        (job,) = call_head(poll, FakeServer(endless_log(48))).jobs
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert job.log == "a" * 4089 + "the end"
-    assert most < 16 << 20
+    assert peak < 16 << 20
 
 
-def test_a_log_without_end_is_left_and_hides_no_job() -> None:
-    assert ask_head(ask, Door(endless_log(1_000))).jobs == (RayJob("digits-1", "FAILED", samples=100),)
+def test_an_endless_log_is_ignored() -> None:
+    assert call_head(poll, FakeServer(endless_log(1_000))).jobs == (RayJob("digits-1", "FAILED", samples=100),)
 
 
 @pytest.mark.parametrize("log", ["", "no JSON", '{"logs": 7}', "x" * 5_000_000, '{"logs": "' + "\\ud83d" * 1_000_000])
-def test_a_log_that_is_not_what_ray_answers_hides_no_job(log: str) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
+def test_an_invalid_log_is_ignored(log: str) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/logs"):
             return web.Response(text=log)
-        return web.json_response([submitted("digits-1", "FAILED")])
+        return web.json_response([ray_job("digits-1", "FAILED")])
 
-    (job,) = ask_head(ask, Door(answer)).jobs
+    (job,) = call_head(poll, FakeServer(handler)).jobs
     assert (job.id, job.state, job.log) == ("digits-1", "FAILED", "")
 
 
-def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
+def test_an_endless_response_is_cut_off_after_a_megabyte() -> None:
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -270,57 +269,59 @@ def test_an_answer_without_end_is_left_after_a_megabyte() -> None:
             sent += 65_536
 
     with pytest.raises(HeadDidNotAnswer, match="more than 1048576 bytes"):
-        ask_head(ask, Door(endless))
+        call_head(poll, FakeServer(endless))
     assert sent < 16 << 20
 
 
-def test_nothing_is_unpacked() -> None:
-    packed = gzip.compress(b" " * (1 << 28) + b"[]")
-    assert len(packed) < 1 << 20
-    with pytest.raises(HeadDidNotAnswer, match="not what Ray answers"):
-        ask_head(ask, Door(says(200, packed, {"Content-Encoding": "gzip"})))
+def test_responses_are_not_decompressed() -> None:
+    compressed = gzip.compress(b" " * (1 << 24) + b"[]")
+    assert len(compressed) < 1 << 20
+    with pytest.raises(HeadDidNotAnswer, match="not a valid response of Ray"):
+        call_head(poll, FakeServer(responds(200, compressed, {"Content-Encoding": "gzip"})))
 
 
-def test_no_redirect_is_followed_and_no_token_travels_on() -> None:
-    elsewhere = Door(says(200, "[]"))
+def test_redirects_are_not_followed() -> None:
+    other = FakeServer(responds(200, "[]"))
 
     async def run() -> None:
-        async with elsewhere.open() as target:
-            door = Door(says(307, "", {"Location": f"{target}/api/jobs/"}))
-            async with door.open() as dashboard, new_session() as session:
-                await ask(HeadClient(session, dashboard, dashboard, TOKENS))
+        async with other.open() as target:
+            redirecting = FakeServer(responds(307, "", {"Location": f"{target}/api/jobs/"}))
+            async with redirecting.open() as dashboard, new_session() as session:
+                await poll(HeadClient(session, dashboard, dashboard, TOKENS))
 
     with pytest.raises(HeadDidNotAnswer, match="307"):
         asyncio.run(run())
-    assert elsewhere.asked == []
+    assert other.requests == []
 
 
-def test_an_answer_that_only_drips_is_not_waited_for() -> None:
-    async def drips(request: web.Request) -> web.StreamResponse:
+def test_a_slow_response_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_client, "_READ_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+
+    async def drip(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         while True:
             await response.write(b" ")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
 
     with pytest.raises(HeadDidNotAnswer, match="in time"):
-        ask_head(ask, Door(drips))
+        call_head(poll, FakeServer(drip))
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
-def test_the_picture_comes_as_it_is() -> None:
-    driver = Door(says(200, PNG))
-    assert ask_head(HeadClient.grid, Door(nobody()), driver) == PNG
-    assert driver.asked == [("GET", "/grid.png", TOKENS.progress)]
+def test_the_preview_is_returned_unchanged() -> None:
+    driver = FakeServer(responds(200, PNG))
+    assert call_head(HeadClient.fetch_preview, FakeServer(not_found()), driver) == PNG
+    assert driver.requests == [("GET", "/grid.png", TOKENS.progress)]
 
 
-@pytest.mark.parametrize("driver", [says(404, "none yet"), says(200, "<html>"), says(500, PNG)])
-def test_what_is_no_picture_is_none(driver: Answers) -> None:
-    assert ask_head(HeadClient.grid, Door(nobody()), Door(driver)) is None
+@pytest.mark.parametrize("driver", [responds(404, "none yet"), responds(200, "<html>"), responds(500, PNG)])
+def test_a_response_other_than_a_png_is_no_preview(driver: Handler) -> None:
+    assert call_head(HeadClient.fetch_preview, FakeServer(not_found()), FakeServer(driver)) is None
 
 
-def test_a_picture_that_is_too_large_for_a_configmap_is_not_taken() -> None:
+def test_a_too_large_preview_is_rejected() -> None:
     with pytest.raises(HeadDidNotAnswer, match="more than 49152 bytes"):
-        ask_head(HeadClient.grid, Door(nobody()), Door(says(200, PNG + bytes(48 * 1024))))
+        call_head(HeadClient.fetch_preview, FakeServer(not_found()), FakeServer(responds(200, PNG + bytes(48 * 1024))))

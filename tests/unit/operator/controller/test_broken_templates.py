@@ -1,4 +1,4 @@
-"""An administrator's templates: a broken one keeps the operator from starting, and is never half applied."""
+"""A broken template of an administrator: the operator does not start with it, and creates nothing of an attempt."""
 
 from __future__ import annotations
 
@@ -12,48 +12,46 @@ from ddpm_operator.manifests.templating import TemplateError, Templates, shipped
 from ddpm_operator.manifests.validate import validate_all_templates
 from ddpm_operator.planning.image_reference import WorkerImage
 from tests.fakes.api_server import SAMPLINGS, ApiServer
-from tests.unit.operator.controller.test_controller import SPEC, Driver, live
+from tests.fakes.operator import SPEC, FakeDriver, run_sampling
 
 IMAGE, OPERATOR = WorkerImage("worker:1", "2.60.0"), OperatorPods("ddpm-ray", {"app": "operator"})
 NAMES = sorted(path.name for path in shipped_templates().glob("*.j2"))
-TO_A_CLAIM = {key: it for key, it in SPEC.items() if key != "output"}
+SPEC_WITH_CLAIM = {key: value for key, value in SPEC.items() if key != "output"}
 
 
-def templates(folder: Path, name: str, text: str) -> Templates:
+def replace_template(folder: Path, name: str, text: str) -> Templates:
     (folder / name).write_text(text)
     return Templates(folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_whichever_template_breaks_it_is_reported_and_nothing_of_the_attempt_is_made(tmp_path: Path, name: str) -> None:
+def test_a_broken_template_fails_before_anything_is_created(tmp_path: Path, name: str) -> None:
     server = ApiServer()
-    broken = templates(tmp_path, name, "kind: Anything\nmetadata: {{ nobody | tojson }}\n")
-    asyncio.run(live(server, "refused", Driver(), broken, TO_A_CLAIM))
+    broken = replace_template(tmp_path, name, "kind: Anything\nmetadata: {{ missing | tojson }}\n")
+    asyncio.run(run_sampling(server, FakeDriver(), templates=broken, spec=SPEC_WITH_CLAIM))
     status = server.objects[f"{SAMPLINGS}/digits"]["status"]
     assert (status["phase"], status["failure"]["reason"]) == ("Failed", "InternalError")
-    assert f"{name}, line 2: 'nobody' is undefined" in status["failure"]["message"]
+    assert f"{name}, line 2: 'missing' is undefined" in status["failure"]["message"]
     assert {path.split("/")[-2] for path in server.objects} <= {"ddpmsamplings", "events"}
-    assert {path.split("/")[-2] for (what, path) in server.changed if what == "made"} <= {"events"}
+    assert {path.split("/")[-2] for (verb, path) in server.writes if verb == "created"} <= {"events"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "error"),
     [
-        ("{{ nobody | tojson }}", "'nobody' is undefined"),
+        ("{{ missing | tojson }}", "'missing' is undefined"),
         ("{{ 'a text' }}", "every value must be written through tojson"),
         ("{% endfor %}", "Encountered unknown tag 'endfor'"),
     ],
 )
-def test_the_operator_does_not_start_with_a_broken_template_and_names_its_line(
-    tmp_path: Path, name: str, line: str, says: str
-) -> None:
+def test_startup_validation_names_the_broken_line(tmp_path: Path, name: str, line: str, error: str) -> None:
     text = (shipped_templates() / name).read_text()
-    broken = templates(tmp_path, name, f"{text}\n{line}\n")
+    broken = replace_template(tmp_path, name, f"{text}\n{line}\n")
     with pytest.raises(TemplateError) as caught:
         validate_all_templates(broken, IMAGE, OPERATOR)
     number = text.count("\n") + 2
-    assert f"{name}, line {number}: {says}" in str(caught.value).replace(": line", ", line")
+    assert f"{name}, line {number}: {error}" in str(caught.value).replace(": line", ", line")
 
 
 @pytest.mark.parametrize(
@@ -68,14 +66,12 @@ def test_the_operator_does_not_start_with_a_broken_template_and_names_its_line(
         ("networkpolicy.yaml.j2", "outside"),
     ],
 )
-def test_a_fault_that_only_some_samplings_meet_is_found_at_the_start_as_well(
-    tmp_path: Path, name: str, condition: str
-) -> None:
-    fault = f"{{% if {condition} %}}{{{{ nobody | tojson }}}}{{% endif %}}"
-    broken = templates(tmp_path, name, f"{(shipped_templates() / name).read_text()}\n{fault}\n")
-    with pytest.raises(TemplateError, match="'nobody' is undefined"):
+def test_startup_validation_renders_optional_parts(tmp_path: Path, name: str, condition: str) -> None:
+    broken_part = f"{{% if {condition} %}}{{{{ missing | tojson }}}}{{% endif %}}"
+    broken = replace_template(tmp_path, name, f"{(shipped_templates() / name).read_text()}\n{broken_part}\n")
+    with pytest.raises(TemplateError, match="'missing' is undefined"):
         validate_all_templates(broken, IMAGE, OPERATOR)
 
 
-def test_the_shipped_templates_are_good_to_start_with() -> None:
+def test_the_shipped_templates_are_valid() -> None:
     validate_all_templates(Templates(), IMAGE, OPERATOR)
