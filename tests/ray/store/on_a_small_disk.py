@@ -1,6 +1,7 @@
-"""Run by test_disk.py, in a mount namespace of its own: usage: on_a_small_disk.py full|read-only FOLDER.
+"""Fills or locks a small disk during a run. Run by test_disk.py in its own mount namespace.
 
-FOLDER is a small tmpfs. Prints, as JSON, the failures a user would have seen and what was stored at each.
+Usage: on_a_small_disk.py full|read-only FOLDER, where FOLDER is a small tmpfs. Prints as JSON the errors that a user
+would see, and what was stored at each.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ IDENTITY = an_identity(img_size=28)
 N_SAMPLES = 80
 
 
-def failing(store: Store, folder: Path) -> dict[str, object]:
-    """A run that must fail, and what is there after it."""
+def failed_run(store: Store, folder: Path) -> dict[str, object]:
+    """Runs a job that must fail; returns the error and what is stored after it."""
     try:
         run(store, IDENTITY, N_SAMPLES)
     except StorageFailed as failure:
@@ -33,29 +34,29 @@ def failing(store: Store, folder: Path) -> dict[str, object]:
             "warnings": warnings,
             "partial": partial,
         }
-    raise AssertionError("nothing failed")
+    raise AssertionError("the run did not fail")
 
 
 def full(store: Store, folder: Path) -> dict[str, object]:
-    """The disk is full among the shards, then at samples.npy; then there is room."""
+    """Fills the disk so that a shard fails, then so that samples.npy fails, then frees it."""
     failures = []
     for ballast in (850, 600):
         (folder / "ballast").write_bytes(bytes(ballast * 1024))
-        failures.append(failing(store, folder))
+        failures.append(failed_run(store, folder))
     (folder / "ballast").unlink()
     manifest = run(store, IDENTITY, N_SAMPLES)
     return {"failures": failures, "finished": store.complete_manifest(IDENTITY, N_SAMPLES) == manifest}
 
 
 def read_only(store: Store, folder: Path) -> dict[str, object]:
-    """Turns the disk read-only after two shards."""
+    """Makes the disk read-only after two shards."""
     store.initialize(IDENTITY, overwrite=False)
     write_shards(store, IDENTITY, list(shards_of(16, 8)))
     subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    return {"failures": [failing(store, folder)]}
+    return {"failures": [failed_run(store, folder)]}
 
 
 if __name__ == "__main__":
-    act = {"full": full, "read-only": read_only}[sys.argv[1]]
-    place = Path(sys.argv[2])
-    print(json.dumps(act(Store.open(str(place / "out")), place)))
+    action = {"full": full, "read-only": read_only}[sys.argv[1]]
+    folder = Path(sys.argv[2])
+    print(json.dumps(action(Store.open(str(folder / "out")), folder)))

@@ -1,4 +1,4 @@
-"""An S3 bucket as a place for results, on a real S3 server."""
+"""An S3 bucket as the output, on a real S3 server."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class TestBucket(StoreContract):
         return f"s3://{bucket}/deep/out"
 
 
-def test_a_bucket_without_a_prefix_will_do(bucket: str) -> None:
+def test_a_bucket_without_a_prefix_works(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}")
     manifest = run(store, OURS, 20)
     np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
 
 
-def test_places_whose_names_begin_alike_do_not_mix(bucket: str) -> None:
+def test_prefixes_that_begin_alike_do_not_mix(bucket: str) -> None:
     one, other = Store.open(f"s3://{bucket}/out"), Store.open(f"s3://{bucket}/out2")
     run(one, OURS, 20)
     assert other.scan(OURS) == ([], [])
@@ -48,7 +48,7 @@ def test_places_whose_names_begin_alike_do_not_mix(bucket: str) -> None:
     assert one.complete_manifest(OURS, 20) is not None
 
 
-def test_a_name_with_signs_of_its_own_is_taken_literally(bucket: str) -> None:
+def test_special_characters_in_a_prefix_are_literal(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/run [1] *?#%20")
     manifest = run(store, OURS, 20)
     assert store.complete_manifest(OURS, 20) == manifest
@@ -56,7 +56,7 @@ def test_a_name_with_signs_of_its_own_is_taken_literally(bucket: str) -> None:
     assert store.scan(OURS).records == []
 
 
-def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(bucket: str, s3_server: S3Server) -> None:
+def test_a_listing_of_several_pages_is_complete(bucket: str, s3_server: S3Server) -> None:
     identity = an_identity(batch_size=1, img_size=1)
     store = Store.open(f"s3://{bucket}/many")
     store.initialize(identity, overwrite=False)
@@ -72,7 +72,7 @@ def test_more_shards_than_one_page_of_a_listing_are_all_seen_and_all_removed(buc
     assert store.backend.sizes("shards") == {}
 
 
-def test_the_rights_to_list_read_write_and_delete_are_enough(
+def test_list_read_write_and_delete_are_enough(
     start_s3: StartS3,
     use_s3: UseS3,
     versitygw: Path,
@@ -109,7 +109,7 @@ def test_the_rights_to_list_read_write_and_delete_are_enough(
         assert set(store.backend.sizes("")) == {"job.json", "alias.npy"}
 
 
-def test_a_shard_that_may_not_be_removed_is_named(bucket: str) -> None:
+def test_a_shard_that_cannot_be_removed_is_named(bucket: str) -> None:
     locked = f"{bucket}-locked"
     s3 = s3fs.S3FileSystem()
     s3.call_s3("create_bucket", Bucket=locked, ObjectLockEnabledForBucket=True)
@@ -133,7 +133,7 @@ def test_a_store_in_use_works_in_another_process(bucket: str, method: str) -> No
     assert store.scan(OURS).records == records
 
 
-def test_of_many_writers_of_one_shard_the_first_wins(bucket: str) -> None:
+def test_the_first_of_several_writers_of_a_shard_wins(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     store.initialize(OURS, overwrite=False)
     shard = SHARDS[0]
@@ -152,7 +152,7 @@ def test_of_many_writers_of_one_shard_the_first_wins(bucket: str) -> None:
     assert set(records) == set(store.scan(OURS).records)
 
 
-def test_a_large_file_is_uploaded_in_parts_and_is_the_same(bucket: str) -> None:
+def test_a_large_file_is_uploaded_in_parts(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     batches = [np.random.default_rng(index).random((64, 1, 128, 128), dtype=np.float32) for index in range(5)]
     record = store.write_npy("samples.npy", (320, 1, 128, 128), batches)
@@ -165,19 +165,19 @@ def test_a_large_file_is_uploaded_in_parts_and_is_the_same(bucket: str) -> None:
 
 
 def open_uploads(bucket: str) -> list[str]:
-    answer = s3fs.S3FileSystem().call_s3("list_multipart_uploads", Bucket=bucket)
-    return [upload["Key"] for upload in answer.get("Uploads", ())]
+    response = s3fs.S3FileSystem().call_s3("list_multipart_uploads", Bucket=bucket)
+    return [upload["Key"] for upload in response.get("Uploads", ())]
 
 
-def _upload_for_ever(store: Store) -> None:
+def _upload_endlessly(store: Store) -> None:
     part = np.zeros((256, 1, 128, 128), np.float32)
     store.write_npy("samples.npy", (10**6, 1, 128, 128), (part for _ in range(10**6)))
 
 
-def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next(bucket: str) -> None:
+def test_a_killed_upload_is_aborted_by_the_next_run(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
     store.initialize(OURS, overwrite=False)
-    writer = multiprocessing.get_context("fork").Process(target=_upload_for_ever, args=(store,))
+    writer = multiprocessing.get_context("fork").Process(target=_upload_endlessly, args=(store,))
     writer.start()
     deadline = time.monotonic() + 60
     while not open_uploads(bucket):
@@ -192,23 +192,21 @@ def test_an_upload_that_was_killed_leaves_no_file_and_is_discarded_by_the_next(b
     assert open_uploads(bucket) == ["out/samples.npy.theirs"]
 
 
-def test_an_upload_that_fails_is_discarded_at_once(bucket: str) -> None:
+def test_a_failed_upload_is_aborted_at_once(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/out")
 
     def batches() -> Iterator[Samples]:
         yield np.zeros((256, 1, 128, 128), np.float32)
         assert open_uploads(bucket) == ["out/samples.npy"]
-        raise RuntimeError("the next batch cannot be had")
+        raise RuntimeError("the next batch failed")
 
-    with pytest.raises(RuntimeError, match="cannot be had"):
+    with pytest.raises(RuntimeError, match="next batch failed"):
         store.write_npy("samples.npy", (1024, 1, 128, 128), batches())
     assert open_uploads(bucket) == []
     assert store.backend.sizes("") == {}
 
 
-def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it_is_back(
-    start_s3: StartS3, use_s3: UseS3, tmp_path: Path
-) -> None:
+def test_a_server_that_dies_is_named_and_its_shards_stay(start_s3: StartS3, use_s3: UseS3, tmp_path: Path) -> None:
     with start_s3(tmp_path) as server:
         use_s3(server)
         s3fs.S3FileSystem().mkdir("bucket")
@@ -216,14 +214,14 @@ def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it
         store.initialize(OURS, overwrite=False)
         records = write_shards(store, OURS, SHARDS[:2])
         server.kill()
-        for act in (
+        for action in (
             lambda: write_shards(store, OURS, SHARDS[2:]),
             lambda: store.read_shard(records[0]),
             lambda: store.scan(OURS),
             lambda: store.write_npy("samples.npy", (8, 1, 4, 4), [samples_of(SHARDS[0], OURS)]),
         ):
             with pytest.raises(StorageFailed, match="the S3 server does not answer") as failure:
-                act()
+                action()
             assert server.endpoint in failure.value.message
             assert "AWS_ENDPOINT_URL_S3" in failure.value.hint
     with start_s3(tmp_path) as server:
@@ -233,7 +231,7 @@ def test_a_server_that_dies_half_way_is_named_and_what_was_done_is_there_when_it
         np.testing.assert_array_equal(stored_samples(store, manifest), expected_samples(manifest))
 
 
-def test_a_place_one_may_only_read_is_named(start_s3: StartS3, use_s3: UseS3, tmp_path: Path) -> None:
+def test_a_read_only_bucket_is_named(start_s3: StartS3, use_s3: UseS3, tmp_path: Path) -> None:
     with start_s3(tmp_path) as server:
         use_s3(server)
         s3fs.S3FileSystem().mkdir("bucket")
@@ -251,46 +249,46 @@ def test_a_place_one_may_only_read_is_named(start_s3: StartS3, use_s3: UseS3, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "says", "hint"),
+    ("variables", "message", "hint"),
     [
         (
             {"AWS_SECRET_ACCESS_KEY": "wrong"},
             "the server rejected the credentials",
             "AWS_SECRET_ACCESS_KEY",
         ),
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, "No user exists", "AWS_"),
+        ({"AWS_ACCESS_KEY_ID": "unknown-key"}, "No user exists", "AWS_"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no credentials", "AWS_ACCESS_KEY_ID"),
-        ({"AWS_PROFILE": "nobody"}, "there are no credentials", "AWS_PROFILE"),
+        ({"AWS_PROFILE": "missing"}, "there are no credentials", "AWS_PROFILE"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "does not answer", "AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL": "nonsense"}, "Invalid endpoint: nonsense", "AWS_ENDPOINT_URL"),
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "does not answer", "AWS_ENDPOINT_URL"),
     ],
-    ids=["secret", "key", "none", "profile", "nobody listens", "no address", "endpoint of S3 alone"],
+    ids=["secret", "key", "none", "profile", "unused port", "invalid", "endpoint of S3 only"],
 )
-def test_a_server_that_cannot_be_used_as_set_up_is_named(
+def test_an_unusable_server_is_named(
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
     reconnect: Reconnect,
     tmp_path: Path,
-    changes: dict[str, str],
-    says: str,
+    variables: dict[str, str],
+    message: str,
     hint: str,
 ) -> None:
-    # The machine's own files and its metadata service must not answer in place of the environment.
+    # Credentials must not come from the machine's own files or its metadata service.
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name, value in changes.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     reconnect()
-    with pytest.raises(StorageFailed, match=says) as failure:
+    with pytest.raises(StorageFailed, match=message) as failure:
         Store.open(f"s3://{bucket}/out").initialize(OURS, overwrite=False)
     assert f"s3://{bucket}/out" in failure.value.message
     assert hint in failure.value.hint
 
 
-def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
+def test_a_missing_bucket_is_named(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}-not/out")
-    for act in (
+    for action in (
         store.read_identity,
         lambda: store.initialize(OURS, overwrite=False),
         lambda: store.initialize(OURS, overwrite=True),
@@ -298,6 +296,6 @@ def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
         lambda: write_shards(store, OURS, SHARDS),
     ):
         with pytest.raises(StorageFailed, match="there is no such bucket") as failure:
-            act()
+            action()
         assert f"s3://{bucket}-not/out" in failure.value.message
         assert "create it" in failure.value.hint

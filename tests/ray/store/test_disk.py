@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: real ones, mounted in a mount namespace that ends with the test's process."""
+"""Full and read-only disks: real file systems, mounted in a mount namespace that ends with the process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.support.s3 import ROOT
 PROGRAM = Path(__file__).with_name("on_a_small_disk.py")
 
 
-def on_a_small_disk(act: str, folder: Path) -> dict[str, Any]:
-    """Runs the program with a disk of 1 MiB mounted at a folder; what it printed."""
-    # Root may mount anyway; anybody else may in a user namespace of his own.
+def on_a_small_disk(action: str, folder: Path) -> dict[str, Any]:
+    """Runs the program with a file system of 1 MiB mounted at a folder; returns the JSON it printed."""
+    # Other users than root may mount only in a user namespace of their own.
     namespace = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
     mount = 'mount -t tmpfs -o size=1m none "$2"'
     done = subprocess.run(
@@ -27,7 +27,7 @@ def on_a_small_disk(act: str, folder: Path) -> dict[str, Any]:
             "-c",
             f'{mount} && exec "$0" "$3" "$1" "$2"',
             sys.executable,
-            act,
+            action,
             folder,
             PROGRAM,
         ],
@@ -36,13 +36,13 @@ def on_a_small_disk(act: str, folder: Path) -> dict[str, Any]:
         check=True,
         timeout=120,
     )
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def test_a_full_disk_is_named_and_the_next_run_does_the_rest(tmp_path: Path) -> None:
-    said = on_a_small_disk("full", tmp_path)
-    among_shards, at_npy = said["failures"]
+def test_a_full_disk_is_named_and_the_run_resumes(tmp_path: Path) -> None:
+    result = on_a_small_disk("full", tmp_path)
+    among_shards, at_npy = result["failures"]
     for failure in (among_shards, at_npy):
         assert "could not be written: the disk is full" in failure["message"]
         assert "free some space there, then run the same command again" in failure["hint"]
@@ -51,12 +51,12 @@ def test_a_full_disk_is_named_and_the_next_run_does_the_rest(tmp_path: Path) -> 
     assert 0 < among_shards["whole"] < 10
     assert f"{tmp_path}/out/samples.npy" in at_npy["message"]
     assert at_npy["whole"] == 10
-    assert said["finished"]
+    assert result["finished"]
 
 
-def test_a_read_only_disk_is_named_and_can_still_be_read(tmp_path: Path) -> None:
-    said = on_a_small_disk("read-only", tmp_path)
-    [failure] = said["failures"]
+def test_a_read_only_disk_is_named_and_readable(tmp_path: Path) -> None:
+    result = on_a_small_disk("read-only", tmp_path)
+    [failure] = result["failures"]
     assert "shards/000000016-000000023.npz could not be written: the file system is read-only" in failure["message"]
     assert "another output URI" in failure["hint"]
     assert failure["whole"] == 2

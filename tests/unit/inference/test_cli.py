@@ -26,15 +26,16 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--n_samples", "0"], ["convert", "--help"]])
-def test_help_and_rejections_import_neither_ray_nor_torch(arguments: list[str]) -> None:
+def test_help_and_rejections_import_neither_ray_nor_torch() -> None:
     program = (
         "import sys\nfrom ddpm_inference.cli import main\n"
-        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
-        "print(sorted({'ray', 'torch', 's3fs'} & set(sys.modules)))"
+        "for arguments in (['--help'], ['--version'], ['--n_samples', '0'], ['convert', '--help']):\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit: pass\n"
+        "    print(sorted({'ray', 'torch', 's3fs'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "[]"
+    assert ended.stdout.splitlines().count("[]") == 4
 
 
 def test_the_script_of_the_guide_is_the_same_command() -> None:
