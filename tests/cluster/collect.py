@@ -1,4 +1,4 @@
-"""What somebody wants to see of a cluster on which a test failed, written to a folder before it is gone."""
+"""Writes objects, events and logs of a cluster on which a test failed to a folder."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ KINDS = (
     ("ddpm-ray.io/v1alpha1", "DDPMSampling"),
 )
 OPERATORS = {"ddpm-operator", "kuberay-operator"}
-NO_ANSWER = (ApiException, DynamicApiError, ResourceNotFoundError, HTTPError)
+CLUSTER_ERRORS = (ApiException, DynamicApiError, ResourceNotFoundError, HTTPError)
 
 
 def collect(cluster: Cluster, folder: Path) -> None:
-    """Of every namespace that tests have made and that is not gone: events, objects with their status, logs.
+    """Writes events, objects and logs of every existing namespace of tests, in a subfolder each.
 
-    Beside their folders lie the nodes and both operators' logs. What an earlier failure has left is removed;
-    what the cluster does not answer is left out.
+    Also writes the nodes and the logs of both operators. Replaces the folder of an earlier failure. Omits what the
+    cluster cannot provide.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for node in _items(Namespace(cluster, ""), "v1", "Node"):
         _write("node", node, folder)
-    for name in _asked(cluster.present, []):
+    for name in _or_default(cluster.present, []):
         _write_namespace(Namespace(cluster, name), folder / name)
-    for name in _asked(lambda: _operators_namespaces(cluster), []):
+    for name in _or_default(lambda: _operator_namespaces(cluster), []):
         _write_logs(Namespace(cluster, name), folder)
 
 
-def _operators_namespaces(cluster: Cluster) -> list[str]:
-    """Where the operators are, ours and KubeRay's, whoever has installed them."""
+def _operator_namespaces(cluster: Cluster) -> list[str]:
+    """Returns the namespaces of the operators, ours and KubeRay's, however they were installed."""
     deployments = AppsV1Api(cluster.dynamic.client).list_deployment_for_all_namespaces().items
     return sorted({each.metadata.namespace for each in deployments if _names(each.metadata) & OPERATORS})
 
@@ -82,7 +82,7 @@ def _write_logs(namespace: Namespace, folder: Path) -> None:
 
 
 def _log(namespace: Namespace, pod: str, container: str, *, previous: bool = False) -> str:
-    return _asked(lambda: namespace.logs(pod, container, previous=previous), "no log: the API server does not answer")
+    return _or_default(lambda: namespace.logs(pod, container, previous=previous), "no log: API server unavailable")
 
 
 def _events(namespace: Namespace) -> list[Manifest]:
@@ -96,12 +96,12 @@ def _event_line(event: Manifest) -> str:
 
 
 def _items(namespace: Namespace, api_version: str, kind: str) -> list[Manifest]:
-    return _asked(lambda: namespace.list(api_version, kind), [])
+    return _or_default(lambda: namespace.list(api_version, kind), [])
 
 
-def _asked(question: Callable[[], T], otherwise: T) -> T:
-    """The answer, or something else where the cluster does not know the kind or answers no more."""
+def _or_default(request: Callable[[], T], default: T) -> T:
+    """Returns the response, or the default if the cluster does not know the kind or does not respond."""
     try:
-        return question()
-    except NO_ANSWER:
-        return otherwise
+        return request()
+    except CLUSTER_ERRORS:
+        return default

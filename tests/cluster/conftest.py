@@ -19,7 +19,7 @@ from tests.cluster.collect import collect
 from tests.cluster.kube import Cluster, Namespace
 from tests.cluster.local_node import NODE, node_kubeconfig, without_proxies
 from tests.cluster.operator_release import Operator
-from tests.cluster.running import Running, one_running
+from tests.cluster.running import Running, running_sampling
 from tests.cluster.s3 import s3_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.xdist_group(mark))
         if item.get_closest_marker("no_operator") and "operator" in fixtures:
-            raise pytest.UsageError(
-                f"{item.nodeid} is marked no_operator but uses the operator: remove one"
-            )
+            raise pytest.UsageError(f"{item.nodeid} is marked no_operator but uses the operator: remove one")
         if item.get_closest_marker("alone") and not item.get_closest_marker("long"):
             raise pytest.UsageError(f"{item.nodeid} is marked alone, which needs the mark long as well")
     items.sort(key=lambda item: item.path.stem not in SLOWEST)
@@ -169,7 +167,7 @@ def _hold_draw_slot(request: pytest.FixtureRequest, draw_slot: DrawSlot) -> Iter
 @pytest.fixture(scope="session")
 def running(cluster: Cluster, operator: Operator, draw_slot: DrawSlot) -> Iterator[Running]:
     """A sampling that runs throughout all tests of its group; the last of them deletes it."""
-    with one_running(cluster, operator, draw_slot()) as running:
+    with running_sampling(cluster, operator, draw_slot()) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""The CRD of this checkout, on whatever cluster there is."""
+"""Installs the CRD of this working tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person who may do in one namespace what the chart's editor role says, and no more."""
+"""A user with the permissions of the chart's editor role in one namespace, and no others."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.cluster.operator_release import RELEASE
 
 NAME = "editor"
 ROLE = f"{RELEASE}-operator-editor"
-VALID_FOR = 3600
+TOKEN_SECONDS = 3600
 
 
 def editor_of(namespace: Namespace, folder: Path) -> Path:
-    """Makes the person, and writes their kubeconfig into a folder."""
+    """Creates the user and writes its kubeconfig to a folder."""
     namespace.apply(
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}},
         {
@@ -27,8 +27,8 @@ def editor_of(namespace: Namespace, folder: Path) -> Path:
             "subjects": [{"kind": "ServiceAccount", "name": NAME}],
         },
     )
-    asked = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[], expiration_seconds=VALID_FOR))
-    token = namespace.cluster.core.create_namespaced_service_account_token(NAME, namespace.name, asked)
+    request = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[], expiration_seconds=TOKEN_SECONDS))
+    token = namespace.cluster.core.create_namespaced_service_account_token(NAME, namespace.name, request)
     server = namespace.cluster.dynamic.configuration
     config = {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""A proxy before the API server: of requests and of watches every fifth goes wrong, each way in turn."""
+"""A proxy in front of the API server that fails every fifth request and watch, each time in another way."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ import aiohttp
 from aiohttp import web
 from kubernetes.client import Configuration
 
-Way = Literal[
+Failure = Literal[
     "429",
     "500",
     "cut off",
-    "carried out, and the answer lost",
-    "hangs",
-    "a watch that has expired",
-    "a watch that is refused",
+    "executed, but the response lost",
+    "no response",
+    "watch expired",
+    "watch refused",
 ]
 
 EVERY = 5
-WAYS: tuple[Way, ...] = ("429", "500", "cut off", "carried out, and the answer lost", "hangs")
-WATCH_WAYS: tuple[Way, ...] = ("a watch that has expired", "a watch that is refused")
-# Seconds after which a watch is cut off.
-WATCHED_FOR = 5.0
-# Longer than anybody waits who should not wait for ever.
-HANGS_FOR = 60.0
-_OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+REQUEST_FAILURES: tuple[Failure, ...] = ("429", "500", "cut off", "executed, but the response lost", "no response")
+WATCH_FAILURES: tuple[Failure, ...] = ("watch expired", "watch refused")
+# Seconds after which a watch is closed.
+WATCH_SECONDS = 5.0
+# Longer than every client's timeout.
+HANG_SECONDS = 60.0
+_HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
 
 
 @dataclass
 class FlakyApi:
-    """One API server as it is seen through the proxy.
+    """The proxy of one API server.
 
     Attributes:
-        asked: requests, without watches.
-        watched: watches.
-        wrong: how many went wrong, and how.
-        url: of the proxy.
+        requests: number of requests, without watches.
+        watches: number of watches.
+        failures: number of injected failures by kind.
+        url: the address of the proxy.
     """
 
     server: str
     trust: ssl.SSLContext
-    asked: int = 0
-    watched: int = 0
-    wrong: Counter[Way] = field(default_factory=Counter)
+    requests: int = 0
+    watches: int = 0
+    failures: Counter[Failure] = field(default_factory=Counter)
     url: str = ""
-    _ways: Iterator[Way] = field(default_factory=lambda: cycle(WAYS))
-    _watch_ways: Iterator[Way] = field(default_factory=lambda: cycle(WATCH_WAYS))
+    _request_failures: Iterator[Failure] = field(default_factory=lambda: cycle(REQUEST_FAILURES))
+    _watch_failures: Iterator[Failure] = field(default_factory=lambda: cycle(WATCH_FAILURES))
 
     async def serve(self, ready: threading.Event, ends: asyncio.Event) -> None:
-        """Serves on a port of its own until it is to end."""
+        """Serves on a free port until `ends` is set."""
         connector = aiohttp.TCPConnector(ssl=self.trust, limit=0)
         forever = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(connector=connector, timeout=forever, auto_decompress=False) as session:
-            runner = web.ServerRunner(web.Server(lambda it: self._answer(it, session)), shutdown_timeout=0.1)
+            runner = web.ServerRunner(web.Server(lambda it: self._respond(it, session)), shutdown_timeout=0.1)
             await runner.setup()
             try:
                 await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -73,46 +73,46 @@ class FlakyApi:
             finally:
                 await runner.cleanup()
 
-    async def _answer(self, request: web.BaseRequest, session: aiohttp.ClientSession) -> web.StreamResponse:
+    async def _respond(self, request: web.BaseRequest, session: aiohttp.ClientSession) -> web.StreamResponse:
         watch = "watch" in request.query
-        self.watched += watch
-        self.asked += not watch
-        way = None
-        if self.watched and (self.watched if watch else self.asked) % EVERY == 0:
-            way = next(self._watch_ways if watch else self._ways)
-            self.wrong[way] += 1
-        match way:
+        self.watches += watch
+        self.requests += not watch
+        failure = None
+        if self.watches and (self.watches if watch else self.requests) % EVERY == 0:
+            failure = next(self._watch_failures if watch else self._request_failures)
+            self.failures[failure] += 1
+        match failure:
             case "429" | "500":
-                return _refusal(int(way))
+                return _refusal(int(failure))
             case "cut off":
                 return _cut(request)
-            case "hangs":
-                # Until the client has waited enough; the server of this proxy ends what is left then.
-                await asyncio.sleep(HANGS_FOR)
+            case "no response":
+                # The client gives up first; at its end the proxy closes the remaining connections.
+                await asyncio.sleep(HANG_SECONDS)
                 return _cut(request)
-            case "a watch that has expired":
+            case "watch expired":
                 event = {"type": "ERROR", "object": _status(410, "Expired")}
                 return web.json_response(event, dumps=lambda it: f"{json.dumps(it)}\n")
-            case "a watch that is refused":
+            case "watch refused":
                 return _refusal(500)
-        passed = {it: value for it, value in request.headers.items() if it.lower() not in _OF_ONE_CONNECTION}
+        passed = {it: value for it, value in request.headers.items() if it.lower() not in _HOP_BY_HOP_HEADERS}
         body = await request.read()
         async with session.request(
             request.method, f"{self.server}{request.raw_path}", headers=passed, data=body or None
-        ) as answer:
+        ) as response:
             if watch:
-                return await _stream(request, answer)
-            text = await answer.read()
-        if way:
+                return await _stream(request, response)
+            text = await response.read()
+        if failure:
             return _cut(request)
-        return web.Response(status=answer.status, body=text, headers=_headers(answer))
+        return web.Response(status=response.status, body=text, headers=_headers(response))
 
 
 async def _stream(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=_headers(answer))
     await response.prepare(request)
     try:
-        async with asyncio.timeout(WATCHED_FOR):
+        async with asyncio.timeout(WATCH_SECONDS):
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
     except (TimeoutError, ConnectionError):
@@ -121,7 +121,7 @@ async def _stream(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> w
 
 
 def _headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
-    return {it: value for it, value in answer.headers.items() if it.lower() not in _OF_ONE_CONNECTION}
+    return {it: value for it, value in answer.headers.items() if it.lower() not in _HOP_BY_HOP_HEADERS}
 
 
 def _cut(request: web.BaseRequest) -> web.Response:
@@ -136,7 +136,7 @@ def _refusal(status: int) -> web.Response:
 
 
 def _status(code: int, reason: str) -> dict[str, str | int]:
-    message = "the proxy has answered that this goes wrong"
+    message = "a failure injected by the proxy"
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -149,10 +149,10 @@ def _status(code: int, reason: str) -> dict[str, str | int]:
 
 @contextmanager
 def flaky_api(server: Configuration) -> Iterator[FlakyApi]:
-    """The proxy, for the time of the block.
+    """Runs the proxy during the block.
 
     Args:
-        server: how the API server is reached; its credentials are not used, a request brings its own.
+        server: the address and CA of the API server. Requests bring their own credentials.
     """
     flaky = FlakyApi(server.host, ssl.create_default_context(cafile=server.ssl_ca_cert))
     ready, runner, ends = threading.Event(), asyncio.Runner(), asyncio.Event()
@@ -165,4 +165,4 @@ def flaky_api(server: Configuration) -> Iterator[FlakyApi]:
     finally:
         loop.call_soon_threadsafe(ends.set)
         thread.join()
-        runner.close()  # what still hangs with it
+        runner.close()  # also ends requests that still hang

@@ -1,4 +1,4 @@
-"""A real cluster as tests use it: apply, wait by watch, logs, port-forward, namespaces that leave nothing."""
+"""Access to a real cluster for tests: apply, wait with a watch, logs, port-forward, temporary namespaces."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ Manifest = dict[str, Any]
 Condition = Callable[[Manifest], bool]
 
 FIELD_MANAGER = "ddpm-ray-tests"
-GONE_WITHIN = 90.0
+DELETION_TIMEOUT = 90.0
 
 
-class NotInTime(AssertionError):
-    """What was waited for did not come about; holds the last status seen."""
+class WaitTimeout(AssertionError):
+    """A condition did not become true in time; the message has the last status seen."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One API server. `kubeconfig` None is the user's own.
+    """One API server; `kubeconfig` None is kubectl's default.
 
     Attributes:
-        open: namespaces that tests have made and still use.
-        going: namespaces that were deleted and may not be gone yet.
+        active: namespaces of tests that are in use.
+        terminating: namespaces of tests that were deleted and may still exist.
     """
 
     kubeconfig: Path | None
     dynamic: DynamicClient
-    open: list[str] = field(default_factory=list)
-    going: list[str] = field(default_factory=list)
+    active: list[str] = field(default_factory=list)
+    terminating: list[str] = field(default_factory=list)
 
     @classmethod
     def connect(cls, kubeconfig: Path | None) -> Cluster:
@@ -56,34 +56,34 @@ class Cluster:
 
     @contextmanager
     def namespace(self, name: str) -> Iterator[Namespace]:
-        """A namespace that takes only pods of the restricted Pod Security level; everything in it goes with it.
+        """A temporary namespace that enforces the Pod Security level `restricted`.
 
-        It is deleted at the end and not waited for: even an empty one takes five seconds to go.
+        It is deleted at the end without waiting: even an empty one takes five seconds.
         """
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name, labels=labels)))
-        self.open.append(name)
+        self.active.append(name)
         try:
             yield Namespace(self, name)
         finally:
-            self.open.remove(name)
+            self.active.remove(name)
             self.core.delete_namespace(name)
-            self.going.append(name)
+            self.terminating.append(name)
 
     def present(self) -> list[str]:
-        """Of the namespaces that tests have made those that are still there."""
-        there = {each.metadata.name for each in self.core.list_namespace().items}
-        return [name for name in (*self.open, *self.going) if name in there]
+        """Returns the namespaces of tests that still exist."""
+        existing = {each.metadata.name for each in self.core.list_namespace().items}
+        return [name for name in (*self.active, *self.terminating) if name in existing]
 
     def wait_for_namespaces_to_go(self) -> None:
-        """Waits until all that were deleted are gone.
+        """Waits until all terminating namespaces are deleted.
 
         Raises:
-            NotInTime: if something keeps one.
+            WaitTimeout: if one still exists.
         """
-        while self.going:
-            name = self.going.pop()
-            self.wait("v1", "Namespace", name, operator.not_, GONE_WITHIN, f"namespace {name} to be gone")
+        while self.terminating:
+            name = self.terminating.pop()
+            self.wait("v1", "Namespace", name, operator.not_, DELETION_TIMEOUT, f"namespace {name} to be gone")
 
     def wait(
         self,
@@ -95,41 +95,41 @@ class Cluster:
         what: str,
         namespace: str | None = None,
     ) -> Manifest:
-        """Watches one object until `condition` holds of it, and returns it. An object that is not there is {}.
+        """Watches one object until `condition` is true of it, and returns it. A missing object is {}.
 
         Raises:
-            NotInTime: if it does not within `seconds`.
+            WaitTimeout: if it is not within `seconds`.
         """
         resource = self.resource(api_version, kind)
-        this_one = {"namespace": namespace, "field_selector": f"metadata.name={name}"}
+        selected = {"namespace": namespace, "field_selector": f"metadata.name={name}"}
         deadline = time.monotonic() + seconds
         seen: Manifest = {}
         while (left := deadline - time.monotonic()) > 0:
-            listed = resource.get(**this_one).to_dict()
+            listed = resource.get(**selected).to_dict()
             seen = listed["items"][0] if listed["items"] else {}
             if condition(seen):
                 return seen
             version = listed["metadata"]["resourceVersion"]
-            for event in resource.watch(**this_one, resource_version=version, timeout=int(left) + 1):
+            for event in resource.watch(**selected, resource_version=version, timeout=int(left) + 1):
                 seen = {} if event["type"] == "DELETED" else event["raw_object"]
                 if condition(seen):
                     return seen
-        raise NotInTime(f"waited {seconds:g} s for {what}; last seen:\n{yaml.safe_dump(seen.get('status'))}")
+        raise WaitTimeout(f"waited {seconds:g} s for {what}; last seen:\n{yaml.safe_dump(seen.get('status'))}")
 
     def kubectl(self, *arguments: str) -> list[str]:
-        """The command line, as a user of this cluster would type it."""
+        """Returns the command line of kubectl for this cluster."""
         return ["kubectl", *(["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []), *arguments]
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """One test's own place on the cluster."""
+    """A namespace of the cluster, usually that of one test."""
 
     cluster: Cluster
     name: str
 
     def apply(self, *manifests: Manifest) -> None:
-        """Server-side apply; a field that the API does not know is an error."""
+        """Applies manifests on the server's side; unknown fields are an error."""
         for manifest in manifests:
             resource = self.cluster.resource(manifest["apiVersion"], manifest["kind"])
             self.cluster.dynamic.server_side_apply(
@@ -155,12 +155,12 @@ class Namespace:
         return self.cluster.wait(api_version, kind, name, condition, seconds, what, self.name)
 
     def wait_for_none(self, api_version: str, kind: str, seconds: float, selector: str = "") -> None:
-        """Waits until no object of a kind is left.
+        """Waits until no object of a kind exists.
 
         Raises:
-            NotInTime: with the names of those that are.
+            WaitTimeout: names the remaining objects.
         """
-        self.wait_for_all(api_version, kind, operator.not_, seconds, "none to be left", selector)
+        self.wait_for_all(api_version, kind, operator.not_, seconds, "none to remain", selector)
 
     def wait_for_all(
         self,
@@ -171,61 +171,61 @@ class Namespace:
         what: str,
         selector: str = "",
     ) -> list[Manifest]:
-        """Watches the objects of a kind until `condition` holds of all of them together, and returns them.
+        """Watches the objects of a kind until `condition` is true of their list, and returns it.
 
         Raises:
-            NotInTime: with the names of those that there are.
+            WaitTimeout: names the existing objects.
         """
         resource = self.cluster.resource(api_version, kind)
-        these = {"namespace": self.name, "label_selector": selector}
+        selected = {"namespace": self.name, "label_selector": selector}
         deadline = time.monotonic() + seconds
         while True:
-            listed = resource.get(**these).to_dict()
+            listed = resource.get(**selected).to_dict()
             items: list[Manifest] = listed["items"]
             left = deadline - time.monotonic()
             if condition(items):
                 return items
             if left <= 0:
                 names = ", ".join(item["metadata"]["name"] for item in items) or "none"
-                raise NotInTime(f"waited {seconds:g} s for {what}; of {kind} there is: {names}")
+                raise WaitTimeout(f"waited {seconds:g} s for {what}; existing {kind} objects: {names}")
             version = listed["metadata"]["resourceVersion"]
-            next(resource.watch(**these, resource_version=version, timeout=int(left) + 1), None)
+            next(resource.watch(**selected, resource_version=version, timeout=int(left) + 1), None)
 
     def run_pod(self, manifest: Manifest, seconds: float) -> str:
-        """Runs a pod to its end and returns what it said.
+        """Runs a pod to its end and returns its log.
 
         Raises:
-            AssertionError: if it failed, with what it said.
-            NotInTime: if it did not end within `seconds`.
+            AssertionError: if it failed; contains its log.
+            WaitTimeout: if it did not end within `seconds`.
         """
         name = manifest["metadata"]["name"]
         self.apply(manifest)
         pod = self.wait(
             "v1", "Pod", name, lambda seen: phase(seen) in ("Succeeded", "Failed"), seconds, f"pod {name} to end"
         )
-        said = self.logs(name)
-        assert pod["status"]["phase"] == "Succeeded", f"pod {name} failed and said:\n{said}"
-        return said
+        log = self.logs(name)
+        assert pod["status"]["phase"] == "Succeeded", f"pod {name} failed; its log:\n{log}"
+        return log
 
     def exec(self, pod: str, container: str, *command: str) -> list[str]:
-        """``kubectl exec`` of a command, to be run."""
+        """Returns the command line of ``kubectl exec``."""
         return self.cluster.kubectl("-n", self.name, "exec", pod, "-c", container, "--", *command)
 
     def logs(self, pod: str, container: str | None = None, *, previous: bool = False) -> str:
-        """What a container said, or why that cannot be known."""
+        """Returns the log of a container, or why it cannot be read."""
         try:
-            said: str | None = self.cluster.core.read_namespaced_pod_log(
+            log: str | None = self.cluster.core.read_namespaced_pod_log(
                 pod, self.name, container=container, previous=previous
             )
         except ApiException as error:
             return f"no log: {error.reason}: {error.body}"
-        return said or ""  # an empty answer is None
+        return log or ""  # an empty log is None
 
     @contextmanager
     def port_forward(self, target: str, *ports: str) -> Iterator[dict[int, int]]:
-        """``kubectl port-forward TARGET PORTS`` for the time of the block; remote port -> local port.
+        """Runs ``kubectl port-forward TARGET PORTS`` during the block; yields remote port -> local port.
 
-        A port ``:8265`` takes a free local one, ``8265`` that very one.
+        ``:8265`` selects a free local port, ``8265`` the same one.
         """
         command = self.cluster.kubectl("-n", self.name, "port-forward", target, *ports)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -240,7 +240,7 @@ def phase(seen: Manifest) -> str:
 
 
 def has_condition(name: str) -> Condition:
-    """Whether status.conditions has `name` as True."""
+    """Whether the condition `name` is True."""
 
     def holds(seen: Manifest) -> bool:
         conditions = seen.get("status", {}).get("conditions") or []
@@ -250,14 +250,14 @@ def has_condition(name: str) -> Condition:
 
 
 def _forwarded(process: subprocess.Popen[str], count: int) -> dict[int, int]:
-    """Reads kubectl's lines until every port is open; it says so itself, or ends."""
+    """Reads kubectl's output until every port is forwarded."""
     assert process.stdout is not None
     ports: dict[int, int] = {}
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if match := re.fullmatch(r"Forwarding from 127\.0\.0\.1:(\d+) -> (\d+)\n", line):
             ports[int(match[2])] = int(match[1])
         if len(ports) == count:
             return ports
-    raise AssertionError(f"kubectl port-forward ended: {said}")
+    raise AssertionError(f"kubectl port-forward ended: {output}")

@@ -1,4 +1,4 @@
-"""The objects that tests apply. The restricted Pod Security level takes every pod of them; roots are read-only."""
+"""The objects that tests apply. All pods satisfy the restricted Pod Security level and have read-only roots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.cluster.kube import Manifest
 TOKEN_SECRET = "token"
 RAY_VERSION = "2.60.0"
 
-# Ray's agent, the last of a node to start, answers this without a token. KubeRay's own probe waits 10 s at first.
+# Ray's agent, which starts last, serves this without a token. KubeRay's own probe has an initial delay of 10 s.
 QUICK_PROBE = {"httpGet": {"path": "/api/healthz", "port": 52365}, "periodSeconds": 1, "failureThreshold": 120}
 HEAD_PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("metrics", 8080))
 
@@ -17,7 +17,7 @@ HEAD_PORTS = (("gcs-server", 6379), ("dashboard", 8265), ("client", 10001), ("me
 def pod(
     name: str, image: str, command: Sequence[str], *, claim: str | None = None, env_from: str | None = None
 ) -> Manifest:
-    """A pod that runs one command to its end; the claim, if any, is at /out."""
+    """Returns a pod that runs one command; the claim, if any, is mounted at /out."""
     container = _container("main", image, env_from=env_from, command=list(command))
     return {
         "apiVersion": "v1",
@@ -28,7 +28,7 @@ def pod(
 
 
 def ray_cluster(name: str, image: str, *, claim: str | None = None, env_from: str | None = None) -> Manifest:
-    """A head and one worker with a token; the claim is on the head alone, the secret's variables on both."""
+    """Returns a RayCluster with a token, a head and a worker; only the head has the claim, both have the variables."""
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -41,18 +41,21 @@ def ray_cluster(name: str, image: str, *, claim: str | None = None, env_from: st
 
 
 def ray_cluster_spec(
-    image: str, *, claim: str | None = None, env_from: str | None = None, **of_containers: object
+    image: str, *, claim: str | None = None, env_from: str | None = None, **container_fields: object
 ) -> Manifest:
-    """A head that runs no tasks and one worker; with KubeRay's own probes, if `of_containers` brings no other."""
+    """Returns the spec of a RayCluster: a head that runs no tasks, and a worker.
+
+    The probes are KubeRay's own unless `container_fields` has others.
+    """
     head = _container(
         "ray-head",
         image,
         cpu="250m",
         env_from=env_from,
         ports=[{"name": port_name, "containerPort": port} for port_name, port in HEAD_PORTS],
-        **of_containers,
+        **container_fields,
     )
-    worker = _container("ray-worker", image, cpu="250m", env_from=env_from, **of_containers)
+    worker = _container("ray-worker", image, cpu="250m", env_from=env_from, **container_fields)
     return {
         "rayVersion": RAY_VERSION,
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": {"spec": _pod_spec(head, claim)}},
@@ -83,7 +86,7 @@ def service(name: str, selector: dict[str, str], port: int) -> Manifest:
 
 
 def claim(name: str) -> Manifest:
-    """1 GiB of the cluster's default storage class."""
+    """Returns a claim of 1 GiB of the default storage class."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",

@@ -1,4 +1,4 @@
-"""The operator's metrics, as whoever may forward a port of its pod reads them."""
+"""Reads the operator's metrics through a port-forward to its pod."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def metrics_text(operator: Operator) -> str:
-    """All of them, in Prometheus's own format."""
+    """Returns all metrics in the text format of Prometheus."""
     pod = f"deployment/{operator.release}-operator"
     with (
         operator.namespace.port_forward(pod, f":{PORT}") as ports,
-        urlopen(f"http://127.0.0.1:{ports[PORT]}/metrics", timeout=20) as answer,
+        urlopen(f"http://127.0.0.1:{ports[PORT]}/metrics", timeout=20) as response,
     ):
-        text: str = answer.read().decode()
+        text: str = response.read().decode()
     return text
 
 
@@ -31,5 +31,5 @@ def series(text: str) -> Series:
 
 
 def total(found: Series, name: str, **labels: str) -> float:
-    """The sum of all series of a name that have these labels."""
+    """Returns the sum of all series of a name that have these labels."""
     return sum(value for (its, has), value in found.items() if its == name and labels.items() <= dict(has).items())

@@ -1,4 +1,4 @@
-"""Nodes with more than they have, and nodes that are not there: enough for the scheduler, which is not to know."""
+"""Fake GPUs and fake nodes, which the scheduler accepts like real ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTNAME = "kubernetes.io/hostname"
 
 @contextmanager
 def fake_gpus(cluster: Cluster, resource: str, number: int) -> Iterator[None]:
-    """One node that takes pods has so many GPUs, for the time of the block."""
+    """Advertises GPUs on one schedulable node during the block."""
     nodes = [node for node in cluster.core.list_node().items if not node.spec.taints]
     node = nodes[0]
     before = (node.status.capacity or {}).get(resource)
@@ -34,10 +34,10 @@ def _set(cluster: Cluster, node: str, resources: dict[str, str | None]) -> None:
 
 @contextmanager
 def nodes_without_kubelets(cluster: Cluster, name: str, number: int) -> Iterator[list[str]]:
-    """Nodes that exist in the API alone. Pods that tolerate `TAINT` are given to them, and never start.
+    """Creates nodes that exist only in the API. Pods that tolerate `TAINT` are scheduled there but never start.
 
     Args:
-        name: the label ``TAINT`` has this value on them.
+        name: the value of their label ``TAINT``.
     """
     names = [f"{name}-{count}" for count in range(number)]
     try:
@@ -48,7 +48,7 @@ def nodes_without_kubelets(cluster: Cluster, name: str, number: int) -> Iterator
                 V1Node(metadata=V1ObjectMeta(name=each, labels=labels), spec=V1NodeSpec(taints=[taint]))
             )
             resources = {"cpu": "64", "memory": "256Gi", "pods": "110"}
-            ready = V1NodeCondition(type="Ready", status="True", reason="Told", message="There is nobody to ask.")
+            ready = V1NodeCondition(type="Ready", status="True", reason="Fake", message="This node has no kubelet.")
             status = V1NodeStatus(capacity=resources, allocatable=resources, conditions=[ready])
             cluster.core.patch_node_status(each, V1Node(status=status))
         yield names

@@ -1,4 +1,4 @@
-"""A real Prometheus beside the cluster, which finds the operator as the Prometheus operator would have it."""
+"""A real Prometheus on this machine that discovers the operator as the Prometheus operator would configure it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from tests.cluster.operator_release import NAMESPACE, RELEASE
 from tests.support.rays import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTS_WITHIN = 60.0
+START_TIMEOUT = 60.0
 MONITORED = "metrics.enabled=true,metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true"
-# By what the chart's alerts know the operator.
+# The labels by which the chart's alerts select the operator.
 OPERATOR = f'job="{RELEASE}-operator-metrics", namespace="{NAMESPACE}"'
-OFTEN = "1s"
-ASKS_EVERY = 0.2
+INTERVAL = "1s"
+POLL_SECONDS = 0.2
 
 
 def built(group: str) -> Path:
-    """The folder of a group of hack/node's programs."""
-    said = subprocess.run([ROOT / "hack/node/build", group], stdout=subprocess.PIPE, text=True, check=True)
-    return Path(said.stdout.strip())
+    """Builds a group of programs of hack/node if needed; returns its folder."""
+    done = subprocess.run([ROOT / "hack/node/build", group], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
 
 
 def monitored() -> list[Manifest]:
-    """What the chart renders for a Prometheus that the Prometheus operator looks after."""
-    what = [RELEASE, ROOT / "charts/ddpm-ray", "--namespace", NAMESPACE, "--kube-version", "1.30.0"]
-    command = [built("helm") / "helm", "template", *what, "--set", MONITORED]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [it for it in yaml.safe_load_all(said) if it]
+    """Renders the chart with its ServiceMonitor and PrometheusRule."""
+    release = [RELEASE, ROOT / "charts/ddpm-ray", "--namespace", NAMESPACE, "--kube-version", "1.30.0"]
+    command = [built("helm") / "helm", "template", *release, "--set", MONITORED]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [it for it in yaml.safe_load_all(output) if it]
 
 
 def rendered(documents: list[Manifest], kind: str) -> Manifest:
-    """The one document of a kind."""
+    """Returns the only document of a kind."""
     (found,) = [it for it in documents if it["kind"] == kind]
     return found
 
 
 def scrape_config(monitor: Manifest, kubeconfig: Path) -> dict[str, Any]:
-    """What the Prometheus operator makes of a ServiceMonitor (its relabelling, but for what is only for show)."""
+    """Returns the configuration that the Prometheus operator generates for a ServiceMonitor, in essence."""
     wanted: dict[str, str] = monitor["spec"]["selector"]["matchLabels"]
     (endpoint,) = monitor["spec"]["endpoints"]
     service = "__meta_kubernetes_service"
@@ -64,8 +64,8 @@ def scrape_config(monitor: Manifest, kubeconfig: Path) -> dict[str, Any]:
     return {
         "job_name": f"serviceMonitor/{monitor['metadata']['namespace']}/{monitor['metadata']['name']}/0",
         "metrics_path": endpoint["path"],
-        "scrape_interval": OFTEN,
-        "scrape_timeout": OFTEN,
+        "scrape_interval": INTERVAL,
+        "scrape_timeout": INTERVAL,
         "kubernetes_sd_configs": [
             {
                 "role": "endpointslice",
@@ -86,7 +86,7 @@ def scrape_config(monitor: Manifest, kubeconfig: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs.
+    """A running Prometheus.
 
     Attributes:
         address: host:port.
@@ -95,9 +95,9 @@ class Prometheus:
     address: str
 
     def values(self, query: str) -> dict[frozenset[tuple[str, str]], float]:
-        """The labels, without the name, and the value of each series of an instant query."""
-        with urlopen(f"http://{self.address}/api/v1/query?{urlencode({'query': query})}", timeout=20) as answer:
-            result = json.load(answer)["data"]["result"]
+        """Returns labels, without the name, -> value of each series of an instant query."""
+        with urlopen(f"http://{self.address}/api/v1/query?{urlencode({'query': query})}", timeout=20) as response:
+            result = json.load(response)["data"]["result"]
         return {
             frozenset((name, value) for name, value in it["metric"].items() if name != "__name__"): float(
                 it["value"][1]
@@ -106,34 +106,34 @@ class Prometheus:
         }
 
     def alerts(self) -> dict[str, str]:
-        """The alerts that are pending or firing, and which of both."""
+        """Returns alert -> pending or firing."""
         found = self.values("ALERTS")
         return {dict(labels)["alertname"]: dict(labels)["alertstate"] for labels in found}
 
-    def wait(self, happened: Callable[[], object], within: float, what: str) -> None:
-        """Returns when something holds of it.
+    def wait(self, happened: Callable[[], object], timeout: float, what: str) -> None:
+        """Polls until `happened` returns something true.
 
         Raises:
             TimeoutError: if it does not in time.
         """
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + timeout
         while not happened():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {within:g} s for {what}; up: {self.values('up')}, {self.alerts()}")
-            time.sleep(ASKS_EVERY)
+                raise TimeoutError(f"waited {timeout:g} s for {what}; up: {self.values('up')}, {self.alerts()}")
+            time.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def prometheus(folder: Path, documents: list[Manifest], kubeconfig: Path) -> Iterator[Prometheus]:
-    """Runs one with what a chart renders: its ServiceMonitor and its PrometheusRule.
+    """Runs Prometheus during the block, with the ServiceMonitor and PrometheusRule of a rendered chart.
 
     Args:
-        folder: where its configuration, data and log are.
+        folder: for its configuration, data and log.
     """
     rules = rendered(documents, "PrometheusRule")["spec"]
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
     config = {
-        "global": {"evaluation_interval": OFTEN},
+        "global": {"evaluation_interval": INTERVAL},
         "rule_files": ["rules.yaml"],
         "scrape_configs": [scrape_config(rendered(documents, "ServiceMonitor"), kubeconfig)],
     }
@@ -151,11 +151,11 @@ def prometheus(folder: Path, documents: list[Manifest], kubeconfig: Path) -> Ite
         yield Prometheus(listen)
     finally:
         process.terminate()
-        process.wait(STARTS_WITHIN)
+        process.wait(START_TIMEOUT)
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
             with urlopen(f"http://{address}/-/ready", timeout=5):
@@ -163,4 +163,4 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path)
         except OSError as error:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Prometheus does not start: {log.read_text()}") from error
-            time.sleep(ASKS_EVERY)
+            time.sleep(POLL_SECONDS)

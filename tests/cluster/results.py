@@ -1,4 +1,4 @@
-"""What a sampling has made, read where it is, and what the same makes on this machine."""
+"""Reads the output of a sampling, and draws the same samples on this machine for comparison."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from filelock import FileLock
 from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod
 
-READ_WITHIN = 90.0
-SAMPLED_WITHIN = 300.0
+READ_TIMEOUT = 90.0
+SAMPLING_TIMEOUT = 300.0
 DIGESTS = """
 import fsspec, hashlib, sys
 for uri in sys.argv[1:]:
@@ -28,24 +28,24 @@ MAKE_BUCKET = "import s3fs, sys; s3fs.S3FileSystem().mkdir(sys.argv[1])"
 
 
 def local_samples(number: int, folder: Path, *sampler: str) -> str:
-    """sha256 of samples.npy of the shipped checkpoint, from a Ray of this machine's own.
+    """Returns the SHA-256 of samples.npy of the shipped checkpoint, drawn by a local Ray.
 
-    They are drawn once for all tests of a run: few are the first of many, and a run in the same folder draws only
-    those that are missing.
+    Tests share the samples: a smaller number is a prefix of a larger one, and a run in the same folder draws only
+    the missing ones.
 
     Args:
-        folder: the test's own, beside which they are kept.
-        sampler: flags; those of `SMALL` if there are none.
+        folder: the test's tmp_path, beside which they are kept.
+        sampler: flags; by default those of `SMALL`.
     """
-    how = sampler or ("--sampler", "dpmpp", "--steps", "5")
-    # Each of pytest-xdist's processes has a folder of its own in between.
-    of_the_run = folder.parents[1 if "PYTEST_XDIST_WORKER" in os.environ else 0]
-    out = of_the_run / "".join(("local", *how))
+    flags = sampler or ("--sampler", "dpmpp", "--steps", "5")
+    # Each process of pytest-xdist adds a folder level.
+    session_folder = folder.parents[1 if "PYTEST_XDIST_WORKER" in os.environ else 0]
+    out = session_folder / "".join(("local", *flags))
     with FileLock(f"{out}.lock"):
-        if _number_in(out) < number:
+        if _samples_in(out) < number:
             command = [str(Path(sys.executable).with_name("ddpm-sample")), "--ray_address", "None", "--quiet"]
-            flags = ["--model_path", "builtin://mnist", "--n_samples", str(number)]
-            subprocess.run([*command, *flags, *how, "--out_dir", str(out)], check=True, timeout=SAMPLED_WITHIN)
+            model = ["--model_path", "builtin://mnist", "--n_samples", str(number)]
+            subprocess.run([*command, *model, *flags, "--out_dir", str(out)], check=True, timeout=SAMPLING_TIMEOUT)
         samples = np.load(out / "samples.npy")[:number]
     assert len(samples) == number
     file = io.BytesIO()
@@ -53,13 +53,13 @@ def local_samples(number: int, folder: Path, *sampler: str) -> str:
     return hashlib.sha256(file.getvalue()).hexdigest()
 
 
-def _number_in(out: Path) -> int:
+def _samples_in(out: Path) -> int:
     return len(np.load(out / "samples.npy", mmap_mode="r")) if (out / "samples.npy").exists() else 0
 
 
 def run_python(namespace: Namespace, image: str, code: str, *arguments: str, **mounts: str) -> list[str]:
-    """What a reader pod prints; a claim would be at /out."""
+    """Runs Python code in a pod and returns the words that it prints; a claim is mounted at /out."""
     name = f"reader-{secrets.token_hex(3)}"
-    said = namespace.run_pod(pod(name, image, ["python", "-c", code, *arguments], **mounts), READ_WITHIN)
+    output = namespace.run_pod(pod(name, image, ["python", "-c", code, *arguments], **mounts), READ_TIMEOUT)
     namespace.cluster.core.delete_namespaced_pod(name, namespace.name)
-    return said.split()
+    return output.split()

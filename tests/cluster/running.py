@@ -1,4 +1,4 @@
-"""One sampling at work, with a head and a worker, for all tests that look at it as it runs."""
+"""A running sampling with a head and a worker, shared by the tests that inspect it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cluster.samplings import LONG, Sampling, token_secret_of
 
 _POD = {"cpu": "300m", "memory": "2Gi"}
 _WITH_A_WORKER = LONG | {"resources": {"device": "cpu", "maxWorkers": 1, "head": _POD, "worker": _POD}}
-_LISTENING = """
+_PRINT_LISTENING_PORTS = """
 for name in ("tcp", "tcp6"):
     for line in open("/proc/net/" + name).read().splitlines()[1:]:
         local, state = line.split()[1], line.split()[3]
@@ -30,11 +30,11 @@ class Running:
     """A sampling with a head and a worker.
 
     Attributes:
-        pods: by their role.
-        ports: by role, those that other machines can connect to.
-        tokens: of the attempt: Ray's and the driver's.
-        planted: all texts that nobody may read anywhere.
-        delete_namespace: deletes all of it with its namespace, and does not wait. May be called again.
+        pods: role -> pod.
+        ports: role -> ports that other machines can connect to.
+        tokens: the tokens of the attempt, Ray's and the driver's.
+        planted: secret values that must not be readable anywhere.
+        delete_namespace: deletes the namespace without waiting. Idempotent.
     """
 
     sampling: Sampling
@@ -54,36 +54,38 @@ class Running:
 
 
 @contextmanager
-def one_running(cluster: Cluster, operator: Operator, place: AbstractContextManager[None]) -> Iterator[Running]:
-    """A sampling that runs for the time of the block, unless `delete_namespace` ends it.
+def running_sampling(cluster: Cluster, operator: Operator, slot: AbstractContextManager[None]) -> Iterator[Running]:
+    """Runs a sampling during the block, unless `delete_namespace` ends it.
 
     Args:
-        place: what it holds for as long.
+        slot: a slot for drawing, held during the block.
     """
     marker = f"planted-{secrets.token_hex(12)}"
     with ExitStack() as stack:
-        stack.enter_context(place)
+        stack.enter_context(slot)
         namespace = stack.enter_context(cluster.namespace(f"ddpm-running-{secrets.token_hex(4)}"))
         namespace.apply(secret("s3", {"AWS_SECRET_ACCESS_KEY": marker}))
         sampling = Sampling.apply(namespace, "digits", _WITH_A_WORKER | {"credentialsSecretRef": {"name": "s3"}})
         sampling.wait_for("Running")
         pods = {it["metadata"]["labels"]["ray.io/node-type"]: it for it in namespace.list("v1", "Pod")}
         assert pods.keys() == {"head", "worker"}
-        ports = {role: _listening(operator, pod) for role, pod in pods.items()}
-        tokens = _texts_of(namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"]))
-        key = _texts_of(operator.namespace, f"{operator.release}-operator-key")
+        ports = {role: _listening_ports(operator, pod) for role, pod in pods.items()}
+        tokens = _secret_values(
+            namespace, token_secret_of(namespace, pods["head"]["metadata"]["labels"]["ray.io/cluster"])
+        )
+        key = _secret_values(operator.namespace, f"{operator.release}-operator-key")
         planted = (marker, *tokens.values(), *key.values())
         yield Running(sampling, pods, ports, tokens, planted, stack.close)
 
 
-def _listening(operator: Operator, pod: Manifest) -> list[int]:
-    where = [pod["metadata"]["name"], "--namespace", pod["metadata"]["namespace"]]
-    said = operator.kubectl_says("exec", *where, "--", "python", "-c", _LISTENING)
-    return sorted({int(word) for word in said.split() if word.isdecimal()})
+def _listening_ports(operator: Operator, pod: Manifest) -> list[int]:
+    target = [pod["metadata"]["name"], "--namespace", pod["metadata"]["namespace"]]
+    output = operator.run_kubectl("exec", *target, "--", "python", "-c", _PRINT_LISTENING_PORTS)
+    return sorted({int(word) for word in output.split() if word.isdecimal()})
 
 
-def _texts_of(namespace: Namespace, name: str) -> dict[str, str]:
-    """What a Secret holds; of bytes that are no text, how a Secret writes them."""
+def _secret_values(namespace: Namespace, name: str) -> dict[str, str]:
+    """Returns the values of a Secret; those that are not ASCII in base64."""
     found: dict[str, str] = {}
     for key, value in namespace.get("v1", "Secret", name)["data"].items():
         data = base64.b64decode(value)

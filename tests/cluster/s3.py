@@ -1,4 +1,4 @@
-"""A real S3 server where the cluster has none: versitygw in a pod of its own namespace."""
+"""A real S3 server for clusters without one: versitygw in a pod of its own namespace."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.cluster.kube import Cluster, Namespace, has_condition, phase
 from tests.cluster.manifests import pod, secret, service
 
 PORT = 7070
-READY_WITHIN = 120.0
+READY_TIMEOUT = 120.0
 
-# The program comes by `kubectl cp`, under another name until it is whole.
+# `kubectl cp` copies the program under another name, and renames it when it is complete.
 WAIT_AND_SERVE = f"""
 mkdir -p /tmp/buckets
 until [ -e /tmp/versitygw ]; do sleep 0.1; done
@@ -24,7 +24,7 @@ exec /tmp/versitygw --quiet --port :{PORT} posix /tmp/buckets
 
 @contextmanager
 def s3_in(cluster: Cluster, image: str, program: Path) -> Iterator[dict[str, str]]:
-    """Runs the server for the time of the block; yields the variables that a client in a pod needs.
+    """Runs the server during the block; yields the variables that a client in a pod needs.
 
     Args:
         image: any image with a shell and tar; the program is static.
@@ -39,8 +39,8 @@ def s3_in(cluster: Cluster, image: str, program: Path) -> Iterator[dict[str, str
             service("s3", {"app": "s3"}, PORT),
             server,
         )
-        _bring(program, namespace)
-        namespace.wait("v1", "Pod", "s3", has_condition("Ready"), READY_WITHIN, "the S3 server to answer")
+        _copy_program(program, namespace)
+        namespace.wait("v1", "Pod", "s3", has_condition("Ready"), READY_TIMEOUT, "the S3 server to respond")
         yield {
             "AWS_ENDPOINT_URL": f"http://s3.{namespace.name}.svc:{PORT}",
             "AWS_ACCESS_KEY_ID": key,
@@ -49,8 +49,10 @@ def s3_in(cluster: Cluster, image: str, program: Path) -> Iterator[dict[str, str
         }
 
 
-def _bring(program: Path, namespace: Namespace) -> None:
-    namespace.wait("v1", "Pod", "s3", lambda seen: phase(seen) == "Running", READY_WITHIN, "the S3 server's pod to run")
+def _copy_program(program: Path, namespace: Namespace) -> None:
+    namespace.wait(
+        "v1", "Pod", "s3", lambda seen: phase(seen) == "Running", READY_TIMEOUT, "the S3 server's pod to run"
+    )
     for command in (
         ["cp", str(program), f"{namespace.name}/s3:/tmp/part"],
         ["-n", namespace.name, "exec", "s3", "--", "mv", "/tmp/part", "/tmp/versitygw"],

@@ -1,4 +1,4 @@
-"""A shell that tests type into, as a person who follows the documents does."""
+"""An interactive shell for tests that follow the documentation."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ _DONE = "this-line-is-done"
 
 
 class Shell:
-    """A bash that ends at the first command that fails, and what is left in its background with it."""
+    """A bash that exits at the first failed command and then kills its background jobs."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self._said: list[str] = []
-        self.types("set -euo pipefail", "trap 'kill $(jobs -p)' EXIT")
+        self._output: list[str] = []
+        self.run("set -euo pipefail", "trap 'kill $(jobs -p)' EXIT")
 
-    def types(self, *lines: str) -> None:
-        """Waits until the commands are done.
+    def run(self, *lines: str) -> None:
+        """Runs commands and waits for their end.
 
         Raises:
-            AssertionError: if one fails, with what all have said.
+            AssertionError: if one fails; contains their output.
         """
         assert self._process.stdin
-        self._said.clear()
+        self._output.clear()
         self._process.stdin.write("".join(f"{line}\n" for line in (*lines, f"echo {_DONE}")))
         self._process.stdin.flush()
-        self.until(_DONE)
+        self.wait_for_output(_DONE)
 
-    def until(self, word: str) -> None:
-        """Waits until the last commands, or what they have left in the background, have said a word.
+    def wait_for_output(self, text: str) -> None:
+        """Waits until the last commands, or their background jobs, have printed a text.
 
         Raises:
-            AssertionError: if the shell ends before, with what they have said.
+            AssertionError: if the shell exits first; contains the output.
         """
         assert self._process.stdout
-        while not any(word in line for line in self._said):
+        while not any(text in line for line in self._output):
             line = self._process.stdout.readline()
-            assert line, "the shell has ended:\n" + "".join(self._said)
-            self._said.append(line)
+            assert line, "the shell has exited:\n" + "".join(self._output)
+            self._output.append(line)
 
 
 @contextmanager
 def shell(folder: Path, environment: Mapping[str, str]) -> Iterator[Shell]:
-    """A shell in a folder, for the time of the block."""
+    """Runs a shell in a folder during the block."""
     with subprocess.Popen(
         ["bash"],
         cwd=folder,

@@ -1,4 +1,4 @@
-"""The chart's alerts, as Prometheus takes them: each fires when it should and at no other time."""
+"""The chart's alert rules, evaluated by promtool: each fires when it should and at no other time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import yaml
 
 from tests.cluster.prometheus import OPERATOR, built, monitored, rendered
 
-# To build Prometheus takes minutes. No cluster is asked.
+# Building Prometheus takes minutes. These tests use no cluster.
 pytestmark = [pytest.mark.long, pytest.mark.draws_nothing]
 
 UP = {f"up{{{OPERATOR}}}": "1x180"}
 
 
-def looks(result: str) -> str:
+def reconciles(result: str) -> str:
     return f'ddpm_operator_reconciles_total{{{OPERATOR}, result="{result}"}}'
 
 
@@ -25,31 +25,39 @@ def ended(reason: str) -> str:
 
 
 OUTLIVED = f"ddpm_samplings_outlived_by_cluster{{{OPERATOR}}}"
-# What is seen each minute (promtool's "0+6x180" is 0, 6, 12, …), and which alerts fire after so many minutes.
+# Case -> series with a value per minute ("0+6x180" is 0, 6, 12, …), and minute -> alerts that fire then.
 CASES = {
     "all is well": (
-        {looks("done"): "0+60x180", looks("refused"): "0+20x180", ended("Complete"): "0+1x180", OUTLIVED: "0x180"},
+        {
+            reconciles("done"): "0+60x180",
+            reconciles("refused"): "0+20x180",
+            ended("Complete"): "0+1x180",
+            OUTLIVED: "0x180",
+        },
         {60: set(), 180: set()},
     ),
-    "the operator does not answer": (
+    "the operator is down": (
         {f"up{{{OPERATOR}}}": "1x20 0x60"},
         {20: set(), 30: set(), 32: {"DDPMOperatorAbsent"}},
     ),
-    "nobody knows of the operator, and others are up": (
+    "the operator is unknown to Prometheus, others are up": (
         {f"up{{{OPERATOR}}}": "_x180", 'up{job="other", namespace="ddpm-ray"}': "1x180"},
         {9: set(), 11: {"DDPMOperatorAbsent"}},
     ),
     "the operator is replaced": ({f"up{{{OPERATOR}}}": "1x20 0x8 1x60"}, {28: set(), 40: set()}),
     **{
-        f"most looks are {result}": (
-            {looks(result): "0+60x180", looks("done"): "0+50x180"},
+        f"most reconciles are {result}": (
+            {reconciles(result): "0+60x180", reconciles("done"): "0+50x180"},
             {29: set(), 40: {"DDPMReconcileErrors"}},
         )
         for result in ("refused", "unreachable", "stalled", "unreadable", "crashed")
     },
-    "most looks are overtaken": ({looks("overtaken"): "0+60x180", looks("done"): "0+5x180"}, {120: set()}),
-    "looks fail for a quarter of an hour": (
-        {looks("refused"): "0x10 0+60x15 900x180", looks("done"): "0+1x10 10x15 10+60x180"},
+    "most reconciles are overtaken": (
+        {reconciles("overtaken"): "0+60x180", reconciles("done"): "0+5x180"},
+        {120: set()},
+    ),
+    "reconciles fail for a quarter of an hour": (
+        {reconciles("refused"): "0x10 0+60x15 900x180", reconciles("done"): "0+1x10 10x15 10+60x180"},
         {25: set(), 40: set(), 60: set()},
     ),
     "three samplings lose their workers": (
@@ -61,12 +69,12 @@ CASES = {
         {22: set(), 60: set()},
     ),
     "three fail in a day": ({ended("WorkerLost"): "0x20 1x61 2x61 3x61"}, {22: set(), 100: set(), 170: set()}),
-    "authors are wrong": (
+    "specs are wrong": (
         {ended(it): "0+5x180" for it in ("InvalidSpec", "ModelNotFound", "ModelRejected", "ReferenceNotFound")},
         {60: set(), 180: set()},
     ),
     "a cluster stays": ({OUTLIVED: "0x10 1x60"}, {24: set(), 27: {"DDPMClusterOutlivesSampling"}}),
-    "clusters take a while to go": ({OUTLIVED: "0x10 2x10 0x60"}, {20: set(), 30: set()}),
+    "clusters take a while to be deleted": ({OUTLIVED: "0x10 2x10 0x60"}, {20: set(), 30: set()}),
 }
 
 
@@ -77,18 +85,18 @@ def promtool() -> Path:
 
 @pytest.fixture(scope="module")
 def rules() -> str:
-    """The chart's, as a file of Prometheus's own."""
+    """The chart's rules as a rule file of Prometheus."""
     return yaml.safe_dump(rendered(monitored(), "PrometheusRule")["spec"])
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_alert_fires_when_it_should_and_no_other_does(case: str, rules: str, promtool: Path, tmp_path: Path) -> None:
+def test_exactly_the_expected_alerts_fire(case: str, rules: str, promtool: Path, tmp_path: Path) -> None:
     series, firing = CASES[case]
     (tmp_path / "rules.yaml").write_text(rules)
-    told = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    query = 'count by (alertname) (ALERTS{alertstate="firing"})'
     expected = [
         {
-            "expr": told,
+            "expr": query,
             "eval_time": f"{minutes}m",
             "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)],
         }

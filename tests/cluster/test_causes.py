@@ -1,4 +1,4 @@
-"""What can go wrong, done for real: the status names the cause, says where it is and what to do about it."""
+"""Real failures: the status names the cause, where it is, and what to do."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ PERMANENT: dict[str, tuple[Manifest, str, str, str]] = {
     "an-account": (
         {"podOverrides": {"serviceAccountName": "unlisted"}},
         "InvalidSpec",
-        "spec.podOverrides.serviceAccountName: nobody is not allowed by the administrator",
+        "spec.podOverrides.serviceAccountName: unlisted is not allowed by the administrator",
         "ask the administrator",
     ),
     "no-scheme": (
@@ -343,8 +343,8 @@ def test_a_worker_killed_for_its_memory_is_out_of_memory(namespace: Namespace, w
     ended = namespace.wait("v1", "Pod", "large", lambda it: phase(it) == "Failed", END_TIMEOUT, "large to end")
     [status] = ended["status"]["containerStatuses"]
     end, log = status["state"]["terminated"], namespace.logs("large")
-    # On cgroup v2 the kernel kills the whole container, so no process can report it. On v1 it kills the worker only, and
-    # the kubelet may report any later exit of the container as OOMKilled.
+    # On cgroup v2 the kernel kills the whole container, so no process can report it. On v1 it kills only the worker,
+    # and the kubelet may report any later exit of the container as OOMKilled.
     if end["exitCode"] == KILLED:
         assert end["reason"] == "OOMKilled"
     else:

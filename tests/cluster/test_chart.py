@@ -1,4 +1,4 @@
-"""The chart: what it refuses, what it makes, and what the operator that it installs may do and may not."""
+"""The chart: invalid values, rendered objects, and the permissions of the operator and of users."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ddpm_operator.controller.metrics import PORT, Metrics, Result
 from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.operator_release import CRD, NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
-from tests.support.policies import End, reaches
+from tests.support.policies import Endpoint, reaches
 
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.draws_nothing]
 
-OF_ITS_WORK = {
+OPERATOR_PERMISSIONS = {
     ("ddpmsamplings.ddpm-ray.io", ""): "delete get list watch",
     ("ddpmsamplings.ddpm-ray.io/status", ""): "patch",
     ("rayclusters.ray.io", ""): "create delete get list watch",
@@ -35,12 +35,12 @@ OF_ITS_WORK = {
     ("configmaps", ""): "create patch",
     ("events.events.k8s.io", ""): "create",
 }
-OF_THE_WHOLE_CLUSTER = {("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch"}
-OF_ITS_KEY = {("secrets", f"{RELEASE}-operator-key"): "get"}
+CLUSTER_PERMISSIONS = {("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch"}
+KEY_PERMISSIONS = {("secrets", f"{RELEASE}-operator-key"): "get"}
 
 SAMPLINGS = ("ddpm-ray.io", "ddpmsamplings")
-OF_A_VIEWER = {SAMPLINGS: "get list watch"}
-OF_AN_EDITOR = {
+VIEWER_PERMISSIONS = {SAMPLINGS: "get list watch"}
+EDITOR_PERMISSIONS = {
     SAMPLINGS: "create delete deletecollection get list patch update watch",
     ("", "pods"): "create delete list watch",
     ("", "pods/exec"): "create get",
@@ -68,7 +68,7 @@ VALUES: dict[str, dict[str, Any]] = {
         }
     },
     "own templates": {"templates": {"secret.yaml.j2": "{{ metadata }}: \"quoted\"\n# 'text'\n"}},
-    "a place": {
+    "scheduling": {
         "nodeSelector": {"disk": "fast", "number": "1"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "affinity": {
@@ -94,33 +94,33 @@ VALUES: dict[str, dict[str, Any]] = {
 }
 
 
-# The Prometheus operator's CRDs, and what Go says of the module that they are in.
+# The module with the CRDs of the Prometheus operator, and its hash.
 PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 PROMETHEUS_SUM = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
 
 
 @pytest.fixture(scope="module")
 def prometheus(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cluster that knows ServiceMonitors and PrometheusRules. Where it does anyway, they are left alone."""
+    """Installs the CRDs ServiceMonitor and PrometheusRule, unless the cluster has them."""
     download = ["go", "mod", "download", "-json", PROMETHEUS]
-    said = subprocess.run(download, cwd=tmp_path_factory.mktemp("go"), stdout=subprocess.PIPE, check=True).stdout
-    module = json.loads(said)
+    output = subprocess.run(download, cwd=tmp_path_factory.mktemp("go"), stdout=subprocess.PIPE, check=True).stdout
+    module = json.loads(output)
     assert module["Sum"] == PROMETHEUS_SUM
     folder = Path(module["Dir"]) / "example" / "prometheus-operator-crd"
-    known = operator.kubectl_says("get", "crd", "-o", "name")
-    lacking = [it for it in ("servicemonitors", "prometheusrules") if f"/{it}.monitoring.coreos.com" not in known]
-    files = [f"--filename={folder / f'monitoring.coreos.com_{it}.yaml'}" for it in lacking]
+    known = operator.run_kubectl("get", "crd", "-o", "name")
+    missing = [it for it in ("servicemonitors", "prometheusrules") if f"/{it}.monitoring.coreos.com" not in known]
+    files = [f"--filename={folder / f'monitoring.coreos.com_{it}.yaml'}" for it in missing]
     if files:
-        operator.kubectl_says("apply", "--server-side", *files)
-        operator.kubectl_says("wait", "--for=condition=Established", "--timeout=60s", *files)
+        operator.run_kubectl("apply", "--server-side", *files)
+        operator.run_kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
     yield
     if files:
-        operator.kubectl_says("delete", *files)
+        operator.run_kubectl("delete", *files)
 
 
 @pytest.fixture(scope="module")
 def shared(cluster: Cluster) -> Iterator[Namespace]:
-    """A restricted namespace for what is only tried."""
+    """A restricted namespace for dry runs."""
     with cluster.namespace(f"ddpm-chart-{secrets.token_hex(4)}") as namespace:
         yield namespace
 
@@ -129,50 +129,48 @@ def rendered(operator: Operator, namespace: Namespace, values: dict[str, Any], f
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(values).replace("NAMESPACE", namespace.name))
     where = ["--namespace", namespace.name, "--values", str(file), "--kube-version", "1.30.0"]
-    text = operator.helm_says("template", RELEASE, str(operator.chart), *where)
+    text = operator.run_helm("template", RELEASE, str(operator.chart), *where)
     return [document for document in yaml.safe_load_all(text) if document]
 
 
-def test_the_chart_is_in_order(operator: Operator) -> None:
-    assert "0 chart(s) failed" in operator.helm_says("lint", "--strict", str(operator.chart))
+def test_the_chart_passes_lint(operator: Operator) -> None:
+    assert "0 chart(s) failed" in operator.run_helm("lint", "--strict", str(operator.chart))
 
 
 @pytest.mark.usefixtures("prometheus")
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
-def test_the_api_server_takes_all_that_the_chart_makes(
+def test_the_api_server_accepts_the_rendered_chart(
     operator: Operator, shared: Namespace, values: dict[str, Any], tmp_path: Path
 ) -> None:
     documents = rendered(operator, shared, values, tmp_path)
     (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
     template = deployment["spec"]["template"]
     metadata = {**template["metadata"], "name": "operator", "namespace": shared.name}
-    # Pod Security refuses pods, of which a Deployment is none yet.
+    # Pod Security rejects pods only, so the Deployment's pod is tested too.
     documents.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
     assert len({one["kind"] for one in documents}) >= 8
     for one in documents:
         if one["kind"] == "Pod":
-            del one["spec"]["serviceAccountName"]  # that is made only in earnest
+            del one["spec"]["serviceAccountName"]  # a dry run does not create the account
     apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict"]
-    given = yaml.safe_dump_all(documents)
-    said = operator.kubectl_says(*apply, "--warnings-as-errors", "--filename", "-", given=given)
-    assert said.count("serverside-applied (server dry run)") == len(documents), said
+    stdin = yaml.safe_dump_all(documents)
+    output = operator.run_kubectl(*apply, "--warnings-as-errors", "--filename", "-", stdin=stdin)
+    assert output.count("serverside-applied (server dry run)") == len(documents), output
 
 
-def test_the_alerts_are_read_by_prometheus_and_ask_for_what_the_operator_tells(
-    operator: Operator, shared: Namespace, tmp_path: Path
-) -> None:
+def test_alerts_are_valid_and_use_existing_metrics(operator: Operator, shared: Namespace, tmp_path: Path) -> None:
     documents = rendered(operator, shared, VALUES["alerts"], tmp_path)
     (rule,) = [one for one in documents if one["kind"] == "PrometheusRule"]
     (service,) = [one for one in documents if one["kind"] == "Service"]
     alerts = {one["alert"]: one["expr"] for group in rule["spec"]["groups"] for one in group["rules"]}
     assert len(alerts) >= 4
-    told = {sample.name for family in Metrics(set).registry.collect() for sample in family.samples}
-    words = {*FailureReason, *Result, ConditionType.COMPLETE}
+    metrics = {sample.name for family in Metrics(set).registry.collect() for sample in family.samples}
+    values = {*FailureReason, *Result, ConditionType.COMPLETE}
     for expression in alerts.values():
         promql_parser.parse(expression)
-        assert set(re.findall(r"\bddpm_\w+", expression)) <= told
+        assert set(re.findall(r"\bddpm_\w+", expression)) <= metrics
         named = re.findall(r'(?:reason|result)[!=]~"([^"]*)"', expression)
-        assert {word for one in named for word in one.split("|")} <= words
+        assert {word for one in named for word in one.split("|")} <= values
         job, namespace = service["metadata"]["name"], service["metadata"]["namespace"]
         assert expression.count(f'job="{job}", namespace="{namespace}"') == expression.count("{")
 
@@ -180,27 +178,27 @@ def test_the_alerts_are_read_by_prometheus_and_ask_for_what_the_operator_tells(
 @pytest.mark.parametrize(
     ("name", "reached"), [("metrics", {"monitoring", "elsewhere"}), ("alerts", {"monitoring"}), ("nothing", set())]
 )
-def test_who_may_read_the_metrics_is_whom_the_values_name(
+def test_metrics_are_reachable_from_configured_sources(
     operator: Operator, shared: Namespace, name: str, reached: set[str], tmp_path: Path
 ) -> None:
     documents = rendered(operator, shared, VALUES[name], tmp_path)
     (policy,) = [one for one in documents if one["kind"] == "NetworkPolicy"]
     (deployment,) = [one for one in documents if one["kind"] == "Deployment"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
-    of_operator = End("10.0.0.1", shared.name, labels)
-    ends = {it: End("10.0.0.2", it, {}, {"kubernetes.io/metadata.name": it}) for it in ("monitoring", "elsewhere")}
-    assert {it for it, end in ends.items() if reaches([policy], end, of_operator, PORT)} == reached
-    assert not any(reaches([policy], end, of_operator, 8080) for end in ends.values())
+    operator_end = Endpoint("10.0.0.1", shared.name, labels)
+    ends = {it: Endpoint("10.0.0.2", it, {}, {"kubernetes.io/metadata.name": it}) for it in ("monitoring", "elsewhere")}
+    assert {it for it, end in ends.items() if reaches([policy], end, operator_end, PORT)} == reached
+    assert not any(reaches([policy], end, operator_end, 8080) for end in ends.values())
     (host,) = [
         it["value"]
         for it in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
         if it["name"] == "METRICS_HOST"
     ]
-    assert host == ("0.0.0.0" if reached else "127.0.0.1")  # noqa: S104 - it is what is asked for
+    assert host == ("0.0.0.0" if reached else "127.0.0.1")  # noqa: S104 - the expected value
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ("metrics.serviceMonitor.enabled=true", "metrics.serviceMonitor.enabled requires metrics.enabled"),
         (
@@ -209,13 +207,13 @@ def test_who_may_read_the_metrics_is_whom_the_values_name(
         ),
     ],
 )
-def test_what_prometheus_could_not_use_is_refused(operator: Operator, values: str, says: str) -> None:
-    with pytest.raises(AssertionError, match=says):
-        operator.helm_says("template", RELEASE, str(operator.chart), "--set", values, "--kube-version", "1.30.0")
+def test_monitoring_without_metrics_is_refused(operator: Operator, values: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        operator.run_helm("template", RELEASE, str(operator.chart), "--set", values, "--kube-version", "1.30.0")
 
 
 @pytest.mark.parametrize("values", [VALUES["namespaces"], VALUES["other namespaces"]], ids=["its own", "others"])
-def test_an_operator_of_some_namespaces_has_rights_there_only(
+def test_watch_namespaces_limit_the_permissions(
     operator: Operator, shared: Namespace, values: dict[str, Any], tmp_path: Path
 ) -> None:
     documents = rendered(operator, shared, values, tmp_path)
@@ -224,18 +222,18 @@ def test_an_operator_of_some_namespaces_has_rights_there_only(
     of_operator = [one for one in bound if one["subjects"][0]["name"] == f"{RELEASE}-operator"]
     assert {one["kind"] for one in of_operator} == {"RoleBinding"}
     assert {one["metadata"]["namespace"] for one in of_operator} == watched | {shared.name}
-    (told,) = [
+    (watch_namespaces,) = [
         json.loads(env["value"])
         for one in documents
         if one["kind"] == "Deployment"
         for env in one["spec"]["template"]["spec"]["containers"][0]["env"]
         if env["name"] == "WATCH_NAMESPACES"
     ]
-    assert set(told) == watched
+    assert set(watch_namespaces) == watched
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ("image.nmae=operator:1", "nmae"),
         ("image.name=", "image"),
@@ -257,73 +255,73 @@ def test_an_operator_of_some_namespaces_has_rights_there_only(
         ("worker.pullPolicy=Sometimes", "pullPolicy"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_name(operator: Operator, value: str, says: str) -> None:
-    with pytest.raises(AssertionError, match=says):
-        operator.helm_says("template", RELEASE, str(operator.chart), "--set-string", value)
+def test_an_invalid_value_is_refused_by_name(operator: Operator, value: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        operator.run_helm("template", RELEASE, str(operator.chart), "--set-string", value)
 
 
 @pytest.mark.parametrize("replicas", [0, 2])
-def test_other_than_one_operator_is_refused_with_the_reason(operator: Operator, replicas: int) -> None:
+def test_replicas_other_than_one_are_refused(operator: Operator, replicas: int) -> None:
     values = ["--set", f"replicas={replicas}", "--kube-version", "1.30.0"]
     with pytest.raises(AssertionError, match=f"replicas is {replicas}, but must be 1: there is no leader election"):
-        operator.helm_says("template", RELEASE, str(operator.chart), *values)
+        operator.run_helm("template", RELEASE, str(operator.chart), *values)
 
 
-def test_the_notes_say_whether_kuberay_is_there(operator: Operator, tmp_path: Path) -> None:
-    place = ["--namespace", NAMESPACE, "--reuse-values", "--dry-run=server"]
-    there = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
-    assert "watches DDPMSamplings in all namespaces." in there
-    assert "KubeRay" not in there
+def test_notes_report_a_missing_or_old_kuberay(operator: Operator, tmp_path: Path) -> None:
+    flags = ["--namespace", NAMESPACE, "--reuse-values", "--dry-run=server"]
+    notes_text = operator.run_helm("upgrade", RELEASE, str(operator.chart), *flags).partition("NOTES:")[2]
+    assert "watches DDPMSamplings in all namespaces." in notes_text
+    assert "KubeRay" not in notes_text
 
     chart = tmp_path / "ddpm-ray"
     shutil.copytree(operator.chart, chart)
     notes = chart / "templates" / "NOTES.txt"
-    # As if there were none: no cluster has this version of it.
+    # Simulates a missing KubeRay: no cluster has this version.
     notes.write_text(notes.read_text().replace("ray.io/v1/RayCluster", "ray.io/v99/RayCluster"))
-    without = operator.helm_says("upgrade", RELEASE, str(chart), *place)
+    without = operator.run_helm("upgrade", RELEASE, str(chart), *flags)
     assert "KubeRay is not installed. Until KubeRay 1.6 or newer is installed" in without
 
     shutil.copy(operator.chart / "templates" / "NOTES.txt", notes)
-    # As if its CRD were of before tokens: this one knows of none.
+    # Simulates a KubeRay without token authentication: this CRD has no such field.
     notes.write_text(notes.read_text().replace('"rayclusters.ray.io"', f'"{CRD}"'))
-    too_old = operator.helm_says("upgrade", RELEASE, str(chart), *place)
+    too_old = operator.run_helm("upgrade", RELEASE, str(chart), *flags)
     assert "KubeRay is too old, because it does not support token authentication" in too_old
     assert "Until KubeRay 1.6 or newer and its CRDs are installed" in too_old
 
 
-def test_the_notes_say_which_image_no_registry_has(operator: Operator) -> None:
-    for name, said in (("ddpm-ray-operator:dev", True), ("registry.example.com/ddpm-ray-operator:1", False)):
-        place = [
+def test_notes_name_images_without_a_registry(operator: Operator) -> None:
+    for name, listed in (("ddpm-ray-operator:dev", True), ("registry.example.com/ddpm-ray-operator:1", False)):
+        flags = [
             "--namespace",
             NAMESPACE,
             "--dry-run=server",
             "--set",
             f"image.name={name},worker.image=team/worker:1",
         ]
-        notes = operator.helm_says("upgrade", RELEASE, str(operator.chart), *place).partition("NOTES:")[2]
-        assert (f"have no registry: {name}. The images must already be on the nodes" in notes) is said
+        notes = operator.run_helm("upgrade", RELEASE, str(operator.chart), *flags).partition("NOTES:")[2]
+        assert (f"have no registry: {name}. The images must already be on the nodes" in notes) is listed
         assert "team/worker:1" not in notes
 
 
-def test_the_operator_may_do_what_it_does_and_no_more(operator: Operator) -> None:
-    assert operator.rights("default") == OF_ITS_WORK | OF_THE_WHOLE_CLUSTER
-    assert operator.rights(NAMESPACE) == OF_ITS_WORK | OF_THE_WHOLE_CLUSTER | OF_ITS_KEY
+def test_the_operator_has_exactly_its_permissions(operator: Operator) -> None:
+    assert operator.permissions("default") == OPERATOR_PERMISSIONS | CLUSTER_PERMISSIONS
+    assert operator.permissions(NAMESPACE) == OPERATOR_PERMISSIONS | CLUSTER_PERMISSIONS | KEY_PERMISSIONS
 
 
 def granted(operator: Operator, role: str) -> dict[tuple[str, str], str]:
-    """What a ClusterRole lets people do: (API group, resource) -> verbs, sorted."""
+    """Returns the permissions of a ClusterRole: (API group, resource) -> sorted verbs."""
     found: dict[tuple[str, str], set[str]] = {}
-    for rule in json.loads(operator.kubectl_says("get", "clusterrole", role, "-o", "json"))["rules"]:
+    for rule in json.loads(operator.run_kubectl("get", "clusterrole", role, "-o", "json"))["rules"]:
         for group in rule.get("apiGroups", ()):
             for resource in rule["resources"]:
                 found.setdefault((group, resource), set()).update(rule["verbs"])
     return {what: " ".join(sorted(verbs)) for what, verbs in found.items()}
 
 
-def test_whoever_may_view_or_edit_a_namespace_may_do_so_with_its_samplings_and_no_more(operator: Operator) -> None:
-    assert granted(operator, f"{RELEASE}-operator-viewer") == OF_A_VIEWER
-    assert granted(operator, f"{RELEASE}-operator-editor") == OF_A_VIEWER | OF_AN_EDITOR
-    for role, own in (("view", OF_A_VIEWER), ("edit", OF_AN_EDITOR), ("admin", OF_AN_EDITOR)):
+def test_view_and_edit_roles_include_samplings(operator: Operator) -> None:
+    assert granted(operator, f"{RELEASE}-operator-viewer") == VIEWER_PERMISSIONS
+    assert granted(operator, f"{RELEASE}-operator-editor") == VIEWER_PERMISSIONS | EDITOR_PERMISSIONS
+    for role, own in (("view", VIEWER_PERMISSIONS), ("edit", EDITOR_PERMISSIONS), ("admin", EDITOR_PERMISSIONS)):
         ours = {what: verbs for what, verbs in granted(operator, role).items() if what[0] == "ddpm-ray.io"}
         assert ours == {SAMPLINGS: own[SAMPLINGS]}, role
     assert ("", "pods/exec") not in granted(operator, "view")
@@ -343,7 +341,7 @@ def test_whoever_may_view_or_edit_a_namespace_may_do_so_with_its_samplings_and_n
     ids=lambda field: next(iter(field)),
 )
 def test_pod_overrides_are_an_allow_list(shared: Namespace, field: dict[str, Any]) -> None:
-    """Who asks for strictness is told; of who does not, the API server drops the field."""
+    """With strict validation other fields are an error; otherwise the API server drops them."""
     resource = shared.cluster.resource("ddpm-ray.io/v1alpha1", "DDPMSampling")
     document = {
         "apiVersion": "ddpm-ray.io/v1alpha1",
@@ -352,8 +350,8 @@ def test_pod_overrides_are_an_allow_list(shared: Namespace, field: dict[str, Any
         "spec": SMALL | {"podOverrides": {"nodeSelector": {"disk": "fast"}, **field}},
     }
     query = [("dryRun", "All"), ("fieldValidation", "Ignore")]
-    taken = resource.create(body=document, namespace=shared.name, query_params=query).to_dict()
-    assert taken["spec"]["podOverrides"] == {"nodeSelector": {"disk": "fast"}}
+    created = resource.create(body=document, namespace=shared.name, query_params=query).to_dict()
+    assert created["spec"]["podOverrides"] == {"nodeSelector": {"disk": "fast"}}
     query = [("dryRun", "All"), ("fieldValidation", "Strict")]
     with pytest.raises(Exception, match=f"unknown field.*{next(iter(field))}"):
         resource.create(body=document, namespace=shared.name, query_params=query)

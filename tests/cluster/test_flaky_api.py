@@ -1,4 +1,4 @@
-"""The operator at an API server of which every fifth answer is a trouble, or none, with a clock that jumps."""
+"""The operator with an API server that fails every fifth request, and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.flaky_api import WATCH_WAYS, WAYS, FlakyApi, flaky_api
-from tests.cluster.hindrances import without
+from tests.cluster.disruptions import scaled_to_zero
+from tests.cluster.flaky_api import REQUEST_FAILURES, WATCH_FAILURES, FlakyApi, flaky_api
 from tests.cluster.kube import Manifest, Namespace, phase
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, assert_nothing_left
 
-PROGRAM = Path(__file__).with_name("operator_with_a_clock.py")
+PROGRAM = Path(__file__).with_name("operator_with_fake_clock.py")
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
 SPEC = SMALL | {
     "samples": 64,
@@ -28,8 +28,8 @@ SPEC = SMALL | {
     "activeDeadlineSeconds": 300,
 }
 HOUR, DAY = 3600, 86_400
-# An undisturbed sampling takes some 50; each request that goes wrong takes a look with it.
-MOST_REQUESTS = 300
+# An undisturbed sampling needs about 50; each failed request repeats a reconcile pass.
+MAX_REQUESTS = 300
 
 pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.node]
 
@@ -49,14 +49,14 @@ def kubeconfig(url: str, token: str) -> str:
 
 @contextmanager
 def operator_here(deployment: Manifest, config: Path, clock: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on this machine, with the settings of the Deployment, for the time of the block."""
+    """Runs the operator on this machine during the block, with the environment of the Deployment."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     settings = {it["name"]: it["value"] for it in container["env"] if "value" in it}
-    place = {"OPERATOR_NAMESPACE": deployment["metadata"]["namespace"], "KUBECONFIG": str(config)}
+    identity = {"OPERATOR_NAMESPACE": deployment["metadata"]["namespace"], "KUBECONFIG": str(config)}
     with (
-        log.open("wb") as words,
+        log.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, PROGRAM, clock], env=os.environ | settings | place, stdout=words, stderr=words
+            [sys.executable, PROGRAM, clock], env=os.environ | settings | identity, stdout=output, stderr=output
         ) as process,
     ):
         try:
@@ -71,12 +71,12 @@ def flaky(namespace: Namespace) -> Iterator[FlakyApi]:
         yield api
 
 
-def test_with_an_api_server_in_trouble_and_a_clock_that_jumps_the_outcome_is_the_same(
+def test_a_flaky_api_server_and_clock_jumps_change_nothing(
     namespace: Namespace, operator: Operator, worker_image: str, flaky: FlakyApi, tmp_path: Path
 ) -> None:
     config, clock, log = (tmp_path / name for name in ("kubeconfig", "clock", "operator.log"))
     account = operator.account.rsplit(":", 1)[-1]
-    token = operator.kubectl_says("create", "token", account, "--namespace", operator.place, "--duration", "1h")
+    token = operator.run_kubectl("create", "token", account, "--namespace", operator.namespace_name, "--duration", "1h")
     config.write_text(kubeconfig(flaky.url, token.strip()))
 
     def set_clock(seconds: int) -> None:
@@ -85,7 +85,7 @@ def test_with_an_api_server_in_trouble_and_a_clock_that_jumps_the_outcome_is_the
 
     set_clock(0)
     with (
-        without(namespace.cluster, account) as deployment,
+        scaled_to_zero(namespace.cluster, account) as deployment,
         operator_here(deployment, config, clock, log) as process,
     ):
         sampling = Sampling.apply(namespace, "digits", SPEC)
@@ -95,12 +95,12 @@ def test_with_an_api_server_in_trouble_and_a_clock_that_jumps_the_outcome_is_the
         set_clock(-DAY)
         status = sampling.wait_until_complete(64)["status"]
         assert process.poll() is None, log.read_text()
-        asked, wrong = flaky.asked, flaky.wrong
+        requests, failures = flaky.requests, flaky.failures
     assert (status["attempt"], status["failedAttempts"], status["phase"]) == (1, 0, "Succeeded")
-    nothing_is_left(namespace)
-    print(f"{asked} requests, {flaky.watched} watches, {dict(wrong)}")
-    assert set(wrong) == {*WAYS, *WATCH_WAYS}
-    assert asked < MOST_REQUESTS
+    assert_nothing_left(namespace)
+    print(f"{requests} requests, {flaky.watches} watches, {dict(failures)}")
+    assert set(failures) == {*REQUEST_FAILURES, *WATCH_FAILURES}
+    assert requests < MAX_REQUESTS
     samples, manifest = run_python(
         namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
     )

@@ -1,4 +1,4 @@
-"""What a head pod died of is told, though KubeRay deletes one that has failed before anybody can look at it."""
+"""The failure names why a head pod died, although KubeRay deletes failed heads at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import subprocess
 
 import pytest
 
-from tests.cluster.failures import failed, ready_says, told
+from tests.cluster.failures import assert_failure, cluster_ready_reason, wait_for_failure
 from tests.cluster.kube import Namespace
-from tests.cluster.samplings import LIGHT, LONG, Sampling, head_of, nothing_is_left
+from tests.cluster.samplings import LIGHT, LONG, Sampling, assert_nothing_left, head_of
 
-ONE_TRY = {"backoffLimit": 0, "resources": LIGHT["resources"]}
-# The kernel is to choose Ray's daemon, without which the head's container ends; on cgroup v2 it ends all of it.
-# The daemon watches over memory itself, so that it has to stand still; and the memory is no process' own.
-NEED_MORE_MEMORY_THAN_THERE_IS = """
+NO_RETRY = {"backoffLimit": 0, "resources": LIGHT["resources"]}
+# Makes the kernel kill the raylet, without which the head's container exits; on cgroup v2 it kills the whole container.
+# The raylet monitors memory itself, so it is stopped first; the memory belongs to no process, but to a memfd.
+EXHAUST_MEMORY = """
 import os, pathlib, signal
 for process in filter(str.isdigit, os.listdir("/proc")):
     try:
@@ -31,19 +31,22 @@ while True:
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def test_a_head_that_the_kernel_ends_for_its_memory_is_out_of_memory(namespace: Namespace) -> None:
-    sampling = Sampling.apply(namespace, "large", LONG | ONE_TRY)
-    sampling.wait(ready_says("Ready"), "a head")
-    command = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", NEED_MORE_MEMORY_THAN_THERE_IS)
+def test_a_head_killed_for_its_memory_is_out_of_memory(namespace: Namespace) -> None:
+    sampling = Sampling.apply(namespace, "large", LONG | NO_RETRY)
+    sampling.wait(cluster_ready_reason("Ready"), "a head")
+    command = namespace.exec(head_of(sampling)["name"], "ray-head", "python", "-c", EXHAUST_MEMORY)
     subprocess.run(command, check=False)
-    status = failed(namespace, "large")
-    told(status, "OutOfMemory", "needed more memory than its limit of 2Gi", "head.memory")
-    nothing_is_left(namespace)
+    status = wait_for_failure(namespace, "large")
+    assert_failure(status, "OutOfMemory", "needed more memory than its limit of 2Gi", "head.memory")
+    assert_nothing_left(namespace)
 
 
-def test_an_image_without_ray_is_told_by_the_last_words_of_its_container(
-    namespace: Namespace, operator_image: str
-) -> None:
-    Sampling.apply(namespace, "no-ray", LIGHT | ONE_TRY | {"image": operator_image})
-    told(failed(namespace, "no-ray"), "HeadLost", "exit code 127: /bin/bash: line 1: ray: command not found", "head")
-    nothing_is_left(namespace)
+def test_an_image_without_ray_fails_with_the_containers_output(namespace: Namespace, operator_image: str) -> None:
+    Sampling.apply(namespace, "no-ray", LIGHT | NO_RETRY | {"image": operator_image})
+    assert_failure(
+        wait_for_failure(namespace, "no-ray"),
+        "HeadLost",
+        "exit code 127: /bin/bash: line 1: ray: command not found",
+        "head",
+    )
+    assert_nothing_left(namespace)

@@ -1,4 +1,4 @@
-"""Generated DDPMSamplings against the real API server, and what the operator makes of those that it takes."""
+"""Generated DDPMSamplings: the API server refuses them with a message, or the operator decides on them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from ddpm_operator.reconcile.observed import Observed
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import API, KIND, LIGHT, nothing_is_left
+from tests.cluster.samplings import API, KIND, LIGHT, assert_nothing_left
 from tests.support.hostile import MAX_EXAMPLES, specs
 
-# Of those that are stored; the operator's own answers to them take longer than dry runs.
+# How many are stored; the operator's decisions take longer than dry runs.
 STORED = max(MAX_EXAMPLES // 10, 24)
-# Their form is right, and none of them can be done: their authors are told why.
+# Valid, but impossible: they fail with a reason.
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "no-account": LIGHT | {"podOverrides": {"serviceAccountName": "default"}},
     "no-claim": LIGHT | {"output": {"uri": "pvc://not-there/digits"}},
     "no-class": LIGHT | {"podOverrides": {"priorityClassName": "system-node-critical"}},
 }
-ANSWERED_WITHIN = 180.0
+DECISION_TIMEOUT = 180.0
 
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
-REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+REFUSAL_CODES = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 UID = "00000000-0000-0000-0000-000000000000"
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -50,23 +50,23 @@ def shared(cluster: Cluster) -> Iterator[Namespace]:
         yield namespace
 
 
-def tried(namespace: Namespace, manifest: Any, *, dry: bool = True) -> Manifest | None:  # noqa: ANN401 - as YAML has it
-    """What the API server makes of it; None if it is refused, with a sentence. Nothing else may come of it."""
+def try_create(namespace: Namespace, manifest: Any, *, dry: bool = True) -> Manifest | None:  # noqa: ANN401 - as YAML has it
+    """Returns the created object; None if the API server refuses it with a message. Other errors fail the test."""
     resource = namespace.cluster.resource(manifest["apiVersion"], manifest["kind"])
     query = [("fieldValidation", "Strict"), *([("dryRun", "All")] if dry else [])]
     try:
-        taken: Manifest = resource.create(body=manifest, namespace=namespace.name, query_params=query).to_dict()
+        created: Manifest = resource.create(body=manifest, namespace=namespace.name, query_params=query).to_dict()
     except ApiException as error:
         refused = error
     else:
-        return taken
-    assert refused.status in REFUSALS, refused
+        return created
+    assert refused.status in REFUSAL_CODES, refused
     assert json.loads(str(refused.body))["message"]
     return None
 
 
-def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is_taken(shared: Namespace) -> None:
-    fates: Counter[str] = Counter()
+def test_generated_samplings_are_rejected_or_render_valid_objects(shared: Namespace) -> None:
+    outcomes: Counter[str] = Counter()
 
     @settings(
         max_examples=MAX_EXAMPLES,
@@ -76,33 +76,31 @@ def test_every_sampling_is_refused_with_a_sentence_or_all_that_is_made_for_it_is
         database=None,
     )
     @given(specs())
-    def meet(spec: dict[str, Any]) -> None:
-        fates[fate_of(shared, spec)] += 1
+    def check(spec: dict[str, Any]) -> None:
+        outcomes[outcome_of(shared, spec)] += 1
 
-    meet()
-    print(dict(fates))
-    assert sum(fates.values()) >= MAX_EXAMPLES
-    assert min(fates["refused by the API server"], fates["planned"]) > MAX_EXAMPLES / 10
+    check()
+    print(dict(outcomes))
+    assert sum(outcomes.values()) >= MAX_EXAMPLES
+    assert min(outcomes["refused by the API server"], outcomes["planned"]) > MAX_EXAMPLES / 10
 
 
-def created(namespace: Namespace, name: str, spec: dict[str, Any]) -> bool:
-    """Whether the API server takes it, for good."""
+def create(namespace: Namespace, name: str, spec: dict[str, Any]) -> bool:
+    """Creates it; returns whether the API server accepted it."""
     manifest = {"apiVersion": API, "kind": KIND, "metadata": {"name": name}, "spec": spec}
-    return tried(namespace, manifest, dry=False) is not None
+    return try_create(namespace, manifest, dry=False) is not None
 
 
-def answered(seen: Manifest) -> bool:
-    """It is suspended, as it asks for, or has failed with a reason."""
+def decided(seen: Manifest) -> bool:
+    """Whether it is suspended, as its spec says, or has failed with a reason."""
     failed = has_condition("Failed")(seen) and bool(seen["status"]["failure"]["reason"])
     return failed or has_condition("Suspended")(seen)
 
 
 @pytest.mark.operator_killed
-def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
-    namespace: Namespace, operator: Operator
-) -> None:
+def test_the_operator_decides_on_every_generated_sampling(namespace: Namespace, operator: Operator) -> None:
     before = operator.restarts()
-    names = [name for name, spec in IMPOSSIBLE.items() if created(namespace, name, spec)]
+    names = [name for name, spec in IMPOSSIBLE.items() if create(namespace, name, spec)]
     assert names == list(IMPOSSIBLE)
 
     @settings(
@@ -115,13 +113,13 @@ def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
     @given(specs())
     def store(spec: dict[str, Any]) -> None:
         name = f"hostile-{len(names)}"
-        if len(names) < STORED and created(namespace, name, {**spec, "suspend": True}):
+        if len(names) < STORED and create(namespace, name, {**spec, "suspend": True}):
             names.append(name)
 
     store()
     assert len(names) == STORED
     found = namespace.wait_for_all(
-        API, KIND, lambda all_: all(map(answered, all_)), ANSWERED_WITHIN, "an answer to each"
+        API, KIND, lambda all_: all(map(decided, all_)), DECISION_TIMEOUT, "a decision on each"
     )
     assert {it["metadata"]["name"] for it in found} == set(names)
     reasons = {it["metadata"]["name"]: it["status"]["failure"]["reason"] for it in found if "failure" in it["status"]}
@@ -130,13 +128,13 @@ def test_an_operator_answers_every_sampling_that_is_stored_and_runs_on(
     namespace.cluster.resource(API, KIND).delete(
         namespace=namespace.name, field_selector=f"metadata.namespace={namespace.name}"
     )
-    namespace.wait_for_none(API, KIND, ANSWERED_WITHIN)
-    nothing_is_left(namespace)
+    namespace.wait_for_none(API, KIND, DECISION_TIMEOUT)
+    assert_nothing_left(namespace)
 
 
-def fate_of(namespace: Namespace, spec: dict[str, Any]) -> str:
+def outcome_of(namespace: Namespace, spec: dict[str, Any]) -> str:
     head = {"apiVersion": "ddpm-ray.io/v1alpha1", "kind": "DDPMSampling", "metadata": {"name": "digits"}}
-    taken = tried(namespace, {**head, "spec": spec})
+    taken = try_create(namespace, {**head, "spec": spec})
     if taken is None:
         return "refused by the API server"
     taken["metadata"] |= {"uid": UID, "resourceVersion": "1"}
@@ -151,7 +149,7 @@ def fate_of(namespace: Namespace, spec: dict[str, Any]) -> str:
             token_secret(TEMPLATES, attempt, UID, tokens),
             output_claim(TEMPLATES, attempt.sampling, attempt.spec),
         ]
-        assert all(tried(namespace, it) for it in made if it), made
+        assert all(try_create(namespace, it) for it in made if it), made
     if created or sampling.spec.suspend:
         return "planned"
     (written,) = [it.status for it in decision.actions if isinstance(it, WriteStatus)]

@@ -1,4 +1,4 @@
-"""The operator's process is killed again and again, whatever it is at, while one sampling lives."""
+"""The operator's process is killed repeatedly, at random moments of one sampling."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import pytest
 from tests.cluster.kube import Namespace
 from tests.cluster.operator_release import Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, assert_nothing_left
 
 KILLS = 6
-LONGEST_WAIT = 8.0
+MAX_WAIT = 8.0
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
 SPEC = SMALL | {"samples": 64, "sampler": {"name": "ddpm", "steps": 200}}
 
 pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 
-def test_an_operator_that_is_killed_at_any_moments_of_a_sampling_comes_to_the_same_end(
+def test_random_kills_of_the_operator_change_nothing(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("SEED") or secrets.randbits(32))
-    print(f"SEED={seed} kills at the same moments, as far as the cluster is as fast")
+    print(f"SEED={seed} repeats these moments")
     moments = random.Random(seed)
     sampling = Sampling.apply(namespace, "digits", SPEC)
     for _ in range(KILLS):
-        # No condition: any moment will do.
-        time.sleep(moments.uniform(0, LONGEST_WAIT))
+        # A random moment, so there is no condition to wait for.
+        time.sleep(moments.uniform(0, MAX_WAIT))
         operator.kill()
     status = sampling.wait_until_complete(64)["status"]
     assert (status["attempt"], status.get("failedAttempts", 0), status["phase"]) == (1, 0, "Succeeded")
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
     samples, manifest = run_python(
         namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
     )

@@ -1,4 +1,4 @@
-"""KubeRay away, for a minute and more, and a cluster that for a time knows no RayCluster."""
+"""KubeRay is stopped for more than a minute; the CRD RayCluster is not served for a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tests.cluster.kube import Namespace, phase
 from tests.cluster.samplings import LIGHT, Sampling, assert_nothing_left
 
 RAY_CLUSTERS = "rayclusters.ray.io"
-# Half a minute of work, in shards of seconds.
+# Half a minute of work, in shards of a few seconds.
 SHORT_RUN = LIGHT | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 NO_RETRY = LIGHT | {"backoffLimit": 0}
 
 pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.usefixtures("operator")]
 
 
-def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_until_its_deadline(
+def test_without_kuberay_running_samplings_end_and_new_ones_wait(
     namespace: Namespace,
 ) -> None:
     running = Sampling.apply(namespace, "running", SHORT_RUN)
@@ -26,9 +26,7 @@ def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_un
         patient = Sampling.apply(namespace, "patient", NO_RETRY)
         Sampling.apply(namespace, "late", NO_RETRY | {"startupDeadlineSeconds": 60})
         for name in ("patient", "late"):
-            seen = Sampling(namespace, name).wait(
-                cluster_ready_reason("KubeRayMissing"), f"{name} to say what is missing"
-            )
+            seen = Sampling(namespace, name).wait(cluster_ready_reason("KubeRayMissing"), f"{name} to report it")
             assert phase(seen) == "Starting"
         running.wait_until_complete(128)
         status = wait_for_failure(namespace, "late")
@@ -41,12 +39,10 @@ def test_without_kuberay_what_runs_ends_and_goes_and_what_begins_waits_for_it_un
     assert_nothing_left(namespace)
 
 
-def test_a_cluster_that_knows_no_raycluster_is_told_so_and_works_again_once_it_does(namespace: Namespace) -> None:
+def test_a_missing_raycluster_crd_is_reported_and_recovered_from(namespace: Namespace) -> None:
     with crd_version_unserved(namespace.cluster, RAY_CLUSTERS, "v1"):
         Sampling.apply(namespace, "early", NO_RETRY | {"startupDeadlineSeconds": 15})
-        early = Sampling(namespace, "early").wait(
-            cluster_ready_reason("KubeRayMissing"), "early to say what is missing"
-        )
+        early = Sampling(namespace, "early").wait(cluster_ready_reason("KubeRayMissing"), "early to report it")
         assert phase(early) == "Starting"
         assert_failure(
             wait_for_failure(namespace, "early"), "KubeRayMissing", "no CRD for RayCluster of ray.io/v1", "KubeRay 1.6"

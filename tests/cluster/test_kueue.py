@@ -1,4 +1,4 @@
-"""Kueue itself, with room for one sampling: the second waits, is let in, taken back, and let in again."""
+"""Kueue with quota for one sampling: the second is queued, admitted, preempted and admitted again."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pytest
 from tests.cluster.kube import Cluster, Manifest, Namespace, has_condition, phase
 from tests.cluster.local_node import NODE, node_kubeconfig
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, assert_nothing_left
 
 KUEUE = "kueue.x-k8s.io/v1beta1"
-SEEN_WITHIN = 60.0
+SEEN_TIMEOUT = 60.0
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
-# Some ten seconds of work, in shards of two, of one pod with 600m and 2 GiB.
-A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}, "queueName": "gpus"}
-ROOM = ({"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "3Gi"})
-# What admission puts on the pods: a label of every Linux node, and a toleration that nobody else has.
-OF_THE_FLAVOR = {"kubernetes.io/os": "linux"}
+# About ten seconds of work in two-second shards, in one pod with 600m and 2 GiB.
+SHORT_RUN = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}, "queueName": "gpus"}
+QUOTA = ({"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "3Gi"})
+# What Kueue adds to admitted pods: a label of every Linux node, and a toleration that no other pod has.
+FLAVOR_LABELS = {"kubernetes.io/os": "linux"}
 TOLERATION = {"key": "ddpm-ray.test/flavor", "operator": "Exists", "effect": "NoSchedule"}
 SHARDS = "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
 
-# Its webhooks are asked about every RayCluster, so while it comes and goes nobody else may make one.
+# Kueue's webhooks intercept every RayCluster, so no other test may create one during the installation.
 pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.long, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Iterator[None]:
-    """On the one-node cluster it is installed for the time of this file; elsewhere it must be there."""
+    """Installs Kueue on the node of hack/node for this module; other clusters must have it."""
     if cluster.kubeconfig and cluster.kubeconfig == node_kubeconfig():
         try:
             subprocess.run([NODE / "kueue"], check=True)
@@ -47,7 +47,7 @@ def kueue(cluster: Cluster) -> Iterator[None]:
 
 
 def cluster_queue(namespace: Namespace, stop: str) -> Manifest:
-    flavors = [{"name": namespace.name, "resources": list(ROOM)}]
+    flavors = [{"name": namespace.name, "resources": list(QUOTA)}]
     spec = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
         "resourceGroups": [{"coveredResources": ["cpu", "memory"], "flavors": flavors}],
@@ -58,9 +58,9 @@ def cluster_queue(namespace: Namespace, stop: str) -> Manifest:
 
 @contextmanager
 def queue(namespace: Namespace) -> Iterator[None]:
-    """The LocalQueue `gpus`, and the flavor and the ClusterQueue behind it, which have the namespace's name."""
+    """Creates the LocalQueue `gpus`, with a ResourceFlavor and a ClusterQueue named after the namespace."""
     named = {"metadata": {"name": namespace.name}}
-    flavor = {"nodeLabels": OF_THE_FLAVOR, "tolerations": [TOLERATION]}
+    flavor = {"nodeLabels": FLAVOR_LABELS, "tolerations": [TOLERATION]}
     local = {"metadata": {"name": "gpus"}, "spec": {"clusterQueue": namespace.name}}
     try:
         namespace.apply(
@@ -79,7 +79,7 @@ def done(seen: Manifest) -> int:
 
 
 def attempts(seen: Manifest) -> tuple[int, int]:
-    """The number of the last one, and how many failed."""
+    """Returns the number of the last attempt and of the failed ones."""
     return seen["status"]["attempt"], seen["status"]["failedAttempts"]
 
 
@@ -87,8 +87,8 @@ def is_queued(seen: Manifest) -> bool:
     return phase(seen) == "Queued" and bool(seen["status"]["cluster"].get("dashboard"))
 
 
-def no_clock_runs(seen: Manifest) -> bool:
-    """Nobody waits for its start, and it does not count as running."""
+def no_deadline_runs(seen: Manifest) -> bool:
+    """Whether neither the startup deadline nor the active deadline is counting."""
     return "startTime" not in seen["status"]["cluster"] and not has_condition("Running")(seen)
 
 
@@ -97,10 +97,10 @@ def cluster_ready(seen: Manifest) -> tuple[str, str]:
     return found["reason"], found["message"]
 
 
-def why_it_waits(namespace: Namespace, cluster: str) -> str:
-    """What Kueue says of a RayCluster, once it has looked at it."""
+def quota_message(namespace: Namespace, cluster: str) -> str:
+    """Returns why Kueue does not admit a RayCluster, once its Workload says so."""
 
-    def said(workloads: list[Manifest]) -> list[str]:
+    def messages(workloads: list[Manifest]) -> list[str]:
         return [
             condition["message"]
             for workload in workloads
@@ -110,9 +110,9 @@ def why_it_waits(namespace: Namespace, cluster: str) -> str:
         ]
 
     found = namespace.wait_for_all(
-        KUEUE, "Workload", lambda it: bool(said(it)), SEEN_WITHIN, f"a word about the RayCluster {cluster}"
+        KUEUE, "Workload", lambda it: bool(messages(it)), SEEN_TIMEOUT, f"the Workload of {cluster} to wait"
     )
-    return said(found)[0]
+    return messages(found)[0]
 
 
 def head_of(namespace: Namespace, cluster: str) -> Manifest:
@@ -121,22 +121,22 @@ def head_of(namespace: Namespace, cluster: str) -> Manifest:
 
 
 @pytest.mark.usefixtures("kueue")
-def test_kueue_lets_one_sampling_in_after_the_other_and_what_it_takes_back_loses_nothing(
+def test_kueue_admits_in_turn_and_preemption_keeps_samples(
     namespace: Namespace, worker_image: str, tmp_path: Path
 ) -> None:
     with queue(namespace):
-        first = Sampling.apply(namespace, "first", A_WHILE)
+        first = Sampling.apply(namespace, "first", SHORT_RUN)
         running = first.wait_for("Running")
-        second = Sampling.apply(namespace, "second", A_WHILE)
+        second = Sampling.apply(namespace, "second", SHORT_RUN)
         queued = second.wait(is_queued, "second to be queued")
         assert phase(namespace.get("ddpm-ray.io/v1alpha1", "DDPMSampling", "first")) == "Running"
         assert cluster_ready(queued) == ("Queued", "The RayCluster waits for the queue gpus.")
-        assert no_clock_runs(queued)
+        assert no_deadline_runs(queued)
         cluster = queued["status"]["cluster"]["name"]
-        assert "insufficient unused quota" in why_it_waits(namespace, cluster)
+        assert "insufficient unused quota" in quota_message(namespace, cluster)
         assert not namespace.list("v1", "Pod", f"ray.io/cluster={cluster}")
         spec = head_of(namespace, running["status"]["cluster"]["name"])["spec"]
-        assert OF_THE_FLAVOR.items() <= spec["nodeSelector"].items()
+        assert FLAVOR_LABELS.items() <= spec["nodeSelector"].items()
         assert TOLERATION in spec["tolerations"]
 
         complete = first.wait_until_complete(128)
@@ -145,11 +145,11 @@ def test_kueue_lets_one_sampling_in_after_the_other_and_what_it_takes_back_loses
         assert admitted["status"]["cluster"]["startTime"] >= complete["status"]["completionTime"]
 
         namespace.apply(cluster_queue(namespace, "HoldAndDrain"))
-        taken = second.wait(is_queued, "second to be queued again")
-        assert cluster_ready(taken) == ("Queued", "The RayCluster waits for the queue gpus.")
-        assert no_clock_runs(taken)
-        assert 0 < done(taken) < 128
-        namespace.wait_for_none("v1", "Pod", SEEN_WITHIN, f"ray.io/cluster={cluster}")
+        preempted = second.wait(is_queued, "second to be queued again")
+        assert cluster_ready(preempted) == ("Queued", "The RayCluster waits for the queue gpus.")
+        assert no_deadline_runs(preempted)
+        assert 0 < done(preempted) < 128
+        namespace.wait_for_none("v1", "Pod", SEEN_TIMEOUT, f"ray.io/cluster={cluster}")
         before = run_python(namespace, worker_image, SHARDS, claim="second-output")
         assert before
 
@@ -163,5 +163,5 @@ def test_kueue_lets_one_sampling_in_after_the_other_and_what_it_takes_back_loses
             samples, manifest = run_python(namespace, worker_image, DIGESTS, *files, claim=claim)
             assert samples == expected
             assert manifest == seen["status"]["output"]["manifestSha256"]
-        nothing_is_left(namespace)
-        namespace.wait_for_none(KUEUE, "Workload", SEEN_WITHIN)
+        assert_nothing_left(namespace)
+        namespace.wait_for_none(KUEUE, "Workload", SEEN_TIMEOUT)

@@ -1,4 +1,4 @@
-"""The operator's metrics in its own cluster: what has happened is counted, whose it was stays untold."""
+"""The operator's metrics: they count outcomes, contain no names, and are not reachable by default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.samplings import LIGHT, Sampling
 
 pytestmark = pytest.mark.draws_nothing
-KNOCKS = """
+CONNECT = """
 import socket, sys
 for port in sys.argv[2:]:
     try:
@@ -25,7 +25,7 @@ for port in sys.argv[2:]:
 """
 
 
-def test_what_becomes_of_a_sampling_is_counted_and_not_whose_it_is(namespace: Namespace, operator: Operator) -> None:
+def test_metrics_count_outcomes_without_names(namespace: Namespace, operator: Operator) -> None:
     before = series(metrics_text(operator))
     name = f"planted-{secrets.token_hex(4)}"
     Sampling.apply(namespace, name, LIGHT | {"podOverrides": {"serviceAccountName": "default"}}).wait_for("Failed")
@@ -44,10 +44,8 @@ def test_what_becomes_of_a_sampling_is_counted_and_not_whose_it_is(namespace: Na
     assert namespace.name not in text
 
 
-def test_no_pod_reads_the_metrics_unless_the_chart_is_asked_for_them(
-    namespace: Namespace, operator: Operator, worker_image: str
-) -> None:
-    """Also where the network enforces no policy. Its probe is all that the operator answers."""
-    (of_operator,) = operator.namespace.list("v1", "Pod", SELECTOR)
-    knocks = ["python", "-c", KNOCKS, of_operator["status"]["podIP"], "8080", str(PORT)]
-    assert namespace.run_pod(pod("stranger", worker_image, knocks), 60).split() == ["8080"]
+def test_metrics_are_not_reachable_by_default(namespace: Namespace, operator: Operator, worker_image: str) -> None:
+    """Even if the network enforces no policies: only the port of the probe is open."""
+    (operator_pod,) = operator.namespace.list("v1", "Pod", SELECTOR)
+    connect = ["python", "-c", CONNECT, operator_pod["status"]["podIP"], "8080", str(PORT)]
+    assert namespace.run_pod(pod("stranger", worker_image, connect), 60).split() == ["8080"]

@@ -1,4 +1,4 @@
-"""A sampling of one namespace reads, mounts and starts nothing of another, whatever it says."""
+"""Isolation of namespaces: a sampling cannot read, mount or start anything in another namespace."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tests.cluster.editor import editor_of
 from tests.cluster.kube import Cluster, Namespace, phase
 from tests.cluster.manifests import claim, pod, ray_cluster, secret
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import LIGHT, Sampling, nothing_is_left
+from tests.cluster.samplings import LIGHT, Sampling, assert_nothing_left
 
-WITHIN = 120.0
+TIMEOUT = 120.0
 LISTENER = """
 import select, socket
-doors = [socket.create_server(("", port)) for port in (8265, 8500)]
+servers = [socket.create_server(("", port)) for port in (8265, 8500)]
 print("listening", flush=True)
 while True:
-    for door in select.select(doors, [], [])[0]:
-        connection, _ = door.accept()
+    for server in select.select(servers, [], [])[0]:
+        connection, _ = server.accept()
         connection.settimeout(2)
-        print("somebody came:", connection.recv(4096), flush=True)
+        print("connection:", connection.recv(4096), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def victim(cluster: Cluster, operator: Operator) -> Iterator[Namespace]:
-    """A neighbour with a claim, credentials and an account."""
+    """A namespace with a claim, credentials and a service account."""
     with cluster.namespace(f"ddpm-victim-{secrets.token_hex(4)}") as namespace:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "sampler"}}
         namespace.apply(claim("models"), secret("s3", {"AWS_SECRET_ACCESS_KEY": "the-neighbours"}), account)
@@ -42,7 +42,7 @@ def victim(cluster: Cluster, operator: Operator) -> Iterator[Namespace]:
 
 @pytest.mark.draws_nothing
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "message"),
     [
         ({"credentialsSecretRef": {"name": "VICTIM/s3"}}, "a name must consist of a-z, 0-9, - and ."),
         ({"credentialsSecretRef": {"name": "s3", "namespace": "VICTIM"}}, "field not declared in schema"),
@@ -64,12 +64,12 @@ def victim(cluster: Cluster, operator: Operator) -> Iterator[Namespace]:
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else "",
 )
-def test_what_names_another_namespace_is_refused_at_once(
-    namespace: Namespace, victim: Namespace, fields: dict[str, Any], says: str
+def test_references_to_other_namespaces_are_refused(
+    namespace: Namespace, victim: Namespace, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ApiException) as refused:
         Sampling.apply(namespace, "thief", _of(LIGHT | fields, victim.name))
-    assert says in str(refused.value.body)
+    assert message in str(refused.value.body)
 
 
 def _of(value: Any, victim: str) -> Any:  # noqa: ANN401 - as YAML has them
@@ -81,67 +81,68 @@ def _of(value: Any, victim: str) -> Any:  # noqa: ANN401 - as YAML has them
 
 
 @pytest.mark.draws_nothing
-def test_a_name_means_what_is_in_the_samplings_own_namespace(namespace: Namespace, victim: Namespace) -> None:
-    """The neighbour has all that is named here."""
-    asked: dict[str, dict[str, Any]] = {
+def test_references_resolve_in_the_own_namespace_only(namespace: Namespace, victim: Namespace) -> None:
+    """The other namespace has all objects that are referenced here."""
+    fields_by_name: dict[str, dict[str, Any]] = {
         "model": {"model": {"uri": "pvc://models/m.safetensors"}},
         "output": {"output": {"uri": "pvc://models/stolen"}},
         "credentials": {"credentialsSecretRef": {"name": "s3"}},
     }
     thieves = {
-        name: Sampling.apply(namespace, name, LIGHT | {"backoffLimit": 0} | fields) for name, fields in asked.items()
+        name: Sampling.apply(namespace, name, LIGHT | {"backoffLimit": 0} | fields)
+        for name, fields in fields_by_name.items()
     }
     for name, thief in thieves.items():
-        failure = thief.wait_for("Failed", WITHIN)["status"]["failure"]
+        failure = thief.wait_for("Failed", TIMEOUT)["status"]["failure"]
         assert failure["reason"] == "ReferenceNotFound", name
         assert ("s3" if name == "credentials" else "models") in failure["message"]
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
     assert not victim.list("v1", "Pod")
 
 
 @pytest.mark.draws_nothing
-def test_an_account_that_nobody_has_allowed_starts_nothing(namespace: Namespace) -> None:
+def test_a_service_account_that_is_not_allowed_fails(namespace: Namespace) -> None:
     fields = {"podOverrides": {"serviceAccountName": "default"}}
-    failure = Sampling.apply(namespace, "thief", LIGHT | fields).wait_for("Failed", WITHIN)["status"]["failure"]
+    failure = Sampling.apply(namespace, "thief", LIGHT | fields).wait_for("Failed", TIMEOUT)["status"]["failure"]
     assert failure["reason"] == "InvalidSpec"
     assert "spec.podOverrides.serviceAccountName: default is not allowed" in failure["message"]
     assert not namespace.list("ray.io/v1", "RayCluster")
 
 
-def test_pods_that_pretend_to_be_a_neighbours_are_never_asked(
+def test_impostor_pods_of_another_namespace_are_not_contacted(
     namespace: Namespace, victim: Namespace, worker_image: str
 ) -> None:
-    """Whoever may make pods of any labels in one namespace gets no token of another's sampling."""
+    """A user who can create pods with arbitrary labels gets no token of another namespace's sampling."""
     theirs = Sampling.apply(victim, "digits", LIGHT | {"suspend": True})
     uid = theirs.wait_for("Suspended")["metadata"]["uid"]
     known = Metadata(name="digits", namespace=victim.name, uid=uid)
     of_head = labels(known, 1) | {"ray.io/cluster": cluster_name(known, 1), "ray.io/node-type": "head"}
-    # Of another name and suspended: KubeRay would delete the pod, as one that this cluster has not.
+    # Of another name and suspended, because KubeRay would delete a pod that does not belong to its cluster.
     false_cluster = ray_cluster("impostor", worker_image)
     false_cluster["metadata"]["labels"] = labels(known, 1)
     false_cluster["spec"]["suspend"] = True
     impostor = pod("impostor", worker_image, ["python", "-c", LISTENER])
     impostor["metadata"]["labels"] = of_head
     namespace.apply(false_cluster, impostor)
-    namespace.wait("v1", "Pod", "impostor", lambda it: phase(it) == "Running", WITHIN, "the impostor to run")
+    namespace.wait("v1", "Pod", "impostor", lambda it: phase(it) == "Running", TIMEOUT, "the impostor to run")
 
     Sampling.apply(victim, "digits", LIGHT)
     status = theirs.wait_until_complete(16)["status"]
     assert status["attempt"] == 1
-    assert "somebody came" not in namespace.logs("impostor")
+    assert "connection:" not in namespace.logs("impostor")
 
 
 @pytest.mark.draws_nothing
-def test_who_edits_one_namespace_has_no_right_in_the_next(
+def test_an_editor_has_no_permissions_in_other_namespaces(
     namespace: Namespace, victim: Namespace, operator: Operator, tmp_path: Path
 ) -> None:
-    person = str(editor_of(namespace, tmp_path))
+    user = str(editor_of(namespace, tmp_path))
 
     def may(where: Namespace, verb: str, what: str) -> bool:
-        asked = ["auth", "can-i", verb, what, "--namespace", where.name, "--kubeconfig", person]
+        command = ["auth", "can-i", verb, what, "--namespace", where.name, "--kubeconfig", user]
         try:
-            return operator.kubectl_says(*asked).strip() == "yes"
-        except AssertionError:  # kubectl says no with its exit code
+            return operator.run_kubectl(*command).strip() == "yes"
+        except AssertionError:  # kubectl exits with 1 for "no"
             return False
 
     assert may(namespace, "create", "ddpmsamplings.ddpm-ray.io")

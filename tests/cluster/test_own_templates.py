@@ -1,4 +1,4 @@
-"""An administrator's own templates, given by the chart, reach the operator, which starts with no broken one."""
+"""Custom templates in the chart's values: the operator uses them, and does not start with a broken one."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ METADATA = """metadata:
 
 
 @pytest.fixture
-def changed(operator: Operator) -> Iterator[Operator]:
-    """The release, which is as it was afterwards."""
+def restored(operator: Operator) -> Iterator[Operator]:
+    """The release, which is reinstalled unchanged at the end."""
     yield operator
     operator.install()
 
 
-def end_of_the_operator(pods: list[Manifest]) -> str:
-    """What its container said last, which the pod's status keeps; "" as long as it has not ended."""
+def termination_message(pods: list[Manifest]) -> str:
+    """Returns the termination message of the operator's container; "" if it has not terminated."""
     statuses = [it for pod in pods for it in pod["status"].get("containerStatuses", ())]
     ends = [it[which].get("terminated") for it in statuses for which in ("state", "lastState")]
     return "".join(end.get("message", "") for end in ends if end)
 
 
-def test_an_own_template_reaches_the_operator_and_a_broken_one_keeps_it_from_starting(
-    namespace: Namespace, changed: Operator, tmp_path: Path
+def test_custom_templates_are_used_and_broken_ones_fail_the_start(
+    namespace: Namespace, restored: Operator, tmp_path: Path
 ) -> None:
     shipped = (ROOT / "templates" / "claim.yaml.j2").read_text()
     own = tmp_path / "claim.yaml.j2"
     own.write_text(shipped.replace("metadata: {{ metadata | tojson }}\n", METADATA))
-    given = ("--set-file", rf"templates.claim\.yaml\.j2={own}")
-    changed.install(*given)
+    flags = ("--set-file", rf"templates.claim\.yaml\.j2={own}")
+    restored.install(*flags)
     Sampling.apply(namespace, "digits", LIGHT | {"samples": 1}).wait_until_complete(1)
     claim = namespace.get("v1", "PersistentVolumeClaim", "digits-output")
     assert claim["metadata"]["labels"]["own"] == "template"
 
-    own.write_text(shipped + "\nnobody: {{ nobody | tojson }}\n")
+    own.write_text(shipped + "\nmissing: {{ missing | tojson }}\n")
     line = len(own.read_text().splitlines())
     with pytest.raises(AssertionError, match="UPGRADE FAILED"):
-        changed.install(*given, "--timeout", "20s")
-    release = changed.namespace
+        restored.install(*flags, "--timeout", "20s")
+    release = restored.namespace
     pods = release.wait_for_all(
-        "v1", "Pod", lambda it: bool(end_of_the_operator(it)), 60, "the operator to end", SELECTOR
+        "v1", "Pod", lambda it: bool(termination_message(it)), 60, "the operator to end", SELECTOR
     )
-    assert f"claim.yaml.j2, line {line}: 'nobody' is undefined" in end_of_the_operator(pods)
+    assert f"claim.yaml.j2, line {line}: 'missing' is undefined" in termination_message(pods)

@@ -1,4 +1,4 @@
-"""What stops a sampling for a while, and that it goes on: suspended, taken back by a queue, late, no KubeRay."""
+"""Interruptions of a sampling: suspension by the user or a queue, deadlines, and their continuation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.cluster.samplings import (
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
 SAMPLER = ("--sampler", "ddpm", "--steps", "80", "--batch_size", "16")
-# Work for twenty seconds, in shards of three.
+# Twenty seconds of work in three-second shards.
 N = 96
 SHORT_RUN = SMALL | {"samples": N, "batchSize": 16, "sampler": {"name": "ddpm", "steps": 80}}
 SHARDS = "import pathlib\nfor it in pathlib.Path('/out/shards').iterdir(): print(f'{it.name}:{it.stat().st_mtime_ns}')"
@@ -42,7 +42,7 @@ def done(seen: Manifest) -> int:
 
 
 def attempts(seen: Manifest) -> tuple[int, int]:
-    """The number of the last one, and how many failed."""
+    """Returns the number of the last attempt and of the failed ones."""
     return seen["status"]["attempt"], seen["status"]["failedAttempts"]
 
 
@@ -55,7 +55,7 @@ def message(seen: Manifest, kind: str) -> str:
 
 
 def since(seen: Manifest) -> datetime:
-    """Since when it is Running, or not."""
+    """Returns the last transition of the condition Running."""
     return time(next(it["lastTransitionTime"] for it in seen["status"]["conditions"] if it["type"] == "Running"))
 
 
@@ -68,7 +68,7 @@ def ddpm(namespace: Namespace, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.operator_killed
-def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_takes_the_cluster(
+def test_suspension_by_user_and_queue_keeps_samples(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
     sampling = Sampling.apply(namespace, "digits", SHORT_RUN | {"queueName": "gpus"})
@@ -107,11 +107,12 @@ def test_samples_that_are_done_stay_done_when_a_user_suspends_and_when_a_queue_t
     assert manifest == seen["status"]["output"]["manifestSha256"]
 
 
-def let_kuberay_see_the_head(sampling: Sampling) -> None:
-    """KubeRay makes no other head for up to five minutes if one goes before KubeRay has seen that it was made.
+def wait_until_kuberay_knows_the_head(sampling: Sampling) -> None:
+    """Makes KubeRay observe the head that it created.
 
-    Its own note of that lies in controllers/ray/expectations/scale_expectations.go. A head's Service that is gone
-    makes KubeRay look once more, and that it did so is to be seen.
+    KubeRay creates no other head for up to five minutes if one is deleted before KubeRay has observed its creation
+    (controllers/ray/expectations/scale_expectations.go). Deleting the head's Service triggers a reconcile, and the new
+    Service shows that it is done.
     """
     namespace, name = sampling.namespace, f"{cluster_of(sampling)}-head-svc"
     namespace.wait_for_all("v1", "Pod", bool, SEEN_TIMEOUT, "the head", "ray.io/node-type=head")
@@ -125,11 +126,11 @@ def let_kuberay_see_the_head(sampling: Sampling) -> None:
 
 
 @pytest.mark.draws_nothing
-def test_the_deadline_of_the_start_counts_from_the_admission(namespace: Namespace) -> None:
+def test_startup_deadline_counts_from_admission(namespace: Namespace) -> None:
     large = {"cpu": "1000", "memory": "1Gi"}
-    never = {"resources": {"head": large, "worker": large, "maxWorkers": 0}, "startupDeadlineSeconds": 30}
-    sampling = Sampling.apply(namespace, "digits", SMALL | never | {"queueName": "gpus"})
-    let_kuberay_see_the_head(sampling)
+    unschedulable = {"resources": {"head": large, "worker": large, "maxWorkers": 0}, "startupDeadlineSeconds": 30}
+    sampling = Sampling.apply(namespace, "digits", SMALL | unschedulable | {"queueName": "gpus"})
+    wait_until_kuberay_knows_the_head(sampling)
     suspend_cluster(sampling, True)
     queued = sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued")
     assert "startTime" not in queued["status"]["cluster"]
@@ -146,7 +147,7 @@ def test_the_deadline_of_the_start_counts_from_the_admission(namespace: Namespac
     assert_nothing_left(namespace)
 
 
-def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namespace: Namespace) -> None:
+def test_active_deadline_fails_and_retry_resumes(namespace: Namespace) -> None:
     sampling = Sampling.apply(namespace, "digits", SHORT_RUN | {"activeDeadlineSeconds": 2})
     running = sampling.wait_for("Running")
     failed = namespace.wait(API, KIND, "digits", has_condition("Failed"), SEEN_TIMEOUT, "digits to fail")
@@ -164,16 +165,16 @@ def test_what_ran_too_long_fails_and_is_tried_again_by_kubectl_ddpm_retry(namesp
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.startswith(f"digits retried with {done(failed)} of {N} samples done; ")
 
-    def has_gone_on(seen: Manifest) -> bool:
+    def has_progressed(seen: Manifest) -> bool:
         return attempts(seen) == (2, 1) and done(seen) > done(failed)
 
-    namespace.wait(API, KIND, "digits", has_gone_on, END_TIMEOUT, "the next attempt to draw more")
+    namespace.wait(API, KIND, "digits", has_progressed, END_TIMEOUT, "the next attempt to draw more")
     sampling.delete()
     assert_nothing_left(namespace)
 
 
 @pytest.mark.long
-def test_what_a_queue_takes_back_has_no_less_time_for_it(namespace: Namespace) -> None:
+def test_time_in_the_queue_does_not_count_as_active(namespace: Namespace) -> None:
     spec = LONG | {"queueName": "gpus", "activeDeadlineSeconds": 25, "backoffLimit": 0}
     sampling = Sampling.apply(namespace, "digits", spec)
     begins = since(sampling.wait_for("Running"))
@@ -184,7 +185,9 @@ def test_what_a_queue_takes_back_has_no_less_time_for_it(namespace: Namespace) -
     resumes = since(sampling.wait(has_condition("Running"), "digits to be running again"))
 
     failed = namespace.wait(API, KIND, "digits", has_condition("Failed"), SEEN_TIMEOUT, "digits to fail")
-    assert failed["status"]["failure"]["message"] == "It has run for 25s, the limit that spec.activeDeadlineSeconds sets."
+    assert (
+        failed["status"]["failure"]["message"] == "It has run for 25s, the limit that spec.activeDeadlineSeconds sets."
+    )
     assert pauses < resumes
     ran = (pauses - begins) + (time(failed["status"]["completionTime"]) - resumes)
     assert timedelta(seconds=24) <= ran < timedelta(seconds=35)

@@ -1,4 +1,4 @@
-"""A sampling's pods as they run, those of KubeRay's making included: nothing more than they need."""
+"""The running pods of a sampling, including KubeRay's containers: least privilege."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.cluster.kube import Manifest
 from tests.cluster.operator_release import Operator
 from tests.cluster.running import Running
 
-# What a process in the container finds out about itself.
-INSIDE = """
+# Prints the privileges of a process in the container.
+PRINT_PRIVILEGES = """
 import json, os
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
-def takes(folder):
+def is_writable(folder):
     try:
         open(folder + "/written", "w").close()
     except OSError:
@@ -27,7 +27,7 @@ print(json.dumps({
     "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
     "no new privileges": status["NoNewPrivs"].strip(),
     "seccomp": status["Seccomp"].strip(),
-    "writable": [it for it in ("/", "/etc", "/opt/ddpm", "/tmp", "/tmp/ray", "/dev/shm") if takes(it)],
+    "writable": [it for it in ("/", "/etc", "/opt/ddpm", "/tmp", "/tmp/ray", "/dev/shm") if is_writable(it)],
     "a token": os.path.exists("/var/run/secrets/kubernetes.io"),
     "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
 }))
@@ -41,13 +41,13 @@ def containers(pod: Manifest) -> list[dict[str, Any]]:
 ROLES = pytest.mark.parametrize("role", ["head", "worker"])
 
 
-def test_kuberay_adds_a_container_of_its_own(running: Running) -> None:
-    """Else the tests below would not look at one."""
+def test_kuberay_adds_an_init_container(running: Running) -> None:
+    """Ensures that the tests below cover such a container."""
     assert [one["name"] for one in running.pods["worker"]["spec"]["initContainers"]] == ["wait-gcs-ready"]
 
 
 @ROLES
-def test_every_container_is_as_restricted_as_can_be(running: Running, role: str) -> None:
+def test_every_container_is_restricted(running: Running, role: str) -> None:
     pod = running.pods[role]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -67,31 +67,31 @@ def test_every_container_has_limits(running: Running, role: str) -> None:
 
 
 @ROLES
-def test_what_is_written_is_sized(running: Running, role: str) -> None:
+def test_writable_volumes_have_size_limits(running: Running, role: str) -> None:
     volumes = {one["name"]: one for one in running.pods[role]["spec"]["volumes"]}
-    places = {
+    mounts = {
         it["mountPath"]: volumes[it["name"]] for it in running.pods[role]["spec"]["containers"][0]["volumeMounts"]
     }
-    for place in ("/dev/shm", "/tmp", "/tmp/ray"):
-        assert places[place]["emptyDir"]["sizeLimit"]
-    assert places["/dev/shm"]["emptyDir"]["medium"] == "Memory"
+    for path in ("/dev/shm", "/tmp", "/tmp/ray"):
+        assert mounts[path]["emptyDir"]["sizeLimit"]
+    assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
     kinds = {kind for volume in volumes.values() for kind in volume if kind != "name"}
     assert kinds <= {"emptyDir", "persistentVolumeClaim"}
     assert all(one["emptyDir"].get("sizeLimit") for one in volumes.values() if "emptyDir" in one)
 
 
 @ROLES
-def test_no_pod_has_a_token_or_a_part_of_its_node(running: Running, role: str) -> None:
+def test_pods_have_no_token_and_no_host_namespaces(running: Running, role: str) -> None:
     pod = running.pods[role]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & {key for key, value in pod.items() if value}
 
 
 @ROLES
-def test_what_runs_inside_finds_itself_shut_in(operator: Operator, running: Running, role: str) -> None:
+def test_processes_are_confined(operator: Operator, running: Running, role: str) -> None:
     metadata = running.pods[role]["metadata"]
-    where = ["exec", metadata["name"], "--namespace", metadata["namespace"], "--container", f"ray-{role}"]
-    found = json.loads(operator.kubectl_says(*where, "--", "python", "-c", INSIDE))
+    command = ["exec", metadata["name"], "--namespace", metadata["namespace"], "--container", f"ray-{role}"]
+    found = json.loads(operator.run_kubectl(*command, "--", "python", "-c", PRINT_PRIVILEGES))
     assert 0 < found.pop("shm") < 2 * 2**30
     assert found == {
         "uid": 1000,

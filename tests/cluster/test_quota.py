@@ -1,4 +1,4 @@
-"""A namespace's quota: smaller than the plan, full for every pod, full for the workers alone."""
+"""A ResourceQuota: too small for the plan, full for all pods, full for the workers only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cluster.manifests import pod
 from tests.cluster.samplings import LIGHT, LONG, Sampling
 
 SEEN_TIMEOUT = 60.0
-# Far less than it waits.
+# Much shorter than the time that the sampling waits.
 DEADLINE = 40
 HARD = {"requests.memory": "6Gi", "count/pods": "2"}
 _PART = LIGHT["resources"]["head"]
@@ -21,8 +21,8 @@ _LARGE = {"cpu": "100m", "memory": "4Gi"}
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def of_two(size: Manifest) -> dict[str, Any]:
-    """A head and a worker of this size, and one attempt."""
+def head_and_worker(size: Manifest) -> dict[str, Any]:
+    """Returns a spec with a head and a worker of this size, without retries."""
     resources = {"head": size, "worker": size, "maxWorkers": 1}
     return LONG | {"resources": resources, "backoffLimit": 0, "startupDeadlineSeconds": DEADLINE}
 
@@ -41,7 +41,7 @@ def ready(seen: list[Manifest]) -> bool:
 
 
 def quota_beside_another_pod(namespace: Namespace, worker_image: str) -> None:
-    """The quota, of which a pod of somebody else's has one of two places."""
+    """Creates a quota of two pods, and a foreign pod that uses one of them."""
     namespace.apply(
         {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": HARD}},
         pod("other", worker_image, ["sleep", "infinity"]),
@@ -50,20 +50,20 @@ def quota_beside_another_pod(namespace: Namespace, worker_image: str) -> None:
 
 
 @pytest.mark.draws_nothing
-def test_a_quota_that_is_too_small_ends_it(namespace: Namespace, worker_image: str) -> None:
+def test_a_quota_that_is_too_small_fails(namespace: Namespace, worker_image: str) -> None:
     quota_beside_another_pod(namespace, worker_image)
-    Sampling.apply(namespace, "large", of_two(_LARGE))
-    too_much = "more than the whole quota: requests.memory 8Gi of 6Gi"
-    assert_failure(wait_for_failure(namespace, "large"), "QuotaExceeded", too_much, "lower")
+    Sampling.apply(namespace, "large", head_and_worker(_LARGE))
+    message = "more than the whole quota: requests.memory 8Gi of 6Gi"
+    assert_failure(wait_for_failure(namespace, "large"), "QuotaExceeded", message, "lower")
 
 
 @pytest.mark.long
-def test_a_quota_that_is_full_is_waited_for_with_or_without_a_head(namespace: Namespace, worker_image: str) -> None:
+def test_a_full_quota_is_waited_for(namespace: Namespace, worker_image: str) -> None:
     core = namespace.cluster.core
     quota_beside_another_pod(namespace, worker_image)
     namespace.apply(pod("another", worker_image, ["sleep", "infinity"]))
     wait_until(namespace, 2)
-    fitting = Sampling.apply(namespace, "fitting", of_two(_PART))
+    fitting = Sampling.apply(namespace, "fitting", head_and_worker(_PART))
     assert phase(fitting.wait(cluster_ready_reason("QuotaExceeded"), "fitting to wait for the quota")) == "Queued"
     core.delete_namespaced_pod("another", namespace.name, grace_period_seconds=0)
     namespace.wait_for_all("v1", "Pod", ready, SEEN_TIMEOUT, "a head", "ray.io/node-type=head")

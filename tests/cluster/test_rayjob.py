@@ -1,4 +1,4 @@
-"""KubeRay's own RayJob, the peer that the operator is measured against."""
+"""KubeRay's own RayJob, with which the operator is compared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import time
 
 import pytest
 
-from tests.cluster.conftest import KEPT
+from tests.cluster.conftest import COLLECTED
 from tests.cluster.kube import Manifest, Namespace
 from tests.cluster.manifests import RAY_VERSION, ray_cluster_spec
 
 ENTRYPOINT = "python -c \"import ray; ray.init(); print(ray.get(ray.remote(lambda: 'hello').remote()))\""
-ENDS = ("Complete", "Failed", "ValidationFailed")
+TERMINAL_STATES = ("Complete", "Failed", "ValidationFailed")
 
 pytestmark = pytest.mark.no_operator
 
 
 def ray_job(name: str, image: str) -> Manifest:
-    """HTTPMode is the faster of KubeRay's two, without a pod to submit from."""
+    """Returns a RayJob in HTTPMode, KubeRay's faster mode, which needs no submitter pod."""
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -34,7 +34,7 @@ def ray_job(name: str, image: str) -> Manifest:
 
 
 def has_ended(job: Manifest) -> bool:
-    return job.get("status", {}).get("jobDeploymentStatus") in ENDS
+    return job.get("status", {}).get("jobDeploymentStatus") in TERMINAL_STATES
 
 
 def test_a_rayjob_completes(namespace: Namespace, worker_image: str) -> None:
@@ -44,13 +44,13 @@ def test_a_rayjob_completes(namespace: Namespace, worker_image: str) -> None:
     took = time.monotonic() - began
 
     assert (job["status"]["jobDeploymentStatus"], job["status"]["jobStatus"]) == ("Complete", "SUCCEEDED")
-    keep(took)
+    record_duration(took)
 
 
-def keep(seconds: float) -> None:
-    """The time from apply to Complete, for the comparison; no test depends on it."""
-    KEPT.mkdir(parents=True, exist_ok=True)
-    load = round(os.getloadavg()[0], 1)  # whether something else took the time
+def record_duration(seconds: float) -> None:
+    """Records the time from apply to Complete, for the comparison; no test depends on it."""
+    COLLECTED.mkdir(parents=True, exist_ok=True)
+    load = round(os.getloadavg()[0], 1)  # shows whether the machine was busy
     record = {
         "seconds": round(seconds, 1),
         "mode": "HTTPMode",
@@ -58,4 +58,4 @@ def keep(seconds: float) -> None:
         "load": load,
         "cpus": os.cpu_count(),
     }
-    (KEPT / "rayjob.json").write_text(json.dumps(record) + "\n")
+    (COLLECTED / "rayjob.json").write_text(json.dumps(record) + "\n")

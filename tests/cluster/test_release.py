@@ -1,4 +1,4 @@
-"""A release's life: upgraded and rolled back while a sampling runs, gone, and back under another name."""
+"""Helm releases: upgrade and rollback while a sampling runs, a second release, another name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.operator_release import CRD, Operator
 from tests.cluster.samplings import LONG, SMALL, Sampling
-from tests.cluster.test_chart import OF_ITS_WORK
+from tests.cluster.test_chart import OPERATOR_PERMISSIONS
 
 pytestmark = pytest.mark.operator_away
 N = 160
@@ -22,7 +22,7 @@ N = 160
 
 @pytest.fixture
 def before(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
-    """The release as it is before an upgrade: of a chart with another version."""
+    """The release before an upgrade: installed from a chart of another version."""
     chart = tmp_path / "ddpm-ray"
     shutil.copytree(operator.chart, chart)
     about = chart / "Chart.yaml"
@@ -33,32 +33,32 @@ def before(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
     operator.install()
 
 
-def head_of(namespace: Namespace) -> str:
+def head_uid(namespace: Namespace) -> str:
     (head,) = namespace.list("v1", "Pod", "ray.io/node-type=head")
     uid: str = head["metadata"]["uid"]
     return uid
 
 
-def test_upgrade_and_rollback_do_not_disturb_a_sampling(
+def test_upgrade_and_rollback_keep_a_running_sampling(
     namespace: Namespace, operator: Operator, before: Operator
 ) -> None:
     sampling = Sampling.apply(namespace, "digits", LONG | {"sampler": {"name": "ddpm", "steps": 100}})
     sampling.wait_for("Running")
-    head, first = head_of(namespace), before.pods()
+    head, first = head_uid(namespace), before.pods()
 
     operator.install()
     second = operator.pods()
-    operator.helm_says("rollback", operator.release, "--namespace", operator.place, "--wait")
+    operator.run_helm("rollback", operator.release, "--namespace", operator.namespace_name, "--wait")
     third = operator.pods()
-    assert len({*first, *second, *third}) == 3, "upgrade and rollback replace the operator's pod"
-    drawn = sampling.now()["status"]["progress"]["done"]
+    assert len({*first, *second, *third}) == 3, "upgrade and rollback did not replace the operator's pod"
+    drawn = sampling.get()["status"]["progress"]["done"]
 
-    def goes_on(seen: Manifest) -> bool:
+    def has_progressed(seen: Manifest) -> bool:
         return has_condition("Running")(seen) and bool(seen["status"]["progress"]["done"] > drawn)
 
-    status = sampling.wait(goes_on, "digits to draw more")["status"]
+    status = sampling.wait(has_progressed, "digits to draw more")["status"]
     assert (status["attempt"], status["failedAttempts"]) == (1, 0)
-    assert head_of(namespace) == head
+    assert head_uid(namespace) == head
 
 
 @pytest.fixture
@@ -67,49 +67,47 @@ def neighbour(namespace: Namespace) -> Iterator[Namespace]:
         yield other
 
 
-def beside(operator: Operator, namespace: Namespace) -> Operator:
-    """A release of another name, for one namespace only, which does as its user says and takes nothing over."""
+def second_release(operator: Operator, namespace: Namespace) -> Operator:
+    """Returns a release of another name, for one namespace, which does not take over objects."""
     watched = f"watchNamespaces={{{namespace.name}}}"
-    return replace(operator, release="other", place=namespace.name, values=(watched,), takes_over=False)
+    return replace(operator, release="other", namespace_name=namespace.name, values=(watched,), take_ownership=False)
 
 
-def test_a_second_release_is_refused_and_the_first_goes_on_with_its_work(
-    namespace: Namespace, operator: Operator
-) -> None:
+def test_a_second_release_is_refused_and_changes_nothing(namespace: Namespace, operator: Operator) -> None:
     sampling = Sampling.apply(namespace, "digits", SMALL | {"samples": N})
     sampling.wait_for("Running")
-    head, first = head_of(namespace), operator.pods()
-    second = beside(operator, namespace)
-    for takes_over in (False, True):
+    head, first = head_uid(namespace), operator.pods()
+    second = second_release(operator, namespace)
+    for take_ownership in (False, True):
         with pytest.raises(AssertionError, match="Two releases cannot share it: uninstall that one"):
-            replace(second, takes_over=takes_over).install()
+            replace(second, take_ownership=take_ownership).install()
         assert namespace.list("apps/v1", "Deployment") == []
-        assert "other" not in second.helm_says("list", "--all", "--short", "--namespace", second.place)
+        assert "other" not in second.run_helm("list", "--all", "--short", "--namespace", second.namespace_name)
 
-    assert (head_of(namespace), operator.pods()) == (head, first)
+    assert (head_uid(namespace), operator.pods()) == (head, first)
     assert sampling.wait_until_complete(N)["status"]["attempt"] == 1
 
 
 @pytest.fixture
 def other_release(namespace: Namespace, operator: Operator) -> Iterator[Operator]:
-    """Not installed yet, as the first one is no more: a release of another name, for one namespace only."""
-    other = beside(operator, namespace)
+    """A release of another name, for one namespace, not installed yet; the first one is uninstalled."""
+    other = second_release(operator, namespace)
     operator.uninstall()
     yield other
-    other.helm_says("uninstall", other.release, "--namespace", other.place, "--wait", "--ignore-not-found")
-    operator.take_crd()
+    other.run_helm("uninstall", other.release, "--namespace", other.namespace_name, "--wait", "--ignore-not-found")
+    operator.take_crd_ownership()
     operator.install()
 
 
-def test_under_another_name_and_for_one_namespace_all_goes_on(
+def test_another_release_takes_over_for_one_namespace(
     namespace: Namespace, neighbour: Namespace, other_release: Operator
 ) -> None:
     kept = Sampling.apply(namespace, "kept", SMALL | {"suspend": True})
     with pytest.raises(AssertionError, match=f"the CRD {CRD} belongs to the release ddpm-ray") as refused:
         other_release.install()
-    says = re.search(r"kubectl (annotate crd .*)", str(refused.value))
-    assert says
-    other_release.kubectl_says(*says[1].split())  # nothing else makes the CRD this release's
+    hint = re.search(r"kubectl (annotate crd .*)", str(refused.value))
+    assert hint
+    other_release.run_kubectl(*hint[1].split())  # the documented way to move the ownership
     other_release.install()
 
     kept.wait_for("Suspended")
@@ -119,13 +117,13 @@ def test_under_another_name_and_for_one_namespace_all_goes_on(
     assert failed["status"]["failure"]["reason"] == "InvalidSpec"
     assert "allowed.serviceAccounts" in failed["status"]["failure"]["hint"]
 
-    said = other_release.helm_says("test", other_release.release, "--namespace", other_release.place)
-    assert "Failed" not in said
-    assert said.count("Succeeded") >= 6
+    output = other_release.run_helm("test", other_release.release, "--namespace", other_release.namespace_name)
+    assert "Failed" not in output
+    assert output.count("Succeeded") >= 6
     for kind in ("Pod", "PersistentVolumeClaim"):
         namespace.wait_for_none("v1", kind, 60, "app.kubernetes.io/name=ddpm-ray-test")
 
     assert "status" not in neighbour.get("ddpm-ray.io/v1alpha1", "DDPMSampling", outside.name)
-    assert other_release.rights(neighbour.name) == {}
+    assert other_release.permissions(neighbour.name) == {}
     key = {("secrets", "other-operator-key"): "get"}
-    assert other_release.rights(namespace.name) == OF_ITS_WORK | key
+    assert other_release.permissions(namespace.name) == OPERATOR_PERMISSIONS | key

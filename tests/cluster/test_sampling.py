@@ -1,4 +1,4 @@
-"""The inference half from the worker image, on a RayCluster made by hand, as the operator will use both."""
+"""ddpm-sample of the worker image, on a RayCluster created without the operator."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.cluster.results import DIGESTS, MAKE_BUCKET, local_samples, run_pytho
 
 N = 100
 JOB = {"version": 1, "model": {"uri": "builtin://mnist"}, "n_samples": N, "sampler": {"name": "dpmpp"}}
-READY_WITHIN = 180.0
-SAMPLED_WITHIN = 180.0
+READY_TIMEOUT = 180.0
+SAMPLING_TIMEOUT = 180.0
 
 pytestmark = pytest.mark.no_operator
 
@@ -25,7 +25,7 @@ def job_writing_to(uri: str) -> dict[str, str]:
     return {"DDPM_JOB": json.dumps({**JOB, "output": {"uri": uri}})}
 
 
-def test_samples_on_a_claim_and_in_a_bucket_are_the_local_ones(
+def test_samples_on_claim_and_bucket_equal_local_ones(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
     token, bucket = secrets.token_hex(16), f"ddpm-test-{secrets.token_hex(4)}"
@@ -39,13 +39,13 @@ def test_samples_on_a_claim_and_in_a_bucket_are_the_local_ones(
     )
     run_python(namespace, worker_image, MAKE_BUCKET, bucket, env_from="s3")
     provisioned = has_condition("RayClusterProvisioned")
-    namespace.wait("ray.io/v1", "RayCluster", "digits", provisioned, READY_WITHIN, "the RayCluster to be ready")
+    namespace.wait("ray.io/v1", "RayCluster", "digits", provisioned, READY_TIMEOUT, "the RayCluster to be ready")
 
     with namespace.port_forward("service/digits-head-svc", ":8265") as ports:
         assert RayApi(ports[8265], token=None).status_of("/api/jobs/") == 401
         ray = RayApi(ports[8265], token)
         for uri in uris:
-            ray.run_job("ddpm-sample --quiet", job_writing_to(uri), SAMPLED_WITHIN)
+            ray.run_job("ddpm-sample --quiet", job_writing_to(uri), SAMPLING_TIMEOUT)
 
     samples = [f"{uri}/samples.npy" for uri in uris]
     stored = run_python(namespace, worker_image, DIGESTS, *samples, claim="out", env_from="s3")

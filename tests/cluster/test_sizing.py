@@ -1,4 +1,4 @@
-"""Several workers: what each of them gets, where they are put, and that the samples are the same."""
+"""Several workers: their resources and scheduling, and that the samples stay the same."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.failures import failed, told
+from tests.cluster.failures import assert_failure, wait_for_failure
 from tests.cluster.kube import Manifest, Namespace, has_condition
 from tests.cluster.manifests import secret
 from tests.cluster.nodes import HOSTNAME, TAINT, fake_gpus, nodes_without_kubelets
 from tests.cluster.ray_api import RayApi
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import LONG, SMALL, Sampling, nothing_is_left, token_of
+from tests.cluster.samplings import LONG, SMALL, Sampling, assert_nothing_left, token_of
 
 GPU = "nvidia.com/gpu"
-PLACED_WITHIN = 60.0
-READY_WITHIN = 90.0
-BRING_A_CHECKPOINT = """
+SCHEDULING_TIMEOUT = 60.0
+READY_TIMEOUT = 90.0
+STORE_CHECKPOINT = """
 import s3fs, sys
 from ddpm_inference.checkpoint import fetch
 bucket = s3fs.S3FileSystem()
@@ -27,12 +27,12 @@ bucket.mkdir(sys.argv[1])
 bucket.pipe_file(f"{sys.argv[1]}/mnist.safetensors", fetch("builtin://mnist"))
 """
 
-# Three pods of one of them leave room for one other sampling on a node of two CPUs.
+# In one group: the three pods of one test leave room for one other sampling on a node with two CPUs.
 pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.xdist_group("sizing")]
 
 
-def pods_of(cpu: str, workers: int, **more: Any) -> Manifest:  # noqa: ANN401 - as YAML has them
-    """For workers of so much CPU; a head may have more than it asks for."""
+def resources_of(cpu: str, workers: int, **more: Any) -> Manifest:  # noqa: ANN401 - as YAML has them
+    """Returns resources with workers of so much CPU and a small head."""
     head, worker = ({"cpu": each, "memory": "2Gi"} for each in ("250m", cpu))
     return {"head": head, "worker": worker, "maxWorkers": workers, **more}
 
@@ -59,22 +59,22 @@ def delete_at_once(namespace: Namespace, pods: list[Manifest]) -> None:
 
 
 def for_two_workers(namespace: Namespace, worker_image: str, s3_environment: dict[str, str]) -> Manifest:
-    """A sampling of three shards, with a bucket's checkpoint and credentials."""
+    """Returns the spec of a sampling with three shards, and a checkpoint and credentials of a bucket."""
     bucket = f"ddpm-test-{secrets.token_hex(4)}"
     namespace.apply(secret("s3", s3_environment))
-    run_python(namespace, worker_image, BRING_A_CHECKPOINT, bucket, env_from="s3")
-    # Of a checkpoint that only the driver reads, the operator thinks larger than these images are.
+    run_python(namespace, worker_image, STORE_CHECKPOINT, bucket, env_from="s3")
+    # The operator cannot read this checkpoint, so it assumes larger images and plans more workers.
     return SMALL | {
         "model": {"uri": f"s3://{bucket}/mnist.safetensors"},
         "samples": 96,
         "sampler": {"name": "ddpm", "steps": 100},
-        "resources": pods_of("400m", workers=2),
+        "resources": resources_of("400m", workers=2),
         "credentialsSecretRef": {"name": "s3"},
     }
 
 
 @pytest.mark.long
-def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replaced_when_they_die(
+def test_workers_send_shards_to_the_head_and_are_replaced(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
     spec = for_two_workers(namespace, worker_image, s3_environment)
@@ -89,7 +89,7 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
         "v1",
         "Pod",
         lambda seen: len(uids(seen)) == 2 and not uids(seen) & former,
-        PLACED_WITHIN,
+        SCHEDULING_TIMEOUT,
         "two other workers",
         "ray.io/node-type=worker",
     )
@@ -97,7 +97,7 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
     status = sampling.wait_until_complete(96)["status"]
     assert (status["plan"]["workers"], status["plan"]["shards"]) == (2, 3)
     assert (status["attempt"], status.get("failedAttempts", 0)) == (1, 0)
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
     found = run_python(
         namespace, worker_image, DIGESTS, "/out/samples.npy", "/out/manifest.json", claim="digits-output"
     )
@@ -106,12 +106,12 @@ def test_workers_without_the_claim_hand_their_shards_to_the_head_and_are_replace
 
 
 @pytest.mark.long
-def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_away(
+def test_lost_workers_that_cannot_be_replaced_fail_with_the_cause(
     namespace: Namespace,
 ) -> None:
     spec = LONG | {
         "sampler": {"name": "ddpm", "steps": 100},
-        "resources": pods_of("400m", workers=2),
+        "resources": resources_of("400m", workers=2),
         "startupDeadlineSeconds": 60,
         "backoffLimit": 0,
     }
@@ -119,25 +119,27 @@ def test_a_sampling_whose_workers_are_gone_for_good_ends_with_what_keeps_others_
     sampling.wait(lambda seen: seen.get("status", {}).get("progress", {}).get("done", 0) > 0, "the first shard")
     few = {"metadata": {"name": "few"}, "spec": {"hard": {"count/pods": "1"}}}
     namespace.apply({"apiVersion": "v1", "kind": "ResourceQuota", **few})
-    namespace.wait("v1", "ResourceQuota", "few", lambda it: bool(it["status"].get("used")), PLACED_WITHIN, "a count")
+    namespace.wait(
+        "v1", "ResourceQuota", "few", lambda it: bool(it["status"].get("used")), SCHEDULING_TIMEOUT, "a count"
+    )
     delete_at_once(namespace, by_role(namespace.list("v1", "Pod", "ray.io/node-type"))["worker"])
 
-    status = failed(namespace, "digits")
-    told(status, "WorkerLost", "No node has had room for a worker for 60 s", "draws the missing samples")
+    status = wait_for_failure(namespace, "digits")
+    assert_failure(status, "WorkerLost", "No node has had room for a worker for 60 s", "draws the missing samples")
     assert "KubeRay cannot create the pods" in status["failure"]["message"]
     assert "exceeded quota: few" in status["failure"]["message"]
     assert status["progress"]["done"] > 0
 
 
 @pytest.mark.long
-def test_two_workers_and_a_bucket_make_the_same_samples(
+def test_two_workers_and_a_bucket_give_the_same_samples(
     namespace: Namespace, worker_image: str, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
     spec = for_two_workers(namespace, worker_image, s3_environment)
     uri = spec["model"]["uri"].replace("mnist.safetensors", "digits")
     status = Sampling.apply(namespace, "digits", spec | {"output": {"uri": uri}}).wait_until_complete(96)["status"]
     assert (status["plan"]["workers"], status["attempt"], status["output"]["uri"]) == (2, 1, uri)
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
     files = [f"{uri}/samples.npy", f"{uri}/manifest.json"]
     found = run_python(namespace, worker_image, DIGESTS, *files, env_from="s3")
     samples = local_samples(96, tmp_path, "--sampler", "ddpm", "--steps", "100")
@@ -145,30 +147,30 @@ def test_two_workers_and_a_bucket_make_the_same_samples(
 
 
 @pytest.mark.long
-def test_a_sampling_that_grows_far_gets_a_cluster_of_its_new_size(namespace: Namespace) -> None:
-    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": pods_of("400m", workers=2)}
+def test_large_growth_creates_a_larger_cluster(namespace: Namespace) -> None:
+    spec = SMALL | {"sampler": {"name": "ddpm", "steps": 300}, "resources": resources_of("400m", workers=2)}
     sampling = Sampling.apply(namespace, "digits", spec | {"samples": 32})
     alone = sampling.wait_for("Running")["status"]
     assert (alone["attempt"], alone["plan"]["workers"]) == (1, 0)
     Sampling.apply(namespace, "digits", spec | {"samples": 4096})
 
-    def at_work_again(seen: Manifest) -> bool:
+    def runs_again(seen: Manifest) -> bool:
         return bool(seen["status"]["attempt"] == 2 and has_condition("Running")(seen))
 
-    status = sampling.wait(at_work_again, "the second attempt to run")["status"]
+    status = sampling.wait(runs_again, "the second attempt to run")["status"]
     assert (status["plan"]["workers"], status["failedAttempts"]) == (2, 0)
     assert status["progress"]["done"] >= 32
     pods = by_role(namespace.list("v1", "Pod", "ray.io/node-type"))
     assert [len(pods["head"]), len(pods["worker"])] == [1, 2]
     sampling.delete()
     sampling.wait_until_gone()
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
 
 
-def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_sees_none_is_said(
+def test_workers_request_gpus_and_report_that_torch_sees_none(
     namespace: Namespace,
 ) -> None:
-    resources = pods_of("400m", workers=2, gpus=4, tasksPerGPU=2)
+    resources = resources_of("400m", workers=2, gpus=4, tasksPerGPU=2)
     spec = SMALL | {
         "samples": 32,
         "batchSize": 4,
@@ -182,20 +184,20 @@ def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_see
         plan = {name: status["plan"][name] for name in ("device", "workers", "gpus", "tasksPerGPU", "shards")}
         assert plan == {"device": "cuda", "workers": 2, "gpus": 4, "tasksPerGPU": 2, "shards": 8}
         assert status["failure"]["reason"] == "Unschedulable"
-        assert "Ray gave a worker its share of a GPU, but torch" in status["failure"]["message"]
+        assert "Ray assigned a GPU to a worker, but torch" in status["failure"]["message"]
         assert "torch built for CUDA" in status["failure"]["hint"]
 
-        # It fails as soon as the first worker has; the other may still be starting, in the cluster that is kept.
+        # It fails with the first worker; the other may still be starting in the cluster that is kept.
         ready = namespace.wait_for_all(
             "v1",
             "Pod",
             lambda seen: [has_condition("Ready")(pod) for pod in seen] == [True] * 3,
-            READY_WITHIN,
+            READY_TIMEOUT,
             "3 pods",
         )
         pods = by_role(ready)
-        asked = [pod["spec"]["containers"][0]["resources"]["requests"].get(GPU) for pod in pods["worker"]]
-        assert asked == ["2", "2"]
+        requested = [pod["spec"]["containers"][0]["resources"]["requests"].get(GPU) for pod in pods["worker"]]
+        assert requested == ["2", "2"]
         assert GPU not in pods["head"][0]["spec"]["containers"][0]["resources"]["requests"]
         cluster = pods["head"][0]["metadata"]["labels"]["ray.io/cluster"]
         token = token_of(namespace, cluster, "auth_token")
@@ -203,17 +205,17 @@ def test_gpus_are_asked_for_by_the_workers_and_counted_by_ray_and_that_torch_see
             assert RayApi(ports[8265], token).gpus() == [0, 2, 2]
 
         Sampling.apply(namespace, "digits", spec | {"keepClusterSeconds": 0})
-        nothing_is_left(namespace)
+        assert_nothing_left(namespace)
 
 
 @pytest.mark.draws_nothing
-def test_pods_are_spread_over_nodes_where_that_is_asked_for(namespace: Namespace) -> None:
+def test_topology_spread_constraints_are_applied(namespace: Namespace) -> None:
     spread = {"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}
     spec = SMALL | {
         "samples": 4096,
         "sampler": {"name": "ddpm"},
-        "resources": pods_of("1", workers=2),
-        "output": {"uri": "s3://nobody-writes-there/digits"},
+        "resources": resources_of("1", workers=2),
+        "output": {"uri": "s3://unused/digits"},
         "podOverrides": {
             "nodeSelector": {TAINT: namespace.name},
             "tolerations": [{"key": TAINT, "operator": "Exists"}],
@@ -226,12 +228,12 @@ def test_pods_are_spread_over_nodes_where_that_is_asked_for(namespace: Namespace
             "v1",
             "Pod",
             lambda seen: [bool(pod["spec"].get("nodeName")) for pod in seen] == [True] * 3,
-            PLACED_WITHIN,
-            "three pods that have nodes",
+            SCHEDULING_TIMEOUT,
+            "three scheduled pods",
         )
         assert sorted(pod["spec"]["nodeName"] for pod in pods) == nodes
         sampling.delete()
         sampling.wait_until_gone()
-        # No kubelet will ever say that they have ended.
+        # There is no kubelet to report that the pods have ended.
         namespace.cluster.core.delete_collection_namespaced_pod(namespace.name, grace_period_seconds=0)
-        nothing_is_left(namespace)
+        assert_nothing_left(namespace)

@@ -1,4 +1,4 @@
-"""An administrator limits how many samplings are at work at once: the others wait for their turn."""
+"""Limits on concurrent samplings: the others are queued and admitted in a fair order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from tests.cluster.kube import Manifest, Namespace, phase
 from tests.cluster.operator_release import Operator
-from tests.cluster.samplings import SMALL, Sampling, nothing_is_left
+from tests.cluster.samplings import SMALL, Sampling, assert_nothing_left
 
-# Long enough for an operator to be installed while it runs.
-A_WHILE = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
+# Long enough to install an operator meanwhile.
+SHORT_RUN = SMALL | {"samples": 128, "sampler": {"name": "ddpm", "steps": 200}}
 
 
 def time(text: str) -> datetime:
@@ -27,10 +27,8 @@ def message(seen: Manifest, kind: str) -> str:
 
 @pytest.mark.long
 @pytest.mark.operator_away
-def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
-    namespace: Namespace, operator: Operator
-) -> None:
-    first = Sampling.apply(namespace, "first", A_WHILE)
+def test_the_limit_per_namespace_queues_samplings(namespace: Namespace, operator: Operator) -> None:
+    first = Sampling.apply(namespace, "first", SHORT_RUN)
     first.wait_for("Running")
     try:
         replace(operator, values=("atOnce.perNamespace=1",)).install()
@@ -38,7 +36,7 @@ def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
         for waiting in (second, third):
             seen = waiting.wait(lambda it: phase(it) == "Queued", "to be queued")
             assert message(seen, "ClusterReady") == (
-                "It waits for its turn: the administrator lets 1 sampling of a namespace work at once."
+                "Waiting for a free slot: the administrator allows 1 sampling at once in a namespace."
             )
         operator.kill()
         ended = [it.wait_until_complete(samples)["status"] for it, samples in ((first, 128), (second, 16), (third, 16))]
@@ -51,29 +49,27 @@ def test_samplings_take_turns_where_only_one_of_a_namespace_may_be_at_work(
 
 @pytest.mark.long
 @pytest.mark.operator_away
-def test_a_namespace_that_has_none_at_work_is_next_though_others_have_waited_longer(
-    namespace: Namespace, operator: Operator
-) -> None:
+def test_an_idle_namespace_is_admitted_first(namespace: Namespace, operator: Operator) -> None:
     replace(operator, values=("atOnce.all=2",)).install()
     try:
         with namespace.cluster.namespace(f"ddpm-test-{secrets.token_hex(4)}") as neighbour:
             spec = SMALL | {"samples": 256, "sampler": {"name": "ddpm", "steps": 200}}
-            short, long = Sampling.apply(namespace, "short", A_WHILE), Sampling.apply(namespace, "long", spec)
-            for at_work in (short, long):
-                at_work.wait_for("Running")
+            short, long = Sampling.apply(namespace, "short", SHORT_RUN), Sampling.apply(namespace, "long", spec)
+            for sampling in (short, long):
+                sampling.wait_for("Running")
             third = Sampling.apply(namespace, "third", SMALL)
             queued = third.wait(lambda it: phase(it) == "Queued", "third to be queued")
             assert message(queued, "ClusterReady") == (
-                "It waits for its turn: the administrator lets 2 samplings work at once."
+                "Waiting for a free slot: the administrator allows 2 samplings at once."
             )
             others = Sampling.apply(neighbour, "others", SMALL)
-            others.wait(lambda it: phase(it) == "Queued", "the neighbour's to be queued")
+            others.wait(lambda it: phase(it) == "Queued", "the other namespace's sampling to be queued")
             ended = {
                 it.name: it.wait_until_complete(samples)["status"]
                 for it, samples in ((others, 16), (short, 128), (third, 16), (long, 256))
             }
-            for place in (namespace, neighbour):
-                nothing_is_left(place)
+            for each in (namespace, neighbour):
+                assert_nothing_left(each)
     finally:
         operator.install()
     assert time(ended["short"]["completionTime"]) <= time(ended["others"]["startTime"])

@@ -1,4 +1,4 @@
-"""The operator is upgraded in every phase of one sampling, which comes to the same end as if nobody had."""
+"""The operator is upgraded in every phase of one sampling, whose result does not change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.hindrances import held
+from tests.cluster.disruptions import deletion_blocked
 from tests.cluster.kube import Namespace, has_condition, phase
 from tests.cluster.manifests import claim
 from tests.cluster.operator_release import SELECTOR, Operator
 from tests.cluster.results import DIGESTS, local_samples, run_python
-from tests.cluster.samplings import SMALL, Sampling, head_of, nothing_is_left, suspend_cluster
+from tests.cluster.samplings import SMALL, Sampling, assert_nothing_left, head_of, suspend_cluster
 
 N = 128
 SAMPLER = ("--sampler", "ddpm", "--steps", "200")
@@ -23,12 +23,12 @@ SPEC = SMALL | {
     "output": {"uri": "pvc://results/digits"},
     "queueName": "gpus",
 }
-ROLLED_WITHIN = 60.0
+ROLLOUT_TIMEOUT = 60.0
 
 pytestmark = [pytest.mark.operator_away, pytest.mark.long]
 
 
-def test_an_upgrade_in_any_phase_changes_nothing(
+def test_upgrades_in_every_phase_change_nothing(
     namespace: Namespace, operator: Operator, worker_image: str, tmp_path: Path
 ) -> None:
     pods = [operator.pods()]
@@ -40,15 +40,15 @@ def test_an_upgrade_in_any_phase_changes_nothing(
     try:
         sampling = Sampling.apply(namespace, "digits", SPEC)
         sampling.wait(lambda it: phase(it) == "Pending", "digits to wait for its claim")
-        with ThreadPoolExecutor() as beside:
-            upgraded = beside.submit(upgrade, "pending")
-            # The claim comes while there is no operator: the first one has not seen it.
+        with ThreadPoolExecutor() as executor:
+            upgraded = executor.submit(upgrade, "pending")
+            # The claim is created while no operator runs, so the first one has not observed it.
             operator.namespace.wait_for_all(
                 "v1",
                 "Pod",
                 lambda it: not {pod["metadata"]["name"] for pod in it} & set(pods[0]),
-                ROLLED_WITHIN,
-                "the first operator to go",
+                ROLLOUT_TIMEOUT,
+                "the first operator to stop",
                 SELECTOR,
             )
             namespace.apply(claim("results"))
@@ -57,7 +57,7 @@ def test_an_upgrade_in_any_phase_changes_nothing(
         suspend_cluster(sampling, True)
         sampling.wait(lambda it: phase(it) == "Queued", "digits to be queued")
         upgrade("queued")
-        assert phase(sampling.now()) == "Queued"
+        assert phase(sampling.get()) == "Queued"
 
         suspend_cluster(sampling, False)
         sampling.wait(lambda it: phase(it) == "Starting", "digits to start")
@@ -65,19 +65,19 @@ def test_an_upgrade_in_any_phase_changes_nothing(
 
         sampling.wait_for("Running")
         head = head_of(sampling)
-        with held(namespace, head["name"]):
+        with deletion_blocked(namespace, head["name"]):
             upgrade("running")
             sampling.wait_for("Complete")
             upgrade("cleaning-up")
             assert head_of(sampling)["uid"] == head["uid"]
-            assert not has_condition("CleanedUp")(sampling.now())
+            assert not has_condition("CleanedUp")(sampling.get())
         seen = sampling.wait_until_complete(N)["status"]
     finally:
         operator.install()
 
-    assert len({name for names in pods for name in names}) == len(pods), "every upgrade has replaced the operator"
+    assert len({name for names in pods for name in names}) == len(pods), "an upgrade did not replace the operator's pod"
     assert (seen["attempt"], seen["failedAttempts"]) == (1, 0)
-    nothing_is_left(namespace)
+    assert_nothing_left(namespace)
     folder = "/out/digits"
     samples, manifest = run_python(
         namespace, worker_image, DIGESTS, f"{folder}/samples.npy", f"{folder}/manifest.json", claim="results"

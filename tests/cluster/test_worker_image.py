@@ -1,4 +1,4 @@
-"""The worker image in a pod as strict as Kubernetes has a name for."""
+"""The worker image in a pod of the restricted Pod Security level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cluster.manifests import pod
 
 pytestmark = pytest.mark.no_operator
 
-LOOK_AROUND = """
+PRINT_ENVIRONMENT = """
 import json, os, pathlib, ray, ssl, torch
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 try:
@@ -28,14 +28,14 @@ print(json.dumps({
     "torch": torch.__version__, "ray": ray.__version__, "root": root, "user": os.getuid(),
     "capabilities": int(status["CapEff"], 16), "seccomp": int(status["Seccomp"]),
     "sum": torch.conv2d(torch.ones(1, 1, 5, 5), weights).sum().item(),
-    "knows who signs certificates": ssl.create_default_context().cert_store_stats()["x509_ca"] > 50,
+    "has CA certificates": ssl.create_default_context().cert_store_stats()["x509_ca"] > 50,
 }))
 """
 
 
 def test_a_restricted_pod_imports_torch_and_ray(namespace: Namespace, worker_image: str) -> None:
-    said = namespace.run_pod(pod("look-around", worker_image, ["python", "-c", LOOK_AROUND]), seconds=120)
-    assert json.loads(said) == {
+    output = namespace.run_pod(pod("environment", worker_image, ["python", "-c", PRINT_ENVIRONMENT]), seconds=120)
+    assert json.loads(output) == {
         "torch": torch.__version__,
         "ray": importlib.metadata.version("ray"),
         "root": "Read-only file system",
@@ -43,11 +43,11 @@ def test_a_restricted_pod_imports_torch_and_ray(namespace: Namespace, worker_ima
         "capabilities": 0,
         "seccomp": 2,
         "sum": 81.0,
-        "knows who signs certificates": True,
+        "has CA certificates": True,
     }
 
 
-def test_the_namespaces_of_tests_refuse_a_pod_that_runs_as_root(namespace: Namespace, worker_image: str) -> None:
+def test_namespaces_of_tests_reject_root_pods(namespace: Namespace, worker_image: str) -> None:
     as_root = pod("root", worker_image, ["id"])
     as_root["spec"]["securityContext"] = {"runAsUser": 0, "runAsNonRoot": False}
     with pytest.raises(ApiException) as refused:

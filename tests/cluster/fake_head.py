@@ -1,6 +1,7 @@
-"""Answers as a head that wants to keep whoever asks it; runs in a pod, with Python alone.
+"""A hostile head that tries to keep its clients busy; runs in a pod, with Python's standard library only.
 
-It lists ten thousand failed jobs, that of its argument among them, drips every log, and never tells any progress.
+It lists ten thousand failed jobs, among them the one of its argument, sends logs a byte at a time, and never responds
+to requests for progress.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ def jobs(own: str) -> bytes:
     return json.dumps(failed, separators=(",", ":")).encode()
 
 
-class Impostor(BaseHTTPRequestHandler):
-    """Both doors of a head."""
+class FakeHead(BaseHTTPRequestHandler):
+    """Serves both ports of a head."""
 
     def do_GET(self) -> None:
         if self.path.endswith("/logs"):
-            self._drip()
+            self._send_slowly()
         elif self.path != "/api/jobs/":
             NEVER.wait()
         listed = jobs(sys.argv[1])
@@ -34,7 +35,7 @@ class Impostor(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(listed)
 
-    def _drip(self) -> None:
+    def _send_slowly(self) -> None:
         self.send_response(200)
         self.end_headers()
         while not NEVER.wait(0.1):
@@ -42,7 +43,7 @@ class Impostor(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    doors = [ThreadingHTTPServer(("", port), Impostor) for port in (JOBS_PORT, PROGRESS_PORT)]
-    threading.Thread(target=doors[0].serve_forever, daemon=True).start()
+    servers = [ThreadingHTTPServer(("", port), FakeHead) for port in (JOBS_PORT, PROGRESS_PORT)]
+    threading.Thread(target=servers[0].serve_forever, daemon=True).start()
     print("ready", flush=True)
-    doors[1].serve_forever()
+    servers[1].serve_forever()
