@@ -75,6 +75,11 @@ bench-cluster: .venv/ready ## Benchmark the operator on the cluster of `make clu
 bench-node: .venv/ready ## Benchmark start and stop of the node without Docker; none may run
 	@$(BIN)/python benchmarks/node.py
 
+# 380 s of sections after the start. ARGS=--smoke runs on the CPU what needs no GPU.
+.PHONY: bench-gpu
+bench-gpu: .venv/ready ## Check and benchmark the GPU path on a GPU of this machine (ARGS=--smoke: on the CPU)
+	@$(BIN)/python benchmarks/gpu/check.py $(ARGS)
+
 HOSTILE := tests/unit/operator/test_hostile_input.py tests/unit/inference/test_hostile_documents.py tests/cluster/test_hostile_input.py
 .PHONY: hostile
 hostile: .venv/ready ## Try 10,000 hostile samplings and documents, also on the cluster of `make cluster-up`

@@ -36,7 +36,7 @@ class ShardSampler:
 
     def __init__(self, checkpoint: Checkpoint, identity: Identity, threads: int) -> None:
         _check_torch(identity)
-        _make_deterministic(threads)
+        make_deterministic(threads)
         self._identity = identity
         self._schedule = schedule(identity.sampler.schedule, identity.sampler.timesteps)
         network = build(identity.model)
@@ -98,7 +98,7 @@ def _check_torch(identity: Identity) -> None:
         )
 
 
-def _make_deterministic(threads: int) -> None:
+def make_deterministic(threads: int) -> None:
     """Makes torch deterministic; see the notes on reproducibility in PyTorch's documentation."""
     torch.set_num_threads(threads)
     # cuBLAS reads it when it creates its first handle.
