@@ -1,4 +1,4 @@
-"""The command of the guide. The same as ``ddpm-sample``."""
+"""The script of the original guide: the same command as ``ddpm-sample``."""
 
 import sys
 

@@ -76,7 +76,7 @@ def run(
     Args:
         ray_address: see `address.resolve_address`.
         progress: kept up to date; the caller may read it from another thread.
-        on_stored: called with the shards that are found, and with each one that is stored; some may come twice.
+        on_stored: called with the shards that are stored already, and with each new one; some may come twice.
         make_sampler: replaces the sampler of torch in tests and benchmarks.
 
     Raises:

@@ -98,5 +98,5 @@ class Interrupted(DdpmError):
 
 
 def shortened(text: str) -> str:
-    """Returns a foreign error message on one line, cut after a whole word at `MAX_CAUSE_LENGTH` characters."""
+    """Returns another program's error message on one line, cut after a whole word at `MAX_CAUSE_LENGTH` characters."""
     return textwrap.shorten(text, MAX_CAUSE_LENGTH, placeholder=" …")

@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         return {path: value for path, value in vars(arguments).items() if path in self.flag_of}
 
     def invalid_spec(self, error: ValidationError) -> InvalidSpec:
-        """Returns a validation error as one that names flags instead of fields."""
+        """Converts a validation error into an InvalidSpec that names flags instead of fields."""
         messages = []
         for item in error.errors():
             path = ".".join(part for part in item["loc"] if isinstance(part, str))

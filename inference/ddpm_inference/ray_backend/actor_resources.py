@@ -34,7 +34,7 @@ class ActorResources:
 
     @property
     def description(self) -> str:
-        """The resources in words, for messages."""
+        """The resources as text, for messages."""
         cpus = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"
         return cpus if not self.gpus else f"{self.gpus:g} GPU{'s' * (self.gpus > 1)} and {cpus}"
 

@@ -50,8 +50,8 @@ def connected(target: RayTarget) -> Iterator[Cluster]:
 def runtime_env() -> dict[str, Any]:
     """Returns the runtime environment for the actors: this package as an upload, or nothing in one image.
 
-    For a runtime environment Ray starts one more Python process per node before it starts the worker itself. In one
-    image the one that this process got as a Ray job is therefore cleared, too.
+    A runtime environment delays the start of workers, because Ray starts a Python process for it first. In one image
+    the runtime environment that this process got as a Ray job is therefore cleared, too.
     """
     if not is_one_image():
         return {"py_modules": [str(PACKAGE_FOLDER)], "excludes": ["builtin", "__pycache__"]}
@@ -116,17 +116,17 @@ def _connection_error(target: RayTarget, error: Exception) -> ResourcesUnavailab
 
 @contextmanager
 def _sigterm_handler_restored() -> Iterator[None]:
-    """Restores our SIGTERM handler after `ray.init`, which installs one that exits the process."""
+    """Restores our SIGTERM handler after `ray.init`, which installs its own that exits the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as error:
         raise KeyboardInterrupt from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _chained_messages(error: BaseException | None) -> str:

@@ -20,10 +20,10 @@ GCS_PING = ("/ray.rpc.NodeInfoGcsService/CheckAlive", b"")  # gcs_service.proto:
 # Parts of error messages, where Ray raises no class of its own.
 CLIENT_SERVER_START_FAILED = "Starting Ray client server failed"  # util/client/server/proxier.py
 CLIENT_CONNECTION_TIMEOUT = "client connection timeout"  # util/client/worker.py
-VERSION_MISMATCH = r"[Vv]ersion mismatch|mismatch between"  # a pattern; client and GCS word it differently
-LOW_MEMORY = "low on memory"  # the memory monitor of the raylet
+VERSION_MISMATCH = r"[Vv]ersion mismatch|mismatch between"  # a regular expression: client and GCS have different texts
+LOW_MEMORY = "low on memory"  # from the memory monitor of the raylet
 OOM_REPORT_START = " OOM kill reason"  # in the same message, before a report of many lines
-WORKER_EXIT_DETAIL = "Worker exit detail: "  # an actor's death: before it stands which actor, after it the cause
+WORKER_EXIT_DETAIL = "Worker exit detail: "  # an actor's death: the text before it names the actor, the rest the cause
 
 
 def last_started_cluster_file() -> Path:

@@ -106,8 +106,8 @@ class ShardQueue:
     def mark_failed(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
         """Records that a shard failed on a worker. Returns whether it failed permanently.
 
-        The cause of the first attempt is kept, unless it is only that the worker was lost: why a worker died, Ray often
-        knows only when the next one dies of the same.
+        The cause of the first attempt is kept, unless it is WorkerLost: Ray often reports why a worker died only when
+        another one dies of the same cause.
         """
         retry = self._in_flight.pop(shard) or _Retry(shard, [], cause)
         retry.tried.append(worker)
