@@ -29,7 +29,7 @@ from tests.cluster.samplings import API, KIND, SMALL, Sampling, head_of, token_o
 SHARDS = SMALL | {"samples": 240, "batchSize": 8, "sampler": {"name": "ddpm", "steps": 100}}
 PORT = 8500
 ASKS_EVERY = 0.1
-ENDS_WITHIN = 300
+END_TIMEOUT = 300
 MOST_BEHIND = 5.0
 
 
@@ -55,7 +55,7 @@ def by_the_status(namespace: Namespace, name: str) -> Iterator[Said]:
     """Until it is complete."""
     resource = namespace.cluster.resource(API, KIND)
     fields = f"metadata.name={name}"
-    for event in resource.watch(namespace=namespace.name, field_selector=fields, timeout=ENDS_WITHIN):
+    for event in resource.watch(namespace=namespace.name, field_selector=fields, timeout=END_TIMEOUT):
         seen = event["raw_object"]
         yield Said(time.monotonic(), seen["status"].get("progress", {}).get("done", 0))
         if has_condition("Complete")(seen) or has_condition("Failed")(seen):

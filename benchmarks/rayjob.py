@@ -38,8 +38,8 @@ DRAW = (
 _ALONE = {"cpu": "1", "memory": "2Gi"}
 DIGITS = SMALL | {"resources": {"head": _ALONE, "worker": _ALONE, "maxWorkers": 0}}
 ENDS = ("Complete", "Failed", "ValidationFailed")
-ENDS_WITHIN = 300.0
-GONE_WITHIN = 120.0
+END_TIMEOUT = 300.0
+DELETION_TIMEOUT = 120.0
 HEAD = "ray.io/node-type=head"
 # All of Ray's pods. The pod that submits a RayJob's job ends and stays; it holds nothing.
 OF_RAY = "ray.io/node-type"
@@ -88,7 +88,7 @@ class HeadPod:
         """Watches from a resourceVersion on until the pod is ready."""
         pods = self.namespace.cluster.resource("v1", "Pod")
         watch = {"namespace": self.namespace.name, "label_selector": HEAD, "resource_version": version}
-        for event in pods.watch(**watch, timeout=int(ENDS_WITHIN)):
+        for event in pods.watch(**watch, timeout=int(END_TIMEOUT)):
             now, seen = time.monotonic(), event["raw_object"]
             self.made = now if math.isnan(self.made) else self.made
             if math.isnan(self.scheduled) and has_condition("PodScheduled")(seen):
@@ -153,12 +153,12 @@ def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest
         began = time.monotonic()
         namespace.apply(document)
         kind, name = document["kind"], document["metadata"]["name"]
-        seen = namespace.wait(document["apiVersion"], kind, name, ended, ENDS_WITHIN, f"the {kind} to end")
+        seen = namespace.wait(document["apiVersion"], kind, name, ended, END_TIMEOUT, f"the {kind} to end")
         complete = time.monotonic()
         followed.result()
     status = seen["status"]
     assert status.get("phase", status.get("jobStatus")) in ("Succeeded", "SUCCEEDED"), status
-    namespace.wait_for_none("v1", "Pod", GONE_WITHIN, OF_RAY)
+    namespace.wait_for_none("v1", "Pod", DELETION_TIMEOUT, OF_RAY)
     times = (began, head.made, head.scheduled, head.ready, complete)
     return Measured([after - before for before, after in pairwise(times)], time.monotonic() - complete)
 
