@@ -83,7 +83,7 @@ class OldRay(FakeDriver):
         return await dashboard("2.51.0", 200)(request)
 
 
-def test_an_image_with_an_old_ray_fails_and_its_cluster_is_not_kept() -> None:
+def test_an_image_with_an_old_ray_fails_without_a_cluster() -> None:
     server, driver = ApiServer(), OldRay()
     asyncio.run(run_sampling(server, driver, spec=SPEC | {"keepClusterSeconds": 3600}))
     status = server.objects[f"{SAMPLINGS}/digits"]["status"]

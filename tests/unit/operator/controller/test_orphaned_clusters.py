@@ -40,7 +40,7 @@ def test_resync_finds_and_deletes_an_orphaned_cluster(name_reused: bool) -> None
     assert len(server.objects_in(SAMPLINGS)) == name_reused
 
 
-def test_deleting_a_later_sampling_of_the_same_name_keeps_the_cluster() -> None:
+def test_a_reused_name_does_not_delete_the_cluster() -> None:
     server, owner = orphaned_cluster(name_reused=True)
     (later,) = server.objects_in(SAMPLINGS)
     later_key = ObjectKey("research", "digits-0", later["metadata"]["uid"])
