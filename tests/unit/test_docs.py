@@ -31,13 +31,13 @@ def ids(path: Path) -> str:
 
 
 def anchors(document: Path) -> set[str]:
-    """GitHub's anchors of a document's headings."""
+    """Returns the anchors that GitHub gives to the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", document.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def folders(text: str) -> Iterator[str]:
-    """Code spans that begin with a top-level folder of the repository."""
+    """Yields the code spans that begin with a top-level folder of the repository."""
     top = {path.name for path in ROOT.iterdir() if path.is_dir()}
     for span in CODE_SPAN.findall(text):
         if re.fullmatch(r"[\w./-]+", span) and "/" in span and span.partition("/")[0] in top:
@@ -45,7 +45,7 @@ def folders(text: str) -> Iterator[str]:
 
 
 def names_of(module: Path) -> set[str]:
-    """Top-level names of a module, and attributes of its classes."""
+    """Returns the names that a module defines, its classes' members included."""
     names = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -56,7 +56,7 @@ def names_of(module: Path) -> set[str]:
 
 
 def is_defined(dotted: str) -> bool:
-    """Whether a dotted name is a module, or a name inside one. Imports only packages, never torch or Ray."""
+    """Returns whether a dotted name is a module, or a name inside one. Imports nothing, so neither torch nor Ray."""
     package, *parts = dotted.split(".")
     path = next(root for root in PACKAGES if root.name == package)
     for depth, part in enumerate(parts):
@@ -71,7 +71,7 @@ def is_defined(dotted: str) -> bool:
 
 
 def literals() -> str:
-    """Every string of both programs, one a line, with "…" for what is filled in."""
+    """Returns every string literal of both programs, one a line, with "…" for each placeholder."""
     found = []
     for package in PACKAGES:
         for module in package.rglob("*.py"):
