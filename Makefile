@@ -38,11 +38,13 @@ test-long: .venv/ready ## Run the tests that take minutes: tooling, traces of a 
 	@$(BIN)/python tests/tiers.py --tier tooling --tier machine --tier long
 
 .PHONY: lint
-lint: .venv/ready ## Format check, linters, types, import borders, shell scripts
+lint: .venv/ready ## Check format, code, types, import borders, spelling, shell scripts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell --dictionary hack/words.txt --regex '[A-Za-z]+'
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 grep -lIE '^(#!.*\b(ba)?sh\b|# shellcheck shell=)' | xargs $(BIN)/shellcheck --severity=style
 
 .PHONY: format

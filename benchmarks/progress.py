@@ -1,9 +1,9 @@
-"""How far the status of a sampling is behind its driver's own word.
+"""Measures how far the status of a sampling lags behind its driver's progress.
 
     PYTHONPATH=. python benchmarks/progress.py [--check]
 
 Needs a cluster where the operator runs (KUBECONFIG, or the local one of ./kind-setup.sh), and a minute. A sampling
-stores a shard about once a second; its driver's /progress is asked ten times a second, and the status watched.
+stores a shard about once a second. Its driver's /progress is polled ten times a second, and its status is watched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
-from rayjob import the_cluster
+from rayjob import connect_cluster
 from timing import machine
 
 from tests.cluster.kube import Namespace, has_condition
@@ -28,65 +28,65 @@ from tests.cluster.samplings import API, KIND, SMALL, Sampling, head_of, token_o
 
 SHARDS = SMALL | {"samples": 240, "batchSize": 8, "sampler": {"name": "ddpm", "steps": 100}}
 PORT = 8500
-ASKS_EVERY = 0.1
+POLL_INTERVAL = 0.1
 END_TIMEOUT = 300
-MOST_BEHIND = 5.0
+MAX_LAG = 5.0
 
 
-class Said(NamedTuple):
-    """So many samples are done, as somebody says at a moment of the monotonic clock."""
+class Observation(NamedTuple):
+    """The number of stored samples reported at a time of the monotonic clock."""
 
     time: float
     done: int
 
 
-def by_the_driver(driver: RayApi) -> Iterator[Said]:
-    """Until it has ended, with its answers."""
+def poll_driver(driver: RayApi) -> Iterator[Observation]:
+    """Polls the progress until the driver has exited."""
     while True:
         try:
             document = json.loads(driver.text("/progress"))
         except (urllib.error.URLError, ConnectionError):
             return
-        yield Said(time.monotonic(), document["done"])
-        time.sleep(ASKS_EVERY)
+        yield Observation(time.monotonic(), document["done"])
+        time.sleep(POLL_INTERVAL)
 
 
-def by_the_status(namespace: Namespace, name: str) -> Iterator[Said]:
-    """Until it is complete."""
+def watch_status(namespace: Namespace, name: str) -> Iterator[Observation]:
+    """Watches the status until the sampling has ended."""
     resource = namespace.cluster.resource(API, KIND)
     fields = f"metadata.name={name}"
     for event in resource.watch(namespace=namespace.name, field_selector=fields, timeout=END_TIMEOUT):
-        seen = event["raw_object"]
-        yield Said(time.monotonic(), seen["status"].get("progress", {}).get("done", 0))
-        if has_condition("Complete")(seen) or has_condition("Failed")(seen):
+        sampling = event["raw_object"]
+        yield Observation(time.monotonic(), sampling["status"].get("progress", {}).get("done", 0))
+        if has_condition("Complete")(sampling) or has_condition("Failed")(sampling):
             return
 
 
-def behind(driver: Sequence[Said], status: Sequence[Said]) -> list[float]:
-    """Seconds from each step of the driver's until the status tells as many samples or more."""
+def lags(driver: Sequence[Observation], status: Sequence[Observation]) -> list[float]:
+    """Returns the seconds from each increase in the driver's progress until the status reports at least as many."""
     steps = [one for before, one in pairwise(driver) if one.done > before.done]
-    return [next(it.time for it in status if it.done >= step.done) - step.time for step in steps]
+    return [next(each.time for each in status if each.done >= step.done) - step.time for step in steps]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the promise is not kept")
-    asked = parser.parse_args()
-    cluster = the_cluster()
-    with cluster.namespace("ddpm-bench-progress") as namespace, ThreadPoolExecutor(1) as watching:
+    parser.add_argument("--check", action="store_true", help=f"exit with code 1 if the lag exceeds {MAX_LAG:g} s")
+    options = parser.parse_args()
+    cluster = connect_cluster()
+    with cluster.namespace("ddpm-bench-progress") as namespace, ThreadPoolExecutor(1) as executor:
         sampling = Sampling.apply(namespace, "digits", SHARDS)
         sampling.wait_for("Running")
-        status = watching.submit(lambda: list(by_the_status(namespace, "digits")))
+        status = executor.submit(lambda: list(watch_status(namespace, "digits")))
         head = head_of(sampling)
         token = token_of(namespace, head["labels"]["ray.io/cluster"], "progress_token")
         with namespace.port_forward(f"pod/{head['name']}", f":{PORT}") as ports:
-            driver = list(by_the_driver(RayApi(ports[PORT], token)))
-        late = behind(driver, status.result())
+            driver = list(poll_driver(RayApi(ports[PORT], token)))
+        lag = lags(driver, status.result())
     cluster.wait_for_namespaces_to_go()
-    print(f"The status behind its driver, in seconds; {len(late)} steps; {machine()}")
-    print(f"median {statistics.median(late):.1f}, at most {max(late):.1f}")
-    if asked.check and max(late) > MOST_BEHIND:
-        print(f"too late: {max(late):.1f} s behind, and may be {MOST_BEHIND:g}", file=sys.stderr)
+    print(f"Lag of the status behind its driver, in seconds; {len(lag)} steps; {machine()}")
+    print(f"median {statistics.median(lag):.1f}, at most {max(lag):.1f}")
+    if options.check and max(lag) > MAX_LAG:
+        print(f"the lag is {max(lag):.1f} s, at most {MAX_LAG:g} s is allowed", file=sys.stderr)
         return 1
     return 0
 

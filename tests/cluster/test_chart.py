@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ddpm_operator.api import ConditionType, FailureReason
-from ddpm_operator.controller.metrics import PORT, Metrics, Result
+from ddpm_operator.controller.metrics import PORT, Metrics, ReconcileResult
 from tests.cluster.kube import Cluster, Manifest, Namespace
 from tests.cluster.operator_release import CRD, NAMESPACE, RELEASE, Operator
 from tests.cluster.samplings import SMALL
@@ -165,7 +165,7 @@ def test_alerts_are_valid_and_use_existing_metrics(operator: Operator, shared: N
     alerts = {one["alert"]: one["expr"] for group in rule["spec"]["groups"] for one in group["rules"]}
     assert len(alerts) >= 4
     metrics = {sample.name for family in Metrics(set).registry.collect() for sample in family.samples}
-    values = {*FailureReason, *Result, ConditionType.COMPLETE}
+    values = {*FailureReason, *ReconcileResult, ConditionType.COMPLETE}
     for expression in alerts.values():
         promql_parser.parse(expression)
         assert set(re.findall(r"\bddpm_\w+", expression)) <= metrics
@@ -235,7 +235,7 @@ def test_watch_namespaces_limit_the_permissions(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("image.nmae=operator:1", "nmae"),
+        ("image.repository=operator:1", "repository"),
         ("image.name=", "image"),
         ("worker.rayVersion=latest", "rayVersion"),
         ("worker.rayVersion=2.53.9", "rayVersion"),

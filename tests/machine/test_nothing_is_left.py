@@ -1,6 +1,6 @@
-"""A node comes and goes, is killed at any moment, and the machine is afterwards as it was.
+"""The node of hack/node leaves no traces on the machine, also after a crash.
 
-These start and end the node themselves, so none may be up: `make test TIER=machine`.
+These tests start and stop the node themselves, so none may run: `make test TIER=machine`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(2400)  # the first `up` may have to build
+pytestmark = pytest.mark.timeout(2400)  # the first `up` may build all programs
 
 NODE = Path(__file__).resolve().parents[2] / "hack/node"
 
 
-def say(script: str, *arguments: str) -> str:
-    """What a script of hack/node prints; its progress stays visible."""
+def run(script: str, *arguments: str) -> str:
+    """Runs a script of hack/node; returns its stdout. Its progress on stderr stays visible."""
     command = [NODE / script, *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=1800).stdout.strip()
 
 
 def footprint() -> list[str]:
-    return say("footprint").splitlines()
+    return run("footprint").splitlines()
 
 
 def kinds(lines: list[str]) -> set[str]:
@@ -35,60 +35,60 @@ def kinds(lines: list[str]) -> set[str]:
 
 @pytest.fixture
 def before() -> Iterator[list[str]]:
-    """The machine's footprint without a node; the test's own node is gone at the end, whatever becomes of it."""
-    asked = subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False, timeout=60)
-    assert asked.returncode != 0, "a node is up: hack/node/down first"
-    say("down")
+    """The machine's footprint without a node. The test's node is removed at the end in any case."""
+    done = subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False, timeout=60)
+    assert done.returncode != 0, "a node runs: hack/node/down first"
+    run("down")
     yield footprint()
-    say("down")
+    run("down")
 
 
-def state(kubeconfig: str) -> Path:
+def state_folder(kubeconfig: str) -> Path:
     return Path(kubeconfig).parent
 
 
-def init_of(kubeconfig: str) -> int:
-    """The node's first process, as this machine counts."""
-    return int((state(kubeconfig) / "init.pid").read_text())
+def init_pid(kubeconfig: str) -> int:
+    """Returns the PID of the node's first process on this machine."""
+    return int((state_folder(kubeconfig) / "init.pid").read_text())
 
 
-def test_up_twice_starts_nothing_anew_and_down_twice_leaves_nothing(before: list[str]) -> None:
-    first = say("up")
-    init, links = init_of(first), [line for line in footprint() if line.startswith(("link", "route"))]
-    assert say("up") == first
-    assert init_of(first) == init
+def test_up_and_down_are_idempotent(before: list[str]) -> None:
+    first = run("up")
+    init, links = init_pid(first), [line for line in footprint() if line.startswith(("link", "route"))]
+    assert run("up") == first
+    assert init_pid(first) == init
     assert [line for line in footprint() if line.startswith(("link", "route"))] == links
     assert {"link", "route", "cgroup", "process"} <= kinds(footprint())
     for _ in range(2):
-        say("down")
+        run("down")
         assert footprint() == before
 
 
-def test_a_node_whose_first_process_was_killed_leaves_nothing_after_down(before: list[str]) -> None:
-    kubeconfig = say("up")
-    os.kill(init_of(kubeconfig), signal.SIGKILL)
-    say("down")
+def test_down_cleans_up_after_a_crash(before: list[str]) -> None:
+    kubeconfig = run("up")
+    os.kill(init_pid(kubeconfig), signal.SIGKILL)
+    run("down")
     assert footprint() == before
 
 
-def test_after_a_kill_up_starts_a_new_node_and_down_leaves_nothing_of_both(before: list[str]) -> None:
-    killed = init_of(say("up"))
+def test_up_replaces_a_crashed_node(before: list[str]) -> None:
+    killed = init_pid(run("up"))
     os.kill(killed, signal.SIGKILL)
-    assert init_of(say("up")) != killed
-    say("down")
+    assert init_pid(run("up")) != killed
+    run("down")
     assert footprint() == before
 
 
-def test_an_up_that_is_killed_while_the_node_starts_leaves_nothing_after_down(before: list[str]) -> None:
-    say("up")  # so that all is built
-    kubeconfig = say("kubeconfig")
-    say("down")
+def test_down_cleans_up_after_a_killed_up(before: list[str]) -> None:
+    run("up")  # builds everything
+    kubeconfig = run("kubeconfig")
+    run("down")
     up = subprocess.Popen([NODE / "up"], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (state(kubeconfig) / "init.pid").exists() and time.monotonic() < deadline and up.poll() is None:
+    while not (state_folder(kubeconfig) / "init.pid").exists() and time.monotonic() < deadline and up.poll() is None:
         os.sched_yield()
     up.kill()
     up.wait()
     assert "process" in kinds(footprint())
-    say("down")
+    run("down")
     assert footprint() == before
