@@ -46,7 +46,7 @@ def record_progress(observed: Observed, assessment: Assessment, draft: StatusBui
 
 
 def follow_driver(observed: Observed, assessment: Assessment, draft: StatusBuilder, head: ObservedPod) -> Transition:
-    """Submits a driver that is missing, copies the preview of one that runs, and schedules the next poll.
+    """Submits a missing driver, copies the preview of a running driver, and schedules the next poll.
 
     Args:
         head: `Observed.pollable_head`.

@@ -1,4 +1,4 @@
-"""Deadlines, queues and the time a finished resource has left."""
+"""Startup deadline, active deadline, back-off and TTL."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def test_backoff_doubles_up_to_six_minutes() -> None:
     assert waits == [10, 20, 40, 80, 160, 320, 360, 360]
 
 
-def held_up(world: World, **fields: object) -> None:
-    """The head pod stays as it is made, with something to say about why."""
+def create_stuck_head(world: World, **fields: object) -> None:
+    """Creates a head pod that does not start, with fields that say why."""
     world.reconcile()
     world.kuberay()
     (head,) = world.pods.values()
     world.change(head.uid, **fields)
 
 
-def until_late(world: World) -> None:
-    """Time passes, and the operator looks whenever it wants to."""
+def run_until_failed(world: World) -> None:
+    """Reconciles whenever it is due, until the attempt has failed."""
     while not world.status.failure:
         assert world.requeue_at
         world.now = max(world.requeue_at, world.now + timedelta(seconds=1))
@@ -39,10 +39,10 @@ def until_late(world: World) -> None:
 
 def test_missed_startup_deadline_fails_the_attempt() -> None:
     world = World.of(startupDeadlineSeconds=120)
-    held_up(world)
+    create_stuck_head(world)
     (head,) = world.pods.values()
     begun = world.now
-    until_late(world)
+    run_until_failed(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
@@ -59,7 +59,7 @@ def test_missed_startup_deadline_quotes_the_driver() -> None:
     observed = world.observe()
     (driver,) = world.drivers.values()
     world.wait(121)
-    says = ProgressDocument(
+    document = ProgressDocument(
         version=1,
         phase="starting",
         done=0,
@@ -69,7 +69,7 @@ def test_missed_startup_deadline_quotes_the_driver() -> None:
         eta_seconds=None,
         message="the cluster has room for 0 of 2 workers",
     )
-    decision = reconcile(replace(observed, head_poll=HeadResponse(tuple(driver.jobs), says)), world.now)
+    decision = reconcile(replace(observed, head_poll=HeadResponse(tuple(driver.jobs), document)), world.now)
     failure = decision.actions[0].status.failure  # type: ignore[union-attr]
     assert failure
     assert failure.message.endswith("of its admission. The cluster has room for 0 of 2 workers.")
@@ -77,12 +77,12 @@ def test_missed_startup_deadline_quotes_the_driver() -> None:
 
 def test_unschedulable_pods_fail_at_the_startup_deadline() -> None:
     world = World.of(startupDeadlineSeconds=120)
-    held_up(world, unschedulable="0/3 nodes are available: 3 Insufficient cpu.")
+    create_stuck_head(world, unschedulable="0/3 nodes are available: 3 Insufficient cpu.")
     world.reconcile()
     ready = world.condition(ConditionType.CLUSTER_READY)
     assert ready.reason == "Unschedulable"
     assert ready.message.endswith("fits no node: 0/3 nodes are available: 3 Insufficient cpu.")
-    until_late(world)
+    run_until_failed(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.UNSCHEDULABLE
     assert world.status.failure.message.endswith(
@@ -95,19 +95,19 @@ def test_cluster_without_pods_means_kuberay_missing() -> None:
     world = World.of(startupDeadlineSeconds=120)
     world.reconcile()
     (cluster,) = world.clusters.values()
-    words = f"The RayCluster {cluster.name} exists, but no pods are created for it: KubeRay is not running."
+    message = f"The RayCluster {cluster.name} exists, but no pods are created for it: KubeRay is not running."
     while world.condition(ConditionType.CLUSTER_READY).reason != "KubeRayMissing":
         assert world.now - cluster.created < timedelta(seconds=20)
         world.wait(1)
         world.reconcile()
     assert world.now - cluster.created >= timedelta(seconds=15)
-    assert world.condition(ConditionType.CLUSTER_READY).message == words
+    assert world.condition(ConditionType.CLUSTER_READY).message == message
     assert world.status.phase == Phase.STARTING
-    until_late(world)
+    run_until_failed(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.KUBERAY_MISSING
     assert world.status.failure.message == (
-        f"{words} The attempt has not begun to sample within 2m00s of its admission."
+        f"{message} The attempt has not begun to sample within 2m00s of its admission."
     )
     assert world.status.phase == Phase.FAILED
 
@@ -131,7 +131,7 @@ def test_slow_kuberay_is_not_missing() -> None:
     world.reconcile()
     (name,) = world.clusters
     world.clusters[name] = replace(world.clusters[name], seen_by_kuberay=True)
-    until_late(world)
+    run_until_failed(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message.endswith("KubeRay has not created the head pod yet.")
@@ -145,15 +145,15 @@ def test_running_driver_without_progress_meets_the_deadline() -> None:
     (driver,) = world.drivers.values()
     assert driver.jobs[-1].state == "RUNNING"
     world.wait(60)
-    mute = replace(observed, head_poll=HeadResponse(tuple(driver.jobs), None))
-    decision = reconcile(mute, world.now)
+    unreachable = replace(observed, head_poll=HeadResponse(tuple(driver.jobs), None))
+    decision = reconcile(unreachable, world.now)
     written = decision.actions[0].status  # type: ignore[union-attr]
     assert written.phase == Phase.RUNNING
     assert written.failure is None
 
 
-def sampling_unseen(world: World) -> None:
-    """The operator was away from before the driver began to sample until after the deadline."""
+def sample_while_operator_is_down(world: World) -> None:
+    """The operator is down from before the driver begins to sample until after the deadline."""
     world.run(until=lambda it: it.drivers and any(d.jobs for d in it.drivers.values()))
     while not world.stored:
         world.driver()
@@ -163,9 +163,9 @@ def sampling_unseen(world: World) -> None:
 
 def test_one_failed_poll_after_the_deadline_is_tolerated() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
-    sampling_unseen(world)
-    mute = replace(world.observe(), head_poll=HeadUnreachable(world.now, "timeout"))
-    decision = reconcile(mute, world.now)
+    sample_while_operator_is_down(world)
+    unreachable = replace(world.observe(), head_poll=HeadUnreachable(world.now, "timeout"))
+    decision = reconcile(unreachable, world.now)
     assert not [it for it in decision.actions if isinstance(it, WriteStatus) and it.status.failure]
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
@@ -173,10 +173,10 @@ def test_one_failed_poll_after_the_deadline_is_tolerated() -> None:
 
 def test_silent_head_misses_the_startup_deadline() -> None:
     world = World.of(samples=640, startupDeadlineSeconds=120, backoffLimit=0)
-    sampling_unseen(world)
+    sample_while_operator_is_down(world)
     seen = world.observe()
-    mute = replace(seen, head_poll=HeadUnreachable(world.now - timedelta(seconds=15), "timeout"))
-    (written,) = [it.status for it in reconcile(mute, world.now).actions if isinstance(it, WriteStatus)]
+    unreachable = replace(seen, head_poll=HeadUnreachable(world.now - timedelta(seconds=15), "timeout"))
+    (written,) = [it.status for it in reconcile(unreachable, world.now).actions if isinstance(it, WriteStatus)]
     assert written.failure
     assert written.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
 

@@ -24,8 +24,8 @@ def running(**spec: object) -> World:
     return world
 
 
-def fails(world: World) -> None:
-    """The driver fails once."""
+def fail_once(world: World) -> None:
+    """Lets the driver fail once."""
     world.run(until=lambda it: it.driver_fails())
     world.run(until=lambda it: it.status.failure)
 
@@ -46,7 +46,7 @@ def test_oom_killed_worker_is_out_of_memory() -> None:
     world.change(
         worker.uid, containers=(replace(container, restarts=1, last_termination=Terminated("OOMKilled", 137)),)
     )
-    fails(world)
+    fail_once(world)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.OUT_OF_MEMORY
     assert worker.name in world.status.failure.message
@@ -82,8 +82,8 @@ def test_driver_that_lost_workers_names_the_pods_problem() -> None:
     )
 
 
-def only_job(world: World, **fields: object) -> None:
-    """Ray's word of the only job, with no driver to be heard."""
+def set_job(world: World, **fields: object) -> None:
+    """Sets what Ray reports about the only job, with no outcome of the driver."""
     (driver,) = world.drivers.values()
     driver.jobs = [replace(driver.jobs[0], **fields)]  # type: ignore[arg-type]
     driver.outcome = None
@@ -92,7 +92,7 @@ def only_job(world: World, **fields: object) -> None:
 def test_unread_success_is_submitted_again() -> None:
     world = running()
     world.stored = world.manifest = 100
-    only_job(world, state="SUCCEEDED")
+    set_job(world, state="SUCCEEDED")
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     ids = [it.id for it in world.executed if isinstance(it, SubmitJob)]
@@ -116,7 +116,7 @@ def test_unread_failure_is_taken_from_the_log() -> None:
         'loading\n{"event": "error", "reason": "StorageFailed", "exitCode": 4, "message": "the disk is full", '
         '"hint": "make room"}\nsee https://user:secret@example.com\n'
     )
-    only_job(world, state="FAILED", message="exit code 4", log=log)
+    set_job(world, state="FAILED", message="exit code 4", log=log)
     world.reconcile()
     failure = world.status.failure
     assert failure
@@ -146,7 +146,7 @@ def test_missing_credentials_names_the_secret(reason: str, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("said", "hint"),
+    ("driver_hint", "hint"),
     [
         ("use the same flags as then, or give --overwrite", FailureReason.STORAGE_FAILED.hint),
         ("free some space there, then run the same command again", FailureReason.STORAGE_FAILED.hint),
@@ -154,9 +154,9 @@ def test_missing_credentials_names_the_secret(reason: str, message: str) -> None
         ("create the bucket, or correct the URI", "Create the bucket, or correct the URI."),
     ],
 )
-def test_command_line_hints_are_replaced(said: str, hint: str) -> None:
+def test_command_line_hints_are_replaced(driver_hint: str, hint: str) -> None:
     world = running()
-    world.driver_fails("StorageFailed", "4 of 8 are kept in /output; run the same command again to resume", said)
+    world.driver_fails("StorageFailed", "4 of 8 are kept in /output; run the same command again to resume", driver_hint)
     world.reconcile()
     assert world.status.failure
     assert (world.status.failure.message, world.status.failure.hint) == ("4 of 8 are kept in /output.", hint)
@@ -164,7 +164,7 @@ def test_command_line_hints_are_replaced(said: str, hint: str) -> None:
 
 def test_driver_without_error_event_keeps_its_log_tail() -> None:
     world = running()
-    only_job(world, state="FAILED", message="Job entrypoint exited with 139", log="x\n" * 5000 + "Segmentation fault")
+    set_job(world, state="FAILED", message="Job entrypoint exited with 139", log="x\n" * 5000 + "Segmentation fault")
     world.reconcile()
     failure = world.status.failure
     assert failure
@@ -176,8 +176,10 @@ def test_driver_without_error_event_keeps_its_log_tail() -> None:
 
 def test_driver_killed_by_ray_is_out_of_memory() -> None:
     world = running(backoffLimit=0)
-    said = "Unexpected error occurred: 2 worker(s) were killed due to the node running low on memory. Memory on the\n"
-    only_job(world, state="FAILED", message=f"{said}node was 1.50GB used / 1.50GB limit\nOOM kill reason: usage")
+    driver_hint = (
+        "Unexpected error occurred: 2 worker(s) were killed due to the node running low on memory. Memory on the\n"
+    )
+    set_job(world, state="FAILED", message=f"{driver_hint}node was 1.50GB used / 1.50GB limit\nOOM kill reason: usage")
     world.reconcile()
     failure = world.status.failure
     assert failure
@@ -188,7 +190,7 @@ def test_driver_killed_by_ray_is_out_of_memory() -> None:
 
 def test_stopped_job_is_retried() -> None:
     world = running()
-    only_job(world, state="STOPPED")
+    set_job(world, state="STOPPED")
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert world.status.attempt == 2

@@ -1,4 +1,4 @@
-"""A RayCluster that somebody deletes before the operator has seen it: made again once nothing of it is left."""
+"""Another client deletes the RayCluster before the operator has observed it: it is created again after its clean-up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from tests.fakes.world import World
 
 
-def deleted_unseen(**spec: object) -> World:
-    """KubeRay has made its pods already, and it goes slowly."""
+def deleted_early(**spec: object) -> World:
+    """Returns a sampling whose cluster was deleted before it was observed, and still has pods."""
     world = World.of(**spec)
     world.reconcile()
     world.kuberay()
@@ -26,7 +26,7 @@ def creations(world: World) -> int:
 
 
 def test_deleted_cluster_is_not_recreated_while_it_exists() -> None:
-    world = deleted_unseen()
+    world = deleted_early()
     before = creations(world)
     for _ in range(6):
         world.reconcile()
@@ -41,7 +41,7 @@ def test_deleted_cluster_is_not_recreated_while_it_exists() -> None:
 
 
 def test_orphaned_pods_delay_the_new_cluster() -> None:
-    world = deleted_unseen()
+    world = deleted_early()
     (name,) = world.clusters
     del world.clusters[name]
     world.reconcile()
@@ -56,7 +56,7 @@ def test_orphaned_pods_delay_the_new_cluster() -> None:
 
 
 def test_stuck_pod_is_not_counted_for_the_new_cluster() -> None:
-    world = deleted_unseen()
+    world = deleted_early()
     (name,) = world.clusters
     (old,) = world.pods.values()
     del world.clusters[name]
@@ -71,7 +71,7 @@ def test_stuck_pod_is_not_counted_for_the_new_cluster() -> None:
 
 @pytest.mark.parametrize("kind", [None, ActionErrorKind.QUOTA])
 def test_undeletable_cluster_meets_the_startup_deadline(kind: ActionErrorKind | None) -> None:
-    world = deleted_unseen(startupDeadlineSeconds=60, backoffLimit=0)
+    world = deleted_early(startupDeadlineSeconds=60, backoffLimit=0)
     for _ in range(7):
         world.action_errors = (ActionError(kind, "create the RayCluster digits-1", "exceeded quota"),) if kind else ()
         world.reconcile()

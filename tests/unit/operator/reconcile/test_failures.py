@@ -1,4 +1,4 @@
-"""An attempt that fails: why, whether there is another one, and what is left of it."""
+"""A failed attempt: whether it is retried and when, and what happens to its cluster."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def running(**spec: object) -> World:
     return world
 
 
-def fails(world: World) -> None:
-    """The driver fails once."""
+def fail_once(world: World) -> None:
+    """Lets the driver fail once."""
     world.run(until=lambda it: it.driver_fails())
     world.run(until=lambda it: it.status.failure)
 
@@ -33,13 +33,13 @@ def test_backoff_grows_until_backoff_limit() -> None:
     world = World.of(backoffLimit=3)
     waits = []
     for _ in range(3):
-        fails(world)
+        fail_once(world)
         failed, attempt = world.status.failure, world.status.attempt
         world.run(until=lambda it, attempt=attempt: it.status.attempt != attempt)
         assert failed
         assert failed.time
         waits.append((world.now - failed.time) // timedelta(seconds=10))
-    fails(world)
+    fail_once(world)
     assert waits == [1, 2, 4]
     assert world.status.phase == Phase.FAILED
     assert world.status.attempt == 4
@@ -53,7 +53,7 @@ def test_backoff_grows_until_backoff_limit() -> None:
 
 def test_waiting_for_retry_says_when() -> None:
     world = World.of()
-    fails(world)
+    fail_once(world)
     world.run(until=lambda it: it.condition(ConditionType.CLUSTER_READY).reason == "WaitingToRetry")
     assert world.status.failure
     assert world.status.failure.time
@@ -80,7 +80,7 @@ def test_final_reasons_are_not_retried(reason: str) -> None:
 
 def test_raising_backoff_limit_retries_a_failed_sampling() -> None:
     world = running(backoffLimit=0)
-    fails(world)
+    fail_once(world)
     world.run(until=lambda it: it.settled)
     world.edit(startupDeadlineSeconds=900)
     world.reconcile()
@@ -121,7 +121,7 @@ def test_running_attempt_survives_a_lost_worker() -> None:
 
 def test_failed_cluster_is_kept_for_keep_cluster_seconds() -> None:
     world = running(backoffLimit=0, keepClusterSeconds=120)
-    fails(world)
+    fail_once(world)
     assert world.holds(ConditionType.FAILED)
     assert world.status.failure
     assert world.status.failure.time
@@ -137,7 +137,7 @@ def test_failed_cluster_is_kept_for_keep_cluster_seconds() -> None:
 
 def test_next_attempt_waits_for_the_kept_cluster() -> None:
     world = running(keepClusterSeconds=120)
-    fails(world)
+    fail_once(world)
     failed = world.now
     world.run(until=lambda it: it.status.attempt == 2)
     assert world.now - failed >= timedelta(seconds=120)
@@ -170,7 +170,7 @@ def test_other_clusters_are_deleted() -> None:
 def test_attempt_numbers_are_unique() -> None:
     world = World.of()
     for _ in range(3):
-        fails(world)
+        fail_once(world)
         world.run(until=lambda it: it.drivers)
     numbers = [it.attempt.number for it in world.executed if isinstance(it, CreateCluster)]
     assert numbers == sorted(set(numbers))
@@ -180,6 +180,6 @@ def test_long_event_message_is_clipped() -> None:
     world = running()
     world.driver_fails(message="größer " * 300)
     world.run(until=lambda it: it.status.failure)
-    (told,) = [it for it in world.executed if isinstance(it, Event) and it.reason == EventReason.ATTEMPT_FAILED]
-    assert 1020 < len(told.message.encode()) <= 1024
-    assert told.message.endswith("…")
+    (event,) = [it for it in world.executed if isinstance(it, Event) and it.reason == EventReason.ATTEMPT_FAILED]
+    assert 1020 < len(event.message.encode()) <= 1024
+    assert event.message.endswith("…")

@@ -1,4 +1,4 @@
-"""More samples, at any time: only what is missing is drawn."""
+"""spec.samples is raised, at any time: only the missing samples are drawn."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_growth_resubmits_in_the_same_cluster() -> None:
     assert world.stored == 300
     assert sum(isinstance(it, CreateCluster) for it in world.executed) == 1
     name = next(it.attempt.name for it in world.executed if isinstance(it, CreateCluster))
-    asked = [(it.id, it.attempt.spec.samples) for it in world.executed if isinstance(it, SubmitJob)]
-    assert asked == [(name, 100), (f"{name}-r2", 300)]
+    submitted = [(it.id, it.attempt.spec.samples) for it in world.executed if isinstance(it, SubmitJob)]
+    assert submitted == [(name, 100), (f"{name}-r2", 300)]
     assert world.reasons == [
         EventReason.ACCEPTED,
         EventReason.CLUSTER_CREATED,
@@ -108,7 +108,7 @@ WORKERS = {"samples": 16, "resources": {"maxWorkers": 2}}
 GPUS = {"samples": 16, "resources": {"gpus": 4}}
 
 
-def made(world: World) -> list[Plan]:
+def created_plans(world: World) -> list[Plan]:
     return [it.attempt.plan for it in world.executed if isinstance(it, CreateCluster)]
 
 
@@ -135,7 +135,7 @@ def test_large_growth_gets_a_larger_cluster(
     world.run(until=when)
     world.edit(samples=20_000)
     world.run(until=lambda it: it.settled)
-    assert [(it.workers, it.gpus) for it in made(world)] == [before, after]
+    assert [(it.workers, it.gpus) for it in created_plans(world)] == [before, after]
     status = world.status
     assert (status.phase, status.attempt, status.failed_attempts) == (Phase.SUCCEEDED, 2, 0)
     assert status.plan
@@ -168,7 +168,7 @@ def test_small_growth_stays_in_the_same_cluster() -> None:
     assert world.status.plan.shards == 5
     assert world.status.plan.why[0].startswith("300 samples in batches of 64")
     world.run(until=lambda it: it.settled)
-    assert len(made(world)) == 1
+    assert len(created_plans(world)) == 1
     assert world.condition(ConditionType.ACCEPTED).message.startswith("300 samples")
     assert world.status.plan.shards == 5
 
@@ -178,7 +178,7 @@ def test_cluster_of_maximum_size_is_kept() -> None:
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.edit(samples=20_000)
     world.run(until=lambda it: it.settled)
-    assert len(made(world)) == 1
+    assert len(created_plans(world)) == 1
     assert world.status.plan
     assert world.status.plan.why[:2] == (
         "20,000 samples in batches of 64 (as in the first attempt) make 313 shards.",
@@ -191,4 +191,4 @@ def test_raised_max_workers_waits_for_the_next_attempt() -> None:
     world.run(until=lambda it: it.clusters)
     world.edit(resources={"maxWorkers": 4})
     world.run(until=lambda it: it.settled)
-    assert [it.workers for it in made(world)] == [1]
+    assert [it.workers for it in created_plans(world)] == [1]

@@ -14,7 +14,7 @@ from ddpm_operator.reconcile.observed import (
 )
 from tests.fakes.world import World
 
-Trouble = Callable[[World], object]
+Failure = Callable[[World], object]
 
 
 def running(**spec: object) -> World:
@@ -23,7 +23,7 @@ def running(**spec: object) -> World:
     return world
 
 
-HEADS: dict[str, tuple[Trouble, str, str]] = {
+HEADS: dict[str, tuple[Failure, str, str]] = {
     "ended": (
         lambda it: it.head_dies(),
         "HeadLost",
@@ -44,47 +44,49 @@ HEADS: dict[str, tuple[Trouble, str, str]] = {
 }
 
 
-def ended(**fields: object) -> Trouble:
-    """The head has failed, and KubeRay has deleted it, before the operator looks."""
+def failed_and_deleted(**fields: object) -> Failure:
+    """Lets the head fail, and KubeRay delete it, before the operator reconciles."""
 
-    def trouble(world: World) -> None:
+    def failure(world: World) -> None:
         (head,) = world.pods.values()
         world.change(head.uid, phase="Failed", ready=False, **fields)
         assert world.kuberay()
 
-    return trouble
+    return failure
 
 
-def container(reason: str, code: int, message: str = "") -> tuple[Container, ...]:
+def terminated(reason: str, code: int, message: str = "") -> tuple[Container, ...]:
     return (Container("ray-head", Terminated(reason, code, message)),)
 
 
 NO_RAY = "/bin/bash: line 1: ulimit: no\n/bin/bash: line 1: ray: command not found\n"
 
 
-DELETED_AT_ONCE: dict[str, tuple[Trouble, str, str]] = {
+DELETED_AT_ONCE: dict[str, tuple[Failure, str, str]] = {
     "for its memory": (
-        ended(containers=container("OOMKilled", 137)),
+        failed_and_deleted(containers=terminated("OOMKilled", 137)),
         "OutOfMemory",
         "needed more memory than its limit of 4Gi.",
     ),
     "by the kubelet": (
-        ended(reason="Evicted", message="The node was low on resource: ephemeral-storage."),
+        failed_and_deleted(reason="Evicted", message="The node was low on resource: ephemeral-storage."),
         "HeadLost",
         "is lost: Evicted: The node was low on resource: ephemeral-storage.",
     ),
     "for another pod": (
-        ended(containers=container("OOMKilled", 143), disruption="PreemptionByScheduler: it was preempted"),
+        failed_and_deleted(
+            containers=terminated("OOMKilled", 143), disruption="PreemptionByScheduler: it was preempted"
+        ),
         "HeadLost",
         "is lost: PreemptionByScheduler: it was preempted.",
     ),
     "as it could not be started": (
-        ended(containers=container("StartError", 128, 'exec: "/bin/bash": no such file or directory')),
+        failed_and_deleted(containers=terminated("StartError", 128, 'exec: "/bin/bash": no such file or directory')),
         "HeadLost",
         'is lost: StartError, exit code 128: exec: "/bin/bash": no such file or directory.',
     ),
     "by itself": (
-        ended(containers=container("Error", 127, NO_RAY)),
+        failed_and_deleted(containers=terminated("Error", 127, NO_RAY)),
         "HeadLost",
         "is lost: Error, exit code 127: /bin/bash: line 1: ray: command not found.",
     ),
@@ -93,9 +95,9 @@ DELETED_AT_ONCE: dict[str, tuple[Trouble, str, str]] = {
 
 @pytest.mark.parametrize("what", DELETED_AT_ONCE)
 def test_cause_is_known_for_a_head_deleted_at_once(what: str) -> None:
-    trouble, reason, message = DELETED_AT_ONCE[what]
+    failure, reason, message = DELETED_AT_ONCE[what]
     world = running()
-    trouble(world)
+    failure(world)
     assert not world.pods
     world.reconcile()
     assert world.status.failure
@@ -117,9 +119,9 @@ def test_former_heads_end_is_not_the_present_heads() -> None:
 
 @pytest.mark.parametrize("what", HEADS)
 def test_lost_head_ends_the_attempt_and_is_retried(what: str) -> None:
-    trouble, reason, message = HEADS[what]
+    failure, reason, message = HEADS[what]
     world = running()
-    assert trouble(world) is not False
+    assert failure(world) is not False
     world.requeue_at = world.now
     world.reconcile()
     assert world.status.failure

@@ -1,4 +1,4 @@
-"""The image by its digest, where that can be had elsewhere, too."""
+"""The image by digest, if it can be pulled by that digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def head(image_id: str) -> ObservedPod:
 
 
 @pytest.mark.parametrize(
-    ("asked", "image_id", "kept"),
+    ("requested", "image_id", "kept"),
     [
         (
             "registry.example.com/worker:1",
@@ -32,5 +32,5 @@ def head(image_id: str) -> ObservedPod:
         ("worker:1", "", None),
     ],
 )
-def test_digest_is_kept_if_it_can_be_pulled(asked: str, image_id: str, kept: str | None) -> None:
-    assert pinned_image(head(image_id), asked) == kept
+def test_digest_is_kept_if_it_can_be_pulled(requested: str, image_id: str, kept: str | None) -> None:
+    assert pinned_image(head(image_id), requested) == kept

@@ -1,4 +1,4 @@
-"""A cluster that others suspend and let in again, as Kueue does: Queued, and no attempt is spent."""
+"""Kueue suspends and resumes the RayCluster: the sampling is Queued, and no attempt is spent."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.fakes.world import World
 
 
 def running(**spec: object) -> World:
-    """At work, with samples stored and more to draw."""
+    """Returns a running sampling with some samples stored."""
     world = World.of(queueName="gpus", samples=640, **spec)
     world.run(until=lambda it: it.stored >= 128)
     return world
 
 
-def empty(world: World) -> None:
-    """KubeRay takes the pods away."""
+def delete_pods(world: World) -> None:
+    """Lets KubeRay delete the pods."""
     while world.kuberay() or world.kubelet():
         world.reconcile()
 
@@ -56,8 +56,8 @@ def test_suspended_cluster_is_queued_without_deadline() -> None:
 )
 def test_uncreated_cluster_meets_the_startup_deadline(kind: ActionErrorKind) -> None:
     world = World.of(queueName="gpus", startupDeadlineSeconds=60, backoffLimit=0)
-    fault = ActionError(kind, "create the RayCluster digits-1", "no")
-    world.reject = lambda it: fault if isinstance(it, CreateCluster) else None
+    error = ActionError(kind, "create the RayCluster digits-1", "no")
+    world.reject = lambda it: error if isinstance(it, CreateCluster) else None
     begun = world.now
     world.run(until=lambda it: it.finished)
     assert timedelta(0) <= world.now - begun - timedelta(seconds=60) < timedelta(seconds=10)
@@ -84,7 +84,7 @@ def test_full_quota_before_kueue_is_no_admission() -> None:
 def test_preempted_cluster_continues_the_same_attempt() -> None:
     world = running(activeDeadlineSeconds=300)
     world.kueue_suspends()
-    empty(world)
+    delete_pods(world)
     assert world.status.phase == Phase.QUEUED
     assert not world.holds(ConditionType.RUNNING)
     assert not world.pods
@@ -105,7 +105,7 @@ def test_preempted_cluster_continues_the_same_attempt() -> None:
 def test_startup_deadline_counts_from_the_last_admission() -> None:
     world = running(startupDeadlineSeconds=60)
     world.kueue_suspends()
-    empty(world)
+    delete_pods(world)
     world.wait(3600)
     world.kueue_resumes()
     world.reconcile()
@@ -134,7 +134,7 @@ def test_former_head_is_not_taken_for_the_new_one() -> None:
     world = running()
     before = dict(world.pods)
     world.kueue_suspends()
-    empty(world)
+    delete_pods(world)
     world.kueue_resumes()
     world.reconcile(before)
     assert world.status.phase == Phase.QUEUED
@@ -179,7 +179,7 @@ def test_stuck_former_head_delays_the_cluster_a_minute() -> None:
 def test_head_lost_after_resumption_ends_the_attempt() -> None:
     world = running()
     world.kueue_suspends()
-    empty(world)
+    delete_pods(world)
     world.kueue_resumes()
     world.run(until=lambda it: it.holds(ConditionType.RUNNING))
     world.head_dies()
@@ -222,30 +222,30 @@ def test_briefly_suspended_cluster_gets_its_missing_objects(died_after: int) -> 
     assert (world.status.attempt, world.status.failed_attempts) == (1, 0)
 
 
-MOVES = st.sampled_from(["well", "look", "late", "takes", "gives", "kuberay", "kubelet", "dies", "wait"])
+MOVES = st.sampled_from(["steps", "reconcile", "stale", "suspend", "resume", "kuberay", "kubelet", "crash", "wait"])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(MOVES, max_size=60), st.booleans(), st.data())
 def test_suspensions_cost_no_attempt_and_no_deadline(moves: list[str], named: bool, data: st.DataObject) -> None:
     world = World.of(samples=640, backoffLimit=0, activeDeadlineSeconds=600, **({"queueName": "gpus"} if named else {}))
-    late: list[dict[str, ObservedPod]] = [{}]
+    stale: list[dict[str, ObservedPod]] = [{}]
     for move in moves:
         match move:
-            case "well":
+            case "steps":
                 for _ in range(data.draw(st.integers(1, 12))):
                     world.step()
-                late = [dict(world.pods)]
-            case "look":
+                stale = [dict(world.pods)]
+            case "reconcile":
                 world.reconcile()
-                late = [dict(world.pods)]
-            case "late":
-                late = late[data.draw(st.integers(0, len(late) - 1)) :]
-                world.reconcile(late[0])
-            case "takes":
+                stale = [dict(world.pods)]
+            case "stale":
+                stale = stale[data.draw(st.integers(0, len(stale) - 1)) :]
+                world.reconcile(stale[0])
+            case "suspend":
                 world.wait(1)
                 world.kueue_suspends()
-            case "gives":
+            case "resume":
                 world.kueue_resumes()
             case "kuberay":
                 world.kuberay()
@@ -254,9 +254,9 @@ def test_suspensions_cost_no_attempt_and_no_deadline(moves: list[str], named: bo
             case "wait":
                 if world.sampling.status and world.status.phase is Phase.QUEUED:
                     world.wait(3600)
-            case "dies":
+            case "crash":
                 world.crash_at = len(world.executed) + data.draw(st.integers(0, 3))
-        late.append(dict(world.pods))
+        stale.append(dict(world.pods))
     world.crash_at = None
     while world.kuberay() or world.kubelet():
         pass

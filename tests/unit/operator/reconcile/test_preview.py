@@ -84,8 +84,8 @@ def test_invalid_preview_does_not_prevent_completion(world: World, grid: str) ->
     assert isinstance(observed.head_poll, HeadResponse)
     assert observed.head_poll.progress
     outcome = FinishedOutcome(manifest_sha256=sha(100), samples=100, sampled=100, output="/output", grid=grid)
-    told = replace(observed.head_poll, progress=observed.head_poll.progress.model_copy(update={"outcome": outcome}))
-    actions = reconcile(replace(observed, head_poll=told), world.now).actions
+    response = replace(observed.head_poll, progress=observed.head_poll.progress.model_copy(update={"outcome": outcome}))
+    actions = reconcile(replace(observed, head_poll=response), world.now).actions
     assert [it.status.phase for it in actions if isinstance(it, WriteStatus)] == [Phase.SUCCEEDED]
     assert not [it for it in actions if isinstance(it, WritePreview)]
 

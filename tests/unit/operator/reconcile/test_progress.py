@@ -1,4 +1,4 @@
-"""How far a sampling is, as its status says it: soon enough to be true, no more often than anybody reads it."""
+"""status.progress: how far it lags behind, and how often it is written."""
 
 from __future__ import annotations
 

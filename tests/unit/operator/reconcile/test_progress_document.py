@@ -1,4 +1,4 @@
-"""The operator reads what the driver really says."""
+"""The operator parses what the driver of this repository really reports."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ddpm_operator.api import FailureReason
 from ddpm_operator.reconcile.progress_document import FailedOutcome, FinishedOutcome, last_error, read_progress
 
 
-def answer(board: RunState) -> str:
-    return json.dumps(board.document())
+def answer(state: RunState) -> str:
+    return json.dumps(state.document())
 
 
 def test_running_driver_is_parsed() -> None:
-    board, progress = RunState(), Progress(phase="sampling")
+    state, progress = RunState(), Progress(phase="sampling")
     progress.begin(total=100, done=36, shards_left=1)
     progress.observe(0.0, {Shard(first=36, last=99): 0.0}, workers=1, busy=1)
     progress.observe(10.0, {Shard(first=36, last=99): 0.5}, workers=1, busy=1)
-    board.publish(progress.snapshot())
-    document = read_progress(answer(board))
+    state.publish(progress.snapshot())
+    document = read_progress(answer(state))
     assert (document.phase, document.done, document.total) == ("sampling", 36, 100)
     assert document.samples_per_second
     assert document.eta_seconds
@@ -38,17 +38,17 @@ def test_starting_driver_is_parsed() -> None:
 
 
 def test_completed_driver_is_parsed_with_its_preview() -> None:
-    board = RunState(thumbnail=lambda _: b"png")
-    board.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
-    outcome = read_progress(answer(board)).outcome
+    state = RunState(thumbnail=lambda _: b"png")
+    state.end("complete", {"manifestSha256": "ab" * 32, "samples": 100, "sampled": 64, "output": "/output"})
+    outcome = read_progress(answer(state)).outcome
     assert outcome == FinishedOutcome(manifest_sha256="ab" * 32, samples=100, sampled=64, output="/output", grid="cG5n")
 
 
 def test_failed_driver_is_parsed() -> None:
-    board = RunState()
+    state = RunState()
     failure = {"reason": "OutOfMemory", "exitCode": 4, "message": "a worker died", "hint": "more"}
-    board.end("failed", failure)  # type: ignore[arg-type]
-    outcome = read_progress(answer(board)).outcome
+    state.end("failed", failure)  # type: ignore[arg-type]
+    outcome = read_progress(answer(state)).outcome
     assert outcome == FailedOutcome(reason="OutOfMemory", exit_code=4, message="a worker died", hint="more")
 
 
@@ -85,10 +85,10 @@ def test_error_event_of_the_command_is_parsed(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize("field", ["done", "total", "samplesPerSecond", "etaSeconds"])
 @pytest.mark.parametrize("figure", ["1e300", "Infinity", "NaN", "9" * 400, "1000000000001"])
 def test_too_large_figure_is_rejected(field: str, figure: str) -> None:
-    said = json.loads(answer(RunState())) | {field: 0}
-    assert read_progress(json.dumps(said)).total == 0
+    document = json.loads(answer(RunState())) | {field: 0}
+    assert read_progress(json.dumps(document)).total == 0
     with pytest.raises(ValidationError):
-        read_progress(json.dumps(said).replace(f'"{field}": 0', f'"{field}": {figure}'))
+        read_progress(json.dumps(document).replace(f'"{field}": 0', f'"{field}": {figure}'))
 
 
 @pytest.mark.parametrize(

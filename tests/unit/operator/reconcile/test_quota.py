@@ -1,4 +1,4 @@
-"""A quota with room for the head and not for the workers is waited for, and never by two heads for each other."""
+"""A full quota: Queued while other pods fill it, failed if the plan is larger, and two heads never block each other."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FULL = (
 
 
 def fill(world: World) -> None:
-    """The head is there, and others have what its workers need."""
+    """Fills the quota with other pods, so that the head exists and its workers do not."""
     for pod in [it for it in world.pods.values() if it.role == "worker"]:
         del world.pods[pod.uid]
     world.clusters = {it.name: replace(it, replica_failure=FULL) for it in world.clusters.values()}
 
 
 def free(world: World) -> None:
-    """KubeRay makes the workers after all."""
+    """Frees the quota, and lets KubeRay create the workers."""
     world.blocked_by = None
     world.clusters = {it.name: replace(it, replica_failure=None) for it in world.clusters.values()}
     for cluster in world.clusters.values():
@@ -34,7 +34,7 @@ def free(world: World) -> None:
 
 
 def waiting(**spec: object) -> World:
-    """Its head runs and is ready, and none of its two workers is let in."""
+    """Returns a sampling whose head is ready, and whose two workers the quota keeps out."""
     world = World.of(samples=2000, resources={"maxWorkers": 2}, startupDeadlineSeconds=60, **spec)
     world.reconcile()
     world.reconcile()
@@ -69,7 +69,7 @@ def test_head_without_workers_is_queued_without_deadline() -> None:
 
 def test_deleted_head_is_replaced_while_queued() -> None:
     world = waiting(backoffLimit=0)
-    world.provisioned.clear()  # without its workers it never was
+    world.provisioned.clear()  # without its workers the cluster was never provisioned
     for pod in list(world.pods.values()):
         world.finish_pod_deletion(pod)
     world.reconcile()
@@ -197,7 +197,7 @@ def test_lost_head_is_not_hidden_by_a_full_quota() -> None:
 
 
 @pytest.mark.parametrize(
-    ("says", "over"),
+    ("text", "over"),
     [
         ("requested: pods=1, used: pods=0, limited: pods=0", "pods 3 of 0"),
         ("requested: pods=1, used: pods=2, limited: pods=2", "pods 3 of 2"),
@@ -213,9 +213,9 @@ def test_lost_head_is_not_hidden_by_a_full_quota() -> None:
         ),
     ],
 )
-def test_quota_smaller_than_the_plan_fails_with_figures(says: str, over: str) -> None:
+def test_quota_smaller_than_the_plan_fails_with_figures(text: str, over: str) -> None:
     world = World.of(samples=10_000, resources={"maxWorkers": 2})
-    world.reject = refusing(ActionErrorKind.QUOTA, CreateCluster, f"exceeded quota: team, {says}")
+    world.reject = refusing(ActionErrorKind.QUOTA, CreateCluster, f"exceeded quota: team, {text}")
     begun = world.now
     world.run(until=lambda it: it.settled)
     assert (world.now - begun).total_seconds() < 15

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order, with an operator that dies at any point and sees things late."""
+"""Random events in random order, with an operator that crashes at any point and observes stale caches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOR_A_WHILE = [
 ]
 NO_PREVIEW = ActionError(ActionErrorKind.PREVIEW, "write the preview digits-preview", "timeout")
 
-# What the world does by itself, more often than it does harm.
+# What happens without failures.
 COURSE: list[Callable[[World], object]] = [
     World.kuberay,
     World.collect_garbage,
@@ -35,13 +35,13 @@ COURSE: list[Callable[[World], object]] = [
 
 
 def keep_workers_out(world: World) -> None:
-    """A quota has no room for those that have not begun."""
+    """Fills the quota, so that pending workers are not created."""
     quota(world, full=True)
     for pod in [it for it in world.pods.values() if it.role == "worker" and it.phase == "Pending"]:
         del world.pods[pod.uid]
 
 
-HARM: list[Callable[[World], object]] = [
+FAILURES: list[Callable[[World], object]] = [
     World.driver_fails,
     World.driver_exits,
     World.head_dies,
@@ -52,19 +52,19 @@ HARM: list[Callable[[World], object]] = [
     lambda it: quota(it, full=True),
     lambda it: quota(it, full=False),
     keep_workers_out,
-    lambda it: elder(it, "elder"),
-    lambda it: elder(it, None),
+    lambda it: set_blocked_by(it, "elder"),
+    lambda it: set_blocked_by(it, None),
 ]
 
 
 def quota(world: World, *, full: bool) -> None:
-    """KubeRay may make no more pods, or may again."""
+    """Fills or frees the quota for pods."""
     failure = FULL if full else None
     world.clusters = {name: replace(it, replica_failure=failure) for name, it in world.clusters.items()}
 
 
-def elder(world: World, name: str | None) -> None:
-    """Another sampling waits for its workers, or does so no more."""
+def set_blocked_by(world: World, name: str | None) -> None:
+    """Sets or clears an older sampling that waits for its workers."""
     world.blocked_by = name
 
 
@@ -80,7 +80,7 @@ def specs(draw: st.DrawFn) -> dict[str, object]:
 
 
 class Chaos:
-    """Draws what happens next."""
+    """Draws random events."""
 
     def __init__(self, draw: st.DataObject, spec: dict[str, object]) -> None:
         self._draw = draw
@@ -88,28 +88,30 @@ class Chaos:
         self._late_pods: list[dict[str, ObservedPod]] = [{}]
         self._late_clusters: list[dict[str, ObservedCluster]] = [{}]
 
-    def go(self, steps: int) -> None:
+    def run(self, steps: int) -> None:
         for _ in range(steps):
             self._step()
 
     def _step(self) -> None:
         world = self.world
-        match self._draw.draw(st.sampled_from(["well", "well", "course", "look", "look", "time", "harm", "user"])):
-            case "well":
+        match self._draw.draw(
+            st.sampled_from(["steps", "steps", "course", "reconcile", "reconcile", "time", "failure", "user"])
+        ):
+            case "steps":
                 for _ in range(self._draw.draw(st.integers(1, 15))):
                     world.step()
-                self._late_pods.clear()  # the operator has seen all there is
+                self._late_pods.clear()  # the caches are up to date
                 self._late_clusters.clear()
             case "course":
                 self._move(COURSE)
-            case "harm":
-                self._move(HARM)
+            case "failure":
+                self._move(FAILURES)
             case "time":
                 world.wait(self._draw.draw(st.sampled_from([1, 1, 5, 20, 120])))
             case "user":
                 self._user()
-            case "look":
-                self._look()
+            case "reconcile":
+                self._reconcile()
         self._late_pods.append(dict(world.pods))
         self._late_clusters.append(dict(world.clusters))
 
@@ -126,27 +128,27 @@ class Chaos:
             case "retry":
                 self.world.edit(backoffLimit=min(100, spec.backoff_limit + 1))
 
-    def _look(self) -> None:
-        # A cache is late, each as late as it likes, but never goes back behind what it has shown.
+    def _reconcile(self) -> None:
+        # Each cache is stale by a random amount, but never goes back to an older state than it has shown.
         self._late_pods = self._late_pods[self._draw.draw(st.integers(0, len(self._late_pods) - 1)) :]
         self._late_clusters = self._late_clusters[self._draw.draw(st.integers(0, len(self._late_clusters) - 1)) :]
         world = self.world
-        dies_after = self._draw.draw(st.none() | st.none() | st.integers(0, 6))
-        world.crash_at = None if dies_after is None else len(world.executed) + dies_after
-        between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *HARM, lambda _: self._user()]))
+        crash_after = self._draw.draw(st.none() | st.none() | st.integers(0, 6))
+        world.crash_at = None if crash_after is None else len(world.executed) + crash_after
+        between = self._draw.draw(st.sampled_from([None, None, None, *COURSE, *FAILURES, lambda _: self._user()]))
         refused = self._draw.draw(st.none() | st.none() | st.integers(0, 4))
         world.reject = refusing(refused, self._draw.draw(st.sampled_from(FOR_A_WHILE)))
         doubled = self._draw.draw(st.sampled_from([False, False, False, True]))
         meanwhile = (lambda: between(world)) if between else None
         world.reconcile(self._late_pods[0], self._late_clusters[0], meanwhile, doubled)
         world.reject = lambda _: None
-        if dies_after is not None:
+        if crash_after is not None:
             world.crash_at = None
             self._late_pods, self._late_clusters = [dict(world.pods)], [dict(world.clusters)]
 
 
-def refusing(number: int | None, fault: ActionError) -> Callable[[Action], ActionError | None]:
-    """From the n-th action on, nothing but the status goes through."""
+def refusing(number: int | None, error: ActionError) -> Callable[[Action], ActionError | None]:
+    """Rejects every action from the n-th on, except the status."""
     left = iter(range(number or 0))
 
     def refuse(action: Action) -> ActionError | None:
@@ -154,22 +156,22 @@ def refusing(number: int | None, fault: ActionError) -> Callable[[Action], Actio
             return None
         if next(left, None) is not None:
             return None
-        return NO_PREVIEW if isinstance(action, WritePreview) else fault
+        return NO_PREVIEW if isinstance(action, WritePreview) else error
 
     return refuse
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.data(), specs(), st.integers(0, 60))
 def test_random_runs_end_complete_or_failed_and_clean(data: st.DataObject, spec: dict[str, object], steps: int) -> None:
     chaos = Chaos(data, spec)
-    chaos.go(steps)
+    chaos.run(steps)
     world = chaos.world
-    # From here on all goes well: the world takes its course, and the operator wakes when it asked to be woken.
+    # From here on nothing fails, and the operator reconciles when it is requeued.
     if world.sampling.spec.suspend:
         world.edit(suspend=False)
     quota(world, full=False)
-    elder(world, None)
+    set_blocked_by(world, None)
     world.reconcile()
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
@@ -178,14 +180,14 @@ def test_random_runs_end_complete_or_failed_and_clean(data: st.DataObject, spec:
     if world.holds(ConditionType.FAILED):
         assert world.status.failure
         assert world.status.failure.hint
-    no_event_is_told_twice(world)
+    assert_no_duplicate_events(world)
     world.reconcile()
     world.reconcile()
     assert world.settled
 
 
-def no_event_is_told_twice(world: World) -> None:
-    """There are never more events than there were changes for them to tell of."""
+def assert_no_duplicate_events(world: World) -> None:
+    """Asserts that there are no more events than changes."""
     changes: Counter[EventReason] = Counter()
     kinds = {
         EventReason.ACCEPTED: ConditionType.ACCEPTED,
@@ -204,12 +206,12 @@ def no_event_is_told_twice(world: World) -> None:
             held[reason] = kind in holding
         attempts.add(status.attempt)
         failures.add((status.attempt, status.failure.time if status.failure else None))
-    told = Counter(world.reasons)
+    counts = Counter(world.reasons)
     for reason in kinds:
-        assert told[reason] <= changes[reason], f"{reason} was told {told[reason]} times"
-    assert told[EventReason.CLUSTER_CREATED] <= len(attempts)
-    assert told[EventReason.RETRYING] <= len(attempts)
-    assert told[EventReason.ATTEMPT_FAILED] <= len(failures)
+        assert counts[reason] <= changes[reason], f"{reason} was created {counts[reason]} times"
+    assert counts[EventReason.CLUSTER_CREATED] <= len(attempts)
+    assert counts[EventReason.RETRYING] <= len(attempts)
+    assert counts[EventReason.ATTEMPT_FAILED] <= len(failures)
 
 
 @settings(deadline=None, max_examples=100)

@@ -1,4 +1,4 @@
-"""What only the operator can know to be impossible."""
+"""Actions that the API server rejects, and specs that only the operator can reject."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refusing(kind: ActionErrorKind, action: type, message: str = "no") -> Callab
     return refuse
 
 
-def refused(world: World, kind: ActionErrorKind, action: type = CreateCluster, message: str = "no") -> World:
+def run_rejecting(world: World, kind: ActionErrorKind, action: type = CreateCluster, message: str = "no") -> World:
     world.reject = refusing(kind, action, message)
     world.run(until=lambda it: it.settled)
     return world
@@ -37,7 +37,7 @@ def refused(world: World, kind: ActionErrorKind, action: type = CreateCluster, m
     ],
 )
 def test_permanent_rejection_fails_at_once(kind: ActionErrorKind, reason: FailureReason) -> None:
-    world = refused(World.of(), kind)
+    world = run_rejecting(World.of(), kind)
     accepted = world.condition(ConditionType.ACCEPTED)
     assert (accepted.status, accepted.reason) == ("False", reason)
     assert accepted.message == "The operator cannot create the RayCluster digits-1: no."
@@ -49,7 +49,7 @@ def test_permanent_rejection_fails_at_once(kind: ActionErrorKind, reason: Failur
 
 
 def test_rejected_secret_leaves_no_cluster() -> None:
-    world = refused(World.of(), ActionErrorKind.FORBIDDEN, CreateSecret)
+    world = run_rejecting(World.of(), ActionErrorKind.FORBIDDEN, CreateSecret)
     assert world.holds(ConditionType.FAILED)
     assert not world.clusters
 
@@ -100,7 +100,7 @@ def test_missing_kuberay_fails_at_the_startup_deadline() -> None:
     )
 
 
-AWAY = [
+MAY_PASS = [
     (
         ActionErrorKind.WEBHOOK_UNAVAILABLE,
         "failed calling webhook",
@@ -115,10 +115,10 @@ AWAY = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "says", "hint"), AWAY)
-def test_missing_webhook_or_permission_fails_at_the_deadline(kind: ActionErrorKind, says: str, hint: str) -> None:
+@pytest.mark.parametrize(("kind", "text", "hint"), MAY_PASS)
+def test_missing_webhook_or_permission_fails_at_the_deadline(kind: ActionErrorKind, text: str, hint: str) -> None:
     world = World.of(startupDeadlineSeconds=60, backoffLimit=0)
-    world.reject = refusing(kind, CreateCluster, says)
+    world.reject = refusing(kind, CreateCluster, text)
     world.run(until=lambda it: it.action_errors)
     world.reconcile()
     assert world.condition(ConditionType.CLUSTER_READY).reason == "PodRejected"
@@ -126,7 +126,7 @@ def test_missing_webhook_or_permission_fails_at_the_deadline(kind: ActionErrorKi
     world.run(until=lambda it: it.settled)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.POD_REJECTED
-    assert f"{says}. The RayCluster could not be created" in world.status.failure.message
+    assert f"{text}. The RayCluster could not be created" in world.status.failure.message
     assert world.status.failure.hint == hint
 
 
@@ -144,8 +144,8 @@ def test_kuberay_installed_in_time_is_used() -> None:
 def test_transient_error_is_retried() -> None:
     world = World.of()
     failures = iter([True, True, True])
-    fault = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster digits-1", "etcd leader changed")
-    world.reject = lambda it: fault if isinstance(it, CreateCluster) and next(failures, False) else None
+    error = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster digits-1", "etcd leader changed")
+    world.reject = lambda it: error if isinstance(it, CreateCluster) and next(failures, False) else None
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert world.status.attempt == 1
@@ -156,14 +156,14 @@ def test_lasting_transient_error_is_in_the_status() -> None:
     world.reject = refusing(ActionErrorKind.TRANSIENT, CreateCluster, "etcdserver: mvcc: database space exceeded")
     world.run(until=lambda it: it.action_errors)
     world.reconcile()
-    words = "The operator cannot create the RayCluster digits-1: etcdserver: mvcc: database space exceeded."
-    assert world.condition(ConditionType.CLUSTER_READY).message == words
+    message = "The operator cannot create the RayCluster digits-1: etcdserver: mvcc: database space exceeded."
+    assert world.condition(ConditionType.CLUSTER_READY).message == message
     assert world.status.phase == Phase.STARTING
     world.run(until=lambda it: it.settled)
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
-        f"The RayCluster could not be created within 1m00s of its admission. {words}"
+        f"The RayCluster could not be created within 1m00s of its admission. {message}"
     )
 
 
@@ -216,7 +216,7 @@ def test_impossible_plan_says_what_to_change() -> None:
 
 
 def test_rejected_sampling_is_accepted_on_retry() -> None:
-    world = refused(World.of(), ActionErrorKind.KUBERAY_TOO_OLD)
+    world = run_rejecting(World.of(), ActionErrorKind.KUBERAY_TOO_OLD)
     world.reject = lambda _: None
     world.edit(backoffLimit=4)
     world.reconcile()

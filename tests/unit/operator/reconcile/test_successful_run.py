@@ -1,4 +1,4 @@
-"""The life of a job that goes well, as its user sees it."""
+"""A run without failures: status, conditions, events, order of actions, polling and cost."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def world() -> World:
 
 
 @pytest.fixture
-def done(world: World) -> World:
+def finished(world: World) -> World:
     world.run(until=lambda it: it.settled)
     return world
 
 
-def test_phases_are_starting_running_succeeded(done: World) -> None:
-    phases = list(dict.fromkeys(status.phase for status in done.history))
+def test_phases_are_starting_running_succeeded(finished: World) -> None:
+    phases = list(dict.fromkeys(status.phase for status in finished.history))
     assert phases == [Phase.STARTING, Phase.RUNNING, Phase.SUCCEEDED]
 
 
-def test_final_status_has_output_and_cost(done: World) -> None:
-    status = done.status
+def test_final_status_has_output_and_cost(finished: World) -> None:
+    status = finished.status
     assert status.output == Result(uri="pvc://digits-output", manifest_sha256=sha(100), grid="digits-c3f8ec0a-preview")
     assert status.progress
     assert (status.progress.done, status.progress.total, status.progress.percent) == (100, 100, 100)
@@ -57,9 +57,9 @@ def test_final_status_has_output_and_cost(done: World) -> None:
     assert status.cost.gpu_seconds == 0
 
 
-def test_conditions_have_readable_messages(done: World) -> None:
-    said = {it.type.value: (it.status, it.reason, it.message) for it in done.status.conditions}
-    assert said == {
+def test_conditions_have_readable_messages(finished: World) -> None:
+    conditions = {it.type.value: (it.status, it.reason, it.message) for it in finished.status.conditions}
+    assert conditions == {
         "Accepted": ("True", "Planned", "100 samples of builtin://mnist on cpu, by the head alone."),
         "ClusterReady": ("False", "Complete", "100 samples are stored at pvc://digits-output."),
         "Running": ("False", "Complete", "100 samples are stored at pvc://digits-output."),
@@ -70,8 +70,8 @@ def test_conditions_have_readable_messages(done: World) -> None:
     }
 
 
-def test_each_event_is_created_once(done: World) -> None:
-    assert done.reasons == [
+def test_each_event_is_created_once(finished: World) -> None:
+    assert finished.reasons == [
         EventReason.ACCEPTED,
         EventReason.CLUSTER_CREATED,
         EventReason.STARTED,
@@ -81,10 +81,10 @@ def test_each_event_is_created_once(done: World) -> None:
 
 
 def test_objects_are_created_in_a_safe_order(
-    done: World,
+    finished: World,
 ) -> None:
     order = [WriteStatus, EnsureClaim, CreateCluster, CreateNetworkPolicy, CreateSecret, SubmitJob, DeleteCluster]
-    first = {kind: next(n for n, it in enumerate(done.executed) if isinstance(it, kind)) for kind in order}
+    first = {kind: next(n for n, it in enumerate(finished.executed) if isinstance(it, kind)) for kind in order}
     assert sorted(first.values()) == list(first.values())
 
 
@@ -142,8 +142,8 @@ def test_cleaned_up_waits_for_the_last_pod(world: World) -> None:
     assert not world.pods
 
 
-def test_finished_sampling_needs_no_actions(done: World) -> None:
-    decision = reconcile(done.observe(), done.now + timedelta(days=1))
+def test_finished_sampling_needs_no_actions(finished: World) -> None:
+    decision = reconcile(finished.observe(), finished.now + timedelta(days=1))
     assert decision.actions == ()
     assert decision.requeue_after is None
 

@@ -1,4 +1,4 @@
-"""spec.suspend: the cluster goes, the samples stay, and false goes on."""
+"""spec.suspend: true deletes the cluster and keeps the samples, false continues with a new attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many samplings of which only some may be at work at once, with one operator that sees things late and dies."""
+"""The operator's own admission: many samplings of which only some may be active at once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ddpm_operator.reconcile.actions import CreateCluster
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from tests.fakes.world import START, World
 
-AWAY = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster", "timeout")
+TIMEOUT = ActionError(ActionErrorKind.TRANSIENT, "create the RayCluster", "timeout")
 
 
 @dataclass
-class Town:
-    """Samplings under one operator.
+class Samplings:
+    """Samplings of one operator.
 
     Attributes:
-        told: what the watch has told or may tell yet of each sampling, the oldest first.
-        began: in which order they did.
+        events: the watch events of each sampling, delivered or not, oldest first.
+        began: the order in which the samplings became active.
     """
 
     limits: Limits
@@ -39,7 +39,7 @@ class Town:
         self.restart()
 
     def add(self, namespace: str, name: str, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
-        """A sampling that is a second younger than the one before."""
+        """Adds a sampling, one second younger than the last one."""
         world = World.of(**spec)
         named = {"name": name, "namespace": namespace, "uid": f"{namespace}-{name}"}
         created = START + timedelta(seconds=len(self.worlds))
@@ -50,7 +50,7 @@ class Town:
         return world
 
     def restart(self) -> None:
-        """A new operator, which lists what there is."""
+        """Restarts the operator, which lists the samplings."""
         self.admission = AdmissionQueue(self.limits, lambda: [world.key for world in self.worlds if world.clusters])
         for world in self.worlds:
             world.admission = self.admission
@@ -58,21 +58,21 @@ class Town:
             self.admission.observe_document(document(world.sampling))
 
     def check(self) -> None:
-        """Never are there more at work than there may be."""
-        at_work = [world for world in self.worlds if world.clusters or has_cluster(world)]
-        assert len(at_work) <= (self.limits.at_once or 99)
-        of_one = Counter(world.key.namespace for world in at_work)
-        assert max(of_one.values(), default=0) <= (self.limits.at_once_per_namespace or 99)
-        self.began += [world.key for world in at_work if world.key not in self.began]
+        """Asserts that no more samplings are active than the limits allow."""
+        active = [world for world in self.worlds if world.clusters or has_cluster(world)]
+        assert len(active) <= (self.limits.at_once or 99)
+        per_namespace = Counter(world.key.namespace for world in active)
+        assert max(per_namespace.values(), default=0) <= (self.limits.at_once_per_namespace or 99)
+        self.began += [world.key for world in active if world.key not in self.began]
 
-    def calls(self) -> None:
+    def wake_admissible(self) -> None:
         for key in self.admission.take_admissible():
             world = next(it for it in self.worlds if it.key == key)
             world.requeue_at = world.now
 
-    def goes_on(self, most: int = 4000) -> None:
-        """All goes well from here on."""
-        for _ in range(most):
+    def finish_all(self, max_steps: int = 4000) -> None:
+        """Lets every sampling finish without further failures."""
+        for _ in range(max_steps):
             awake = [world for world in self.worlds if not world.settled]
             if not awake:
                 return
@@ -80,9 +80,9 @@ class Town:
             for world in awake:
                 world.now = now
                 world.step()
-                self.calls()
+                self.wake_admissible()
                 self.check()
-        raise AssertionError(f"not all ended: {[world.sampling.status for world in self.worlds]}")
+        raise AssertionError(f"not all finished: {[world.sampling.status for world in self.worlds]}")
 
 
 def document(sampling: DDPMSampling) -> dict[str, Any]:
@@ -93,8 +93,8 @@ def has_cluster(world: World) -> bool:
     return world.sampling.status is not None and world.sampling.status.cluster is not None
 
 
-def town(limits: Limits, names: str, **spec: Any) -> Town:  # noqa: ANN401 - as YAML has them
-    found = Town(limits)
+def samplings(limits: Limits, names: str, **spec: Any) -> Samplings:  # noqa: ANN401 - as YAML has them
+    found = Samplings(limits)
     for name in names.split():
         found.add(name[0], name, **spec)
     return found
@@ -105,7 +105,7 @@ def names(keys: list[ObjectKey]) -> str:
 
 
 def test_waiting_sampling_is_queued_without_a_cluster() -> None:
-    here = town(Limits(at_once_per_namespace=1), "a1 a2 b3")
+    here = samplings(Limits(at_once_per_namespace=1), "a1 a2 b3")
     for world in here.worlds:
         world.reconcile()
     first, second, other = here.worlds
@@ -122,13 +122,13 @@ def test_waiting_sampling_is_queued_without_a_cluster() -> None:
     assert not second.clusters
     assert second.status.attempt is None
     assert second.status.start_time is None
-    here.goes_on()
+    here.finish_all()
     assert second.holds(ConditionType.COMPLETE)
     assert second.status.attempt == 1
 
 
 def test_message_names_the_global_limit() -> None:
-    here = town(Limits(at_once=2, at_once_per_namespace=2), "a1 b2 c3")
+    here = samplings(Limits(at_once=2, at_once_per_namespace=2), "a1 b2 c3")
     for world in here.worlds:
         world.reconcile()
     assert here.worlds[2].condition(ConditionType.CLUSTER_READY).message == (
@@ -137,41 +137,41 @@ def test_message_names_the_global_limit() -> None:
 
 
 def test_namespaces_alternate_oldest_first() -> None:
-    here = town(Limits(at_once=1), "a1 a2 a3 a4 b5 b6 c7")
+    here = samplings(Limits(at_once=1), "a1 a2 a3 a4 b5 b6 c7")
     for world in here.worlds:
         world.reconcile()
         here.check()
-    here.goes_on()
+    here.finish_all()
     assert names(here.began) == "a1 b5 c7 a2 b6 a3 a4"
 
 
 def test_waiting_costs_no_attempt_and_no_deadline() -> None:
-    here = town(Limits(at_once=1), "a1 a2", startupDeadlineSeconds=60, activeDeadlineSeconds=60)
+    here = samplings(Limits(at_once=1), "a1 a2", startupDeadlineSeconds=60, activeDeadlineSeconds=60)
     first, second = here.worlds
     first.reconcile()
     second.reconcile()
     second.wait(3600)
     second.reconcile()
     assert second.status.phase == Phase.QUEUED
-    here.goes_on()
+    here.finish_all()
     assert second.holds(ConditionType.COMPLETE)
     assert (second.status.attempt, second.status.failed_attempts) == (1, 0)
 
 
 def test_backoff_frees_the_slot() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.run(until=lambda it: it.holds(ConditionType.RUNNING))
     second.reconcile()
     first.driver_fails()
-    here.goes_on()
+    here.finish_all()
     assert first.holds(ConditionType.COMPLETE)
     assert first.status.attempt == 2
     assert second.holds(ConditionType.COMPLETE)
 
 
 def test_freed_slot_wakes_one_sampling_once() -> None:
-    here = town(Limits(at_once=1), "a1 a2 a3")
+    here = samplings(Limits(at_once=1), "a1 a2 a3")
     for world in here.worlds:
         world.reconcile()
     assert here.admission.take_admissible() == ()
@@ -182,7 +182,7 @@ def test_freed_slot_wakes_one_sampling_once() -> None:
 
 
 def test_deleted_waiting_sampling_does_not_block() -> None:
-    here = town(Limits(at_once=1), "a1 a2 a3")
+    here = samplings(Limits(at_once=1), "a1 a2 a3")
     for world in here.worlds:
         world.reconcile()
     first, second, third = here.worlds
@@ -195,7 +195,7 @@ def test_deleted_waiting_sampling_does_not_block() -> None:
 
 
 def test_concurrent_passes_do_not_share_a_slot() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.reconcile(between=second.reconcile)
     here.check()
@@ -203,7 +203,7 @@ def test_concurrent_passes_do_not_share_a_slot() -> None:
 
 
 def test_slot_is_freed_after_a_conflict() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.reconcile(between=lambda: first.edit(suspend=True))
     assert first.sampling.status is None
@@ -213,10 +213,10 @@ def test_slot_is_freed_after_a_conflict() -> None:
 
 
 def test_stale_watch_event_does_not_free_a_slot() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     before = document(first.sampling)
-    first.reject = lambda it: AWAY if isinstance(it, CreateCluster) else None
+    first.reject = lambda it: TIMEOUT if isinstance(it, CreateCluster) else None
     first.reconcile()
     assert not first.clusters
     here.admission.observe_document(before)
@@ -225,7 +225,7 @@ def test_stale_watch_event_does_not_free_a_slot() -> None:
 
 
 def test_leftover_cluster_keeps_its_slot() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.reconcile()
     here.admission.remove(first.key)
@@ -237,7 +237,7 @@ def test_leftover_cluster_keeps_its_slot() -> None:
 
 
 def test_terminating_sampling_frees_its_slot_with_its_cluster() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
+    here = samplings(Limits(at_once=1), "a1 a2")
     first, second = here.worlds
     first.reconcile()
     first.delete_with_finalizer()
@@ -251,12 +251,12 @@ def test_terminating_sampling_frees_its_slot_with_its_cluster() -> None:
 
 
 def test_forged_labels_take_no_slot() -> None:
-    here = town(Limits(at_once=1), "a1 a2")
-    forger = here.add("b", "b1")
-    forger.reconcile()
-    here.worlds.remove(forger)
+    here = samplings(Limits(at_once=1), "a1 a2")
+    forged = here.add("b", "b1")
+    forged.reconcile()
+    here.worlds.remove(forged)
     here.restart()
-    here.worlds.append(forger)
+    here.worlds.append(forged)
     first, second = here.worlds[:2]
     first.reconcile()
     second.reconcile()
@@ -266,43 +266,43 @@ def test_forged_labels_take_no_slot() -> None:
 LIMITS = st.builds(Limits, at_once=st.integers(1, 3)) | st.builds(Limits, at_once_per_namespace=st.integers(1, 2))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), LIMITS, st.lists(st.sampled_from("abc"), min_size=2, max_size=6), st.integers(0, 60))
 def test_limit_holds_and_every_sampling_gets_a_slot(
     data: st.DataObject, limits: Limits, namespaces: list[str], steps: int
 ) -> None:
-    here = town(limits, " ".join(f"{namespace}{number}" for number, namespace in enumerate(namespaces)))
+    here = samplings(limits, " ".join(f"{namespace}{number}" for number, namespace in enumerate(namespaces)))
     for _ in range(steps):
-        _something(data, here, *data.draw(st.tuples(*[st.sampled_from(here.worlds)] * 2)))
+        _random_event(data, here, *data.draw(st.tuples(*[st.sampled_from(here.worlds)] * 2)))
         here.check()
     for world in here.worlds:
         if world.sampling.spec.suspend:
             world.edit(suspend=False)
         world.requeue_at = world.now
-    here.goes_on()
+    here.finish_all()
     for world in here.worlds:
         assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
 
 
-def _something(data: st.DataObject, here: Town, world: World, other: World) -> None:
+def _random_event(data: st.DataObject, here: Samplings, world: World, other: World) -> None:
     here.events[world.key].append(document(world.sampling))
-    match data.draw(st.sampled_from(["well", "look", "both", "both", "tell", "restart", "user", "harm"])):
-        case "well":
+    match data.draw(st.sampled_from(["steps", "reconcile", "both", "both", "event", "restart", "user", "failure"])):
+        case "steps":
             for _ in range(data.draw(st.integers(1, 12))):
                 world.step()
-        case "look":
+        case "reconcile":
             world.reconcile()
         case "both":
-            # The other's look begins after this one has decided and before it has done anything.
+            # The other pass runs after this one has decided and before it acts.
             if other is not world:
                 world.reconcile(between=other.reconcile)
-        case "tell":
-            late = here.events[world.key]
-            here.admission.observe_document(late[data.draw(st.integers(0, len(late) - 1))])
+        case "event":
+            delivered = here.events[world.key]
+            here.admission.observe_document(delivered[data.draw(st.integers(0, len(delivered) - 1))])
         case "restart":
             here.restart()
         case "user":
             world.reconcile(between=lambda: world.edit(suspend=not world.sampling.spec.suspend))
             here.admission.observe_document(document(world.sampling))
-        case "harm":
+        case "failure":
             _ = data.draw(st.sampled_from([world.driver_fails, world.head_dies, world.delete_cluster]))()
