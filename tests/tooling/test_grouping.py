@@ -24,7 +24,7 @@ def test_in_group(one):
 def test_a_group_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
     command = [sys.executable, "-m", "pytest", *TWO_WORKERS, "-v", "-p", "no:cacheprovider", "--rootdir=."]
-    ran = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run([*command, "."], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     processes = {line.split("]")[0] for line in ran.stdout.splitlines() if "PASSED" in line}
     assert ran.returncode == 0, ran.stdout
     assert len(processes) == 1, ran.stdout
