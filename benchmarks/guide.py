@@ -1,9 +1,9 @@
-"""The guide's way of sampling on Ray against this one: same network, same T, same local Ray.
+"""Compares the guide's way of sampling on Ray with this program: same network, same T, same local Ray.
 
-The guide's way is written anew from its description and made to run: one task a sample, batch 1, each task builds
-the network and loads its weights, the schedule's tensors travel with every task, eager execution.
+The guide's way is reimplemented from its description: one task a sample, batch 1, each task builds the network and
+loads its weights, the schedule's tensors are sent with every task, eager execution.
 
-Cold is all of it: starting Ray and the workers, sampling, files. Warm is the rate once workers are there.
+Cold includes everything: starting Ray and the workers, sampling, writing files. Warm is the rate with running workers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ddpm_inference.sampling.schedule import schedule
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it is run."""
+    """The size of the runs."""
 
     timesteps: int
     guide_samples: int
@@ -53,7 +53,7 @@ SHORT = Scale(timesteps=100, guide_samples=8, samples=64, fast_samples=128, repe
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds of all of it, and samples a second once workers were there."""
+    """One run: seconds in all (cold), and samples a second with running workers (rate)."""
 
     samples: int
     cold: float
@@ -79,7 +79,7 @@ def guide_task(index: int, path: str, betas: Tensor, acp: Tensor, acp_prev: Tens
 
 
 def guide(scale: Scale, folder: Path) -> Measured:
-    """One run of the guide's way."""
+    """Runs the guide's way once."""
     path = folder / "net.pt"
     torch.save(network().state_dict(), path)
     made = schedule("linear", scale.timesteps)
@@ -97,7 +97,7 @@ def guide(scale: Scale, folder: Path) -> Measured:
     started = time.perf_counter()
     with connected(RayTarget(None, "for the guide")):
         task = ray.remote(num_cpus=1)(guide_task)
-        # Workers are processes that stay: after a few short tasks each has imported torch.
+        # Ray reuses worker processes: after a few short tasks each has imported torch.
         draw(8, 1)
         warm = time.perf_counter()
         draw(scale.guide_samples, scale.timesteps)
@@ -106,7 +106,7 @@ def guide(scale: Scale, folder: Path) -> Measured:
 
 
 class Clock:
-    """A view that notes when a phase began."""
+    """A view that records when each phase began."""
 
     def __init__(self) -> None:
         self.began: dict[Phase, float] = {}
@@ -119,7 +119,7 @@ class Clock:
 
 
 def ours(samples: int, sampler: str, scale: Scale, folder: Path) -> Measured:
-    """One run of this program."""
+    """Runs this program once."""
     path = folder / "net.safetensors"
     save(path, network().state_dict(), GUIDE, TrainedSchedule(name="linear", timesteps=scale.timesteps))
     job = Job.model_validate(
@@ -149,9 +149,9 @@ def median(runs: Sequence[Measured]) -> Measured:
 
 
 def measure(scale: Scale) -> dict[str, Measured]:
-    """The ways take turns, so that a change of the machine's mood meets all of them."""
+    """Interleaves the runs, so that a change in the machine's load affects all of them."""
     ways = {
-        f"the guide's way, ddpm {scale.timesteps}": lambda folder: guide(scale, folder),
+        f"guide, ddpm {scale.timesteps}": lambda folder: guide(scale, folder),
         f"ours, ddpm {scale.timesteps}": lambda folder: ours(scale.samples, "ddpm", scale, folder),
         "ours, dpmpp 20": lambda folder: ours(scale.fast_samples, "dpmpp", scale, folder),
     }
@@ -176,7 +176,7 @@ def main() -> int:
         "cold: s in all",
         "cold: samples/s",
         "warm: samples/s",
-        "warm: against the guide's",
+        "warm: relative to the guide",
     ):
         table.add_column(column, justify="right" if column else "left")
     for name, one in results.items():

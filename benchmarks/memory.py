@@ -1,8 +1,8 @@
-"""Memory of the driver over very many samples: it must not grow with N.
+"""Measures the driver's memory over a million samples: it must not grow with N.
 
-The network is a fake one that costs next to nothing, so that a million samples take minutes; all else is real: a
-local Ray, actors, shards in a folder, samples.npy, grid.png, the manifest. Run by ``make bench``, and in small by
-a test. A million samples of 28 x 28 take 6 GB of disk while it runs.
+A fake network with negligible cost makes this a matter of minutes. All else is real: a local Ray, actors, shards in a
+folder, samples.npy, grid.png, the manifest. `make bench` runs it, and a test runs it with fewer samples. A million
+samples of 28 x 28 take 6 GB of disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMIT_MB = 500
 
 
 class Constant:
-    """Every pixel of sample i is the fraction of i over 2^20."""
+    """A sampler whose sample i is constant: the fractional part of i / 2^20."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -44,7 +44,7 @@ def make_constant(checkpoint: Checkpoint, identity: Identity, threads: int) -> C
 
 
 def measure(n_samples: int, batch_size: int, model: str, out: Path) -> dict[str, float]:
-    """One run from nothing; peak resident memory of this process in MB, shared memory included."""
+    """Runs a job once; returns the peak resident memory of this process in MB, shared memory included."""
     job = Job.model_validate(
         {
             "model": {"uri": model},
@@ -65,7 +65,7 @@ def measure(n_samples: int, batch_size: int, model: str, out: Path) -> dict[str,
 
 
 def peak_mb() -> float:
-    """The most memory this process ever held. getrusage would count what its parent held, too."""
+    """Returns the peak resident memory of this process. getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
 
@@ -74,8 +74,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n_samples", type=int, default=1_000_000)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--model_path", default="builtin://mnist", help="gives the shape of the samples")
-    parser.add_argument("--folder", type=Path, help="for the samples, which are removed (default: a temporary one)")
+    parser.add_argument("--model_path", default="builtin://mnist", help="determines the shape of the samples")
+    parser.add_argument(
+        "--folder", type=Path, help="for the samples, which are removed afterwards (default: a temporary folder)"
+    )
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ddpm-memory-", dir=arguments.folder))
     try:

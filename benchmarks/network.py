@@ -1,5 +1,7 @@
-"""The network's step, eager, folded and compiled: `python benchmarks/network.py`; a minute or two, of which the
-compiler takes half."""
+"""Measures the network's step, eager, folded and compiled, in a minute or two, half of it for the compiler.
+
+Usage: python benchmarks/network.py
+"""
 
 from __future__ import annotations
 

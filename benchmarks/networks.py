@@ -1,4 +1,4 @@
-"""The networks that the benchmarks measure."""
+"""The networks used by the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ GUIDE = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, t
 
 
 def shipped() -> ModelSpec:
-    """The architecture of builtin://mnist, as its file says it."""
+    """Returns the architecture of builtin://mnist, from its metadata."""
     uri = "builtin://mnist"
     return load(fetch(uri), ModelRequest(uri=uri)).spec

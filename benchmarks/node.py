@@ -1,4 +1,4 @@
-"""How long the node without Docker takes to come and to go, once built. As root, and none may be up."""
+"""Measures the start and the stop of the node without Docker, once it is built. Needs root, and no running node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROUNDS = 5
 
 
 def seconds(script: str) -> float:
-    """The clock's time for one of the node's scripts; its progress goes to stderr."""
+    """Returns the wall-clock seconds of one of the node's scripts; its progress goes to stderr."""
     start = time.perf_counter()
     subprocess.run([NODE / script], stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
@@ -21,9 +21,9 @@ def seconds(script: str) -> float:
 
 def main() -> int:
     if subprocess.run([NODE / "kubeconfig"], capture_output=True, check=False).returncode == 0:
-        print("a node is up, and this would end it: hack/node/down first", file=sys.stderr)
+        print("a node is running, and this would stop it: run hack/node/down first", file=sys.stderr)
         return 2
-    seconds("up")  # builds what is missing
+    seconds("up")  # builds missing parts
     seconds("down")
     taken = [(seconds("up"), seconds("down")) for _ in range(ROUNDS)]
     for name, column in zip(("up", "down"), zip(*taken, strict=True), strict=True):

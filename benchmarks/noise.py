@@ -1,4 +1,4 @@
-"""What the noise costs beside the network's step: `python benchmarks/noise.py`; a minute."""
+"""Measures the cost of noise relative to the network's step, in a minute. Usage: python benchmarks/noise.py"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = 500
 
 
 def measure(spec: ModelSpec, batch: int) -> dict[str, float]:
-    """Seconds per sample and step."""
+    """Returns CPU seconds per sample and step."""
     eps = predictor(build(spec), spec, [T])
     noise, x = NoiseSource(0, torch.arange(batch), spec.image_shape), torch.randn(batch, *spec.image_shape)
     taken = medians({"randn": lambda: torch.randn_like(x), "philox": lambda: noise(T), "step": lambda: eps(x, T)})
@@ -24,9 +24,9 @@ def measure(spec: ModelSpec, batch: int) -> dict[str, float]:
 
 def main() -> None:
     print(f"{machine()}\n784 values a sample, one thread: us per sample-step, median")
-    for words, spec in {"the shipped network": shipped(), "the guide's network": GUIDE}.items():
+    for title, spec in {"the shipped network": shipped(), "the guide's network": GUIDE}.items():
         print(
-            f"{words}, {spec.name} {' '.join(map(str, spec.downs))}\n batch"
+            f"{title}, {spec.name} {' '.join(map(str, spec.downs))}\n batch"
             + "".join(f"{name:>14}" for name in ("torch.randn", "Philox", "step", "share"))
         )
         for batch in (1, 16, 32, 64):

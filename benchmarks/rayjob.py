@@ -1,10 +1,10 @@
-"""The operator against KubeRay's RayJob: the same cluster, image, head and driver work; from apply to Complete.
+"""Compares the operator with KubeRay's RayJob, from apply to Complete: same cluster, image, head and driver work.
 
     PYTHONPATH=. python benchmarks/rayjob.py [--check]
 
 Needs a cluster where the operator runs (KUBECONFIG, or the local one of ./kind-setup.sh), and a few minutes. Each
-way draws 16 samples in 5 steps with the shipped network, on a head of one CPU alone, onto a claim of its own; the
-last one is there for how soon several pods are gone, and has two workers and more to draw.
+way draws 16 samples in 5 steps with the shipped network, on a single head of one CPU, to its own claim. The last way
+has two workers and more samples; it measures how soon several pods are deleted.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ DRAW = (
     "ddpm-sample --model_path builtin://mnist --n_samples 16 --sampler dpmpp --steps 5 --output_uri /out "
     "--ray_address auto"
 )
-_ALONE = {"cpu": "1", "memory": "2Gi"}
-DIGITS = SMALL | {"resources": {"head": _ALONE, "worker": _ALONE, "maxWorkers": 0}}
+_HEAD_ONLY = {"cpu": "1", "memory": "2Gi"}
+DIGITS = SMALL | {"resources": {"head": _HEAD_ONLY, "worker": _HEAD_ONLY, "maxWorkers": 0}}
 ENDS = ("Complete", "Failed", "ValidationFailed")
 END_TIMEOUT = 300.0
 DELETION_TIMEOUT = 120.0
 HEAD = "ray.io/node-type=head"
-# All of Ray's pods. The pod that submits a RayJob's job ends and stays; it holds nothing.
-OF_RAY = "ray.io/node-type"
+# Selects all Ray pods. The pod that submits a RayJob completes and stays, without resources.
+RAY_PODS = "ray.io/node-type"
 OPERATORS, DEFAULT, HTTP = "DDPMSampling", "RayJob, K8sJobMode (its default)", "RayJob, HTTPMode"
 WITH_WORKERS = "DDPMSampling, 2 workers, 96 samples, 100 steps"
-# What is promised: the operator's share of the time of a RayJob, and the seconds after which no pod is left.
-MOST_OF = {DEFAULT: 0.45, HTTP: 0.6}
-MOST_UNTIL_GONE = 5.0
+# Limits: the operator's time relative to a RayJob, and the seconds until no pod is left.
+MAX_SHARES = {DEFAULT: 0.45, HTTP: 0.6}
+MAX_DELETION_SECONDS = 5.0
 _POD = {"cpu": "400m", "memory": "2Gi"}
 TWO_WORKERS = SMALL | {
     "samples": 96,
     "sampler": {"name": "ddpm", "steps": 100},
     "resources": {"head": _POD, "worker": _POD, "maxWorkers": 2},
 }
-# What comes about one after the other, each with what it is called in the table.
+# The phases of a run, in order, as titled in the table.
 PHASES = ("head pod made", "volume, node", "head ready", "job, result")
 
 
@@ -63,8 +63,8 @@ class Measured:
     """One run, in seconds.
 
     Attributes:
-        phases: `PHASES`, the first from apply; together they are the time until it is complete.
-        gone: from there until no pod of Ray's was left.
+        phases: of `PHASES`, the first from apply; their sum is the time to completion.
+        gone: from completion until no Ray pod was left.
     """
 
     phases: Sequence[float]
@@ -77,7 +77,7 @@ class Measured:
 
 @dataclass
 class HeadPod:
-    """When a head pod was first seen so far on its way, by a watch."""
+    """The times at which a watch first saw a head pod created, scheduled and ready."""
 
     namespace: Namespace
     made: float = math.nan
@@ -85,7 +85,7 @@ class HeadPod:
     ready: float = math.nan
 
     def follow(self, version: str) -> None:
-        """Watches from a resourceVersion on until the pod is ready."""
+        """Watches from a resourceVersion until the pod is ready."""
         pods = self.namespace.cluster.resource("v1", "Pod")
         watch = {"namespace": self.namespace.name, "label_selector": HEAD, "resource_version": version}
         for event in pods.watch(**watch, timeout=int(END_TIMEOUT)):
@@ -99,19 +99,19 @@ class HeadPod:
 
 
 def sampling(namespace: Namespace, spec: Manifest) -> Measured:
-    """The operator's way."""
+    """Runs a DDPMSampling."""
     document = {"apiVersion": API, "kind": KIND, "metadata": {"name": "digits"}, "spec": spec}
-    return measured(namespace, document, lambda seen: has_condition("Complete")(seen) or has_condition("Failed")(seen))
+    return measure(namespace, document, lambda seen: has_condition("Complete")(seen) or has_condition("Failed")(seen))
 
 
 def ray_job(namespace: Namespace, image: str, mode: str) -> Measured:
-    """KubeRay's way, in one of its modes, with KubeRay's own probes."""
+    """Runs a RayJob in one of its submission modes, with KubeRay's own probes."""
     namespace.apply(claim("out"))
     spec = ray_cluster_spec(image, claim="out")
     head = spec["headGroupSpec"]
     head["rayStartParams"] = {"num-cpus": "1"}
     (container,) = head["template"]["spec"]["containers"]
-    # As the operator's: it may borrow a CPU.
+    # The operator's limits: the head may use a second CPU.
     requests = {"cpu": "1", "memory": "2Gi"}
     container["resources"] = {"requests": requests, "limits": requests | {"cpu": "2"}}
     container["env"] = [{"name": "HOME", "value": "/tmp"}]
@@ -125,11 +125,11 @@ def ray_job(namespace: Namespace, image: str, mode: str) -> Measured:
     if mode == "K8sJobMode":
         job["submitterPodTemplate"] = {"spec": submitter(head["template"]["spec"], image)}
     document = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "digits"}, "spec": job}
-    return measured(namespace, document, lambda seen: seen.get("status", {}).get("jobDeploymentStatus") in ENDS)
+    return measure(namespace, document, lambda seen: seen.get("status", {}).get("jobDeploymentStatus") in ENDS)
 
 
 def submitter(of_head: Manifest, image: str) -> Manifest:
-    """The pod that submits, as the restricted Pod Security level wants it; KubeRay fills in its command."""
+    """Returns the submitter pod for the restricted Pod Security level; KubeRay fills in its command."""
     container = {
         "name": "ray-job-submitter",
         "image": image,
@@ -145,11 +145,11 @@ def submitter(of_head: Manifest, image: str) -> Manifest:
     }
 
 
-def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest], bool]) -> Measured:
+def measure(namespace: Namespace, document: Manifest, ended: Callable[[Manifest], bool]) -> Measured:
     head = HeadPod(namespace)
     before = namespace.cluster.resource("v1", "Pod").get(namespace=namespace.name).metadata.resourceVersion
-    with ThreadPoolExecutor(1) as watching:
-        followed = watching.submit(head.follow, before)
+    with ThreadPoolExecutor(1) as executor:
+        followed = executor.submit(head.follow, before)
         began = time.monotonic()
         namespace.apply(document)
         kind, name = document["kind"], document["metadata"]["name"]
@@ -158,19 +158,19 @@ def measured(namespace: Namespace, document: Manifest, ended: Callable[[Manifest
         followed.result()
     status = seen["status"]
     assert status.get("phase", status.get("jobStatus")) in ("Succeeded", "SUCCEEDED"), status
-    namespace.wait_for_none("v1", "Pod", DELETION_TIMEOUT, OF_RAY)
+    namespace.wait_for_none("v1", "Pod", DELETION_TIMEOUT, RAY_PODS)
     times = (began, head.made, head.scheduled, head.ready, complete)
     return Measured([after - before for before, after in pairwise(times)], time.monotonic() - complete)
 
 
-def the_cluster() -> Cluster:
-    """KUBECONFIG's, else the local one's."""
+def connect_cluster() -> Cluster:
+    """Connects to the cluster of KUBECONFIG, or to the local one."""
     given = os.environ.get("KUBECONFIG")
     return Cluster.connect(Path(given) if given else node_kubeconfig())
 
 
 def worker_image(cluster: Cluster) -> str:
-    """The one that the operator gives to samplings."""
+    """Returns the operator's default image of samplings."""
     operator = AppsV1Api(cluster.dynamic.client).read_namespaced_deployment("ddpm-ray-operator", "ddpm-ray")
     environment = operator.spec.template.spec.containers[0].env
     return str(next(each.value for each in environment if each.name == "WORKER_IMAGE"))
@@ -179,10 +179,10 @@ def worker_image(cluster: Cluster) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="runs of each way (default 5)")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
-    asked = parser.parse_args()
-    repeats = asked.repeats
-    cluster = the_cluster()
+    parser.add_argument("--check", action="store_true", help="exit with code 1 if a limit is exceeded")
+    options = parser.parse_args()
+    repeats = options.repeats
+    cluster = connect_cluster()
     image = worker_image(cluster)
     ways: dict[str, Callable[[Namespace], Measured]] = {
         DEFAULT: lambda namespace: ray_job(namespace, image, "K8sJobMode"),
@@ -202,34 +202,34 @@ def main() -> int:
         table.add_column(column, justify="right" if table.columns else "left")
     for name, done in runs.items():
         phases = [statistics.median(phase) for phase in zip(*(run.phases for run in done), strict=True)]
-        share = f"{medians[OPERATORS] / medians[name]:.2f}" if name in MOST_OF else ""
-        times = [f"{seconds:.1f}" for seconds in (*phases, until_gone(done))]
+        share = f"{medians[OPERATORS] / medians[name]:.2f}" if name in MAX_SHARES else ""
+        times = [f"{seconds:.1f}" for seconds in (*phases, median_deletion(done))]
         table.add_row(name, f"{medians[name]:.1f}", share, *times)
     Console(width=120).print(table)
-    broken = list(broken_promises(medians, {name: until_gone(runs[name]) for name in (OPERATORS, WITH_WORKERS)}))
-    for words in broken:
-        print(f"too long: {words}", file=sys.stderr)
-    return 1 if asked.check and broken else 0
+    exceeded = list(exceeded_limits(medians, {name: median_deletion(runs[name]) for name in (OPERATORS, WITH_WORKERS)}))
+    for limit in exceeded:
+        print(f"too slow: {limit}", file=sys.stderr)
+    return 1 if options.check and exceeded else 0
 
 
-def broken_promises(medians: Mapping[str, float], gone: Mapping[str, float]) -> Iterator[str]:
-    """What took more than it may.
+def exceeded_limits(medians: Mapping[str, float], gone: Mapping[str, float]) -> Iterator[str]:
+    """Yields a description of every exceeded limit.
 
     Args:
         medians: seconds from apply to Complete.
-        gone: seconds from there until no pod was left.
+        gone: seconds from completion until no pod was left.
     """
-    for name, most in MOST_OF.items():
+    for name, max_share in MAX_SHARES.items():
         share = medians[OPERATORS] / medians[name]
-        if share > most:
-            yield f"{share:.2f} of {name}, and may be {most}"
+        if share > max_share:
+            yield f"{share:.2f} of {name}, at most {max_share} is allowed"
     for name, seconds in gone.items():
-        if seconds > MOST_UNTIL_GONE:
-            yield f"{seconds:.1f} s until no pod of {name} was left, and may be {MOST_UNTIL_GONE:g}"
+        if seconds > MAX_DELETION_SECONDS:
+            yield f"{seconds:.1f} s until no pod of {name} was left, at most {MAX_DELETION_SECONDS:g} s is allowed"
 
 
-def until_gone(runs: Sequence[Measured]) -> float:
-    """Seconds, the median."""
+def median_deletion(runs: Sequence[Measured]) -> float:
+    """Returns the median of the seconds until no pod was left."""
     return statistics.median(run.gone for run in runs)
 
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: interleaved, one thread, medians, CPU time."""
+"""Measurement for the benchmarks: interleaved calls, one thread, medians of CPU time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 
 def medians(candidates: dict[str, Callable[[], object]], seconds: float = 4.0) -> dict[str, float]:
-    """Median CPU seconds of a call of each candidate on one thread.
+    """Returns the median CPU seconds of a call of each candidate, on one thread.
 
-    They take turns, so that a change of the machine's mood meets all of them. CPU time and not the clock's, since
-    other processes would otherwise count; on an idle machine the two agree.
+    Calls are interleaved, so that a change in the machine's load affects all candidates. CPU time excludes other
+    processes; on an idle machine it equals wall-clock time.
     """
     torch.set_num_threads(1)
     for call in candidates.values():
@@ -32,7 +32,7 @@ def medians(candidates: dict[str, Callable[[], object]], seconds: float = 4.0) -
 
 
 def machine() -> str:
-    """Date, CPU, instruction set and torch, for the head of a table."""
+    """Describes date, CPU, instruction set and torch, for the title of a table."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     cpu = f"{len(models)} x {models[0]}" if models else platform.processor()

@@ -1,4 +1,4 @@
-"""The judge's network: ten digits and an eleventh class of decoys; trained on real digits, never on samples."""
+"""The judge's classifier: ten digits and a class of decoys; trained on real digits, never on samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 DECOY = 10
-SURE = 0.9
+MIN_CONFIDENCE = 0.9
 FEATURES = 64
 
 EPOCHS = 56
@@ -36,7 +36,7 @@ class Classifier(nn.Module):
         self.decide = nn.Linear(FEATURES, DECOY + 1)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 64): the last layer before the decision."""
+        """Returns the last layer before the logits: (B, 64)."""
         return F.relu(self.squeeze(self.convolutions(images).flatten(1)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ def in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def accepted(classifier: Classifier, images: Tensor) -> Tensor:
-    """int64 (N,): the digit each image is taken for with a confidence of 0.9 or more, or -1."""
+    """Returns int64 (N,): the digit of each image with a confidence of at least 0.9, or -1."""
     confidence, digit = in_batches(classifier, images).softmax(1)[:, :DECOY].max(1)
-    return torch.where(confidence >= SURE, digit, -1)
+    return torch.where(confidence >= MIN_CONFIDENCE, digit, -1)
 
 
 def train(data: Digits, seed: int = 0) -> Classifier:
-    """Takes two or three minutes on one core. Equal seeds give equal weights on one machine."""
+    """Trains a classifier, in two or three minutes on one core. Equal seeds give equal weights on one machine."""
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed)
     classifier = Classifier().to(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ def train(data: Digits, seed: int = 0) -> Classifier:
     weights = torch.ones(DECOY + 1)
     weights[DECOY] = DECOY_WEIGHT
     steps = EPOCHS * (len(data.images) // BATCH)
-    for step in track(range(steps), "the judge learns"):
+    for step in track(range(steps), "training the judge"):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         if step % (len(data.images) // BATCH) == 0:
@@ -76,11 +76,11 @@ def train(data: Digits, seed: int = 0) -> Classifier:
         chosen = order[step % (len(data.images) // BATCH) * BATCH :][:BATCH]
         drawn = torch.randint(len(data.images), (DECOYS,), generator=generator)
         fakes = decoys.mixed(Digits(data.images[drawn], data.labels[drawn]), generator)
-        # Digits and decoys are varied alike, and half of both not at all: what the variation leaves behind must
-        # not tell them apart.
+        # Digits and decoys are augmented alike, and half of both not at all: artefacts of the augmentation must not
+        # distinguish them.
         images = torch.cat([data.images[chosen], fakes])
         untouched = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(untouched, images, varied(images, generator))
+        images = torch.where(untouched, images, augmented(images, generator))
         labels = torch.cat([data.labels[chosen], torch.full((len(fakes),), DECOY)])
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
@@ -90,9 +90,9 @@ def train(data: Digits, seed: int = 0) -> Classifier:
     return classifier.eval()
 
 
-def varied(images: Tensor, generator: Generator) -> Tensor:
-    """Each image turned by up to 10 degrees, scaled by up to 10 %, moved by up to 2 pixels, with grain of up to
-    5 %: what does not make another digit of it."""
+def augmented(images: Tensor, generator: Generator) -> Tensor:
+    """Rotates each image by up to 10 degrees, scales it by up to 10 %, shifts it by up to 2 pixels, and adds
+    up to 5 % of noise: changes that keep its digit."""
     count = len(images)
     angle, scale, x, y = torch.rand(4, count, generator=generator) * 2 - 1
     angle, scale = angle * math.radians(10), 1 + 0.1 * scale

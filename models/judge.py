@@ -1,8 +1,8 @@
-"""Says how many samples are digits: `python models/judge.py out/samples.npy`.
+"""Measures how many samples are digits: `python models/judge.py out/samples.npy`.
 
 The judge is a small network trained on real digits and on decoys, never on samples (classifier.py, decoys.py). It
-accepts an image that it takes for one of the ten digits with a confidence of 0.9 or more. Beside the samples it is
-shown held-out real digits and things that are no digits, so that its own strictness can be seen.
+accepts an image that it classifies as one of the ten digits with a confidence of at least 0.9. Held-out real digits
+and decoys are judged as well, which shows how strict the judge is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SEED = 0
 
 
 def kid(features: Tensor, others: Tensor) -> float:
-    """Unbiased squared MMD with the kernel (x·y / d + 1)³: arXiv 1801.01401, section 4. features (N, d)."""
+    """Returns the unbiased squared MMD with the kernel (x·y / d + 1)³: arXiv 1801.01401, section 4. features (N, d)."""
     x, y = features.double(), others.double()
     n, m = len(x), len(y)
     within_x, within_y, between = (_kernel(a, b) for a, b in ((x, x), (y, y), (x, y)))
@@ -49,12 +49,12 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def nearest(images: Tensor, known: Tensor) -> float:
-    """Mean distance (root of the summed squares over pixels) of each image to the nearest of `known`."""
+    """Returns the mean Euclidean distance over pixels of the images to their nearest neighbours among `known`."""
     return float(torch.cdist(images.flatten(1), known.flatten(1)).min(1).values.mean())
 
 
 def untrained(count: int) -> Tensor:
-    """What a network with random weights draws with DDIM in 20 steps: (count, 1, 28, 28) in [0, 1]."""
+    """Draws samples of a network with random weights, with DDIM in 20 steps: (count, 1, 28, 28) in [0, 1]."""
     torch.manual_seed(SEED)
     spec = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=32, img_size=28, time_embedding="step")
     chain = SamplerSpec(name="ddim", timesteps=1000, steps=20, eta=0.0, schedule="linear", variance=None)
@@ -66,10 +66,10 @@ def untrained(count: int) -> Tensor:
 
 
 def read(path: Path) -> Tensor:
-    """The samples of a samples.npy: float32 (N, 1, 28, 28) in [0, 1].
+    """Reads a samples.npy: float32 (N, 1, 28, 28) in [0, 1].
 
     Raises:
-        ValueError: if the file holds anything else.
+        ValueError: if the file contains anything else.
     """
     samples = np.load(path, allow_pickle=False)
     if samples.dtype != np.float32 or samples.ndim != 4 or samples.shape[1:] != (1, 28, 28):
@@ -79,8 +79,8 @@ def read(path: Path) -> Tensor:
     return torch.from_numpy(samples)
 
 
-def trusted(train_anew: bool, data: digits.Digits) -> Classifier:
-    """The judge as shipped, or trained anew and then saved in its place."""
+def load_judge(train_anew: bool, data: digits.Digits) -> Classifier:
+    """Returns the shipped judge, or trains it again and saves it in its place."""
     if train_anew:
         judge = classifier.train(data, SEED)
         save_file({key: value.contiguous() for key, value in judge.state_dict().items()}, WEIGHTS)
@@ -91,21 +91,25 @@ def trusted(train_anew: bool, data: digits.Digits) -> Classifier:
 
 
 def acceptance(judge: Classifier, images: dict[str, Tensor]) -> Table:
-    """How much of each kind of image is accepted, and how what is accepted falls to the ten digits."""
-    table = Table(title=f"Taken for a digit with confidence {classifier.SURE} or more", title_justify="left")
+    """Tabulates the accepted share of each kind of image, and how it divides into the ten digits."""
+    table = Table(
+        title=f"Classified as a digit with confidence {classifier.MIN_CONFIDENCE} or more", title_justify="left"
+    )
     for heading in ("images", "N", "accepted", "of these digits 0 to 9, %"):
         table.add_column(heading, justify="left" if heading == "images" else "right", no_wrap=True)
     for name, group in images.items():
         verdicts = classifier.accepted(judge, group)
-        sure = verdicts[verdicts >= 0]
-        shares = " ".join(f"{round(100 * int((sure == digit).sum()) / max(1, len(sure))):2}" for digit in range(10))
-        table.add_row(name, str(len(group)), f"{len(sure) / len(group):.1%}", shares)
+        confident = verdicts[verdicts >= 0]
+        shares = " ".join(
+            f"{round(100 * int((confident == digit).sum()) / max(1, len(confident))):2}" for digit in range(10)
+        )
+        table.add_row(name, str(len(group)), f"{len(confident) / len(group):.1%}", shares)
     return table
 
 
 def distances(judge: Classifier, groups: dict[str, Tensor], data: digits.Digits, held_out: digits.Digits) -> Table:
-    """KID against held-out digits, on features scaled to a mean square of 1, and the distance in pixels to the
-    nearest digit of the training set, which would be near 0 for a network that had learned it by heart."""
+    """Tabulates KID against held-out digits, on features scaled to a mean square of 1, and the distance in pixels to
+    the nearest training digit, which would be near 0 for a network that had memorised the training set."""
     table = Table(title="Distance from real digits", title_justify="left")
     for heading in ("images", "KID", "nearest training digit"):
         table.add_column(heading, justify="left" if heading == "images" else "right", no_wrap=True)
@@ -121,11 +125,11 @@ def distances(judge: Classifier, groups: dict[str, Tensor], data: digits.Digits,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("samples", type=Path, nargs="+", help="samples.npy of a run, 1,000 samples or more")
-    parser.add_argument("--train", action="store_true", help="train the judge anew (minutes) and keep it")
+    parser.add_argument("--train", action="store_true", help="train the judge again (minutes), and save it")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # its sums have one order, so that a judge trained anew is the same
+    torch.set_num_threads(1)  # one order of sums, so that training again gives the same judge
     data, held_out = digits.load()
-    judge = trusted(options.train, data)
+    judge = load_judge(options.train, data)
     samples = {str(path): read(path) for path in options.samples}
     generator = torch.Generator().manual_seed(SEED)
     fakes = {f"decoys: {name}": make(held_out, generator) for name, make in decoys.MAKERS.items()}

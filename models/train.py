@@ -1,8 +1,8 @@
 """Trains the shipped checkpoint: `python models/train.py`, from real digits to models/mnist.safetensors.
 
-The defaults are the recipe of the shipped file. Every random number of a step comes from (seed, step), so a run
-that was interrupted and is started again with the same options goes on as if nothing had happened. Two processes
-share the work where `torchrun --nproc_per_node 2 models/train.py` starts them; each takes half of every batch.
+The defaults are the recipe of the shipped file. The random numbers of a step depend only on (seed, step), so an
+interrupted run that is started again with the same options continues exactly. `torchrun --nproc_per_node 2
+models/train.py` starts two processes, each with half of every batch.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ddpm_inference.sampling.schedule import schedule
 HERE = Path(__file__).parent
 TIMESTEPS = 1000
 BETAS = (0.9, 0.99)
-LONGEST_GRADIENT = 1.0
+MAX_GRADIENT_NORM = 1.0
 MEASURE_EVERY = 500
 NORM_BATCHES = 400
 NORM_STREAM = 1 << 40  # random streams that no training step uses
 
 
 class Options(argparse.Namespace):
-    """A recipe, and where its results go."""
+    """A recipe, and the paths of its results."""
 
     downs: list[int]
     time_emb_dim: int
@@ -62,21 +62,21 @@ def parse() -> Options:
     parser.add_argument("--schedule", choices=["linear", "cosine"], default="cosine", help="of the noise")
     parser.add_argument("--gamma", type=float, default=1.0, help="min-SNR-gamma loss weighting; 0: plain loss")
     parser.add_argument("--steps", type=int, default=12_000, help="optimizer steps")
-    parser.add_argument("--warmup", type=int, default=300, help="first steps, in which the learning rate rises")
-    parser.add_argument("--decay", type=int, default=4_000, help="last steps, in which it falls to 0")
+    parser.add_argument("--warmup", type=int, default=300, help="first steps, with rising learning rate")
+    parser.add_argument("--decay", type=int, default=4_000, help="last steps, with the learning rate falling to 0")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (AdamW)")
     parser.add_argument("--batch", type=int, default=96, help="digits a step")
     parser.add_argument("--ema", type=float, default=0.999, help="decay of the averaged weights, the shipped ones")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches, timesteps and noise")
     parser.add_argument("--out", type=Path, default=HERE / "mnist.safetensors", help="the checkpoint")
     parser.add_argument("--curve", type=Path, default=HERE / "loss.png", help="picture of the loss")
-    parser.add_argument("--state", type=Path, default=Path("build/train.pt"), help="kept now and then, to go on from")
+    parser.add_argument("--state", type=Path, default=Path("build/train.pt"), help="saved periodically, to resume from")
     return parser.parse_args(namespace=Options())
 
 
 @dataclass
 class Run:
-    """All that changes while training; what `--state` keeps."""
+    """The state of a training run, saved to `--state`."""
 
     network: nn.Module
     average: nn.Module
@@ -88,7 +88,7 @@ class Run:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        partial = path.with_suffix(".part")
         torch.save(
             {
                 "network": self.network.state_dict(),
@@ -99,9 +99,9 @@ class Run:
                 "losses": self.losses,
                 "held_out": self.held_out,
             },
-            part,
+            partial,
         )
-        part.replace(path)
+        partial.replace(path)
 
     def resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -123,7 +123,7 @@ class Diffusion:
         self.weight = (snr.clamp(max=gamma) / snr).float() if gamma else torch.ones(TIMESTEPS)
 
     def errors(self, network: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """(B,): squared error of eps at x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) eps, averaged over pixels."""
+        """Returns (B,): squared error of eps at x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) eps, averaged over pixels."""
         x_t = (self.signal[t] * x0 + self.noise[t] * eps).contiguous(memory_format=torch.channels_last)
         # The mathematical attention has the fastest backward pass on a CPU at 49 pixels.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
@@ -138,21 +138,21 @@ def stratified_timesteps(count: int, generator: Generator) -> Tensor:
 
 
 def draw_batch(images: Tensor, options: Options, stream: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(x_0 in [-1, 1], t, eps) of one step; `stream` numbers the step."""
+    """Returns (x_0 in [-1, 1], t, eps) of one step; `stream` is its number."""
     generator = Generator().manual_seed(options.seed * 1_000_003 + stream)
     x0 = images[torch.randint(len(images), (options.batch,), generator=generator)] * 2 - 1
     t = stratified_timesteps(options.batch, generator)
     return x0, t, torch.randn(x0.shape, generator=generator)
 
 
-def peers() -> tuple[int, int]:
-    """(number of this process, how many share the work)."""
+def process_group() -> tuple[int, int]:
+    """Returns (rank of this process, number of processes)."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def average_gradients(network: nn.Module) -> None:
-    """Every process gets the mean of the gradients of all."""
-    _, processes = peers()
+    """Replaces the gradients with their mean over all processes."""
+    _, processes = process_group()
     if processes == 1:
         return
     gradients = [value.grad for value in network.parameters() if value.grad is not None]
@@ -164,7 +164,7 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def learning_rate(step: int, options: Options) -> float:
-    """Rises over `--warmup`, stays, falls to 0 over `--decay`."""
+    """Returns the learning rate: rises over `--warmup`, then constant, then falls to 0 over `--decay`."""
     return options.lr * min(1.0, (step + 1) / options.warmup) * min(1.0, (options.steps - step) / options.decay)
 
 
@@ -189,8 +189,8 @@ def measure(average: nn.Module, diffusion: Diffusion, images: Tensor) -> float:
 
 
 @torch.no_grad()
-def settle_norms(average: nn.Module, diffusion: Diffusion, images: Tensor, options: Options) -> None:
-    """Takes BatchNorm's statistics anew, with the averaged weights, over all timesteps."""
+def recompute_norms(average: nn.Module, diffusion: Diffusion, images: Tensor, options: Options) -> None:
+    """Recomputes BatchNorm's statistics with the averaged weights, over all timesteps."""
     for module in average.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
@@ -202,9 +202,9 @@ def settle_norms(average: nn.Module, diffusion: Diffusion, images: Tensor, optio
 
 
 def train(run: Run, diffusion: Diffusion, images: Tensor, held_out: Tensor, options: Options) -> None:
-    """Brings `run` to `options.steps`."""
+    """Trains until `options.steps`."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps, {task.description}"), TimeRemainingColumn())
-    rank, processes = peers()
+    rank, processes = process_group()
     run.network.train()
     with Progress(*columns, disable=rank > 0) as progress:
         bar = progress.add_task("", total=options.steps, completed=run.step)
@@ -216,7 +216,7 @@ def train(run: Run, diffusion: Diffusion, images: Tensor, held_out: Tensor, opti
             run.optimizer.zero_grad()
             torch.autograd.backward(loss)
             average_gradients(run.network)
-            nn.utils.clip_grad_norm_(run.network.parameters(), LONGEST_GRADIENT)
+            nn.utils.clip_grad_norm_(run.network.parameters(), MAX_GRADIENT_NORM)
             run.optimizer.step()
             update_average(run.average, run.network, options.ema, run.step)
             run.losses.append(loss.item())
@@ -230,7 +230,7 @@ def train(run: Run, diffusion: Diffusion, images: Tensor, held_out: Tensor, opti
 
 
 def draw_curve(run: Run, path: Path) -> None:
-    """PNG of the loss over steps: in training, in means of 100 steps, and on held-out digits."""
+    """Plots the loss over steps: in training, as means of 100 steps, and on held-out digits."""
     mpl.use("agg")
     means = torch.tensor(run.losses[: len(run.losses) // 100 * 100]).view(-1, 100).mean(1).tolist()
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -249,7 +249,7 @@ def draw_curve(run: Run, path: Path) -> None:
 
 def main() -> None:
     options = parse()
-    # One thread: its sums have one order, and what runs beside it cannot slow it down by half.
+    # One thread: its sums have one order, and other load cannot stall it.
     torch.set_num_threads(1)
     if dist.is_torchelastic_launched():
         dist.init_process_group("gloo")
@@ -269,9 +269,9 @@ def main() -> None:
     data, held_out = digits.load()
     diffusion = Diffusion(options.schedule, options.gamma)
     train(run, diffusion, data.images, held_out.images, options)
-    if peers()[0] > 0:
+    if process_group()[0] > 0:
         return
-    settle_norms(run.average, diffusion, data.images, options)
+    recompute_norms(run.average, diffusion, data.images, options)
     loss = measure(run.average, diffusion, held_out.images)
     print(f"{run.step * options.batch:,} digits seen in {run.seconds / 60:.1f} minutes; held-out loss {loss:.5f}")
     recipe = {

@@ -1,4 +1,4 @@
-"""From weights to samples, on the CPU: the bits of a sample depend on its index and on nothing around it."""
+"""Drawing shards on the CPU: the bits of a sample depend only on its index."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sample(sampler: ShardSampler, first: int, last: int) -> Samples:
 
 @pytest.mark.parametrize("name", ["Unet", "SimpleUnet"])
 @pytest.mark.parametrize("chain", ["ddpm", "ddim", "dpmpp"])
-def test_a_shard_cut_short_holds_the_bits_of_the_whole_one(name: ModelName, chain: SamplerName) -> None:
+def test_a_short_shard_has_the_bits_of_a_full_one(name: ModelName, chain: SamplerName) -> None:
     checkpoint = tiny(name)
     sampler = ShardSampler(checkpoint, identity(checkpoint, chain), threads=1)
     whole = sample(sampler, 16, 31)
@@ -66,8 +66,8 @@ def test_a_shard_cut_short_holds_the_bits_of_the_whole_one(name: ModelName, chai
     assert whole.min() >= 0 <= whole.max() <= 1
 
 
-def test_a_sampler_built_anew_makes_the_same_bits() -> None:
-    """Also after others have run, and with another number of threads."""
+def test_a_new_sampler_draws_the_same_bits() -> None:
+    """Also after other shards, and with another number of threads."""
     checkpoint = tiny()
     one = ShardSampler(checkpoint, identity(checkpoint), threads=1)
     expected = sample(one, 32, 47)
@@ -77,7 +77,7 @@ def test_a_sampler_built_anew_makes_the_same_bits() -> None:
     assert sample(one, 32, 47).tobytes() == expected.tobytes()
 
 
-def test_progress_is_told_step_by_step() -> None:
+def test_progress_is_reported_every_step() -> None:
     checkpoint = tiny()
     seen: list[tuple[int, int]] = []
     sampler = ShardSampler(checkpoint, identity(checkpoint), threads=1)
@@ -85,32 +85,32 @@ def test_progress_is_told_step_by_step() -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_a_network_that_overflows_is_named_and_its_samples_are_not_used() -> None:
+def test_a_network_that_overflows_is_an_error() -> None:
     checkpoint = tiny()
     checkpoint.weights["bnorm_out.weight"][:] = np.float32(3e38)
     checkpoint.weights["bnorm_out.bias"][:] = np.float32(3e38)
     checkpoint.weights["out_conv.weight"][:, ::2] = np.float32(3e38)
     checkpoint.weights["out_conv.weight"][:, 1::2] = np.float32(-3e38)
     sampler = ShardSampler(checkpoint, identity(checkpoint), threads=1)
-    with pytest.raises(Incomplete, match="samples 16 to 20 came out as NaN"):
+    with pytest.raises(Incomplete, match="samples 16 to 20 are NaN"):
         sample(sampler, 16, 20)
 
 
-def test_another_torch_than_the_run_is_of_is_refused() -> None:
+def test_another_torch_version_is_refused() -> None:
     checkpoint = tiny()
-    with pytest.raises(ResourcesUnavailable, match=r"this run is one of torch 1\.0"):
+    with pytest.raises(ResourcesUnavailable, match=r"this run uses torch 1\.0"):
         ShardSampler(checkpoint, identity(checkpoint, torch="1.0"), threads=1)
 
 
-def test_a_gpu_that_torch_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_invisible_to_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     checkpoint = tiny()
-    with pytest.raises(ResourcesUnavailable, match="sees none there"):
+    with pytest.raises(ResourcesUnavailable, match="does not see it"):
         ShardSampler(checkpoint, identity(checkpoint, device="cuda"), threads=1)
 
 
-def test_a_batch_that_does_not_fit_is_called_so() -> None:
-    """A batch of 2^16 rows of 1024 x 1024: 256 GiB for x_T alone."""
+def test_a_batch_that_does_not_fit_is_out_of_memory() -> None:
+    """A batch of 2^16 images of 1024 x 1024 needs 256 GiB for x_T alone."""
     spec = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=1024, time_embedding="step")
     weights = {key: value.numpy() for key, value in build(spec).state_dict().items()}
     checkpoint = Checkpoint(spec, None, weights, "2" * 64)

@@ -1,4 +1,4 @@
-"""The scripts of models/ are no package: they import one another from their own folder."""
+"""Makes the scripts in models/ importable; they are not a package and import each other by name."""
 
 import sys
 from pathlib import Path

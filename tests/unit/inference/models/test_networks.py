@@ -1,4 +1,4 @@
-"""The eager networks: what checkpoints hold, what the formulas say, what a user may ask for."""
+"""The eager networks: their state dicts, their documented formulas, and valid image sizes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def spec_of(
     )
 
 
-def lived_in(spec: ModelSpec) -> nn.Module:
-    """A network in evaluation mode as after training: BatchNorm has statistics, and attention is sharp."""
+def as_trained(spec: ModelSpec) -> nn.Module:
+    """Builds a network in evaluation mode as after training: BatchNorm has statistics, and attention is sharp."""
     torch.manual_seed(3)
     network = build(spec).eval()
     for key, value in network.named_parameters():
@@ -64,19 +64,19 @@ def images(spec: ModelSpec, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["Unet", "SimpleUnet"])
-def test_keys_and_shapes_are_the_documented_ones_in_their_order(name: ModelName) -> None:
+def test_keys_and_shapes_are_documented(name: ModelName) -> None:
     shapes = expected_shapes(spec_of(name))
     assert [(key, list(shape)) for key, shape in shapes.items()] == list(DOCUMENTED[name].items())
 
 
 @pytest.mark.parametrize("name", ["Unet", "SimpleUnet"])
-def test_expected_shapes_are_those_of_a_network_that_was_built(name: ModelName) -> None:
+def test_expected_shapes_are_those_of_the_network(name: ModelName) -> None:
     spec = spec_of(name, (6, 10, 14), channels=3, time_emb_dim=5)
     built = {key: tuple(value.shape) for key, value in build(spec).state_dict().items()}
     assert expected_shapes(spec) == built
 
 
-def test_expected_shapes_of_a_network_too_large_for_memory_come_at_once() -> None:
+def test_expected_shapes_allocate_no_weights() -> None:
     shapes = expected_shapes(spec_of(downs=(4096,) * 8, img_size=128))
     assert sum(math.prod(shape) for shape in shapes.values()) > 3e9
 
@@ -94,7 +94,7 @@ def test_eps_has_the_shape_of_the_image(name: ModelName, downs: tuple[int, ...],
 
 
 @pytest.mark.parametrize(("name", "levels", "multiple"), [("Unet", 4, 8), ("SimpleUnet", 5, 8), ("Unet", 3, 4)])
-def test_an_image_size_that_does_not_fit_the_levels_is_refused(name: ModelName, levels: int, multiple: int) -> None:
+def test_an_image_size_must_fit_the_levels(name: ModelName, levels: int, multiple: int) -> None:
     spec = spec_of(name, tuple(range(8, 8 + levels)), img_size=30)
     with pytest.raises(InvalidSpec, match=f"img_size 30 does not fit downs 8 9 .*multiple of {multiple}"):
         build(spec)
@@ -106,7 +106,7 @@ def test_an_image_size_that_does_not_fit_the_levels_is_refused(name: ModelName, 
 @pytest.mark.parametrize("time_embedding", ["step", "row"])
 def test_the_unet_computes_the_documented_formula(attention_norm: bool, time_embedding: TimeEmbedding) -> None:
     spec = spec_of(attention_norm=attention_norm, time_embedding=time_embedding)
-    network, x, t = lived_in(spec), images(spec, 3), torch.tensor([0, 17, 999])
+    network, x, t = as_trained(spec), images(spec, 3), torch.tensor([0, 17, 999])
     with torch.inference_mode():
         eps = network(x, t)
     position = t if time_embedding == "step" else torch.zeros(3)
@@ -116,34 +116,34 @@ def test_the_unet_computes_the_documented_formula(attention_norm: bool, time_emb
 
 def test_attention_norm_makes_a_difference() -> None:
     x, t = images(spec_of(), 2), torch.tensor([5, 5])
-    applied, left_out = (lived_in(spec_of(attention_norm=norm))(x, t) for norm in (True, False))
+    applied, left_out = (as_trained(spec_of(attention_norm=norm))(x, t) for norm in (True, False))
     assert (applied - left_out).abs().max() > 1e-3
 
 
-def test_row_embedding_depends_neither_on_the_row_nor_on_time() -> None:
+def test_row_embedding_ignores_row_and_time() -> None:
     spec = spec_of(time_embedding="row")
-    network, x = lived_in(spec), images(spec, 1).expand(4, -1, -1, -1)
+    network, x = as_trained(spec), images(spec, 1).expand(4, -1, -1, -1)
     with torch.inference_mode():
         eps = network(x, torch.tensor([0, 10, 500, 999]))
         alone = network(x[:1], torch.tensor([700]))
     torch.testing.assert_close(eps, alone.expand_as(eps), rtol=0, atol=1e-5)
 
 
-def test_row_embedding_is_the_constant_the_original_gave_at_batch_size_1() -> None:
+def test_row_embedding_is_the_original_constant() -> None:
     embedding = build(spec_of(time_embedding="row")).get_submodule("pos_emb.0")
     assert embedding(torch.tensor([123, 999])).tolist() == [[0, 1, 0, 1], [0, 1, 0, 1]]
 
 
-def test_step_embedding_is_exact_at_late_timesteps_and_odd_widths() -> None:
+def test_step_embedding_is_exact_at_late_timesteps() -> None:
     embedding = build(spec_of(time_emb_dim=5)).get_submodule("pos_emb.0")
     waves = [math.sin, math.cos, math.sin, math.cos, math.sin]
     expected = [wave(99_999 * 10_000 ** (-i / 5)) for i, wave in enumerate(waves)]
     assert embedding(torch.tensor([99_999])).tolist()[0] == pytest.approx(expected, abs=1e-6)
 
 
-def test_every_row_sees_its_own_timestep() -> None:
+def test_every_row_has_its_own_timestep() -> None:
     spec = spec_of()
-    network, x = lived_in(spec), images(spec, 3)
+    network, x = as_trained(spec), images(spec, 3)
     t = torch.tensor([3, 400, 900])
     with torch.inference_mode():
         together = network(x, t)
@@ -163,21 +163,21 @@ def test_every_parameter_of_the_unet_is_trained() -> None:
 
 def test_the_simple_unet_computes_the_documented_formula() -> None:
     spec = spec_of("SimpleUnet")
-    network, x = lived_in(spec), images(spec, 2)
+    network, x = as_trained(spec), images(spec, 2)
     with torch.inference_mode():
         eps = network(x, torch.tensor([1, 2]))
     torch.testing.assert_close(eps.double(), simple_unet_formula(network.state_dict(), x), rtol=1e-5, atol=1e-5)
 
 
-def test_the_simple_unet_ignores_time_as_the_original_did() -> None:
+def test_the_simple_unet_ignores_time() -> None:
     spec = spec_of("SimpleUnet")
-    network, x = lived_in(spec), images(spec, 2)
+    network, x = as_trained(spec), images(spec, 2)
     with torch.inference_mode():
         assert torch.equal(network(x, torch.tensor([0, 0])), network(x, torch.tensor([999, 500])))
 
 
 class Weights:
-    """A state dict in float64, below a prefix, with the layers the formulas are made of."""
+    """A state dict in float64 below a prefix, and the layers of the formulas."""
 
     def __init__(self, state: dict[str, Tensor], prefix: str = "") -> None:
         self.state, self.prefix = state, prefix
@@ -208,7 +208,7 @@ class Weights:
 
 
 def unet_formula(state: dict[str, Tensor], x: Tensor, position: Tensor, *, attention_norm: bool) -> Tensor:
-    """The documented formula of the Unet for three levels, in float64, with no module of ours."""
+    """Computes the documented formula of the Unet with three levels in float64, without our modules."""
     top = Weights(state)
     i = torch.arange(top["pos_emb.1.weight"].shape[1])
     phase = position.double()[:, None] / 10_000 ** (i.double() / len(i))
@@ -250,7 +250,7 @@ def unet_formula(state: dict[str, Tensor], x: Tensor, position: Tensor, *, atten
 
 
 def simple_unet_formula(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The documented formula of the SimpleUnet for downs of three widths, in float64, with no module of ours."""
+    """Computes the documented formula of the SimpleUnet with three widths in float64, without our modules."""
     top = Weights(state)
 
     def res(name: str, x: Tensor) -> Tensor:

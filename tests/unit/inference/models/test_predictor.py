@@ -1,4 +1,4 @@
-"""The fast execution: the same function as the eager network, and the same bits for a sample wherever it lies."""
+"""Fast execution: equal to the eager network, with bits that do not depend on the position in a batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TIMESTEPS = (0, 1, 2, 500, 999)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads would only wait for one another here; the test that needs two asks for them."""
+    """Uses one thread, because threads would only wait for each other; one test sets two."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -45,8 +45,8 @@ def one_thread() -> Iterator[None]:
 
 
 def trained(spec: ModelSpec) -> nn.Module:
-    """A network whose normalisations do something: running statistics, scales and shifts far from their start,
-    with scales of both signs. In training mode, as `build` leaves it."""
+    """Builds a network with non-trivial norms: statistics, scales of both signs, and shifts far from their defaults. In
+    training mode, as `build` returns it."""
     torch.manual_seed(0)
     network = build(spec)
     for module in network.modules():
@@ -72,7 +72,7 @@ def images(spec: ModelSpec, batch: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_folded_is_the_eager_network(spec: ModelSpec) -> None:
+def test_folded_equals_the_eager_network(spec: ModelSpec) -> None:
     network, x = trained(spec), images(spec)
     eps = predictor(network, spec, TIMESTEPS)
     for t in TIMESTEPS:
@@ -83,7 +83,7 @@ def test_folded_is_the_eager_network(spec: ModelSpec) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_time_reaches_the_result_of_a_step_network_and_not_of_a_row_network() -> None:
+def test_only_a_step_network_depends_on_time() -> None:
     x = images(DIGITS)
     step = predictor(trained(DIGITS), DIGITS, TIMESTEPS)
     assert float((step(x, 1) - step(x, 999)).abs().max()) > 1e-3
@@ -92,7 +92,7 @@ def test_time_reaches_the_result_of_a_step_network_and_not_of_a_row_network() ->
     assert torch.equal(row(x, 1), row(x, 999))
 
 
-def test_the_network_it_was_made_from_is_left_as_it_was() -> None:
+def test_the_source_network_is_unchanged() -> None:
     for spec in (DIGITS, SIMPLE):
         network = trained(spec)
         before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -102,7 +102,7 @@ def test_the_network_it_was_made_from_is_left_as_it_was() -> None:
         assert all(value.dtype == before[key].dtype for key, value in network.state_dict().items())
 
 
-def test_x_is_left_as_it_was() -> None:
+def test_x_is_unchanged() -> None:
     for spec in (DIGITS, SIMPLE):
         x = images(spec)
         before = x.clone()
@@ -110,23 +110,23 @@ def test_x_is_left_as_it_was() -> None:
         assert torch.equal(x, before)
 
 
-def test_a_timestep_that_was_not_announced_is_an_error() -> None:
+def test_an_unprepared_timestep_is_an_error() -> None:
     eps = predictor(trained(DIGITS), DIGITS, [1, 2])
     with pytest.raises(KeyError, match="3"):
         eps(images(DIGITS), 3)
 
 
 @pytest.mark.parametrize("spec", [pytest.param(DIGITS, id="digits"), pytest.param(SIMPLE, id="simple")])
-def test_bf16_is_the_same_network_to_three_digits_and_hands_back_float32(spec: ModelSpec) -> None:
+def test_bf16_is_close_and_returns_float32(spec: ModelSpec) -> None:
     network, x = trained(spec), images(spec)
     ours, theirs = predictor(network, spec, TIMESTEPS, precision="bf16")(x, 500), eager(network, x, 500)
     assert ours.dtype == torch.float32
-    # bf16 has 8 bits, and some 25 layers round: a few per cent of the result's own size.
+    # bf16 has 8 bits, and about 25 layers round: an error of a few per cent.
     error = float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
     assert 1e-4 < error < 0.05
 
 
-def test_compiled_is_folded() -> None:
+def test_compiled_equals_folded() -> None:
     spec = ModelSpec(name="Unet", downs=(4, 6), time_emb_dim=3, img_size=8, time_embedding="step")
     network, x = trained(spec), images(spec)
     compiled = predictor(network, spec, TIMESTEPS, execution="compiled")
@@ -135,7 +135,7 @@ def test_compiled_is_folded() -> None:
         torch.testing.assert_close(compiled(x, t), folded(x, t), rtol=0, atol=1e-5)
 
 
-def test_a_worker_that_does_not_compile_never_imports_the_compiler() -> None:
+def test_the_compiler_is_imported_only_when_needed() -> None:
     program = """if True:
         import sys
         import ddpm_inference.shard_sampler
@@ -144,7 +144,7 @@ def test_a_worker_that_does_not_compile_never_imports_the_compiler() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_without_a_compiler_compiled_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-such-compiler")))
     spec = ModelSpec(name="Unet", downs=(3,), time_emb_dim=3, img_size=5, time_embedding="step")
@@ -161,7 +161,7 @@ class TestBits:
 
     @staticmethod
     def chain(eps: EpsModel, x: Tensor, steps: int) -> Tensor:
-        """A chain that keeps |x| near 1, so that a difference in one bit would grow and not fade."""
+        """Iterates with |x| near 1, so that a difference of one bit grows instead of fading."""
         for i in range(steps):
             x = 1.01 * x - 0.2 * eps(x, TIMESTEPS[i % len(TIMESTEPS)])
             x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -170,13 +170,13 @@ class TestBits:
     @pytest.mark.parametrize(
         ("spec", "steps"),
         [
-            pytest.param(DIGITS, 200, id="digits"),
+            pytest.param(DIGITS, 60, id="digits"),
             pytest.param(DIGITS.model_copy(update={"downs": (5, 7, 9), "img_size": 20}), 40, id="odd-widths"),
             pytest.param(DIGITS.model_copy(update={"channels": 3, "img_size": 12}), 40, id="colour"),
             pytest.param(SIMPLE, 40, id="simple"),
         ],
     )
-    def test_a_sample_has_the_same_bits_in_every_row_beside_any_neighbours(self, spec: ModelSpec, steps: int) -> None:
+    def test_bits_do_not_depend_on_row_or_neighbours(self, spec: ModelSpec, steps: int) -> None:
         eps = predictor(trained(spec), spec, TIMESTEPS)
         ours = images(spec, 1)
         alike = self.chain(eps, ours.repeat(self.BATCH, 1, 1, 1), steps)

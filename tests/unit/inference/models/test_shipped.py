@@ -1,4 +1,4 @@
-"""The files that are shipped: the trained network and its judge."""
+"""The shipped files: the trained network and its judge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ddpm_inference.sampling.samplers import sample
 from ddpm_inference.sampling.schedule import schedule, spaced
 
 SHIPPED = Path(judge.WEIGHTS).with_name("mnist.safetensors")
-MOST_BYTES = 8_000_000
+MAX_BYTES = 8_000_000
 
 
 @pytest.fixture(scope="module")
@@ -29,45 +29,45 @@ def shipped() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def trusted(data: tuple[Digits, Digits]) -> classifier.Classifier:
-    return judge.trusted(train_anew=False, data=data[0])
+def shipped_judge(data: tuple[Digits, Digits]) -> classifier.Classifier:
+    return judge.load_judge(train_anew=False, data=data[0])
 
 
-def test_the_shipped_network_says_all_that_sampling_needs_to_know(shipped: Checkpoint) -> None:
+def test_the_shipped_network_has_complete_metadata(shipped: Checkpoint) -> None:
     assert shipped.spec.image_shape == (1, 28, 28)
     assert shipped.spec.time_embedding == "step"
     assert shipped.trained == TrainedSchedule(name="cosine", timesteps=1000, variance="small")
     assert shipped.notes == ()
-    assert SHIPPED.stat().st_size <= MOST_BYTES
+    assert SHIPPED.stat().st_size <= MAX_BYTES
 
 
-def test_most_samples_of_the_shipped_network_are_digits(shipped: Checkpoint, trusted: classifier.Classifier) -> None:
+def test_most_samples_of_the_shipped_network_are_digits(
+    shipped: Checkpoint, shipped_judge: classifier.Classifier
+) -> None:
     chain = resolve_sampler(SamplerRequest(name="ddpm", steps=25), shipped.trained)
     network = build(shipped.spec)
     network.load_state_dict(shipped.state_dict())
     eps = predictor(network, shipped.spec, spaced(chain.timesteps, chain.steps))
     noise = NoiseSource(0, torch.arange(16), shipped.spec.image_shape)
     x0 = sample(eps, noise.initial(), schedule(chain.schedule, chain.timesteps), chain, noise=noise)
-    assert (classifier.accepted(trusted, (x0 + 1) / 2) >= 0).float().mean() >= 0.5
+    assert (classifier.accepted(shipped_judge, (x0 + 1) / 2) >= 0).float().mean() >= 0.5
 
 
-def test_the_judge_takes_held_out_digits_for_what_they_are(
-    trusted: classifier.Classifier, data: tuple[Digits, Digits]
+def test_the_judge_recognises_held_out_digits(
+    shipped_judge: classifier.Classifier, data: tuple[Digits, Digits]
 ) -> None:
     _, held_out = data
-    verdicts = classifier.accepted(trusted, held_out.images)
+    verdicts = classifier.accepted(shipped_judge, held_out.images)
     assert (verdicts >= 0).sum() >= 0.95 * len(verdicts)
     assert (verdicts == held_out.labels).float().mean() >= 0.94
 
 
 @pytest.mark.parametrize("kind", ["noise", "blank", "shuffled"])
-def test_the_judge_takes_no_decoy_for_a_digit(
-    kind: str, trusted: classifier.Classifier, data: tuple[Digits, Digits]
-) -> None:
+def test_the_judge_rejects_decoys(kind: str, shipped_judge: classifier.Classifier, data: tuple[Digits, Digits]) -> None:
     _, held_out = data
     images = decoys.MAKERS[kind](held_out, torch.Generator().manual_seed(7))
-    assert (classifier.accepted(trusted, images) >= 0).float().mean() <= 0.01
+    assert (classifier.accepted(shipped_judge, images) >= 0).float().mean() <= 0.01
 
 
-def test_the_judge_takes_no_sample_of_an_untrained_network_for_a_digit(trusted: classifier.Classifier) -> None:
-    assert (classifier.accepted(trusted, judge.untrained(64)) >= 0).float().mean() <= 0.02
+def test_the_judge_rejects_an_untrained_network(shipped_judge: classifier.Classifier) -> None:
+    assert (classifier.accepted(shipped_judge, judge.untrained(64)) >= 0).float().mean() <= 0.02
