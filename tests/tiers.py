@@ -328,7 +328,7 @@ def table(results: list[Result]) -> str:
             r.state,
             str(r.passed),
             str(r.failed),
-            f"{r.seconds / 60:.0f} min {r.seconds % 60:02.0f} s",
+            f"{r.seconds // 60:.0f} min {r.seconds % 60:02.0f} s",
             r.note,
         )
         for r in results

@@ -212,6 +212,7 @@ def test_an_orphaned_cluster_is_deleted(namespace: Namespace) -> None:
     assert_nothing_left(namespace)
 
 
+@pytest.mark.long
 @pytest.mark.operator_away
 def test_a_restarted_operator_deletes_orphaned_clusters(namespace: Namespace, operator: Operator) -> None:
     sampling = Sampling.apply(namespace, "digits", LONG)

@@ -15,7 +15,7 @@ from tests.cluster.manifests import RAY_VERSION, ray_cluster_spec
 ENTRYPOINT = "python -c \"import ray; ray.init(); print(ray.get(ray.remote(lambda: 'hello').remote()))\""
 TERMINAL_STATES = ("Complete", "Failed", "ValidationFailed")
 
-pytestmark = pytest.mark.no_operator
+pytestmark = [pytest.mark.no_operator, pytest.mark.long]
 
 
 def ray_job(name: str, image: str) -> Manifest:

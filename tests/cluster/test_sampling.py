@@ -18,7 +18,7 @@ JOB = {"version": 1, "model": {"uri": "builtin://mnist"}, "n_samples": N, "sampl
 READY_TIMEOUT = 180.0
 SAMPLING_TIMEOUT = 180.0
 
-pytestmark = pytest.mark.no_operator
+pytestmark = [pytest.mark.no_operator, pytest.mark.long]
 
 
 def job_writing_to(uri: str) -> dict[str, str]:
