@@ -30,7 +30,7 @@ sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_sampl
 	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --steps 100 $(ARGS)
 
 .PHONY: test
-test: .venv/ready ## Run all tests that this machine can run (TIER=unit|tooling|ray|cluster|long|machine, REQUIRE=cluster)
+test: .venv/ready ## Run all tests that this machine can run (TIER=unit|slow|tooling|ray|cluster|long|machine, REQUIRE=cluster)
 	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
 
 .PHONY: test-long

@@ -1,6 +1,7 @@
 """Runs the tiers of tests that this machine can run, and prints a table of what ran, what did not, and why.
 
-unit     no Ray, no servers: seconds
+unit     no Ray, no cluster: each test takes less than two seconds
+slow     unit tests that take longer: they compile, start processes, draw many samples or search at random
 tooling  the scripts that build images and start clusters, and this program; only if their files have changed
 ray      a real local Ray, real `ray start` heads, a real S3 server (built with Go)
 cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else hack/node on Linux as root
@@ -27,13 +28,17 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent.parent
 # JUnit files with the duration of each test, to compare one run with the next.
 REPORTS = "build/junit"
-TIERS = ("unit", "tooling", "ray", "cluster")
+# Python may write bytecode: else pytest rewrites the assertions of every test file anew in each of its processes.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+TIERS = ("unit", "slow", "tooling", "ray", "cluster")
 SERIAL = ["--durations=10"]
 # A test that starts a Ray or a pod mostly waits. Tests of one xdist_group share an expensive set-up.
 TWO_WORKERS = ["-n", "2", "--dist=loadgroup", *SERIAL]
 # Two tests that draw samples, which is the limit of a node with two CPUs, and one that draws none.
 THREE_WORKERS = ["-n", "3", "--dist=loadgroup", *SERIAL]
 EVERY_CPU = ["-n", "auto", "--dist=worksteal"]
+# The marker of unit tests that take seconds.
+SLOW = "slow"
 # The marker of cluster tests that take minutes.
 LONG = "long"
 
@@ -93,7 +98,7 @@ class Pytest:
             # Short, because Ray makes Unix sockets deep below a test's folder, and their paths may have 107 characters.
             paths = [f"--junitxml={report}", f"--basetemp={folder}/t"]
             command = [sys.executable, "-m", "pytest", f"tests/{self.tier}", *paths, *self.options]
-            code = subprocess.run(command, cwd=ROOT, check=False).returncode
+            code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False).returncode
         passed, failed = read_report(report)
         # Exit code 5 is "no tests collected": a tier without tests must not look green.
         state = "passed" if code == 0 else "FAILED"
@@ -309,7 +314,8 @@ def run_machine_tier() -> Result:
 
 
 RUN = {
-    "unit": lambda: Pytest("unit", EVERY_CPU).run(),
+    "unit": lambda: Pytest("unit", [*EVERY_CPU, "-m", f"not {SLOW}"]).run(),
+    SLOW: lambda: Pytest("unit", [*EVERY_CPU, "-m", SLOW], part=SLOW).run(),
     "tooling": run_tooling_tier,
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CHECK = Path(__file__).parents[3] / "benchmarks/gpu/check.py"
 COVERED_WITHOUT_TRITON = ["environment", "peaks", "noise", "samples", "processes"]
 NEED_TRITON = ["compilation", "our_networks", "diffusers_networks"]
 
 
+@pytest.mark.slow
 def test_the_smoke_run_covers_every_section_that_needs_no_gpu(tmp_path: Path) -> None:
     smoke = subprocess.run(
         [sys.executable, CHECK, "--smoke", "--out", tmp_path], capture_output=True, text=True, check=False

@@ -99,6 +99,7 @@ def test_an_unreachable_ray_is_exit_code_3(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_convert_writes_a_checkpoint_with_all_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "net.pt", tmp_path / "net.safetensors"
     weights = build(SPEC).state_dict()

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from ddpm_inference.job import Job, shards_of
 from ddpm_inference.store import Manifest, Store
 from tests.support.hostile import ANYTHING, MAX_EXAMPLES
 from tests.support.storing import an_identity, run
+
+pytestmark = pytest.mark.slow
 
 MANY_TIMES = settings(
     max_examples=MAX_EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None

@@ -19,6 +19,8 @@ from tests.support.progress_client import TOKEN, ProgressClient
 from tests.support.rays import check_alive, finish, run_command, start_command, wait_until
 from tests.support.storing import an_identity
 
+pytestmark = pytest.mark.slow
+
 REJECTED = ("--model_path", "none.safetensors")
 
 # Prints when it begins to wait for a client, and waits for the seconds of its argument.

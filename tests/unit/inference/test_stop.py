@@ -13,6 +13,8 @@ import pytest
 from ddpm_inference import stop
 from tests.support.rays import wait_until
 
+pytestmark = pytest.mark.slow
+
 # Sleeps briefly each time: Python handles a signal that arrives just before a sleep only after it.
 DRIVER = """
 import sys, time

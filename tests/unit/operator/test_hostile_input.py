@@ -30,6 +30,8 @@ from ddpm_operator.reconcile.progress_document import last_error, read_progress
 from ddpm_operator.reconcile.reconcile import reconcile
 from tests.support.hostile import ANYTHING, MAX_EXAMPLES, specs
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 IMAGE = WorkerImage("worker:1", "2.60.0")
 DEFAULTS = Limits(

@@ -59,6 +59,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 500])
 def test_startup_survives_an_outage_at_any_request(start: Start, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "validate_all_templates", lambda *_: None)  # takes long, and sends no requests

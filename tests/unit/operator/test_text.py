@@ -63,6 +63,7 @@ def test_credentials_with_control_characters_are_redacted() -> None:
     assert redact("pass\x00word=\x1b[1mhunter2") == "password=[redacted]"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("text", ["password", "secret-", "api_key", "://", "bearer", 'token"', "AKIA", "\x1b[0;0;0;"])
 def test_redaction_takes_linear_time(text: str) -> None:

@@ -59,6 +59,7 @@ def convert_in_process(file: bytes) -> bytes:
     return torch_reader.read(file)
 
 
+@pytest.mark.slow
 def test_loading_does_not_import_torch(tmp_path: Path) -> None:
     spec = ModelSpec(
         name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="row", attention_norm=False
@@ -95,6 +96,7 @@ def test_loading_does_not_import_torch(tmp_path: Path) -> None:
         np.testing.assert_array_equal(checkpoint.weights[key], value.numpy(), strict=True)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_reader_is_passed_on(as_pt: AsPt, weights: Weights, request_: ModelRequest) -> None:
     file = as_pt({"epoch": 3, "state_dict": {"a": torch.zeros(1)}})
     with pytest.raises(ModelRejected, match="not a flat state dict: epoch is a int") as error:
@@ -110,6 +112,7 @@ def test_a_reader_that_hangs_times_out(
         load(as_pt(weights), request_)
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_the_reader_is_rejected(as_pt: AsPt, request_: ModelRequest) -> None:
     depth = 1_000_000
     bomb = b"\x80\x02}" + b")" + b"\x85" * depth + b"K\x01s."  # {(((...))): 1}: hashing it overflows the stack

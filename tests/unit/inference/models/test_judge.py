@@ -23,6 +23,7 @@ def made(kind: str, forty_digits: Digits, seed: int = 0) -> Tensor:
     return decoys.MAKERS[kind](forty_digits, torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_fifty_digits_of_each_class_are_held_out(data: tuple[Digits, Digits]) -> None:
     training, held_out = data
     assert training.labels.bincount().tolist() == [450] * 10
@@ -31,6 +32,7 @@ def test_fifty_digits_of_each_class_are_held_out(data: tuple[Digits, Digits]) ->
     assert (training.images.min(), training.images.max()) == (0, 1)
 
 
+@pytest.mark.slow
 def test_no_held_out_digit_is_in_the_training_set(data: tuple[Digits, Digits]) -> None:
     training, held_out = ({image.numpy().tobytes() for image in part.images} for part in data)
     assert not training & held_out

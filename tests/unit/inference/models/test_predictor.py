@@ -126,6 +126,7 @@ def test_bf16_is_close_and_returns_float32(spec: ModelSpec) -> None:
     assert 1e-4 < error < 0.05
 
 
+@pytest.mark.slow
 def test_compiled_equals_folded() -> None:
     spec = ModelSpec(name="Unet", downs=(4, 6), time_emb_dim=3, img_size=8, time_embedding="step")
     network, x = trained(spec), images(spec)
@@ -135,6 +136,7 @@ def test_compiled_equals_folded() -> None:
         torch.testing.assert_close(compiled(x, t), folded(x, t), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_compiler_is_imported_only_when_needed() -> None:
     program = """if True:
         import sys
@@ -144,6 +146,7 @@ def test_the_compiler_is_imported_only_when_needed() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "no-such-compiler")))
@@ -167,6 +170,7 @@ class TestBits:
             x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt()
         return x
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("spec", "steps"),
         [
@@ -189,6 +193,7 @@ class TestBits:
         for row in (0, 7, self.BATCH - 1):
             assert torch.equal(mixed[row], alike[0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("spec", [pytest.param(DIGITS, id="digits"), pytest.param(SIMPLE, id="simple")])
     def test_bits_do_not_depend_on_threads(self, spec: ModelSpec) -> None:
         eps, x = predictor(trained(spec), spec, TIMESTEPS), images(spec, self.BATCH)

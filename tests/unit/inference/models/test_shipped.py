@@ -41,6 +41,7 @@ def test_the_shipped_network_has_complete_metadata(shipped: Checkpoint) -> None:
     assert SHIPPED.stat().st_size <= MAX_BYTES
 
 
+@pytest.mark.slow
 def test_most_samples_of_the_shipped_network_are_digits(
     shipped: Checkpoint, shipped_judge: classifier.Classifier
 ) -> None:
@@ -69,5 +70,6 @@ def test_the_judge_rejects_decoys(kind: str, shipped_judge: classifier.Classifie
     assert (classifier.accepted(shipped_judge, images) >= 0).float().mean() <= 0.01
 
 
+@pytest.mark.slow
 def test_the_judge_rejects_an_untrained_network(shipped_judge: classifier.Classifier) -> None:
     assert (classifier.accepted(shipped_judge, judge.untrained(64)) >= 0).float().mean() <= 0.02

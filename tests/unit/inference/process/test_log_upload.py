@@ -17,6 +17,8 @@ from ddpm_inference.process import log_upload
 from ddpm_inference.process.log_upload import LogUpload
 from tests.support.rays import check_alive, wait_until
 
+pytestmark = pytest.mark.slow
+
 # Prints its PID in the child of `supervised`, then executes a statement there.
 SUPERVISED = """
 import os, signal, sys

@@ -10,6 +10,8 @@ import pytest
 
 from ddpm_inference.process.signals import CLEANUP_SECONDS
 
+pytestmark = pytest.mark.slow
+
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 # Both sleep briefly each time: Python handles a signal that arrives just before a sleep only after it.

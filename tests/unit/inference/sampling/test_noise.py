@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -198,13 +197,19 @@ class TestDistribution:
         assert abs(float((noise**4).mean()) - 3) < 4 * math.sqrt(96 / n)
 
     def test_the_distribution_is_normal(self, noise: Tensor) -> None:
+        import scipy.stats
+
         assert scipy.stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
 
     @pytest.mark.parametrize("word", range(4))
     def test_each_of_a_block_s_four_values_is_normal(self, noise: Tensor, word: int) -> None:
+        import scipy.stats
+
         assert scipy.stats.kstest(noise[..., word::4].flatten().numpy(), "norm").pvalue > 0.01
 
     def test_tails_have_the_expected_size(self, noise: Tensor) -> None:
+        import scipy.stats
+
         n, beyond = noise.numel(), 2 * scipy.stats.norm.sf(4)
         assert abs(int((noise.abs() > 4).sum()) - n * beyond) < 4 * math.sqrt(n * beyond)
 

@@ -1,5 +1,5 @@
-"""Samplers, compared with data whose optimal network is known in closed form, with chains written from the papers'
-equations, and with diffusers."""
+"""Samplers, compared with data whose optimal network is known in closed form, and with chains written from the papers'
+equations. `test_samplers_against_diffusers` compares them with diffusers."""
 
 from __future__ import annotations
 
@@ -7,41 +7,14 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor
 
-from ddpm_inference.job import ModelSpec, SamplerName, SamplerSpec, ScheduleName, Variance
+from ddpm_inference.job import ModelSpec, SamplerName, SamplerSpec, ScheduleName
 from ddpm_inference.models import build
 from ddpm_inference.sampling.noise import NoiseSource
 from ddpm_inference.sampling.samplers import SAMPLERS, EpsModel, Noise, sample
 from ddpm_inference.sampling.schedule import Schedule, schedule, spaced
-
-SHAPE = (1, 8, 8)
-
-
-def spec_of(
-    name: SamplerName,
-    timesteps: int,
-    steps: int,
-    *,
-    eta: float = 0.0,
-    variance: Variance | None = None,
-    curve: ScheduleName = "linear",
-) -> SamplerSpec:
-    return SamplerSpec(
-        name=name,
-        timesteps=timesteps,
-        steps=steps,
-        eta=eta,
-        schedule=curve,
-        variance=(variance or "large") if name == "ddpm" else None,
-    )
-
-
-def no_noise(t: int) -> Tensor:
-    raise AssertionError(f"noise was drawn at timestep {t}")
-
+from tests.support.samplers import SHAPE, no_noise, spec_of
 
 ALL_SPECS = [
     pytest.param(spec_of("ddpm", 40, 40, variance="large"), id="ddpm-large"),
@@ -85,6 +58,7 @@ class TestGaussianData:
     # The deviations of the exact chain, in units of STD: linear maps and independent noise keep a Gaussian, so its
     # variance follows v' = a² v + σ_t² from v = 1. They approach 1 with more steps. Short chains are below 1, because
     # the last step goes to E[x_0 | x_t], which has less variance than x_0.
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("spec", "deviation"),
         [
@@ -225,81 +199,6 @@ def assert_papers_chain(spec: SamplerSpec) -> Tensor:
     tolerance = 1e-5 + 1e-6 / math.sqrt(made.alphas_cumprod[-1])
     torch.testing.assert_close(single.double(), expected, rtol=0, atol=tolerance)
     return ours
-
-
-class TestAgainstDiffusers:
-    """Compares with diffusers' schedulers, given our float64 alphas_cumprod, the same Unet and the same noise."""
-
-    T = 60
-
-    @pytest.fixture(scope="class")
-    @staticmethod
-    def eps() -> EpsModel:
-        torch.manual_seed(3)
-        spec = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
-        network = build(spec).eval()
-
-        @torch.no_grad()
-        def eps(x: Tensor, t: int) -> Tensor:
-            result: Tensor = network(x.float(), torch.full((len(x),), t))
-            return result + 0.7 * x.float()
-
-        return eps
-
-    @pytest.mark.parametrize(
-        ("variance", "theirs", "steps"),
-        [("large", "fixed_large", 12), ("small", "fixed_small", 60), ("small", "fixed_small", 12)],
-    )
-    def test_ddpm(
-        self, eps: EpsModel, variance: Variance, theirs: str, steps: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
-        scheduler = DDPMScheduler(self.T, variance_type=theirs, clip_sample=True, timestep_spacing="trailing")
-        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(steps)
-        x = noise.initial()
-        for t in scheduler.timesteps.tolist():
-            # diffusers adds noise for every t above 0, also in the last step of a short chain. Ours ends at x_0.
-            drawn = noise(t) if t >= self.T // steps else torch.zeros_like(x)
-            monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
-            x = scheduler.step(eps(x, t), t, x).prev_sample
-        ours = sample(eps, noise.initial(), made, spec_of("ddpm", self.T, steps, variance=variance), noise=noise)
-        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
-
-    @pytest.mark.parametrize(("eta", "steps"), [(0.0, 12), (0.0, 2), (0.6, 60), (0.6, 12), (1.0, 12)])
-    def test_ddim(self, eps: EpsModel, eta: float, steps: int) -> None:
-        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
-        scheduler = DDIMScheduler(self.T, clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing")
-        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(steps)
-        x = noise.initial()
-        for t in scheduler.timesteps.tolist():
-            x = scheduler.step(
-                eps(x, t), t, x, eta=eta, use_clipped_model_output=True, variance_noise=noise(t)
-            ).prev_sample
-        ours = sample(eps, noise.initial(), made, spec_of("ddim", self.T, steps, eta=eta), noise=noise)
-        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
-
-    @pytest.mark.parametrize("steps", [60, 12, 2])
-    def test_dpmpp(self, eps: EpsModel, steps: int) -> None:
-        made, noise = schedule("linear", self.T), NoiseSource(2, torch.arange(4), SHAPE)
-        scheduler = DPMSolverMultistepScheduler(
-            self.T,
-            solver_order=2,
-            algorithm_type="dpmsolver++",
-            solver_type="midpoint",
-            final_sigmas_type="zero",
-            thresholding=True,  # with a maximum of 1 this is a plain clamp to [-1, 1]
-            sample_max_value=1.0,
-            timestep_spacing="trailing",
-        )
-        scheduler.alphas_cumprod = torch.tensor(made.alphas_cumprod)
-        scheduler.set_timesteps(steps)
-        x = noise.initial()
-        for t in scheduler.timesteps.tolist():
-            x = scheduler.step(eps(x, t), t, x).prev_sample
-        ours = sample(eps, noise.initial(), made, spec_of("dpmpp", self.T, steps), noise=no_noise)
-        torch.testing.assert_close(ours, x.float(), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("spec", ALL_SPECS)

@@ -8,7 +8,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,9 +48,12 @@ def test_a_schedule_is_read_only(name: ScheduleName) -> None:
         made.alphas_cumprod[0] = 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "diffusers_name"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
 @pytest.mark.parametrize("timesteps", [10, 1000])
 def test_linear_and_cosine_equal_those_of_diffusers(name: ScheduleName, diffusers_name: str, timesteps: int) -> None:
+    from diffusers import DDPMScheduler
+
     betas = DDPMScheduler(timesteps, beta_schedule=diffusers_name).betas.double().numpy()
     np.testing.assert_allclose(schedule(name, timesteps).betas, betas, rtol=1e-5, atol=1e-7)
 
@@ -105,8 +107,11 @@ def test_a_full_chain_visits_every_timestep(timesteps: int) -> None:
     assert spaced(timesteps, timesteps) == list(range(timesteps - 1, -1, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 7, 50, 250, 999])
 def test_spacing_equals_trailing_of_diffusers(steps: int) -> None:
+    from diffusers import DDPMScheduler
+
     theirs = DDPMScheduler(1000, timestep_spacing="trailing")
     theirs.set_timesteps(steps)
     assert spaced(1000, steps) == theirs.timesteps.tolist()[:steps]

@@ -90,6 +90,7 @@ def _write_shards_endlessly(store: Store, identity_batch: int) -> None:
         store.write_shard(shard, samples_of(shard, identity) / 10**6, identity.fingerprint)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_only_intact_shards(tmp_path: Path) -> None:
     batch = 512
     identity = an_identity(batch_size=batch, img_size=28)

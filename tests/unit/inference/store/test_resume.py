@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,6 +21,8 @@ from ddpm_inference.job import shard_at
 from ddpm_inference.store import Manifest, Store
 from ddpm_inference.store.folder import Folder
 from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
+
+pytestmark = pytest.mark.slow
 
 BATCH = 4
 OURS = an_identity(batch_size=BATCH, img_size=2)

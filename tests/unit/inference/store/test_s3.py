@@ -20,6 +20,8 @@ from ddpm_inference.store.uri import backend_for
 from tests.support.s3 import Reconnect, reconnect
 from tests.support.storing import an_identity, write_shards
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["reconnect"]
 
 LISTING = '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>bucket</Name>'

@@ -39,6 +39,7 @@ def test_a_sampling_without_failures() -> None:
     assert requests < 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ["rejected", "response lost", "operator dies"])
 def test_recovers_from_a_failure_at_any_request(failure: Failure) -> None:
     _, _, requests = run()
@@ -49,6 +50,7 @@ def test_recovers_from_a_failure_at_any_request(failure: Failure) -> None:
         assert failure == "operator dies" or len(driver.jobs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503, 0], ids=["429", "503", "no response"])
 def test_recovers_from_an_outage_at_any_time(status: int) -> None:
     _, _, requests = run()

@@ -74,6 +74,7 @@ def test_deadline_counts_from_the_new_time(running: bool) -> None:
     assert world.status.failure.reason in (FailureReason.DEADLINE_EXCEEDED, FailureReason.KUBERAY_MISSING)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 5, 60, 3600, YEAR])), max_size=8), st.booleans())
 def test_backward_jumps_cost_no_attempt(jumps: list[tuple[int, float]], crashes: bool) -> None:
@@ -89,6 +90,7 @@ def test_backward_jumps_cost_no_attempt(jumps: list[tuple[int, float]], crashes:
     assert (world.status.phase, world.status.attempt, world.status.failed_attempts) == (Phase.SUCCEEDED, 1, 0)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(-YEAR, YEAR)), max_size=8))
 def test_any_jumps_end_in_success_or_a_deadline(

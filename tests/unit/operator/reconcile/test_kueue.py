@@ -225,6 +225,7 @@ def test_briefly_suspended_cluster_gets_its_missing_objects(died_after: int) -> 
 MOVES = st.sampled_from(["steps", "reconcile", "stale", "suspend", "resume", "kuberay", "kubelet", "crash", "wait"])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(MOVES, max_size=60), st.booleans(), st.data())
 def test_suspensions_cost_no_attempt_and_no_deadline(moves: list[str], named: bool, data: st.DataObject) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from ddpm_operator.api import ConditionType, EventReason
 from ddpm_operator.reconcile.actions import Action, WritePreview, WriteStatus
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, ObservedCluster, ObservedPod
 from tests.fakes.world import World
+
+pytestmark = pytest.mark.slow
 
 TRANSIENT = ActionError(ActionErrorKind.TRANSIENT, "reach the API server", "timeout")
 FULL = "exceeded quota: team, requested: pods=1, used: pods=9, limited: pods=9"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,6 +267,7 @@ def test_forged_labels_take_no_slot() -> None:
 LIMITS = st.builds(Limits, at_once=st.integers(1, 3)) | st.builds(Limits, at_once_per_namespace=st.integers(1, 2))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.data(), LIMITS, st.lists(st.sampled_from("abc"), min_size=2, max_size=6), st.integers(0, 60))
 def test_limit_holds_and_every_sampling_gets_a_slot(
