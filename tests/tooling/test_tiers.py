@@ -189,7 +189,13 @@ def test_a_required_tier_that_cannot_run_fails(
 ) -> None:
     could_not = Result("cluster", "could not run", note="no Docker")
     green = Result("", "passed", passed=1)
-    run = {"unit": lambda: green, "tooling": lambda: green, "ray": lambda: green, "cluster": lambda: could_not}
+    run = {
+        "unit": lambda: green,
+        "slow": lambda: green,
+        "tooling": lambda: green,
+        "ray": lambda: green,
+        "cluster": lambda: could_not,
+    }
     monkeypatch.setattr(tiers, "RUN", run)
     monkeypatch.setattr(tiers, "RUN_BY_DEFAULT", run)
     monkeypatch.setattr("tests.tiers.signal.signal", lambda *_: None)
