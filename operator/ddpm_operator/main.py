@@ -211,7 +211,9 @@ async def run(settings: Settings) -> None:
             queue.add(owner)
         scope = resync.scope
         if not scope.kuberay:
-            logger.warning("KubeRay is not installed: samplings fail until it is, in version 1.6 or newer")
+            logger.warning(
+                "KubeRay is not installed: samplings wait for version 1.6 or newer, and fail at their startup deadline"
+            )
         if settings.namespaces and not scope.namespaces:
             raise Stalled(f"none of the namespaces to watch can be listed: {', '.join(settings.namespaces)}")
         logger.info("watching the DDPMSamplings of %s", ", ".join(scope.namespaces) or "all namespaces")

@@ -193,7 +193,7 @@ def test_permanent_causes_fail_and_transient_ones_wait(namespace: Namespace) -> 
     for name, (_, *expected) in late.items():
         status = wait_for_failure(namespace, name)
         assert_failure(status, *expected)
-        assert f"has not begun to sample within {DEADLINE}s" in status["failure"]["message"]
+        assert f"did not begin sampling within {DEADLINE}s" in status["failure"]["message"]
     assert_nothing_left(namespace)
 
 

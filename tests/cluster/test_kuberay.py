@@ -33,7 +33,7 @@ def test_without_kuberay_running_samplings_end_and_new_ones_wait(
         assert_failure(
             status, "KubeRayMissing", "exists, but no pods are created for it: KubeRay is not running", "KubeRay 1.6"
         )
-        assert "has not begun to sample within 1m00s" in status["failure"]["message"]
+        assert "did not begin sampling within 1m00s" in status["failure"]["message"]
     status = patient.wait_until_complete(16)["status"]
     assert (status["attempt"], status["failedAttempts"]) == (1, 0)
     assert_nothing_left(namespace)

@@ -436,12 +436,12 @@ class World:
         assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
         assert old.progress
         assert new.progress.done >= old.progress.done, "the number of stored samples decreased"
-        for former in old.conditions:
-            later = by_type[former.type]
-            moved = later.last_transition_time != former.last_transition_time
-            in_future = former.last_transition_time > self.now  # written by an operator whose clock was ahead
-            assert moved <= (later.status != former.status or in_future), (
-                f"{former.type} changed its lastTransitionTime without a change of status"
+        for previous in old.conditions:
+            later = by_type[previous.type]
+            moved = later.last_transition_time != previous.last_transition_time
+            in_future = previous.last_transition_time > self.now  # written by an operator whose clock was ahead
+            assert moved <= (later.status != previous.status or in_future), (
+                f"{previous.type} changed its lastTransitionTime without a change of status"
             )
         if old.completion_time and not new.completion_time:
             limit = old.failure.backoff_limit if old.failure else None

@@ -75,7 +75,8 @@ class FailureReason(StrEnum):
     )
     QUOTA_EXCEEDED = (
         "QuotaExceeded",
-        "The namespace's ResourceQuota is smaller than the plan: lower maxWorkers, gpus or the pods' sizes.",
+        "The namespace's ResourceQuota has no room for the pods: lower maxWorkers, gpus or the pods' sizes, or ask the "
+        "cluster's administrator for a larger quota.",
     )
     KUBERAY_MISSING = (
         "KubeRayMissing",

@@ -102,6 +102,11 @@ class Cluster(Model):
         default=None, description="The time the head pod was scheduled. The cost is measured from it."
     )
 
+    @property
+    def was_seen(self) -> bool:
+        """Whether the operator has seen the RayCluster exist; the dashboard's address is recorded at that time."""
+        return self.dashboard is not None
+
 
 class Result(Model):
     """The location of the samples."""

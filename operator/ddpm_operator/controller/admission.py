@@ -1,8 +1,9 @@
 """Decides which samplings may start, and which have to wait for others. Two independent rules:
 
-- **The administrator's limit** (`atOnce`, `atOncePerNamespace` in the chart). A sampling holds a slot from the status
-  that names its cluster until nothing is left of that cluster. A free slot goes to the namespace that holds the fewest
-  slots; among equals, to the one whose last attempt started longest ago; within a namespace, to the oldest sampling.
+- **The administrator's limit** (`atOnce`, `atOncePerNamespace` in the chart). A sampling holds a slot from the
+  moment its status names a cluster until all of that cluster is gone. A free slot goes to the namespace that holds the
+  fewest slots; among equals, to the one whose last attempt started longest ago; within a namespace, to the oldest
+  sampling.
 - **A full ResourceQuota.** When several samplings of a namespace have a head but the quota has no room for their
   workers, all but the one with the oldest cluster yield, see `blocked_by`.
 
@@ -123,7 +124,7 @@ class AdmissionQueue:
         # Deleted samplings, which hold their slot as long as their RayCluster exists.
         self._deleted: set[ObjectKey] = set()
         self._reserved: set[ObjectKey] = set()
-        self._reported: set[ObjectKey] = set()
+        self._already_woken: set[ObjectKey] = set()
 
     @property
     def enabled(self) -> bool:
@@ -169,18 +170,18 @@ class AdmissionQueue:
         return f"Waiting for a free slot: the administrator allows {count(limit, 'sampling')} at once{scope}."
 
     def reserve(self, key: ObjectKey, decision: Decision) -> None:
-        """Reserves a slot if the decision starts an attempt. To be called before any of its actions is executed."""
+        """Reserves a slot if the decision starts an attempt. Call this before executing any of its actions."""
         statuses = [action.status for action in decision.actions if isinstance(action, WriteStatus)]
         if self.enabled and any(status.cluster for status in statuses):
             self._reserved.add(key)
 
     def take_admissible(self) -> tuple[ObjectKey, ...]:
-        """Returns the waiting samplings that have become able to start since the last call."""
+        """Returns the waiting samplings that have become eligible to start since the last call."""
         if not self.enabled:
             return ()
         admissible = self._next_to_start()
-        new = tuple(key for key in admissible if key not in self._reported)
-        self._reported = set(admissible)
+        new = tuple(key for key in admissible if key not in self._already_woken)
+        self._already_woken = set(admissible)
         return new
 
     def _holders(self) -> set[ObjectKey]:
@@ -209,11 +210,11 @@ class AdmissionQueue:
 
 
 def blocked_by(key: ObjectKey, clusters: ObjectCache[ObservedCluster], pods: ObjectCache[ObservedPod]) -> str | None:
-    """Finds the sampling that this one yields to while a full ResourceQuota keeps out the workers of both.
+    """Returns the sampling to which this one yields while a full ResourceQuota keeps out the workers of both.
 
     Returns:
-        the name of the sampling with the oldest cluster among those of the namespace that have only a head because of
-        the quota; None if that is the sampling itself, or there is none.
+        the name of the sampling with the oldest cluster among those in the namespace that have only a head because of
+        the quota; None if there is none or it is this one.
     """
     waiting = [
         (cluster.created, owner)

@@ -15,10 +15,10 @@ from ddpm_operator.api.conditions import holds
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.controller.admission import AdmissionQueue, blocked_by
 from ddpm_operator.controller.executor import (
-    ActionDeferred,
     ActionExecutor,
-    ActionRejected,
+    ActionFailed,
     PreviewNotReady,
+    PreviewNotWritten,
     StaleResource,
 )
 from ddpm_operator.controller.log_line import log_line
@@ -63,17 +63,32 @@ _MAX_RETRY_DELAY = 60.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _FinalProgress:
+    """The last progress document of a driver.
+
+    Attributes:
+        cluster_uid: uid of the driver's RayCluster.
+        jobs: number of the head's jobs at that time. Another number means that the document is of an earlier driver.
+    """
+
+    cluster_uid: str
+    jobs: int
+    document: ProgressDocument
+
+
 @dataclass
 class _Memory:
-    """What the controller remembers of a sampling between reconciles. All of it can be found out again.
+    """What the controller remembers of a sampling between reconciles.
+
+    Losing it costs repeated requests or detail, never correctness.
 
     Attributes:
         sampling: the resource as it was last read or written.
         claim: the output claim once it is bound. It is not read again while a cluster exists.
         unreachable: the head's silence, if it did not answer the last request.
-        final_progress: of a driver that has ended, since it serves its outcome only once: uid of the cluster, number of
-            jobs then, and the progress document.
-        preview_attempted_at: when a preview was last copied, or should have been.
+        final_progress: the last progress document of a driver that has ended, since it serves its outcome only once.
+        preview_attempted_at: when copying a preview was last attempted.
         preview_written: whether a preview was written.
         clusters_with_secret, clusters_with_policy: uids of clusters whose Secret, or NetworkPolicy, is known to exist.
         action_errors: why the last reconcile could not execute all of its actions.
@@ -83,7 +98,7 @@ class _Memory:
     sampling: DDPMSampling | None = None
     claim: OutputClaim | None = None
     unreachable: HeadUnreachable | None = None
-    final_progress: tuple[str, int, ProgressDocument] | None = None
+    final_progress: _FinalProgress | None = None
     preview_attempted_at: datetime | None = None
     preview_written: bool = False
     clusters_with_secret: set[str] = field(default_factory=set)
@@ -128,7 +143,7 @@ class Controller:
         self._memories: dict[ObjectKey, _Memory] = {}
 
     def is_own_write(self, key: ObjectKey, version: str) -> bool:
-        """Whether a resourceVersion results from the operator's own last write, which needs no reconcile."""
+        """Returns whether a resourceVersion results from the operator's own last write, which needs no reconcile."""
         memory = self._memories.get(key)
         return bool(memory and memory.sampling and memory.sampling.metadata.resource_version == version)
 
@@ -136,7 +151,7 @@ class Controller:
         """Reconciles one sampling, and counts how that ended.
 
         Returns:
-            seconds until its next reconcile; None: not before an event.
+            seconds until its next reconcile; None to wait for an event.
         """
         memory = self._memories.setdefault(key, _Memory())
         try:
@@ -150,10 +165,10 @@ class Controller:
             self._metrics.count_reconcile(ReconcileResult.UNREACHABLE)
             logger.warning("%s: reconcile failed: %s", key, error)
             return _retry_delay(memory)
-        except ActionRejected as rejection:
+        except ActionFailed as failure:
             self._metrics.count_reconcile(ReconcileResult.REJECTED)
-            logger.warning("%s: %s", key, rejection)
-            memory.action_errors = (rejection.error,)
+            logger.warning("%s: %s", key, failure)
+            memory.action_errors = (failure.error,)
             return _retry_delay(memory)
         except StaleResource:
             self._metrics.count_reconcile(ReconcileResult.STALE)
@@ -192,7 +207,7 @@ class Controller:
         if decision.requeue_after is None and not observed.clusters:
             self._forget(key)
         if any(isinstance(action, CreateCluster) for action in decision.actions):
-            return 0.0  # no watch event will follow, and the cluster waits for its Secret
+            return 0.0  # the cluster waits for its Secret, and the cache already holds it: its watch event is no news
         return decision.requeue_after.total_seconds() if decision.requeue_after is not None else None
 
     async def _execute(self, key: ObjectKey, memory: _Memory, sampling: DDPMSampling, decision: Decision) -> None:
@@ -201,9 +216,9 @@ class Controller:
             line = log_line(action, old_status)
             try:
                 memory.sampling = sampling = await self._executor.execute(sampling, action)
-            except ActionDeferred:
+            except PreviewNotReady:
                 continue
-            except PreviewNotReady as error:
+            except PreviewNotWritten as error:
                 logger.warning("%s: %s", key, error)
                 memory.preview_attempted_at = self._now()
                 continue
@@ -219,8 +234,8 @@ class Controller:
         try:
             if manifest:
                 await self._executor.report_schema_mismatch(key, manifest)
-        except ActionRejected as rejection:
-            logger.warning("%s: %s", key, rejection)
+        except ActionFailed as failure:
+            logger.warning("%s: %s", key, failure)
             return _retry_delay(memory)
         del self._memories[key]
         return None
@@ -251,7 +266,7 @@ class Controller:
         return sampling if sampling.metadata.uid == key.uid else None
 
     def _observe(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> Observed:
-        """Combines the sampling with the caches and the memory; without the claim, the head and admission."""
+        """Combines the sampling with the caches and the memory. Leaves claim, head poll and admission hold unset."""
         clusters = tuple(
             replace(
                 cluster,
@@ -296,7 +311,7 @@ class Controller:
         return observed
 
     async def _poll_head(self, observed: Observed, memory: _Memory) -> HeadResponse | HeadUnreachable | None:
-        """Asks the attempt's head for its jobs and progress; None if there is no head to ask, or it still starts."""
+        """Returns the head's jobs and progress; None if there is no head to ask, or it is still starting."""
         head, cluster = observed.pollable_head, observed.cluster
         if head is None or cluster is None or cluster.attempt is None:
             memory.unreachable = None
@@ -306,18 +321,18 @@ class Controller:
             response = await client.poll(cluster.name)
         except HeadDidNotAnswer as error:
             if not head.ready and not holds(observed.sampling.status, ConditionType.RUNNING):
-                memory.unreachable = None  # the head still starts; the startup deadline bounds that
+                memory.unreachable = None  # the head is still starting; the startup deadline bounds that
                 return None
             since = memory.unreachable.since if memory.unreachable else self._now()
             memory.unreachable = HeadUnreachable(since, str(error))
             return memory.unreachable
         memory.unreachable = None
         if response.progress and response.progress.outcome:
-            memory.final_progress = (cluster.uid, len(response.jobs), response.progress)
+            memory.final_progress = _FinalProgress(cluster.uid, len(response.jobs), response.progress)
         elif not response.progress and memory.final_progress:
-            cluster_uid, jobs, progress = memory.final_progress
-            if (cluster_uid, jobs) == (cluster.uid, len(response.jobs)):
-                return replace(response, progress=progress)
+            final = memory.final_progress
+            if (final.cluster_uid, final.jobs) == (cluster.uid, len(response.jobs)):
+                return replace(response, progress=final.document)
         return response
 
 

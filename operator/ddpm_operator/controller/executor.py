@@ -59,7 +59,7 @@ ConnectToHead = Callable[[str, Tokens], HeadClient]
 Rendered = TypeVar("Rendered")
 
 
-class ActionRejected(Exception):
+class ActionFailed(Exception):
     """An action failed. The error is an input of the next reconcile."""
 
     def __init__(self, error: ActionError) -> None:
@@ -71,12 +71,12 @@ class StaleResource(Exception):
     """The resource has changed since it was observed, or is gone: reconcile again."""
 
 
-class ActionDeferred(Exception):
-    """The action is not possible yet. The decision's other actions are executed all the same."""
-
-
 class PreviewNotReady(Exception):
-    """The preview could not be copied. The decision's other actions are executed all the same."""
+    """The driver has no preview yet, or cannot be asked. The decision's other actions are executed all the same."""
+
+
+class PreviewNotWritten(Exception):
+    """The preview could not be written. The decision's other actions are executed all the same."""
 
 
 class ActionExecutor:
@@ -112,10 +112,10 @@ class ActionExecutor:
             the sampling: as the API server returned it after a write of the status, otherwise as it was passed.
 
         Raises:
-            ActionRejected: if the action failed.
+            ActionFailed: if the action failed.
             StaleResource: if the resource has changed since it was observed.
-            ActionDeferred: if the driver has no preview yet.
-            PreviewNotReady: if the driver's preview could not be written.
+            PreviewNotReady: if the driver has no preview yet, or the head did not answer.
+            PreviewNotWritten: if the driver's preview could not be written.
         """
         metadata = sampling.metadata
         match action:
@@ -153,14 +153,14 @@ class ActionExecutor:
         """Applies the manifest of `ddpm_operator.kube.decode.schema_mismatch_status`.
 
         Raises:
-            ActionRejected: if it could not be applied.
+            ActionFailed: if it could not be applied.
         """
         path = f"{paths.samplings(key.namespace)}/{key.name}/status"
         try:
             await self._api.apply(path, manifest, SCHEMA_FIELD_MANAGER, force=True)
         except ApiError as error:
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise ActionRejected(classify_error(error, "write the condition Accepted=False", KIND)) from error
+                raise ActionFailed(classify_error(error, "write the condition Accepted=False", KIND)) from error
 
     # The status and events
 
@@ -168,13 +168,13 @@ class ActionExecutor:
         path = f"{paths.samplings(sampling.metadata.namespace)}/{sampling.metadata.name}/status"
         manifest = _status_manifest(sampling, status, resource_version)
         try:
-            # The status belongs to the operator: fields that were edited by hand are taken over.
+            # The status belongs to the operator: manual edits of it are overwritten.
             return DDPMSampling.from_document(await self._api.apply(path, manifest, MANAGER, force=True))
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise StaleResource(error.message) from error
             # Always transient: a permanent error could not be written into the status anyway.
-            raise _rejected(ActionErrorKind.TRANSIENT, "write the status", error.message or str(error)) from error
+            raise _failed(ActionErrorKind.TRANSIENT, "write the status", error.message or str(error)) from error
 
     async def _create_event(self, sampling: Metadata, event: Event) -> None:
         try:
@@ -198,7 +198,7 @@ class ActionExecutor:
         existing = PersistentVolumeClaim.model_validate(await self._get(path, name, attempted))
         if existing.is_stale_for(ObjectKey(sampling.namespace, sampling.name, sampling.uid)):
             message = f"the claim {name} of an earlier sampling is still being deleted"
-            raise _rejected(ActionErrorKind.TRANSIENT, attempted, message)
+            raise _failed(ActionErrorKind.TRANSIENT, attempted, message)
 
     async def _create_cluster(self, attempt: Attempt) -> None:
         path, attempted = paths.clusters(attempt.sampling.namespace), f"create the RayCluster {attempt.name}"
@@ -209,7 +209,7 @@ class ActionExecutor:
         cluster = RayCluster.model_validate(document).versioned()
         if cluster is None or cluster.owner.uid != attempt.sampling.uid:
             message = f"a RayCluster {attempt.name} exists already and does not belong to this sampling"
-            raise _rejected(ActionErrorKind.NAME_TAKEN, attempted, message)
+            raise _failed(ActionErrorKind.NAME_TAKEN, attempted, message)
         self._clusters.update(cluster)
 
     async def _create_network_policy(self, attempt: Attempt, cluster_uid: str) -> None:
@@ -237,22 +237,22 @@ class ActionExecutor:
         try:
             insecure = await head.insecure_reason()
             if insecure:
-                raise _rejected(ActionErrorKind.HEAD_WITHOUT_AUTH, attempted, insecure)
+                raise _failed(ActionErrorKind.HEAD_WITHOUT_AUTH, attempted, insecure)
             await head.submit(job_id, job_document(attempt), attempt.spec.samples)
         except HeadDidNotAnswer as error:
-            raise _rejected(ActionErrorKind.TRANSIENT, attempted, str(error)) from error
+            raise _failed(ActionErrorKind.TRANSIENT, attempted, str(error)) from error
 
     async def _copy_preview(self, attempt: Attempt, head_ip: str) -> None:
         try:
             png = await self.head_client(attempt.sampling, attempt.number, head_ip).fetch_preview()
         except HeadDidNotAnswer as error:
-            raise ActionDeferred(str(error)) from error
+            raise PreviewNotReady(str(error)) from error
         if png is None:
-            raise ActionDeferred("the driver has no preview yet")
+            raise PreviewNotReady("the driver has no preview yet")
         try:
             await self._write_preview(attempt.sampling, png)
-        except ActionRejected as error:
-            raise PreviewNotReady(str(error)) from error
+        except ActionFailed as error:
+            raise PreviewNotWritten(str(error)) from error
 
     async def _write_preview(self, sampling: Metadata, png: bytes) -> None:
         name = preview_name(sampling)
@@ -261,7 +261,7 @@ class ActionExecutor:
             await self._api.apply(path, preview(sampling, png), MANAGER, force=False)
         except ApiError as error:
             attempted = f"write the preview {name}"
-            raise _rejected(ActionErrorKind.PREVIEW, attempted, error.message or str(error)) from error
+            raise _failed(ActionErrorKind.PREVIEW, attempted, error.message or str(error)) from error
 
     # Deletions
 
@@ -271,7 +271,7 @@ class ActionExecutor:
         The cluster stays in the cache as long as it exists: a finalizer may delay the deletion.
 
         Raises:
-            ActionRejected: if it could not be deleted.
+            ActionFailed: if it could not be deleted.
         """
         try:
             response = await self._api.delete(f"{paths.clusters(namespace)}/{name}", {"uid": uid})
@@ -281,7 +281,7 @@ class ActionExecutor:
                 return
             # 409: the name belongs to another cluster by now.
             if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise ActionRejected(classify_error(error, f"delete the RayCluster {name}", "RayCluster")) from error
+                raise ActionFailed(classify_error(error, f"delete the RayCluster {name}", "RayCluster")) from error
             response = {}
         # The response is the object while finalizers delay its deletion, and a Status once it is gone.
         remaining = RayCluster.model_validate(response).versioned() if response.get("kind") == "RayCluster" else None
@@ -298,7 +298,7 @@ class ActionExecutor:
             if error.status == HTTPStatus.CONFLICT:
                 raise StaleResource(error.message) from error
             if error.status != HTTPStatus.NOT_FOUND:
-                raise ActionRejected(classify_error(error, "delete the finished sampling", KIND)) from error
+                raise ActionFailed(classify_error(error, "delete the finished sampling", KIND)) from error
 
     # Requests
 
@@ -309,25 +309,25 @@ class ActionExecutor:
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
-            raise ActionRejected(classify_error(error, attempted, str(manifest.get("kind")))) from error
+            raise ActionFailed(classify_error(error, attempted, str(manifest.get("kind")))) from error
 
     async def _get(self, path: str, name: str, attempted: str) -> Document:
         """Reads an object that existed a moment ago."""
         try:
             return await self._api.get(f"{path}/{name}")
         except ApiError as error:
-            raise _rejected(ActionErrorKind.TRANSIENT, attempted, error.message or str(error)) from error
+            raise _failed(ActionErrorKind.TRANSIENT, attempted, error.message or str(error)) from error
 
 
-def _rejected(kind: ActionErrorKind, attempted: str, message: str) -> ActionRejected:
-    return ActionRejected(ActionError(kind, attempted, message))
+def _failed(kind: ActionErrorKind, attempted: str, message: str) -> ActionFailed:
+    return ActionFailed(ActionError(kind, attempted, message))
 
 
 def _render(attempted: str, render: Callable[[], Rendered]) -> Rendered:
     try:
         return render()
     except TemplateError as error:
-        raise _rejected(ActionErrorKind.TEMPLATE, attempted, str(error)) from error
+        raise _failed(ActionErrorKind.TEMPLATE, attempted, str(error)) from error
 
 
 def _status_manifest(sampling: DDPMSampling, status: Status, resource_version: str) -> Document:

@@ -30,7 +30,10 @@ _ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
 class ReconcileResult(StrEnum):
-    """How a reconcile ended: the label `result`."""
+    """How a reconcile ended: the label `result`.
+
+    The values are public and older than the names of the members, so some differ.
+    """
 
     DONE = "done"
     STALE = "overtaken"  # the resource had changed in the meantime, which is normal

@@ -7,12 +7,12 @@ from http import HTTPStatus
 
 from ddpm_operator.kube.client import ApiError
 from ddpm_operator.reconcile.diagnosis import RBAC_DENIED
+from ddpm_operator.reconcile.kuberay import MISSING_CRD
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from ddpm_operator.reconcile.quota import OVER_QUOTA
 
 # The wording of webhooks and of ValidatingAdmissionPolicies. Their HTTP status varies.
 _DENIED = re.compile(r"denied (the )?request")
-_NO_KUBERAY = "the cluster has no CRD for RayCluster of ray.io/v1"
 
 
 def classify_error(error: ApiError, attempted: str, kind: str) -> ActionError:
@@ -23,7 +23,7 @@ def classify_error(error: ApiError, attempted: str, kind: str) -> ActionError:
         kind: kind of the object in the request, such as RayCluster.
     """
     error_kind = _error_kind(error, is_ray_cluster=kind == "RayCluster")
-    message = _NO_KUBERAY if error_kind == ActionErrorKind.KUBERAY_MISSING else error.message or str(error)
+    message = MISSING_CRD if error_kind == ActionErrorKind.KUBERAY_MISSING else error.message or str(error)
     return ActionError(error_kind, attempted, message)
 
 

@@ -313,6 +313,6 @@ class PersistentVolumeClaim(_KubeModel):
         return OutputClaim(self.metadata.name, self.status.phase, self.spec.access_modes)
 
     def is_stale_for(self, key: ObjectKey) -> bool:
-        """Whether the claim is being deleted, or will be garbage-collected with a former sampling of the same name."""
+        """Whether the claim is being deleted, or will be garbage-collected with an earlier sampling of this name."""
         owners = [owner.uid for owner in self.metadata.owner_references if owner.kind == "DDPMSampling"]
         return self.metadata.deletion_timestamp is not None or any(uid != key.uid for uid in owners)

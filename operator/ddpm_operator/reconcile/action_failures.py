@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddpm_operator.api import FailureReason, Plan, Spec
+from ddpm_operator.reconcile import kuberay
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind
 from ddpm_operator.reconcile.problem import Problem
-from ddpm_operator.reconcile.quota import check_quota
+from ddpm_operator.reconcile.quota import check_quota, rejected_by_quota
 from ddpm_operator.text import as_sentence
 
 _REASONS = {
     ActionErrorKind.KUBERAY_MISSING: FailureReason.KUBERAY_MISSING,
     ActionErrorKind.KUBERAY_TOO_OLD: FailureReason.KUBERAY_MISSING,
-    ActionErrorKind.QUOTA: FailureReason.QUOTA_EXCEEDED,
     ActionErrorKind.FORBIDDEN: FailureReason.POD_REJECTED,
     ActionErrorKind.OPERATOR_FORBIDDEN: FailureReason.POD_REJECTED,
     ActionErrorKind.WEBHOOK_UNAVAILABLE: FailureReason.POD_REJECTED,
@@ -25,8 +25,7 @@ _REASONS = {
     ActionErrorKind.HEAD_WITHOUT_AUTH: FailureReason.INVALID_SPEC,
 }
 _HINTS = {
-    ActionErrorKind.KUBERAY_TOO_OLD: "Ask the cluster's administrator for KubeRay 1.6 or newer, or to check whether "
-    "the operator's templates were changed.",
+    ActionErrorKind.KUBERAY_TOO_OLD: kuberay.TOO_OLD_HINT,
     ActionErrorKind.FORBIDDEN: "Ask the cluster's administrator: a policy or a webhook rejects the object.",
     ActionErrorKind.OPERATOR_FORBIDDEN: "Ask the cluster's administrator to install the operator's chart again: its "
     "service account lacks a permission that the chart grants.",
@@ -38,9 +37,8 @@ _HINTS = {
     ActionErrorKind.HEAD_WITHOUT_AUTH: "Create a new DDPMSampling with an image of Ray 2.54 or newer; without "
     "spec.image it gets the operator's default image.",
 }
-# The attempt waits for these until its startup deadline.
+# The attempt waits for these until its startup deadline, as it does for a full quota.
 _MAY_PASS = {
-    ActionErrorKind.QUOTA,
     ActionErrorKind.KUBERAY_MISSING,
     ActionErrorKind.WEBHOOK_UNAVAILABLE,
     ActionErrorKind.OPERATOR_FORBIDDEN,
@@ -59,7 +57,7 @@ class ActionFailure:
     hint: str = ""
 
 
-def failed_action(errors: Sequence[ActionError]) -> str:
+def describe_first(errors: Sequence[ActionError]) -> str:
     """Returns the first of the errors as a sentence, whether or not it is retried; "" if there is none."""
     return as_sentence(f"The operator cannot {errors[0].attempted_action}: {errors[0].message}") if errors else ""
 
@@ -67,8 +65,11 @@ def failed_action(errors: Sequence[ActionError]) -> str:
 def action_failure(errors: Sequence[ActionError], spec: Spec, plan: Plan | None) -> ActionFailure | None:
     """Returns the first error that is a problem of the sampling; None if there is none, or if all are transient."""
     for error in errors:
+        if error.kind is ActionErrorKind.QUOTA:
+            problem = rejected_by_quota("The operator", error.attempted_action, error.message)
+            return ActionFailure(check_quota(problem, spec, plan))
         reason = _REASONS.get(error.kind)
         if reason:
-            problem = Problem(reason, failed_action([error]), certain=error.kind not in _MAY_PASS)
-            return ActionFailure(check_quota(problem, spec, plan), _HINTS.get(error.kind, ""))
+            problem = Problem(reason, describe_first([error]), certain=error.kind not in _MAY_PASS)
+            return ActionFailure(problem, _HINTS.get(error.kind, ""))
     return None

@@ -7,7 +7,7 @@ from datetime import datetime
 from ddpm_operator.api import ConditionType, Phase
 from ddpm_operator.api.conditions import condition
 from ddpm_operator.reconcile import deadlines, kueue, quota
-from ddpm_operator.reconcile.action_failures import failed_action
+from ddpm_operator.reconcile.action_failures import describe_first
 from ddpm_operator.reconcile.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.reconcile.assessment import Assessment
 from ddpm_operator.reconcile.attempts import fail, reject, rendering
@@ -35,10 +35,10 @@ def active_attempt(observed: Observed, assessment: Assessment, draft: StatusBuil
         return Transition(kueue.queued(draft, spec))
     if assessment.was_suspended:
         draft = kueue.resumed(draft, spec)
-    if assessment.waits_for_former_pods:
-        # The head of a half-made cluster was never deleted, and cannot start before its Secret exists.
+    if assessment.waits_for_previous_pods:
+        # If the operator died before creating the Secret, the previous head still waits for it.
         missing = _missing_objects(observed, draft, cluster)
-        queued = kueue.queued_behind_former_pods(draft, spec)
+        queued = kueue.queued_behind_previous_pods(draft, spec)
         return Transition(queued, after_write=missing, requeue_at=draft.now + CREATION_RESYNC)
     full = assessment.full_quota
     if full and observed.cluster_pods and observed.blocked_by:
@@ -64,27 +64,27 @@ def create(observed: Observed, draft: StatusBuilder) -> tuple[Action, ...]:
 
 def _without_cluster(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> Transition:
     """Creates the RayCluster, unless it existed before, and waits for what delays its creation."""
-    spec, known = observed.sampling.spec, draft.status.cluster
-    if known and known.dashboard:
-        return Transition(fail(draft, spec, deleted_cluster(known)))
+    spec, recorded = observed.sampling.spec, draft.status.cluster
+    if recorded and recorded.was_seen:
+        return Transition(fail(draft, spec, deleted_cluster(recorded)))
     failure = assessment.action_failure
     problem = failure.problem if failure else None
     hint = failure.hint if failure else ""
     if problem and problem.certain:
         return Transition(reject(draft, spec, problem, hint))
-    # A RayCluster that was deleted before the operator saw it: while it exists, a create request would find it.
+    # The RayCluster may have been deleted before the operator saw it. Until it is gone, a create would find it.
     cleaned_up = assessment.cleaned_up
     if cleaned_up and problem and quota.is_full(problem):
         queued = quota.queued(draft, spec, problem)
         return Transition(queued, after_write=create(observed, draft), requeue_at=draft.now + RESYNC)
     draft = _admit(observed, draft) if draft.status.phase is Phase.QUEUED else draft
     deadline = assessment.startup_deadline
-    error = failed_action(observed.action_errors)
+    error = describe_first(observed.action_errors)
     if deadline and draft.now >= deadline:
         missed = deadlines.missed_startup_deadline(spec, problem, "The RayCluster could not be created", error)
         return Transition(fail(draft, spec, missed, hint))
     if not cleaned_up:
-        message = "The RayCluster was deleted, and is created again once its pods are gone."
+        message = "The RayCluster was deleted, and will be created again once its pods are gone."
         draft = draft.set_condition(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", message)
         return Transition(draft, requeue_at=earliest(draft.now + RESYNC, deadline))
     if problem:
@@ -96,9 +96,9 @@ def _without_cluster(observed: Observed, assessment: Assessment, draft: StatusBu
 
 
 def _record_dashboard(draft: StatusBuilder, cluster: ObservedCluster, namespace: str) -> StatusBuilder:
-    """Records the dashboard's address. It also marks that the RayCluster has existed."""
-    known = draft.status.cluster
-    if known is None or known.dashboard:
+    """Records the dashboard's address at the first sight of the RayCluster, see `Cluster.was_seen`."""
+    recorded = draft.status.cluster
+    if recorded is None or recorded.was_seen:
         return draft
     return draft.set_cluster(dashboard=f"http://{cluster.name}-head-svc.{namespace}.svc:8265")
 
@@ -106,8 +106,8 @@ def _record_dashboard(draft: StatusBuilder, cluster: ObservedCluster, namespace:
 def _missing_objects(observed: Observed, draft: StatusBuilder, cluster: ObservedCluster) -> tuple[Action, ...]:
     """Returns the actions that create the objects an existing cluster still needs, in their order.
 
-    A head that runs has them: it cannot start without the Secret, which comes last. After a restart, repeating the
-    requests of the former operator might meet a policy or a quota that is newer than the objects.
+    A running head already has them: it cannot start without the Secret, which is created last. Repeating the requests
+    after an operator restart could hit a newer policy or quota.
     """
     if observed.head and observed.head.phase == "Running":
         return ()
@@ -118,29 +118,33 @@ def _missing_objects(observed: Observed, draft: StatusBuilder, cluster: Observed
 
 
 def _admit(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
-    """Records the admission: Kueue or a quota lets the attempt run. Its startup deadline counts from now on."""
-    known, status = draft.status.cluster, draft.status
-    if known is None:
+    """Records the attempt's admission and the sampling's startTime, unless they are recorded.
+
+    The startup deadline counts from the admission. Only an attempt that Kueue or a full quota has delayed is admitted
+    here. Others are admitted as they begin.
+    """
+    recorded, status = draft.status.cluster, draft.status
+    if recorded is None:
         return draft
     # With a queue, Kueue decides only once the RayCluster exists.
     if observed.cluster or not observed.sampling.spec.queue_name:
         draft = draft.set(start_time=status.start_time or draft.now)
-    if known.start_time:
+    if recorded.start_time:
         return draft
     return draft.set(phase=Phase.STARTING).set_cluster(start_time=draft.now, head_uid=None)
 
 
 def _record_head(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> StatusBuilder:
     """Records which pod is the head, when it was scheduled, and its image."""
-    known, uid = draft.status.cluster, assessment.head_uid
+    recorded, uid = draft.status.cluster, assessment.head_uid
     draft = draft.set_cluster(head_uid=uid)
     head = next((pod for pod in head_pods(observed) if pod.uid == uid), None)
-    if known is None or head is None:
+    if recorded is None or head is None:
         return draft
-    scheduled = known.scheduled_time
+    scheduled = recorded.scheduled_time
     if scheduled is None and head.scheduled:
-        # While it waited for the attempt's admission, the head cost nothing.
-        scheduled = max(head.scheduled.replace(microsecond=0), known.start_time or head.scheduled)
+        # A head is not charged while it waits for the attempt's admission.
+        scheduled = max(head.scheduled.replace(microsecond=0), recorded.start_time or head.scheduled)
     draft = draft.set_cluster(scheduled_time=scheduled)
     if draft.status.image is None:
         draft = draft.set(image=pinned_image(head, rendering(observed, draft).image))
@@ -148,7 +152,7 @@ def _record_head(observed: Observed, assessment: Assessment, draft: StatusBuilde
 
 
 def _deadline(observed: Observed, assessment: Assessment, draft: StatusBuilder) -> datetime | None:
-    """Returns the deadline that counts now: that of the start, or once the attempt is Running that of the run."""
+    """Returns the deadline in force: the startup deadline, or activeDeadlineSeconds once the attempt is Running."""
     if draft.holds(ConditionType.RUNNING):
         return deadlines.active_deadline(observed.sampling.spec, draft.status, draft.now)
     return assessment.startup_deadline
@@ -179,7 +183,7 @@ def _end(
     if running:
         return Transition(fail(draft, spec, deadlines.exceeded_active_deadline(spec)))
     progress = _startup_progress(observed, draft, problem)
-    what = "The attempt has not begun to sample"
+    what = "The attempt did not begin sampling"
     return Transition(fail(draft, spec, deadlines.missed_startup_deadline(spec, problem, what, progress)))
 
 
@@ -218,7 +222,7 @@ def _readiness(observed: Observed, draft: StatusBuilder, problem: Problem | None
         return False, "Starting", f"The head pod {head.name} is not scheduled to a node yet."
     if not head.ready:
         return False, "Starting", f"The head pod {head.name} is starting."
-    return False, "WorkersStarting", f"The head is ready, and {ready} of {count(wanted, 'worker')}."
+    return False, "WorkersStarting", f"The head and {ready} of {count(wanted, 'worker')} are ready."
 
 
 def _startup_progress(observed: Observed, draft: StatusBuilder, problem: Problem | None) -> str:

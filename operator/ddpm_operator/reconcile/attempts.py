@@ -160,16 +160,16 @@ def _has_shared_output(observed: Observed) -> bool:
 def _cost(draft: StatusBuilder, spec: Spec) -> Cost:
     """Returns the cost with the attempt that ends now. Its pods count from the time at which the head was scheduled."""
     status = draft.status
-    former = status.cost or Cost()
+    previous = status.cost or Cost()
     begun = status.cluster.scheduled_time if status.cluster else None
     plan = status.plan
     if begun is None or plan is None:
-        return former
+        return previous
     seconds = max(0, round((draft.now - begun).total_seconds()))
     cpus = parse(head_size(spec, plan).cpu) + plan.workers * parse(worker_size(spec, plan).cpu)
     return Cost(
-        gpu_seconds=former.gpu_seconds + plan.gpus * seconds,
-        cpu_seconds=former.cpu_seconds + round(cpus * seconds),
+        gpu_seconds=previous.gpu_seconds + plan.gpus * seconds,
+        cpu_seconds=previous.cpu_seconds + round(cpus * seconds),
     )
 
 

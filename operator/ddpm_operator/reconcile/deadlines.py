@@ -50,7 +50,7 @@ def _clamped(time: datetime | None, now: datetime) -> datetime | None:
 def startup_deadline(
     spec: Spec, admitted: datetime | None, poll: HeadUnreachable | HeadResponse | None
 ) -> datetime | None:
-    """Returns the time by which an attempt must have begun to sample; None before its admission.
+    """Returns the time by which an attempt must have begun sampling; None before its admission.
 
     A head that has just failed to answer may have begun in time: an operator that was away polls it for the first
     time. It gets `GRACE` from the first poll that failed.
@@ -66,7 +66,7 @@ def missed_startup_deadline(spec: Spec, problem: Problem | None, what: str, prog
 
     Args:
         problem: what delayed it, if known.
-        what: the subject of the message, such as "The attempt has not begun to sample".
+        what: the subject of the message, such as "The attempt did not begin sampling".
         progress: how far it came, as a sentence, or "".
     """
     missed = f"{what} within {duration(spec.startup_deadline_seconds)} of its admission."
@@ -76,7 +76,7 @@ def missed_startup_deadline(spec: Spec, problem: Problem | None, what: str, prog
 
 
 def running_seconds(status: Status, now: datetime) -> int:
-    """Returns the seconds of running that count for activeDeadlineSeconds, former attempts included."""
+    """Returns the seconds of running that count for activeDeadlineSeconds, previous attempts included."""
     running = true_since(status, ConditionType.RUNNING)
     present = round((now - running).total_seconds()) if running else 0
     return (status.running_seconds or 0) + max(0, present)
@@ -108,7 +108,7 @@ def retry_time(status: Status) -> datetime | None:
 
 
 def kept_until(spec: Spec, status: Status) -> datetime | None:
-    """Returns until when a failed attempt's cluster is kept; None without a failure, or if it was rejected."""
+    """Returns the time until which a failed attempt's cluster is kept; None without a failure or after a rejection."""
     accepted = condition(status, ConditionType.ACCEPTED)
     if accepted and accepted.status == "False":
         return None

@@ -13,7 +13,7 @@ from ddpm_operator.api import FailureReason
 from ddpm_operator.reconcile.deadlines import GRACE
 from ddpm_operator.reconcile.observed import Container, ObservedCluster, ObservedPod, Terminated, Waiting
 from ddpm_operator.reconcile.problem import Problem
-from ddpm_operator.reconcile.quota import OVER_QUOTA
+from ddpm_operator.reconcile.quota import OVER_QUOTA, rejected_by_quota
 from ddpm_operator.text import as_sentence, clip
 
 # Reasons and wordings of the kubelet, the API server and RBAC.
@@ -82,10 +82,11 @@ def _creation_problems(cluster: ObservedCluster, in_grace: bool) -> Iterator[Pro
     failure = cluster.replica_failure
     if not failure:
         return
-    message = as_sentence(f"KubeRay cannot create the pods: {failure}")
     if OVER_QUOTA.search(failure):
-        yield Problem(FailureReason.QUOTA_EXCEEDED, message, certain=False)
-    elif _REFERENCE_MISSING.search(failure):
+        yield rejected_by_quota("KubeRay", "create the pods", failure)
+        return
+    message = as_sentence(f"KubeRay cannot create the pods: {failure}")
+    if _REFERENCE_MISSING.search(failure):
         yield Problem(FailureReason.REFERENCE_NOT_FOUND, message, certain=not in_grace)
     else:
         denied = _DENIED.search(failure) and not RBAC_DENIED.search(failure)

@@ -52,7 +52,7 @@ def _active_attempt(old: Status | None, new: Status) -> Iterator[Event]:
         yield _normal(EventReason.RETRYING, f"Attempt {new.attempt} begins after {old.failure.reason}.")
     if new.phase == Phase.QUEUED and (old is None or old.phase != Phase.QUEUED):
         yield _normal(EventReason.QUEUED, _message(new, ConditionType.CLUSTER_READY))
-    if new.cluster and new.cluster.dashboard and not (old and old.cluster and old.cluster.dashboard):
+    if new.cluster and new.cluster.was_seen and not (old and old.cluster and old.cluster.was_seen):
         yield _normal(EventReason.CLUSTER_CREATED, f"The RayCluster {new.cluster.name} is created.")
     if _became_true(old, new, ConditionType.RUNNING):
         yield _normal(EventReason.STARTED, f"Attempt {new.attempt} draws samples.")

@@ -1,11 +1,12 @@
-"""What happens when the head of an attempt dies: which pod is the head, and whether and why it is lost.
+"""Which pod is the head of an attempt, and whether and why the attempt has lost it.
 
 The head runs Ray's control plane and the driver, so its end is the end of the attempt. It is lost if its pod ends, is
 deleted, restarts its container or is replaced by another pod, if the RayCluster is deleted, or if the head does not
 answer for `MAX_SILENCE`. Every one of these becomes a `Problem`, mostly with the reason HeadLost, and
-`ddpm_operator.reconcile.attempts.fail` ends the attempt with it. The next attempt starts with a new head.
+`ddpm_operator.reconcile.attempts.fail` ends the attempt with it. The next attempt starts with a new head: KubeRay does
+not replace a dead one, because of `_DISABLE_HEAD_RESTART` and the restartPolicy in `ddpm_operator.manifests.render`.
 
-A head that goes because its RayCluster is suspended is no failure, see `ddpm_operator.reconcile.kueue`.
+A head that goes because its RayCluster is suspended is not a failure, see `ddpm_operator.reconcile.kueue`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ddpm_operator.reconcile.observed import HeadResponse, HeadUnreachable, Obse
 from ddpm_operator.reconcile.problem import Problem
 from ddpm_operator.text import as_sentence, duration
 
-# A head that has answered once, and then fails to answer for so long, is dead.
+# A head that has answered once, and then fails to answer for this long, is dead.
 MAX_SILENCE = timedelta(minutes=5)
 
 
@@ -29,7 +30,7 @@ def head_pods(observed: Observed) -> Sequence[ObservedPod]:
     return [pod for pod in observed.cluster_pods if pod.role == "head"]
 
 
-def former_head(observed: Observed, cluster: ClusterStatus, admitted: datetime | None) -> ObservedPod | None:
+def previous_head(observed: Observed, recorded: ClusterStatus, admitted: datetime | None) -> ObservedPod | None:
     """Returns the head from before the cluster was suspended, if its pod still exists.
 
     Args:
@@ -37,24 +38,26 @@ def former_head(observed: Observed, cluster: ClusterStatus, admitted: datetime |
     """
     if admitted:
         return None
-    return next((pod for pod in head_pods(observed) if pod.uid == cluster.head_uid), None)
+    return next((pod for pod in head_pods(observed) if pod.uid == recorded.head_uid), None)
 
 
-def bound_head(observed: Observed, cluster: ClusterStatus, admitted: datetime | None) -> str | None:
+def bound_head(observed: Observed, recorded: ClusterStatus, admitted: datetime | None) -> str | None:
     """Returns the uid of the pod that is the attempt's head from its admission on; None while there is none.
 
     The attempt is bound to the first head pod it gets, and any other head pod is a failure. A head that was deleted
     before the attempt was bound to it is ignored. After a suspension, a head that was not deleted remains the head.
     """
-    former = former_head(observed, cluster, admitted)
-    uid = cluster.head_uid if admitted else former.uid if former and not former.deleted else None
+    uid = recorded.head_uid
+    if admitted is None:
+        previous = previous_head(observed, recorded, admitted)
+        uid = previous.uid if previous and not previous.deleted else None
     candidates = [pod for pod in head_pods(observed) if not pod.deleted]
     if uid or not candidates:
         return uid
     return (observed.head or candidates[0]).uid
 
 
-def head_failure(observed: Observed, cluster: ClusterStatus, uid: str | None, memory: str) -> Problem | None:
+def head_failure(observed: Observed, recorded: ClusterStatus, uid: str | None, memory: str) -> Problem | None:
     """Returns why the head of an attempt is lost; None if it is not, or if the attempt has none yet.
 
     Args:
@@ -66,7 +69,7 @@ def head_failure(observed: Observed, cluster: ClusterStatus, uid: str | None, me
     pods = [*head_pods(observed), *([observed.last_deleted_head] if observed.last_deleted_head else [])]
     head = next((pod for pod in pods if pod.uid == uid), None)
     if head is None:
-        message = f"The head pod of the RayCluster {cluster.name} is gone."
+        message = f"The head pod of the RayCluster {recorded.name} is gone."
         return Problem(FailureReason.HEAD_LOST, message, certain=True)
     terminations = [it for container in head.containers if (it := failed_termination(container))]
     if not head.disruption and any(it.reason == OOM_KILLED for it in terminations):
@@ -86,9 +89,9 @@ def unreachable_head(poll: HeadUnreachable | HeadResponse | None, now: datetime)
     return Problem(FailureReason.HEAD_LOST, message, certain=True)
 
 
-def deleted_cluster(cluster: ClusterStatus) -> Problem:
+def deleted_cluster(recorded: ClusterStatus) -> Problem:
     """Returns the failure of an attempt whose RayCluster, and with it the head, was deleted by another client."""
-    message = f"The RayCluster {cluster.name} was deleted, and not by the operator."
+    message = f"The RayCluster {recorded.name} was deleted, and not by the operator."
     return Problem(FailureReason.HEAD_LOST, message, certain=True)
 
 

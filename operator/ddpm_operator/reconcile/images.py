@@ -8,7 +8,7 @@ from ddpm_operator.reconcile.observed import Observed, ObservedPod
 
 
 def requested_image(observed: Observed, status: Status) -> str:
-    """Returns the image for new pods: that of the former attempts, else spec.image, else the operator's default."""
+    """Returns the image for new pods: that of the previous attempts, else spec.image, else the operator's default."""
     return status.image or observed.sampling.spec.image or observed.image.reference
 
 

@@ -12,35 +12,37 @@ from ddpm_operator.api import Phase, Spec
 from ddpm_operator.api.status import Cluster as ClusterStatus
 from ddpm_operator.reconcile.attempts import pause
 from ddpm_operator.reconcile.deadlines import STUCK_POD_TIMEOUT
-from ddpm_operator.reconcile.head_failure import MAX_SILENCE, former_head, head_pods
+from ddpm_operator.reconcile.head_failure import MAX_SILENCE, head_pods, previous_head
 from ddpm_operator.reconcile.observed import HeadResponse, HeadUnreachable, Observed, ObservedCluster
 from ddpm_operator.reconcile.status_builder import StatusBuilder
 
 _REASON = "Queued"
 
 
-def was_suspended(observed: Observed, cluster: ObservedCluster, known: ClusterStatus) -> bool:
+def was_suspended(observed: Observed, cluster: ObservedCluster, recorded: ClusterStatus) -> bool:
     """Returns whether the attempt lost its head to a suspension that began and ended between two reconciles."""
-    if known.head_uid is None or cluster.resumed_at is None:
+    if recorded.head_uid is None or cluster.resumed_at is None:
         return False
-    alive = any(pod.uid == known.head_uid and not pod.deleted and not pod.finished for pod in head_pods(observed))
-    begun = known.scheduled_time or known.start_time
+    alive = any(pod.uid == recorded.head_uid and not pod.deleted and not pod.finished for pod in head_pods(observed))
+    begun = recorded.scheduled_time or recorded.start_time
     return not alive and begun is not None and cluster.resumed_at > begun
 
 
-def waits_for_former_pods(observed: Observed, known: ClusterStatus, admitted: datetime | None, now: datetime) -> bool:
-    """Returns whether a resumed cluster still has its former head, which is being deleted or is already gone.
+def waits_for_previous_pods(
+    observed: Observed, recorded: ClusterStatus, admitted: datetime | None, now: datetime
+) -> bool:
+    """Returns whether a resumed cluster still has its previous head, which is being deleted or is already gone.
 
     A head that answers was never deleted. One that is silent for MAX_SILENCE is dead.
 
     Args:
         admitted: when the attempt was admitted; None from its suspension until it is resumed.
     """
-    former, poll = former_head(observed, known, admitted), observed.head_poll
-    if former is None or isinstance(poll, HeadResponse):
+    previous, poll = previous_head(observed, recorded, admitted), observed.head_poll
+    if previous is None or isinstance(poll, HeadResponse):
         return False
-    if former.deleted:
-        return former.deleted > now - STUCK_POD_TIMEOUT
+    if previous.deleted:
+        return previous.deleted > now - STUCK_POD_TIMEOUT
     return not isinstance(poll, HeadUnreachable) or now < poll.since + MAX_SILENCE
 
 
@@ -51,7 +53,7 @@ def queued(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
     return _queued(draft, spec, "The RayCluster is suspended, and waits until it is resumed.")
 
 
-def queued_behind_former_pods(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
+def queued_behind_previous_pods(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
     """Returns the status of an attempt whose resumed RayCluster still has pods from before its suspension."""
     return _queued(draft, spec, "The RayCluster continues once its pods from before the suspension are gone.")
 

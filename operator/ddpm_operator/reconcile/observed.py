@@ -231,7 +231,7 @@ class Observed:
     """All facts about one sampling that a reconcile pass uses.
 
     Attributes:
-        sampling: the resource, with the former status.
+        sampling: the resource, with the previous status.
         image: the default image, for a sampling without spec.image.
         clusters, pods: those of all attempts, including those that are being deleted.
         last_deleted_head: the last state of the head pod that was deleted last, if this operator saw its deletion.
@@ -239,7 +239,7 @@ class Observed:
         head_poll: None if the head was not polled.
         preview_attempted_at: when this operator last tried to write the preview; None if it does not remember.
         preview_written: whether it has written the preview.
-        action_errors: the rejected actions of the former pass.
+        action_errors: the rejected actions of the previous pass.
         limits: the administrator's limits.
         blocked_by: name of another sampling in the namespace that has its head, and whose workers a full quota keeps
             out. Its cluster is the oldest of all clusters of the namespace in that state, this sampling's included.

@@ -19,9 +19,14 @@ CLAIM_POLL = timedelta(seconds=2)
 PROGRESS_WRITE_INTERVAL = timedelta(seconds=3)
 
 _MIN_REQUEUE = timedelta(seconds=0.25)
-_READY_HEAD_POLL = timedelta(seconds=1)
+# The driver is submitted when a starting head answers for the first time. Once the head is ready, the driver takes
+# seconds to start, so polls can be rarer.
 _STARTING_HEAD_POLL = timedelta(seconds=0.5)
-# Poll at 1/40 of the attempt's age, so the lag stays under 2.5 %.
+_READY_HEAD_POLL = timedelta(seconds=1)
+# The shortest interval while the driver's estimate of the remaining time is near zero.
+_ENDING_DRIVER_POLL = timedelta(seconds=0.5)
+# Every interval is at most 1/40 of the attempt's age, so polling delays an attempt of 10 s or more by at most 2.5 %.
+# The intervals of a younger one are `_MIN_REQUEUE`.
 _POLL_FRACTION = 1 / 40
 
 
@@ -45,7 +50,7 @@ def progress_poll_interval(age: timedelta | None, eta_seconds: float | None) -> 
     """
     if eta_seconds is None:
         return _limited_by_age(_READY_HEAD_POLL, age)
-    shortest = _limited_by_age(_STARTING_HEAD_POLL, age)
+    shortest = _limited_by_age(_ENDING_DRIVER_POLL, age)
     return min(max(timedelta(seconds=eta_seconds), shortest), PROGRESS_WRITE_INTERVAL)
 
 

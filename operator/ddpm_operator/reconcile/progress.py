@@ -14,12 +14,12 @@ def progress(done: int, total: int) -> Progress:
     return Progress(done=min(done, total), total=total, percent=100 * min(done, total) // total)
 
 
-def stopped(former: Progress) -> Progress:
+def stopped(previous: Progress) -> Progress:
     """Returns the same number of samples while no driver runs: without a rate and an estimated end."""
-    return progress(former.done, former.total).model_copy(update={"last_update_time": former.last_update_time})
+    return progress(previous.done, previous.total).model_copy(update={"last_update_time": previous.last_update_time})
 
 
-def updated(former: Progress, document: ProgressDocument, total: int, now: datetime) -> Progress:
+def updated(previous: Progress, document: ProgressDocument, total: int, now: datetime) -> Progress:
     """Returns the progress that the driver reports. A driver that has not listed the stored samples yet reports none.
 
     Args:
@@ -27,17 +27,17 @@ def updated(former: Progress, document: ProgressDocument, total: int, now: datet
         now: becomes lastUpdateTime, but only if the driver reports something new.
     """
     if not document.total:
-        return stopped(former)
+        return stopped(previous)
     rate, eta = document.samples_per_second, document.eta_seconds
     new = progress(document.done, total).model_copy(
         update={
             "samples_per_second": None if rate is None else _three_figures(rate),
             "estimated_remaining_seconds": None if eta is None else round(eta),
             "eta": None if eta is None else duration(eta),
-            "last_update_time": former.last_update_time,
+            "last_update_time": previous.last_update_time,
         }
     )
-    return new if new == former else new.model_copy(update={"last_update_time": now})
+    return new if new == previous else new.model_copy(update={"last_update_time": now})
 
 
 def _three_figures(rate: float) -> str:

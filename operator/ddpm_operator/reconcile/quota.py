@@ -1,14 +1,18 @@
 """What happens when a ResourceQuota is full: how that is recognised, what the attempt does, and every message about it.
 
+The hint to the user is that of `FailureReason.QUOTA_EXCEEDED`.
+
 - A quota that is smaller than the whole plan can never admit it: `check_quota` makes the problem certain, with the
   figures, and the sampling fails.
 - A quota that other pods fill is waited for: as long as the RayCluster has no pods, or only its head, the attempt is
   Queued (`queued`), its clocks stand still, and no attempt is spent.
 - If several samplings hold a head and wait for their workers, all but the oldest delete theirs (`yield_to_other`).
+  Which one that is, `ddpm_operator.controller.admission.blocked_by` finds out.
 
-The error comes from the API server, either in the response to an action (`ddpm_operator.kube.errors`) or in KubeRay's
-condition ReplicaFailure (`ddpm_operator.reconcile.diagnosis`). The phase Queued also has other reasons, see
-`ddpm_operator.reconcile.kueue` and `ddpm_operator.reconcile.between_attempts`.
+The error comes from the API server, either in the response to an action (`ddpm_operator.reconcile.action_failures`) or
+in KubeRay's condition ReplicaFailure (`ddpm_operator.reconcile.diagnosis`). Both build their problem with
+`rejected_by_quota`. The phase Queued also has other reasons, see `ddpm_operator.reconcile.kueue` and
+`ddpm_operator.reconcile.between_attempts`.
 """
 
 from __future__ import annotations
@@ -26,11 +30,24 @@ from ddpm_operator.reconcile.attempts import end, pause
 from ddpm_operator.reconcile.observed import HeadResponse, HeadUnreachable, Observed, ObservedCluster, ObservedPod
 from ddpm_operator.reconcile.problem import Problem
 from ddpm_operator.reconcile.status_builder import StatusBuilder
+from ddpm_operator.text import as_sentence
 
 # How the API server says that a quota is full. The second wording is that of a quota that was just created.
 OVER_QUOTA = re.compile(r"(?i)exceeded quota|status unknown for quota")
 # As in `exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2`.
 _FIGURES = re.compile(r"(requested|limited): ([^\s,=]+=[^\s,]+(?:,[^\s,=]+=[^\s,]+)*)")
+
+
+def rejected_by_quota(client: str, action: str, error: str) -> Problem:
+    """Returns the problem that a full quota rejected a request. Its message is the one of a Queued sampling.
+
+    Args:
+        client: whose request it was, such as "KubeRay".
+        action: what was requested, as a phrase that follows "cannot".
+        error: the API server's message, which names the quota and its figures.
+    """
+    message = as_sentence(f"{client} cannot {action}: {error}")
+    return Problem(FailureReason.QUOTA_EXCEEDED, message, certain=False)
 
 
 def check_quota(problem: Problem, spec: Spec, plan: Plan | None) -> Problem:
@@ -68,13 +85,13 @@ def full_quota(observed: Observed, status: Status, problem: Problem | None, *, r
 
 def _has_started(observed: Observed, status: Status, *, running: bool) -> bool:
     """Returns whether the attempt is too far to wait for the quota: it has a driver, or enough pods for one."""
-    pods, poll, known = observed.cluster_pods, observed.head_poll, status.cluster
+    pods, poll, recorded = observed.cluster_pods, observed.head_poll, status.cluster
     workers = status.plan.workers if status.plan else 0
     if running or (isinstance(poll, HeadResponse) and poll.jobs):
         return True
     if isinstance(poll, HeadUnreachable) and status.phase is not Phase.QUEUED:
         return True
-    if known and known.head_uid and (observed.head is None or observed.head.uid != known.head_uid):
+    if recorded and recorded.head_uid and (observed.head is None or observed.head.uid != recorded.head_uid):
         return True
     return any(pod.role == "worker" for pod in pods) or (bool(pods) and not workers)
 
@@ -105,7 +122,9 @@ def yield_to_other(draft: StatusBuilder, spec: Spec, other: str) -> StatusBuilde
     Args:
         other: name of the older sampling.
     """
-    message = f"The quota has no room for the workers of both: it waits until {other}, which is older, has its workers."
+    message = (
+        f"The quota cannot hold the workers of this sampling and {other}; this one waits, because {other} is older."
+    )
     return end(draft, spec, FailureReason.QUOTA_EXCEEDED, message).set(phase=Phase.QUEUED)
 
 

@@ -45,7 +45,8 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
     """
     sampling = observed.sampling
     if sampling.metadata.deletion_timestamp:
-        # Its objects are deleted with it. But a foreign finalizer may keep it forever, and its cluster must not wait.
+        # Garbage collection deletes its objects, but another party's finalizer may keep it forever, and the cluster
+        # must not wait for that.
         return Decision(tuple(DeleteCluster(it.name, it.uid) for it in observed.clusters if not it.deleted))
     draft = _begin_status(sampling, now.replace(microsecond=0))
     assessment = assess(observed, draft.status, draft.now)
@@ -54,7 +55,7 @@ def reconcile(observed: Observed, now: datetime) -> Decision:
 
 
 def _begin_status(sampling: DDPMSampling, now: datetime) -> StatusBuilder:
-    """Returns the former status, updated to the present spec, or the first status of a new sampling."""
+    """Returns the previous status, updated to the current spec, or the first status of a new sampling."""
     spec, generation = sampling.spec, sampling.metadata.generation
     if sampling.status is None:
         draft = StatusBuilder(Status(phase=Phase.PENDING), None, generation, now)
@@ -67,10 +68,10 @@ def _begin_status(sampling: DDPMSampling, now: datetime) -> StatusBuilder:
         return _not_finished(draft).observe_generation()
     status = deadlines.clamped_to(sampling.status, now)
     draft = StatusBuilder(status, status, generation, now).observe_generation()
-    former = status.progress
-    if sampling.status.completion_time is None and former and former.total < spec.samples:
-        grown = progress(former.done, spec.samples)
-        draft = draft.set(progress=grown.model_copy(update={"last_update_time": former.last_update_time}))
+    previous = status.progress
+    if sampling.status.completion_time is None and previous and previous.total < spec.samples:
+        grown = progress(previous.done, spec.samples)
+        draft = draft.set(progress=grown.model_copy(update={"last_update_time": previous.last_update_time}))
     return draft
 
 
@@ -96,12 +97,12 @@ def _transition(observed: Observed, assessment: Assessment, draft: StatusBuilder
 
 
 def _run_again(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
-    """Reopens a finished sampling if spec.samples or spec.backoffLimit was raised. Its running time counts anew."""
+    """Reopens a finished sampling if spec.samples or spec.backoffLimit was raised. Its running time restarts at 0."""
     status = draft.status
     total = status.progress.total if status.progress else 0
-    limit = status.failure.backoff_limit if status.failure else None
+    limit_at_failure = status.failure.backoff_limit if status.failure else None
     grown = spec.samples > total
-    if not grown and (limit is None or spec.backoff_limit <= limit):
+    if not grown and (limit_at_failure is None or spec.backoff_limit <= limit_at_failure):
         return draft
     done = status.progress.done if status.progress else 0
     draft = draft.set(
@@ -116,7 +117,7 @@ def _run_again(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
 
 
 def _finished(observed: Observed, draft: StatusBuilder) -> Transition:
-    """Deletes a finished resource once its ttlSecondsAfterFinished are over."""
+    """Deletes a finished resource once its ttlSecondsAfterFinished has elapsed."""
     expiry = deadlines.expiry(observed.sampling.spec, draft.status)
     if expiry and draft.now >= expiry:
         return Transition(draft, after_write=(DeleteSampling(observed.sampling.metadata.resource_version),))
@@ -124,7 +125,7 @@ def _finished(observed: Observed, draft: StatusBuilder) -> Transition:
 
 
 def _suspended(observed: Observed, draft: StatusBuilder) -> StatusBuilder:
-    """Ends the active attempt because of spec.suspend, which is no failure.
+    """Ends the active attempt because of spec.suspend, which is not a failure.
 
     Before the first attempt, the status names the image that it would use: `kubectl ddpm submit` uploads a checkpoint
     with a pod of that image.
@@ -152,7 +153,7 @@ def _with_due_time(transition: Transition, spec: Spec) -> Transition:
 def _decision(sampling: DDPMSampling, transition: Transition, now: datetime) -> Decision:
     """Returns the actions in their order, the status write among them if the status has changed."""
     old = sampling.status
-    # Parsing detects a status that its own schema rejects, which would be a bug of this program, before it is written.
+    # Round-trip through the schema, so that an invalid status, a bug of the operator, is caught before it is written.
     new = Status.from_document(transition.draft.status.to_document())
     requeue_at = transition.requeue_at
     write: tuple[Action, ...] = ()
@@ -166,7 +167,7 @@ def _decision(sampling: DDPMSampling, transition: Transition, now: datetime) -> 
 
 
 def _write_delayed_until(old: Status | None, new: Status) -> datetime | None:
-    """Returns until when the write of a status can wait because only its progress has changed; None if it cannot."""
+    """Returns the time until which the write of a status can wait; None unless only its progress has changed."""
     if old is None or old.progress is None or old.progress.last_update_time is None or new == old:
         return None
     only_progress = _without_progress(old) == _without_progress(new)
@@ -177,6 +178,6 @@ def _without_progress(status: Status) -> Status:
     """Returns the status without the figures of its progress and without the driver's message."""
     running = condition(status, ConditionType.RUNNING)
     others = tuple(it for it in status.conditions if it is not running)
-    silent = (running.model_copy(update={"message": ""}),) if running else ()
+    without_message = (running.model_copy(update={"message": ""}),) if running else ()
     total = status.progress.total if status.progress else 0
-    return status.model_copy(update={"progress": progress(0, total), "conditions": (*others, *silent)})
+    return status.model_copy(update={"progress": progress(0, total), "conditions": (*others, *without_message)})

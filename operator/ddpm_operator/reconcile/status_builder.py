@@ -1,4 +1,4 @@
-"""Builds the next status of a sampling, step by step, from the former one.
+"""Builds the next status of a sampling, step by step, from the previous one.
 
 Every step of a reconcile pass takes a builder and returns a new one. In the code of this package it is called `draft`.
 """
@@ -50,13 +50,13 @@ class StatusBuilder:
     """The next status, as far as it is decided.
 
     Attributes:
-        former: the status before this reconcile pass.
+        previous: the status before this reconcile pass.
         generation: of the observed spec.
         now: in whole seconds, the resolution of times in a status.
     """
 
     status: Status
-    former: Status | None
+    previous: Status | None
     generation: int
     now: datetime
 
@@ -70,15 +70,15 @@ class StatusBuilder:
         return self.set(cluster=cluster.model_copy(update=fields)) if cluster else self
 
     def set_condition(self, type: ConditionType, holds: bool, reason: str, message: str) -> Self:
-        """Sets a condition. Its lastTransitionTime changes only if its status differs from the former one."""
+        """Sets a condition. Its lastTransitionTime changes only if its status differs from the previous one."""
         value: Literal["True", "False"] = "True" if holds else "False"
-        former = condition(self.former, type)
+        previous = condition(self.previous, type)
         new = Condition(
             type=type,
             status=value,
             reason=reason,
             message=clip(message, MAX_MESSAGE_LENGTH),
-            last_transition_time=former.last_transition_time if former and former.status == value else self.now,
+            last_transition_time=previous.last_transition_time if previous and previous.status == value else self.now,
             observed_generation=self.generation,
         )
         others = [it for it in self.status.conditions if it.type != type]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ddpm_operator.api import DDPMSampling
-from ddpm_operator.controller.executor import ActionExecutor, ActionRejected, StaleResource
+from ddpm_operator.controller.executor import ActionExecutor, ActionFailed, StaleResource
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.objects import ObjectKey, RayCluster
 from ddpm_operator.manifests.render import OperatorPods
@@ -92,7 +92,7 @@ def test_a_cluster_stays_in_the_cache_while_its_crd_is_missing() -> None:
 def test_a_cluster_stays_in_the_cache_if_deletion_fails() -> None:
     server = ApiServer(fail_at=0)
     cache, uid = cached_cluster(server)
-    with pytest.raises(ActionRejected, match="cannot delete the RayCluster digits-1"):
+    with pytest.raises(ActionFailed, match="cannot delete the RayCluster digits-1"):
         with_executor(server, cache, lambda executor: executor.delete_cluster("research", "digits-1", uid))
     assert [it.uid for it in cache.for_sampling(KEY)] == [uid]
 

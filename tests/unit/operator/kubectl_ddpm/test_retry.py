@@ -54,7 +54,7 @@ def test_a_failed_sampling_is_retried(retry: Retry, capsys: Capture) -> None:
     [(0, 0, None, 1), (3, 1, None, 4), (3, 4, None, 5), (1, 2, 5, 6)],
     ids=["rejected before the first attempt", "not retryable", "all attempts used", "limit lowered since"],
 )
-def test_the_limit_exceeds_all_former_limits_and_attempts(
+def test_the_limit_exceeds_all_previous_limits_and_attempts(
     limit: int, attempts: int, limit_at_failure: int | None, new_limit: int, retry: Retry, capsys: Capture
 ) -> None:
     code, patches = retry(failed(limit, attempts, limit_at_failure), "--json")

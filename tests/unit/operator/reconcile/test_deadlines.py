@@ -46,7 +46,7 @@ def test_missed_startup_deadline_fails_the_attempt() -> None:
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.STARTUP_DEADLINE_EXCEEDED
     assert world.status.failure.message == (
-        "The attempt has not begun to sample within 2m00s of its admission. "
+        "The attempt did not begin sampling within 2m00s of its admission. "
         f"The head pod {head.name} is not scheduled to a node yet."
     )
     assert world.now - begun == timedelta(seconds=120)
@@ -86,7 +86,7 @@ def test_unschedulable_pods_fail_at_the_startup_deadline() -> None:
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.UNSCHEDULABLE
     assert world.status.failure.message.endswith(
-        "3 Insufficient cpu. The attempt has not begun to sample within 2m00s of its admission."
+        "3 Insufficient cpu. The attempt did not begin sampling within 2m00s of its admission."
     )
     assert world.status.phase == Phase.FAILED
 
@@ -107,7 +107,7 @@ def test_cluster_without_pods_means_kuberay_missing() -> None:
     assert world.status.failure
     assert world.status.failure.reason == FailureReason.KUBERAY_MISSING
     assert world.status.failure.message == (
-        f"{message} The attempt has not begun to sample within 2m00s of its admission."
+        f"{message} The attempt did not begin sampling within 2m00s of its admission."
     )
     assert world.status.phase == Phase.FAILED
 

@@ -106,7 +106,7 @@ def test_cause_is_known_for_a_head_deleted_at_once(what: str) -> None:
     )
 
 
-def test_former_heads_end_is_not_the_present_heads() -> None:
+def test_end_of_previous_head_is_not_the_current_heads() -> None:
     world = running()
     world.head_dies("OOMKilled", 137)
     world.kuberay()

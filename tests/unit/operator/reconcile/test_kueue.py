@@ -130,7 +130,7 @@ def test_time_and_cost_are_counted_once() -> None:
     assert (world.status.running_seconds, world.status.cost) == (ran, cost)
 
 
-def test_former_head_is_not_taken_for_the_new_one() -> None:
+def test_previous_head_is_not_taken_for_the_new_one() -> None:
     world = running()
     before = dict(world.pods)
     world.kueue_suspends()
@@ -161,7 +161,7 @@ def test_cluster_resumed_with_its_pods_keeps_its_head() -> None:
     assert len(jobs(world)) == 1
 
 
-def test_stuck_former_head_delays_the_cluster_a_minute() -> None:
+def test_stuck_previous_head_delays_the_cluster_a_minute() -> None:
     world = running()
     world.kueue_suspends()
     world.kuberay()

@@ -111,7 +111,7 @@ def test_younger_head_yields_without_a_failed_attempt() -> None:
     world.reconcile()
     assert world.status.phase is Phase.QUEUED
     assert world.condition(ConditionType.CLUSTER_READY).message == (
-        "The quota has no room for the workers of both: it waits until elder, which is older, has its workers."
+        "The quota cannot hold the workers of this sampling and elder; this one waits, because elder is older."
     )
     world.run(until=lambda it: it.holds(ConditionType.CLEANED_UP))
     for _ in range(60):

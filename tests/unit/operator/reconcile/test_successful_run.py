@@ -106,7 +106,7 @@ def test_driver_is_submitted_before_workers_are_ready() -> None:
     assert world.status.plan
     assert world.status.plan.workers == 2
     assert not all(pod.ready for pod in world.pods.values())
-    assert world.condition(ConditionType.CLUSTER_READY).message == "The head is ready, and 0 of 2 workers."
+    assert world.condition(ConditionType.CLUSTER_READY).message == "The head and 0 of 2 workers are ready."
 
 
 def test_driver_is_submitted_to_a_head_not_yet_ready(world: World) -> None:
