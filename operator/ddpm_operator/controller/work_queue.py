@@ -50,9 +50,15 @@ class WorkQueue:
         self._last_end = float("-inf")
         self._added_while_running: set[ObjectKey] = set()
         self._crashes: dict[ObjectKey, int] = {}
+        self._stopped = False
 
     def add(self, key: ObjectKey, after: float = 0.0) -> None:
-        """Schedules a reconcile after so many seconds, or earlier if one is scheduled for an earlier time."""
+        """Schedules a reconcile after so many seconds, or earlier if one is scheduled for an earlier time.
+
+        After `stop` it does nothing: a reconcile that is cancelled still adds the samplings that it lets start.
+        """
+        if self._stopped:
+            return
         loop = asyncio.get_running_loop()
         due = loop.time() + after
         timer = self._timers.get(key)
@@ -75,6 +81,7 @@ class WorkQueue:
 
     async def stop(self) -> None:
         """Cancels all reconciles and timers. The next operator process finds out again what remains to be done."""
+        self._stopped = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

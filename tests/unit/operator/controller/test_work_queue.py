@@ -261,3 +261,26 @@ def test_stop_cancels_everything() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(test)
+
+
+def test_a_cancelled_reconcile_starts_no_other_one() -> None:
+    async def test() -> None:
+        started: asyncio.Queue[ObjectKey] = asyncio.Queue()
+
+        async def reconcile(key: ObjectKey) -> None:
+            started.put_nowait(key)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                queue.add(B)
+
+        queue = WorkQueue(reconcile, max_concurrent=2, max_per_namespace=2)
+        queue.add(A)
+        assert await started.get() == A
+        await queue.stop()
+        # More turns of the event loop than a timer that is due, its task and that task's first step would take.
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert started.empty()
+
+    run(test)
