@@ -10,7 +10,7 @@ from reference import KNOWN_ANSWERS
 from torch import Tensor
 
 from ddpm_inference.job import SamplerSpec, Variance
-from ddpm_inference.sampling.noise import INITIAL_STEP, NoiseSource, philox4x32_10, round_keys
+from ddpm_inference.sampling.noise import INITIAL_TIMESTEP, NoiseSource, philox4x32_10, round_keys
 from ddpm_inference.sampling.samplers import sample
 from ddpm_inference.sampling.schedule import schedule
 
@@ -23,7 +23,7 @@ CASES = (
     (5, torch.arange(3), (1, 5, 5)),
     (5, torch.arange(2), (1, 1, 1)),
 )
-STEPS = (0, 1, 999, INITIAL_STEP)
+STEPS = (0, 1, 999, INITIAL_TIMESTEP)
 CHAINS = tuple(product(((1, 28, 28), (3, 8, 8)), ("large", "small"), (False, True), (12,)))
 SEEDS = (0, 2**63 - 1, 0xDEADBEEF00000001)
 

@@ -41,7 +41,7 @@ _BUG_HINT = "this looks like an error of this program; the traceback is in its l
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code (see `flags.EXAMPLES`)."""
+    """Runs the command; returns its exit code, see `errors`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if LOG_VARIABLE in os.environ:
         return supervised(partial(_main, arguments), partial(_on_killed, as_json="--json" in arguments))
@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     code = Interrupted.exit_code
-    # A second handler around the one of the run: a signal during `at_exit` only cuts the wait short, and the exit code
-    # stays as it is.
+    # The outer handler covers `at_exit`: a signal then only shortens the wait and leaves the exit code unchanged.
     with suppress(KeyboardInterrupt), interrupt_on_signals(), ExitStack() as at_exit:
         code = _run_and_report(arguments, RunState(), at_exit)
     return code
@@ -80,7 +79,7 @@ def _sample(arguments: list[str], run_state: RunState, at_exit: ExitStack) -> in
     parser = sample_parser()
     given = parser.parse(arguments)
     if given.dry_run:
-        _print_plan(job_from(parser, given, os.environ), given.ray_address, as_json=given.json)
+        _print_dry_run(job_from(parser, given, os.environ), given.ray_address, as_json=given.json)
         return 0
     _serve_progress(run_state, at_exit)
     job = job_from(parser, given, os.environ)
@@ -120,7 +119,7 @@ def _upload_log() -> None:
     stop.unregister_driver()
 
 
-def _print_plan(job: Job, ray_address: str, *, as_json: bool) -> None:
+def _print_dry_run(job: Job, ray_address: str, *, as_json: bool) -> None:
     from ddpm_inference.console import write_event
     from ddpm_inference.dry_run import dry_run
 

@@ -74,9 +74,12 @@ def run(
     stored, and a note on the error says how many samples there are.
 
     Args:
+        job: the request.
         ray_address: see `address.resolve_address`.
+        view: shows messages and progress to the user.
         progress: kept up to date; the caller may read it from another thread.
-        on_stored: called with the shards that are stored already, and with each new one; some may come twice.
+        on_stored: called with the shards that are stored already, and with each new one; a record may be passed more
+            than once.
         make_sampler: replaces the sampler of torch in tests and benchmarks.
 
     Raises:
@@ -96,6 +99,8 @@ def run(
 
 @dataclass
 class _Run:
+    """The state of one call of `run`, and its stages."""
+
     job: Job
     ray_address: str
     view: View
@@ -109,14 +114,14 @@ class _Run:
         checkpoint = load(fetch(self.job.model.uri), self.job.model)
         for note in checkpoint.notes:
             self.view.show_message(note)
-        # `resolve_identity` does this again once the device is known; flags that contradict the checkpoint fail here,
-        # before a cluster is needed.
+        # Checked again in `resolve_identity`, once the device is known; done here so that flags that contradict the
+        # checkpoint fail before a cluster is needed.
         resolve_sampler(self.job.sampler, checkpoint.trained)
         stored_identity = None if self.job.output.overwrite else self.store.read_identity()
         stored = None
         if stored_identity is not None:
             # The stored identity has the values that otherwise depend on the cluster, so Ray may not be needed at all.
-            device = device_without_cluster(self.job, stored_identity) or stored_identity.device
+            device = device_without_cluster(self.job, stored_identity) or stored_identity.device  # `or` is for mypy
             identity = resolve_identity(
                 self.job, checkpoint, stored_identity, device=device, torch=stored_identity.torch
             )
@@ -170,7 +175,8 @@ class _Run:
                 self.view,
                 self.job.resources,
             )
-            # The first actor takes seconds to start. Its packages, torch among them, are part of the identity.
+            # The first actor takes seconds to start. The torch version it will use is part of the identity, so the
+            # identity is resolved while it starts.
             worker_packages = pool.create_first_actor()
             torch = cluster.torch_version(self.job.resources.startup_timeout, worker_packages)
             identity = resolve_identity(self.job, checkpoint, stored_identity, device=device, torch=torch)

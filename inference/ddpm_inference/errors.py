@@ -1,7 +1,7 @@
 """The errors of this program: each has a reason from the closed list, an exit code, a message and a hint.
 
 The reasons are those of ``status.failure.reason`` of a DDPMSampling. The exit codes are part of the command's contract:
-2 bad usage or input, 3 resources unavailable, 4 failed with part of the samples stored, 130 interrupted.
+2 bad usage or input, 3 resources unavailable, 4 failed, with the samples stored so far kept, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from ddpm_inference.progress_server.settings import MIN_TOKEN_LENGTH, PORT_VARIA
 JOB_VARIABLE = "DDPM_JOB"
 OUT_DIR = "./out"
 
-EXAMPLES = f"""\
+EPILOG = f"""\
 examples:
   ddpm-sample --model_path builtin://mnist --sampler ddim           100 digits into ./out
-  ddpm-sample --model_path net.safetensors --n_samples 5000         the same command again resumes
+  ddpm-sample --model_path net.safetensors --n_samples 5000         repeat it to resume after an interruption
   ddpm-sample --model_path Unet.pt --model_name Unet --downs 8 16 32 --time_emb_dim 4 --img_size 28
   ddpm-sample --model_path net.safetensors --ray_address ray://head:10001 --output_uri s3://bucket/digits
   ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
@@ -30,8 +30,8 @@ job as a JSON document; flags must not contradict it. If {PORT_VARIABLE} is set,
 and GET /grid.png on that port; requests must send "Authorization: Bearer" with the token in
 {TOKEN_VARIABLE}, which has at least {MIN_TOKEN_LENGTH} characters.
 
-exit codes: 0 complete, 2 bad usage or input, 3 resources unavailable, 4 failed with part of the samples stored
-(run again to resume), 130 interrupted"""
+exit codes: 0 complete, 2 bad usage or input, 3 resources unavailable, 4 failed; the samples stored so far
+are kept (run again to resume), 130 interrupted"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +85,7 @@ def sample_parser() -> Parser:
         "ddpm-sample",
         "%(prog)s --model_path URI [flags]",
         "Draws samples from a trained DDPM, in parallel on Ray.",
-        EXAMPLES,
+        EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
@@ -113,12 +113,18 @@ def sample_parser() -> Parser:
         "network calls per sample (default: ddpm all timesteps, ddim 50, dpmpp 20)",
         type=int,
     )
-    parser.field(group, "--eta", "sampler.eta", "of ddim: from 0, deterministic (default), to 1", type=float)
+    parser.field(group, "--eta", "sampler.eta", "ddim only: 0 (deterministic, default) to 1", type=float)
     parser.field(group, "--timesteps", "sampler.timesteps", "timesteps T of the training (default 1000)", type=int)
     parser.field(
         group, "--schedule", "sampler.schedule", "noise schedule (default linear)", choices=get_args(ScheduleName)
     )
-    parser.field(group, "--variance", "sampler.variance", "of ddpm (default large)", choices=get_args(Variance))
+    parser.field(
+        group,
+        "--variance",
+        "sampler.variance",
+        "ddpm only: large is beta_t (default), small is the posterior's",
+        choices=get_args(Variance),
+    )
     parser.field(group, "--precision", "precision", "number format (default fp32)", choices=get_args(Precision))
     parser.field(
         group, "--batch_size", "batch_size", "samples per network call (default: by model and device)", type=int
@@ -127,7 +133,7 @@ def sample_parser() -> Parser:
 
     group = parser.add_argument_group("output")
     exclusive = group.add_mutually_exclusive_group()
-    parser.field(exclusive, "--out_dir", "output.uri", f"a folder (default {OUT_DIR})")
+    parser.field(exclusive, "--out_dir", "output.uri", f"alias of --output_uri (default {OUT_DIR})")
     parser.field(exclusive, "--output_uri", "output.uri", "a folder or s3://bucket/prefix")
     parser.field(group, "--overwrite", "output.overwrite", "remove the run that is stored there", action="store_true")
 
@@ -173,7 +179,7 @@ def convert_parser() -> Parser:
     group = parser.add_argument_group("training, if it is not in the checkpoint's metadata")
     parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(ScheduleName))
     parser.field(group, "--timesteps", "trained.timesteps", "number of timesteps T", type=int)
-    parser.field(group, "--variance", "trained.variance", "of ddpm", choices=get_args(Variance))
+    parser.field(group, "--variance", "trained.variance", "ddpm only", choices=get_args(Variance))
     return parser
 
 
@@ -222,7 +228,7 @@ def _add_architecture(parser: Parser) -> None:
         group,
         "--time_embedding",
         "model.time_embedding",
-        "step: of the timestep; row: of the batch row, as in the original code",
+        "step: of the timestep; row: of the batch row, as in the guide's code",
         choices=get_args(TimeEmbedding),
     )
 

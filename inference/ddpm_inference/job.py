@@ -1,8 +1,9 @@
 """The documents that describe a run: the Job that requests it, the Identity of its samples, and its shards.
 
-A `Job` is a request: fields may be absent, and are then chosen. `plan` resolves it to an `Identity`: every value that
-decides a pixel, chosen and normalised, and nothing else. Two runs make the same samples if the hashes of their
-identities, the fingerprints, are equal. Sample *i* depends on (fingerprint, i) alone.
+A `Job` is a request: absent fields are filled in later. `plan` resolves it to an `Identity`: every value that decides a
+pixel, chosen and normalised, and nothing else. The file ``job.json`` of a store holds the Identity, not the Job. Two
+runs make the same samples if the hashes of their identities, the fingerprints, are equal. Sample *i* depends on
+(fingerprint, i) alone.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ TimeEmbDim = Annotated[int, Field(ge=2, le=4096)]
 ImgSize = Annotated[int, Field(ge=1, le=1024)]
 Channels = Annotated[int, Field(ge=1, le=64)]
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 
 DEFAULT_TIMESTEPS = 1000
@@ -122,7 +124,7 @@ class SamplerSpec(StrictModel):
 
     name: SamplerName
     timesteps: Timesteps
-    steps: Timesteps
+    steps: Steps
     eta: Annotated[float, Field(ge=0, le=1)]
     schedule: ScheduleName
     variance: Variance | None
@@ -185,11 +187,11 @@ class ModelRequest(StrictModel):
 
 
 class SamplerRequest(StrictModel):
-    """The requested sampler. Absent fields come from the checkpoint, then from the defaults of the guide."""
+    """The requested sampler. Absent fields come from the checkpoint, then from the guide's defaults."""
 
     name: SamplerName = "ddpm"
     timesteps: Timesteps | None = None
-    steps: Timesteps | None = None
+    steps: Steps | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     schedule: ScheduleName | None = None
     variance: Variance | None = None
@@ -315,7 +317,7 @@ class Shard(StrictModel):
 
 
 def shard_at(index: int, batch_size: int, n_samples: int) -> Shard:
-    """Returns the `index`-th shard of the batch grid, cut off at N."""
+    """Returns the `index`-th shard, which begins at a multiple of the batch size; cut off at N."""
     first = index * batch_size
     return Shard(first=first, last=min(first + batch_size, n_samples) - 1)
 
@@ -326,5 +328,5 @@ def shard_count(n_samples: int, batch_size: int) -> int:
 
 
 def shards_of(n_samples: int, batch_size: int) -> Iterator[Shard]:
-    """Yields the shards of samples 0 to N-1 on the batch grid, in order."""
+    """Yields the shards of samples 0 to N-1 in order; each begins at a multiple of the batch size."""
     return (shard_at(index, batch_size, n_samples) for index in range(shard_count(n_samples, batch_size)))

@@ -13,7 +13,7 @@ from ddpm_inference.job import FILE_OF_FORMAT, Format, Identity
 from ddpm_inference.store import FileRecord, Manifest, ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
-# The file names of the original guide, as second names in a folder.
+# The file names of the guide, as second names in a folder.
 GUIDE_NAMES: dict[Format, str] = {"npy": "ray_samples_{time}_all.npy", "png": "ray_samples_{time}_grid.png"}
 
 
@@ -49,6 +49,7 @@ def write_outputs(
     if "png" in formats:
         files[FILE_OF_FORMAT["png"]] = store.write_bytes(FILE_OF_FORMAT["png"], png(grid(grid_samples(store, records))))
     if not store.writable_by_workers:
+        # That is, if the store is a folder.
         for form in formats:
             store.link_or_copy(FILE_OF_FORMAT[form], GUIDE_NAMES[form].format(time=f"{now:%Y%m%d-%H%M}"))
     manifest = Manifest.of(identity, n_samples, records, files)

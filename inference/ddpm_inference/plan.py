@@ -1,4 +1,8 @@
-"""Resolves a Job to the Identity of its samples, from the request, the checkpoint and what is stored already. Pure."""
+"""Resolves a Job to the Identity of its samples, from the request, the checkpoint and what is stored already. Pure.
+
+`driver` calls it for a run, `dry_run` for a description. Not the plan of the operator (`status.plan`), nor
+`progress.Plan`, which publishes a part of the result.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ def resolve_identity(
 ) -> Identity:
     """Chooses every value that decides the pixels.
 
-    Batch size and execution mode that an earlier run has chosen are kept unless the job asks for others, so that a
-    later version of this program, or another cluster, resumes the same job.
+    The batch size and execution mode of an earlier run are kept unless the job sets them, so that a later version of
+    this program, or another cluster, resumes the same job.
 
     Args:
         stored: the identity at the output URI; None if there is none or it is to be overwritten.

@@ -21,7 +21,7 @@ FLAGS = {
     "downs": "--downs",
     "time_emb_dim": "--time_emb_dim",
     "img_size": "--img_size",
-    "channels": "--channels",
+    "channels": "model.channels",  # a field of the job document only
     "time_embedding": "--time_embedding",
 }
 MAX_LISTED = 3

@@ -7,6 +7,7 @@ claims to be. A test compares it with the networks.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import assert_never
 
 from ddpm_inference.job import ModelName, ModelSpec
 
@@ -20,13 +21,26 @@ COUNTER = "num_batches_tracked"
 def layout(spec: ModelSpec) -> Shapes:
     """Returns key -> shape of the state dict of a network. Keys that end in `COUNTER` are int64, all others floating
     point."""
-    return _unet(spec) if spec.name == "Unet" else _simple_unet(spec)
+    match spec.name:
+        case "Unet":
+            return _unet(spec)
+        case "SimpleUnet":
+            return _simple_unet(spec)
+        case _:
+            assert_never(spec.name)
 
 
 def size_multiple(name: ModelName, levels: int) -> int:
     """Returns what the height and width of an image must be a multiple of. Every level halves the image, except the
     first, and in a SimpleUnet the last."""
-    return 1 << max(levels - (1 if name == "Unet" else 2), 0)
+    match name:
+        case "Unet":
+            halvings = levels - 1
+        case "SimpleUnet":
+            halvings = levels - 2
+        case _:
+            assert_never(name)
+    return 1 << max(halvings, 0)
 
 
 def _linear(key: str, inputs: int, outputs: int) -> Shapes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +46,16 @@ def predictor(
     dtype = _DTYPES[precision]
     module: nn.Module
     time: dict[int, object]  # timestep -> second argument of `module`
-    if spec.name == "Unet":
-        module = folded = FoldedUnet(cast(Unet, network), timesteps).to(device, dtype)
-        time = dict(zip(timesteps, folded.rows(), strict=True))
-    else:
-        module = copy.deepcopy(network).eval().to(device, dtype).to(memory_format=torch.channels_last)
-        time = dict.fromkeys(timesteps, torch.zeros(1, dtype=torch.int64, device=device))
+    match spec.name:
+        case "Unet":
+            module = folded = FoldedUnet(cast(Unet, network), timesteps).to(device, dtype)
+            time = dict(zip(timesteps, folded.rows(), strict=True))
+        case "SimpleUnet":
+            module = copy.deepcopy(network).eval().to(device, dtype).to(memory_format=torch.channels_last)
+            # Its output does not depend on t, so every timestep gets 0.
+            time = dict.fromkeys(timesteps, torch.zeros(1, dtype=torch.int64, device=device))
+        case _:
+            assert_never(spec.name)
     step: Callable[..., Tensor] = module
     if execution == "compiled":
         # torch's compiler takes almost as long to import as the rest of torch, so only workers that compile import it.

@@ -1,4 +1,4 @@
-"""The original's `SimpleUnet`: residual blocks and linear attention after lucidrains' denoising-diffusion-pytorch.
+"""The guide's `SimpleUnet`: residual blocks and linear attention after lucidrains' denoising-diffusion-pytorch.
 
 The original computes a projection of the time embedding in every block, but never adds it. Its checkpoints contain
 those weights (`pos_emb`, `mlp`), so they are declared here, but the output does not depend on t.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,13 @@ class SinusoidalEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embeds t, int64 (B,), as float32 (B, dim)."""
-        position = t.double() if self.kind == "step" else torch.zeros_like(t, dtype=torch.float64)
+        match self.kind:
+            case "step":
+                position = t.double()
+            case "row":
+                position = torch.zeros_like(t, dtype=torch.float64)
+            case _:
+                assert_never(self.kind)
         column = torch.arange(self.dim, device=t.device)
         # float64, because in float32 the phase of a late timestep would lose four digits.
         phase = position[:, None] * MAX_PERIOD ** (-column.double() / self.dim)

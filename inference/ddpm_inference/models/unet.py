@@ -1,4 +1,4 @@
-"""The original's `Unet`, eager and trainable: the reference for faster executions.
+"""The guide's `Unet`, eager and trainable: the reference for faster executions.
 
 Module names are the keys of the original's checkpoints. Tensors are (B, C, H, W).
 """

@@ -56,7 +56,7 @@ def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int) -> bytes:
             return bytes(sync(s3.loop, read))
         except INTERRUPTED:
             continue
-    return bytes(sync(s3.loop, read))
+    return bytes(sync(s3.loop, read))  # the last attempt raises
 
 
 def open_socket(info: AddressInfo) -> socket.socket:

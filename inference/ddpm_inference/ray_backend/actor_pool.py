@@ -33,7 +33,7 @@ from ddpm_inference.ray_backend.condition_timer import ConditionTimer
 from ddpm_inference.ray_backend.node_packages import NodePackages
 from ddpm_inference.ray_backend.ray_errors import ddpm_error_from, oom_kills_on
 from ddpm_inference.ray_backend.shard_queue import ShardQueue
-from ddpm_inference.ray_backend.worker import Placement, ShardProgress, ShardResult, Worker, WorkItem
+from ddpm_inference.ray_backend.worker import Placement, SamplingContext, ShardProgress, ShardResult, Worker
 
 # Two, so that an actor has its next shard while the driver handles the result of the last one.
 MAX_IN_FLIGHT_PER_ACTOR = 2
@@ -107,7 +107,7 @@ class ActorPool:
     view: View
     resources: ResourceRequest
     queue: ShardQueue = field(default_factory=lambda: ShardQueue(()))
-    _work: WorkItem = field(init=False)
+    _work: SamplingContext = field(init=False)
     _store_result: Callable[[ShardResult], None] = field(init=False)
     _actors: list[ActorState] = field(default_factory=list)
     _created: int = 0
@@ -124,7 +124,7 @@ class ActorPool:
         self._weights = [ray.put(checkpoint)]
 
     def create_first_actor(self) -> ObjectRef[NodePackages] | None:
-        """Creates one actor before it is known what to sample, so that it starts and imports meanwhile.
+        """Creates one actor early, so that it starts and imports torch while the driver works out the identity.
 
         Returns:
             The packages that the actor will find on its node; None where the nodes may differ.
@@ -139,10 +139,10 @@ class ActorPool:
 
         Raises:
             ResourcesUnavailable: if no actor has its resources within `startup_timeout`.
-            WorkerLost: if actors were placed, and then no node had room for one for that long.
+            WorkerLost: if actors were placed, and then for `startup_timeout` no node had room for a replacement.
             DdpmError: if every actor failed to start: the error of one of them.
         """
-        self._work = WorkItem(identity, self._weights)
+        self._work = SamplingContext(identity, self._weights)
         capacity = self.cluster.capacity(self.actor_resources)
         wanted = min(self.resources.workers or shards, shards)
         if not capacity and self.cluster.is_local:
@@ -181,7 +181,7 @@ class ActorPool:
                 self._on_shard_result(state, ref)
 
     def _shut_down(self) -> None:
-        """Kills all actors, and waits for their pending calls: Ray prints those left when this process exits."""
+        """Kills all actors and waits for their pending calls: otherwise Ray prints an error for each at exit."""
         refs = [ref for state in self._actors for ref in state.refs]
         for state in list(self._actors):
             self._remove(state)
@@ -189,7 +189,7 @@ class ActorPool:
             ray.wait(refs, num_returns=len(refs), timeout=SHUTDOWN_TIMEOUT)
 
     def _scale_up(self, shards: int) -> None:
-        """Creates as many actors as there are shards and room for: at first, when nodes join, and when actors died."""
+        """Creates as many actors as there are shards and room for: initially, when nodes join, and after actors die."""
         now = time.monotonic()
         if now < self._next_scale_up:
             return
@@ -205,6 +205,7 @@ class ActorPool:
         capacity = self.cluster.capacity(self.actor_resources)
         self._check_capacity(capacity, now)
         limit = min(self.resources.workers or max(1, capacity), shards)
+        # Counts the start errors, because an actor that failed to start is not replaced.
         for _ in range(len(self._actors) + len(self._start_errors), limit):
             self._create_actor().preload.remote()
         if not self._actors:
@@ -219,7 +220,7 @@ class ActorPool:
     def _check_capacity(self, capacity: int, now: float) -> None:
         """Ends the run if the nodes of placed actors are gone and no other node has room for `startup_timeout`.
 
-        Ray keeps the calls of an actor whose node is gone until there is room for it again, so they never fail.
+        Calls to an actor on a lost node stay pending until Ray can place the actor again, so they never fail.
         """
         was_known = self._no_capacity.holds
         lost = not capacity and any(state.is_placed for state in self._actors)
@@ -233,7 +234,7 @@ class ActorPool:
             # Calls would fail now, and each failure would count as an attempt of the shard.
             return
         ready = {state.number: state for state in self._actors if state.is_ready}
-        # A shard that failed may wait for a worker that is still starting, but not for one that may never be placed.
+        # A retry may wait for a placed worker that is still building its network, not for one Ray may never place.
         placed = {state.number for state in self._actors if state.is_placed}
         load = {number: len(state.in_flight) for number, state in ready.items()}
         for number, shard in self.queue.assign(load, placed, MAX_IN_FLIGHT_PER_ACTOR):
@@ -333,7 +334,10 @@ class ActorPool:
         self.view.show_message(f"giving up on samples {shard.first} to {shard.last}: {cause.message}")
 
     def _on_death(self, state: ActorState, error: RayActorError) -> None:
-        """Handles the death of an actor's process, after Ray's own retry. Its first shard may be the cause."""
+        """Handles the death of an actor's process, after Ray's own retry; see `ray_backend` for all retries.
+
+        The shard that it was sampling, the first in flight, may be the cause. The others were only queued.
+        """
         first, *others = state.in_flight.values()
         state.in_flight.clear()
         for shard in others:
@@ -391,5 +395,5 @@ class ActorPool:
 
 
 def _error_to_report(errors: list[DdpmError]) -> DdpmError:
-    """Returns the start error to raise: one about memory if there is any, since the user can do something about it."""
+    """Returns the start error to raise, preferring out-of-memory, which the user can act on."""
     return min(errors, key=lambda error: not isinstance(error, OutOfMemory))

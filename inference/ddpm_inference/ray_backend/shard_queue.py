@@ -32,7 +32,8 @@ class ShardQueue:
     """Hands out shards and records their outcome.
 
     A shard that failed is retried on another worker if there is one, and fails permanently after `MAX_ATTEMPTS`
-    attempts. A shard that was lost with its worker is handed out again, and that does not count as an attempt.
+    attempts. The death of a worker is an attempt of the shard that it was sampling. A shard that was queued behind that
+    one is handed out again without counting an attempt.
 
     Args:
         missing: the shards to sample, in the order in which to begin them.
@@ -65,7 +66,7 @@ class ShardQueue:
         """Yields (worker, shard) until each worker has `depth` shards in flight, the idle ones first.
 
         Args:
-            load: shards in flight of each worker that can take more now.
+            load: worker -> its shards in flight, for every worker that is ready.
             workers: all workers that a retried shard may wait for, see `take`.
         """
         for level in range(depth):
@@ -77,7 +78,8 @@ class ShardQueue:
         """Returns the next shard for a worker, or None if there is none for it.
 
         Args:
-            workers: all workers; a shard that failed goes back to the same worker only if it failed on all of them.
+            workers: those that a failed shard may go to; it returns to one that it failed on only if it has failed on
+                every one of them.
         """
         for index, retry in enumerate(self._retries):
             if worker not in retry.tried or workers <= set(retry.tried):
@@ -96,7 +98,7 @@ class ShardQueue:
         self._stored += 1
 
     def requeue(self, shard: Shard) -> None:
-        """Puts a shard that was lost with its worker back, without counting an attempt."""
+        """Puts back a shard that was queued on a worker that died, without counting an attempt."""
         retry = self._in_flight.pop(shard)
         if retry is None:
             self._pending.appendleft(shard)
@@ -106,8 +108,8 @@ class ShardQueue:
     def mark_failed(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
         """Records that a shard failed on a worker. Returns whether it failed permanently.
 
-        The cause of the first attempt is kept, unless it is WorkerLost: Ray often reports why a worker died only when
-        another one dies of the same cause.
+        The cause of the first attempt is kept, unless it is WorkerLost: Ray often reports the true cause only at the
+        second death.
         """
         retry = self._in_flight.pop(shard) or _Retry(shard, [], cause)
         retry.tried.append(worker)

@@ -27,6 +27,8 @@ from ddpm_inference.store import ShardRecord, Store
 from ddpm_inference.store.shard_file import Samples
 
 PROGRESS_GROUP = "progress"
+# Ray's own retries, the first two layers of those that `ray_backend` lists. Both are finite, so that a shard that kills
+# its worker every time is reported and does not block the shards behind it.
 MAX_RESTARTS = 3
 MAX_TASK_RETRIES = 1
 
@@ -41,7 +43,7 @@ class SupportsSample(Protocol):
 MakeSampler = Callable[[Checkpoint, Identity, int], SupportsSample]
 """Builds the sampler on the worker, from checkpoint, identity and CPU threads."""
 
-# Imports torch, which takes longer than everything else before the first step.
+# Importing it imports torch, the slowest part of start-up.
 SHARD_SAMPLER_MODULE = "ddpm_inference.shard_sampler"
 
 
@@ -79,12 +81,13 @@ class ShardResult(NamedTuple):
     samples: Samples | None
 
 
-class WorkItem(NamedTuple):
-    """What to sample. Sent with every call, because an actor that Ray restarted has no state.
+class SamplingContext(NamedTuple):
+    """Identity and weights: the same for every shard. Sent with every call, because an actor that Ray restarted has no
+    state.
 
     Attributes:
-        weights: one reference into Ray's object store. Ray resolves references among the arguments for every call;
-            inside a sequence they are fetched only by a worker that builds its network.
+        weights: a one-element list with a reference into Ray's object store, because Ray fetches top-level references
+            for every call. This one is fetched only by a worker that builds its network.
     """
 
     identity: Identity
@@ -97,7 +100,7 @@ class Worker:
 
     Attributes:
         preload_modules: modules that take long to import.
-        store: where it writes its shards, if it can reach it.
+        store: the store; written to directly if it is reachable from this node.
         threads: CPU threads.
     """
 
@@ -105,7 +108,7 @@ class Worker:
     preload_modules: Sequence[str]
     store: Store
     threads: int
-    _sampler: SupportsSample | None = None
+    _shard_sampler: SupportsSample | None = None
     _progress: ShardProgress | None = None
     _can_reach_store: bool | None = None
 
@@ -124,24 +127,24 @@ class Worker:
         """Returns the packages that are installed on the actor's node."""
         return node_packages.find_packages(packages)
 
-    def start(self, work: WorkItem) -> None:
+    def start(self, context: SamplingContext) -> None:
         """Builds the network.
 
         Raises:
             DdpmError: if this worker cannot sample.
         """
-        self._sampler_of(work)
+        self._shard_sampler_for(context)
 
-    def sample(self, work: WorkItem, shard: Shard) -> ShardResult:
+    def sample(self, context: SamplingContext, shard: Shard) -> ShardResult:
         """Samples one shard, and stores it if the store can be reached from here.
 
         Raises:
             DdpmError: if sampling or storing fails.
         """
-        samples = self._sampler_of(work).sample(shard, partial(self._set_progress, shard))
-        if not self._reaches_store(work.identity):
+        samples = self._shard_sampler_for(context).sample(shard, partial(self._set_progress, shard))
+        if not self._reaches_store(context.identity):
             return ShardResult(shard, None, samples)
-        return ShardResult(shard, self.store.write_shard(shard, samples, work.identity.fingerprint), None)
+        return ShardResult(shard, self.store.write_shard(shard, samples, context.identity.fingerprint), None)
 
     @ray.method(concurrency_group=PROGRESS_GROUP)
     def progress(self) -> ShardProgress | None:
@@ -151,10 +154,10 @@ class Worker:
     def _set_progress(self, shard: Shard, done: int, steps: int) -> None:
         self._progress = ShardProgress(shard, done / steps)
 
-    def _sampler_of(self, work: WorkItem) -> SupportsSample:
-        if self._sampler is None:
-            self._sampler = self.make_sampler(ray.get(work.weights[0]), work.identity, self.threads)
-        return self._sampler
+    def _shard_sampler_for(self, context: SamplingContext) -> SupportsSample:
+        if self._shard_sampler is None:
+            self._shard_sampler = self.make_sampler(ray.get(context.weights[0]), context.identity, self.threads)
+        return self._shard_sampler
 
     def _reaches_store(self, identity: Identity) -> bool:
         """Returns whether this worker reads the same job.json that the driver wrote."""
@@ -175,8 +178,7 @@ def actor_factory(
 ) -> Callable[[], ActorHandle[Worker]]:
     """Returns a function that creates one more actor at each call.
 
-    Ray restarts an actor whose process died and retries a call once. The retries are bounded, so that a shard that
-    kills its worker every time is reported and does not block the shards behind it.
+    Ray restarts an actor whose process died, up to `MAX_RESTARTS` times, and repeats a call `MAX_TASK_RETRIES` times.
 
     Args:
         make_sampler: replaces `make_shard_sampler`.

@@ -1,4 +1,4 @@
-"""Stateless noise: every value is a function of (seed, sample index, step, pixel) and of nothing else.
+"""Stateless noise: every value is a function of (seed, sample index, timestep, pixel) and of nothing else.
 
 A counter-based generator has no position to carry, so batches, shards, retries and the order of work cannot change
 the noise of a sample. The random words have the same bits everywhere; the normal values computed from them go
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpm_inference.errors import InvalidSpec
 
-INITIAL_STEP = 2**32 - 1  # the step of x_T: larger than any timestep
+INITIAL_TIMESTEP = 2**32 - 1  # stands for the timestep of x_T: larger than any other
 
 _WORD_MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -67,7 +67,7 @@ def uniform(words: Tensor) -> Tensor:
 class NoiseSource:
     """Standard normal noise of one batch, by Philox4x32-10 and the Box-Muller transform.
 
-    Pixel 4b+j (in C, H, W order) of sample i at step s comes from words of the counter (b, s, i mod 2^32,
+    Pixel 4b+j (in C, H, W order) of sample i at timestep t comes from words of the counter (b, t, i mod 2^32,
     i div 2^32) under the key `seed`: words 0 and 1 make values j = 0, 1 as r cos and r sin, words 2 and 3 make
     j = 2, 3.
 
@@ -97,11 +97,11 @@ class NoiseSource:
         self._counter[2] = rows & _WORD_MASK
         self._counter[3] = rows >> 32
 
-    def __call__(self, step: int) -> Tensor:
-        """Returns the noise of timestep `step` (0..2^32-2, or `INITIAL_STEP` for x_T): (B, C, H, W) float32."""
-        if not 0 <= step <= INITIAL_STEP:
-            raise InvalidSpec(f"there is no noise for step {step}", hint="use a timestep, 0 or more")
-        self._counter[1].fill_(step)
+    def __call__(self, t: int) -> Tensor:
+        """Returns the noise of timestep `t` (0..2^32-2, or `INITIAL_TIMESTEP` for x_T): (B, C, H, W) float32."""
+        if not 0 <= t <= INITIAL_TIMESTEP:
+            raise InvalidSpec(f"there is no noise for timestep {t}", hint="use a timestep, 0 or more")
+        self._counter[1].fill_(t)
         u = uniform(philox4x32_10(self._counter, self._keys))
         radius = u[0::2].log_().mul_(-2.0).sqrt_()
         angle = u[1::2].mul_(2.0 * math.pi)
@@ -114,4 +114,4 @@ class NoiseSource:
 
     def initial(self) -> Tensor:
         """Returns x_T: (B, C, H, W) float32, the same for every sampler, schedule and number of steps."""
-        return self(INITIAL_STEP)
+        return self(INITIAL_TIMESTEP)

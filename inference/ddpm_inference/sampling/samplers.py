@@ -30,8 +30,8 @@ class SampleFunction(Protocol):
         x_T: (B, C, H, W) float32, standard normal; not changed.
         schedule: the schedule that the network was trained with.
         spec: number of steps, and the sampler's own parameters (eta, variance).
-        noise: t -> standard normal noise of x_T's shape for the step that leaves timestep t. Called with the timestep,
-            not the position in the chain; at most once for each, and never for the last step.
+        noise: t -> standard normal noise of x_T's shape for the step from timestep t to the next. Called with the
+            timestep, not the position in the chain; at most once for each, and never for the last step.
         callback: called as (steps done, steps) after each step.
 
     Returns:
@@ -83,10 +83,10 @@ def sample_ddpm(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Samples ancestrally, x_{t-1} ~ N(μ̃(x_t, x_0), σ_t²): arXiv 2006.11239, equation 7 and algorithm 2.
+    """Samples ancestrally, x_next ~ N(μ̃(x_t, x_0), σ²): arXiv 2006.11239, equation 7 and algorithm 2.
 
-    σ_t² is β_t (variance "large") or β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t) ("small"). Fewer steps than timesteps use the
-    betas of the subsequence, β = 1 - ᾱ_t / ᾱ_next: arXiv 2102.09672, section 4 (equation 19).
+    Of a step, α = ᾱ_t / ᾱ_next and β = 1 - α; with fewer steps than timesteps these are the betas of the subsequence,
+    arXiv 2102.09672, section 4 (equation 19). σ² is β (variance "large") or β (1 - ᾱ_next) / (1 - ᾱ_t) ("small").
     """
     x = x_T
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
@@ -96,10 +96,10 @@ def sample_ddpm(
         else:
             alpha = acp / acp_next
             beta = 1.0 - alpha
-            posterior = (1.0 - acp_next) / (1.0 - acp)
-            sigma = math.sqrt(beta if spec.variance == "large" else beta * posterior)
+            posterior_ratio = (1.0 - acp_next) / (1.0 - acp)
+            sigma = math.sqrt(beta if spec.variance == "large" else beta * posterior_ratio)
             x0_part = x0 * (math.sqrt(acp_next) * beta / (1.0 - acp))
-            x = (x * (math.sqrt(alpha) * posterior)).add_(x0_part).add_(noise(t) * sigma)
+            x = (x * (math.sqrt(alpha) * posterior_ratio)).add_(x0_part).add_(noise(t) * sigma)
         if callback is not None:
             callback(done, spec.steps)
     return x
@@ -114,10 +114,11 @@ def sample_ddim(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DDIM: x_next = √ᾱ_next x_0 + √(1 - ᾱ_next - σ²) eps + σ z, σ = η √((1 - ᾱ_next)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_next):
-    arXiv 2010.02502, equations 12 and 16.
+    """Samples by DDIM: x_next = √ᾱ_next x_0 + √(1 - ᾱ_next - σ²) eps + σ z, where z is the noise and
+    σ = η √((1 - ᾱ_next)/(1 - ᾱ_t)) √(1 - ᾱ_t/ᾱ_next): arXiv 2010.02502, equations 12 and 16.
 
-    eps is recomputed from the clamped x_0, (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t).
+    eps is recomputed from the clamped x_0, (x_t - √ᾱ_t x_0) / √(1 - ᾱ_t). Substituting it:
+    x_next = d x_t + (√ᾱ_next - d √ᾱ_t) x_0 + σ z, with d = √((1 - ᾱ_next - σ²)/(1 - ᾱ_t)), which is `direction`.
     """
     x = x_T
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
@@ -145,7 +146,8 @@ def sample_dpmpp(
     noise: Noise,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M), x_next = (σ_next/σ_t) x_t - α_next (e^{-h} - 1) D: arXiv 2211.01095, algorithm 2.
+    """Samples by DPM-Solver++(2M): x_next = (σ_next/σ_t) x_t - α_next (e^{-h} - 1) D, where α = √ᾱ and σ = √(1 - ᾱ):
+    arXiv 2211.01095, algorithm 2.
 
     D = (1 + 1/(2r)) x_0 - 1/(2r) x_0', where x_0' is the prediction one step earlier, h and h' are the steps in
     λ = ln(α/σ), and r = h'/h. The first step and the last, where h is infinite, are of first order: D = x_0.

@@ -81,7 +81,7 @@ def _cosine(timesteps: int) -> Array:
 
 
 def _cosine_origin(timesteps: int) -> Array:
-    """beta_t = 0.02 * (1 - cos²(pi/2 * (t + 1e-4) / T)): what the original trainer calls cosine."""
+    """beta_t = 0.02 * (1 - cos²(pi/2 * (t + 1e-4) / T)): what the guide's trainer calls cosine."""
     return 0.02 * np.sin(math.pi / 2 * (np.arange(timesteps) + 1e-4) / timesteps) ** 2
 
 

@@ -88,7 +88,7 @@ def select(records: Iterable[ShardRecord], n_samples: int, batch_size: int) -> S
     """Selects, from intact shards, those of samples 0 to N-1.
 
     A shard is usable only for exactly its range: if the last one is shorter or longer than N needs, that batch is
-    sampled again. Records off the batch grid or beyond N are ignored.
+    sampled again. Other records are ignored: those that begin at no multiple of the batch size, or beyond N.
     """
     stored = {(record.first, record.last): record for record in records}
     selection = Selection([], [])

@@ -2,7 +2,7 @@
 
 ::
 
-    job.json                       the Identity, which decides the bits of every sample; written first
+    job.json                       the Identity (not the Job), which decides the bits of every sample; written first
     shards/<first>-<last>.npz      shards of that identity (see shard_file.py)
     samples.npy, grid.png          derived from the shards
     manifest.json                  written last: the job is complete when it accounts for N samples
@@ -50,7 +50,8 @@ class Store:
     """The results of one job. Holds no connection, so it can be pickled to workers.
 
     Every method may raise StorageFailed (full, read-only, forbidden, unreachable); stored files stay intact. Files may
-    have been written by others, so no more is read of any file than this program would write.
+    come from an untrusted writer, so reads are limited to the size that this program would write. Below, "another job"
+    is one with another fingerprint.
     """
 
     backend: StorageBackend
@@ -205,7 +206,7 @@ class Store:
             raise StorageFailed(f"{self.uri}/{path} is damaged: {error}", hint=_RESAMPLE_HINT) from error
 
     def read_manifest(self) -> Manifest | None:
-        """Returns the manifest, or None if it is missing or invalid; an invalid one is written again."""
+        """Returns the manifest, or None if it is missing or invalid: an invalid one counts as missing."""
         max_bytes = self._max_manifest_bytes()
         data = self.backend.read(MANIFEST, max_bytes)
         if data is None:
@@ -228,7 +229,7 @@ class Store:
         return sha256(data)
 
     def write_manifest(self, manifest: Manifest) -> str:
-        """Writes the manifest, which completes the job; then removes the shards that longer ones supersede.
+        """Writes the manifest, which completes the job; then removes short shards replaced by longer ones.
 
         Returns:
             sha256 of ``manifest.json``.
@@ -265,7 +266,7 @@ class Store:
         self.backend.copy(name, alias)
 
     def _max_manifest_bytes(self) -> int:
-        """Returns the largest size of a manifest; a larger one would list shards that are not stored."""
+        """Returns an upper bound for the size of a manifest of the stored shards."""
         return MAX_IDENTITY_BYTES + MAX_RECORD_BYTES * len(self._shards())
 
     def _shards(self) -> list[Shard]:

@@ -13,7 +13,7 @@ from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, re
 from ddpm_inference.ray_backend.address import RayTarget
 from ddpm_inference.ray_backend.cluster import ActorResources, connected
 from ddpm_inference.ray_backend.node_packages import torch_version
-from ddpm_inference.ray_backend.worker import ShardResult, WorkItem, actor_factory
+from ddpm_inference.ray_backend.worker import SamplingContext, ShardResult, actor_factory
 from ddpm_inference.store import Store
 from tests.support.rays import Head, run_command
 from tests.support.s3 import S3Server
@@ -46,7 +46,7 @@ def identity(loaded: Checkpoint) -> Identity:
 def sample_on_a_worker(target: RayTarget, store: Store, loaded: Checkpoint, identity: Identity) -> ShardResult:
     with connected(target):
         worker = actor_factory(ActorResources(1, 0), store)()
-        return ray.get(worker.sample.remote(WorkItem(identity, [ray.put(loaded)]), SHARD))
+        return ray.get(worker.sample.remote(SamplingContext(identity, [ray.put(loaded)]), SHARD))
 
 
 def test_a_worker_that_reaches_the_store_writes_there(bucket: str, loaded: Checkpoint, identity: Identity) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from ddpm_inference.checkpoint.layout import COUNTER, layout, size_multiple
 from ddpm_inference.job import ModelName, ModelSpec
 from ddpm_inference.models import NETWORKS, build
 
-NAMES: tuple[ModelName, ...] = ("Unet", "SimpleUnet")
+NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 
 @settings(max_examples=25, deadline=None)

@@ -82,7 +82,7 @@ def test_bfloat16_becomes_float32(request_: ModelRequest, weights: Weights) -> N
         ({"downs": (8, 16, 32)}, ("--downs 8 16 32", "4 6")),
         ({"time_emb_dim": 4}, ("--time_emb_dim 4", "2")),
         ({"img_size": 28}, ("--img_size 28", "8")),
-        ({"channels": 3}, ("--channels 3", "1")),
+        ({"channels": 3}, ("model.channels 3", "1")),
         ({"time_embedding": "row"}, ("--time_embedding row", "step")),
     ],
 )

@@ -174,7 +174,7 @@ def test_a_bare_checkpoint_has_the_original_time_embedding(weights: Weights) -> 
         ({"name": "SimpleUnet"}, "--model_name SimpleUnet contradicts the checkpoint, whose weights say Unet"),
         ({"downs": (8, 16, 32)}, "--downs 8 16 32 contradicts the checkpoint, whose weights say 4 6"),
         ({"time_emb_dim": 4}, "--time_emb_dim 4 contradicts the checkpoint, whose weights say 2"),
-        ({"channels": 3}, "--channels 3 contradicts the checkpoint, whose weights say 1"),
+        ({"channels": 3}, "model.channels 3 contradicts the checkpoint, whose weights say 1"),
     ],
 )
 def test_a_flag_contradicting_the_weights_names_both(requested: dict[str, object], both: str, weights: Weights) -> None:
