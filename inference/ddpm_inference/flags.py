@@ -147,6 +147,7 @@ def sample_parser() -> Parser:
         ("--num_cpus_per_task", "CPUs of a worker, and its threads (default 1)", float),
         ("--workers", "maximum number of workers (default: as many as fit)", int),
         ("--startup_timeout", "seconds to wait for the first worker (default 60)", float),
+        ("--shard_timeout", "seconds for a shard on one worker (default: ten times what others take)", float),
     ):
         parser.field(group, flag, f"resources.{flag.removeprefix('--')}", text, type=kind)
 
@@ -224,6 +225,13 @@ def _add_architecture(parser: Parser) -> None:
         "model.time_embedding",
         "step: of the timestep; row: of the batch row, as in the original code",
         choices=get_args(TimeEmbedding),
+    )
+    parser.field(
+        group,
+        "--attention_norm",
+        "model.attention_norm",
+        "whether a Unet applies the BatchNorm of its attention (default: as its statistics say)",
+        choices=["yes", "no"],
     )
 
 

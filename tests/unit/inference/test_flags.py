@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.flags import JOB_VARIABLE, convert_parser, job_from, nested, sample_parser
-from ddpm_inference.job import Job
+from ddpm_inference.job import Job, ModelRequest
 
 
 def job(*arguments: str, environment: str | None = None) -> Job:
@@ -112,3 +112,11 @@ def test_convert_takes_architecture_and_schedule() -> None:
         "model": {"name": "Unet", "downs": [8, 16]},
         "trained": {"name": "sigmoid"},
     }
+
+
+@pytest.mark.parametrize(("word", "applied"), [("yes", True), ("no", False)])
+def test_attention_norm_is_yes_or_no_in_both_commands(word: str, applied: bool) -> None:
+    assert job("--model_path", "net.pt", "--attention_norm", word).model.attention_norm is applied
+    parser = convert_parser()
+    fields = nested(parser.fields_given(parser.parse(["a.pt", "b.safetensors", "--attention_norm", word])))
+    assert ModelRequest.model_validate({"uri": "a.pt", **fields["model"]}).attention_norm is applied
