@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,12 +15,24 @@ from urllib.parse import urlsplit
 import grpc  # type: ignore[import-untyped]
 
 from ddpm_inference.errors import InvalidSpec, ResourcesUnavailable
-from ddpm_inference.ray_backend.ray_private import CLIENT_SERVER_PING, GCS_PING, last_started_cluster_file
+from ddpm_inference.ray_backend.ray_private import (
+    CLIENT_SERVER_PING,
+    GCS_PING,
+    MAX_SOCKET_PATH,
+    last_started_cluster_files,
+    socket_path_length,
+    temp_folders,
+)
+from ddpm_inference.text import count
+from ddpm_inference.user_path import user_path
 
 CLIENT_SCHEME = "ray://"
 PORT_FORWARD_ADDRESS = "127.0.0.1:10001"
 CONNECT_TIMEOUT = 3.0
-FROM_FLAG = "from --ray_address"
+FLAG = "--ray_address"
+VARIABLE = "RAY_ADDRESS"
+FROM_FLAG = f"from {FLAG}"
+FROM_VARIABLE = f"from {VARIABLE}"
 FROM_THIS_MACHINE = "running on this machine"
 AUTH_MODE_VARIABLE = "RAY_AUTH_MODE"
 
@@ -43,20 +56,24 @@ class RayTarget:
 def resolve_address(address: str) -> RayTarget:
     """Resolves the value of ``--ray_address``.
 
-    ``None`` starts a local Ray. ``auto`` tries, in this order: RAY_ADDRESS; the Ray that ``ray start`` left running on
-    this machine; a port-forward to a cluster at `PORT_FORWARD_ADDRESS`; a new local Ray. A Ray that another program
-    started for itself is never used: it ends with that program.
+    ``None`` and ``local`` start a local Ray. ``auto`` tries, in this order: RAY_ADDRESS, which may have the same values
+    as the flag; the Ray that ``ray start`` left running on this machine; a port-forward to a cluster at
+    `PORT_FORWARD_ADDRESS`; a new local Ray. A Ray that another program started for itself is never used: it ends with
+    that program.
 
     Raises:
-        InvalidSpec: if the value is neither of these nor an address.
+        InvalidSpec: if the value is neither of these nor an address; it names the flag or the variable.
         ResourcesUnavailable: if nothing listens at the address.
     """
-    if address.lower() in ("none", "local"):
-        return RayTarget(None, FROM_FLAG)
-    if address != "auto":
-        return RayTarget(_reachable_address(address), FROM_FLAG)
-    if from_environment := os.environ.get("RAY_ADDRESS"):
-        return RayTarget(_reachable_address(from_environment), "from RAY_ADDRESS")
+    for value, name, source in (
+        (address, FLAG, FROM_FLAG),
+        (os.environ.get(VARIABLE) or "auto", VARIABLE, FROM_VARIABLE),
+    ):
+        value = value.strip()
+        if value.lower() in ("none", "local"):
+            return RayTarget(None, source)
+        if value.lower() != "auto":
+            return RayTarget(_reachable_address(value, name), source)
     started = _last_started_cluster()
     if started and is_listening(started):
         return RayTarget(started, FROM_THIS_MACHINE)
@@ -74,11 +91,14 @@ def configure_environment(target: RayTarget) -> None:
     never sent to another address.
 
     Raises:
+        InvalidSpec: if RAY_TMPDIR is too long for the sockets of a local Ray.
         ResourcesUnavailable: if the cluster rejects the token, or requires one and there is none.
     """
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _expand_token_path()
     if target.address is None:
+        _shorten_temp_folder()
         return
     exported = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
     if AUTH_MODE_VARIABLE not in os.environ:
@@ -119,21 +139,49 @@ def _ray_token() -> str | None:
         return None
 
 
-def _reachable_address(address: str) -> str:
+def _shorten_temp_folder() -> None:
+    """Has a local Ray use a folder below which the paths of its sockets are short enough."""
+    chosen, *others = temp_folders()
+    if socket_path_length(chosen) <= MAX_SOCKET_PATH:
+        return
+    if not others:
+        surplus = socket_path_length(chosen) - MAX_SOCKET_PATH
+        raise InvalidSpec(
+            f"RAY_TMPDIR {chosen} is too long by {count(surplus, 'byte')} for the sockets of a local Ray",
+            hint="set RAY_TMPDIR to a shorter path, or unset it",
+        )
+    os.environ["RAY_TMPDIR"] = str(others[0])
+
+
+def _expand_token_path() -> None:
+    """Expands ~ in RAY_AUTH_TOKEN_PATH: a shell does not always do so, and Ray never does."""
+    if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(user_path(path))
+
+
+def _reachable_address(address: str, name: str) -> str:
+    """Returns an address at which something listens.
+
+    Args:
+        name: of the flag or variable that it is from, for the error message.
+    """
     host_port = address.removeprefix(CLIENT_SCHEME)
+    forms = "None (a local Ray), auto, host:port or ray://host:port"
+    change = f"give {forms}" if name == FLAG else f"unset {name}, or set it to {forms}"
+    if address.startswith(("http://", "https://")):
+        raise InvalidSpec(
+            f"{name} {address} is not a Ray address: it is that of a dashboard or of the Ray Jobs API", hint=change
+        )
     try:
         parts = urlsplit(f"//{host_port}")
         well_formed = bool(parts.hostname and parts.port) and not parts.path
     except ValueError:
         well_formed = False
     if not well_formed:
-        raise InvalidSpec(
-            f"--ray_address {address} is not a Ray address",
-            hint="give None (a local Ray), auto, host:port or ray://host:port",
-        )
+        raise InvalidSpec(f"{name} {address or repr(address)} is not a Ray address", hint=change)
     if not is_listening(host_port):
         raise ResourcesUnavailable(
-            f"no Ray answers at {address}",
+            f"no Ray answers at {address}" + (f" ({FROM_VARIABLE})" if name == VARIABLE else ""),
             hint="check the address and that the cluster runs (for Kubernetes: that the port-forward runs), "
             "or give --ray_address None to use this machine alone",
         )
@@ -151,7 +199,8 @@ def is_listening(host_port: str) -> bool:
 
 
 def _last_started_cluster() -> str | None:
-    try:
-        return last_started_cluster_file().read_text().strip() or None
-    except OSError:
-        return None
+    for file in last_started_cluster_files():
+        with suppress(OSError):
+            if address := file.read_text().strip():
+                return address
+    return None

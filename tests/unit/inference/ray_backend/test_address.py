@@ -12,6 +12,7 @@ import pytest
 from ddpm_inference.errors import InvalidSpec, ResourcesUnavailable
 from ddpm_inference.ray_backend import address
 from ddpm_inference.ray_backend.address import RayTarget, configure_environment, resolve_address
+from ddpm_inference.ray_backend.ray_private import MAX_SOCKET_PATH, socket_path_length, temp_folders
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def unused() -> str:
 @pytest.fixture(autouse=True)
 def cluster_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unused: str) -> Path:
     """A machine without any Ray; returns the file in which `ray start` would leave its address."""
-    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+    for name in ("TMPDIR", "RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -109,3 +110,78 @@ def test_the_token_file_is_not_sent_to_another_machine(tmp_path: Path) -> None:
     (tmp_path / ".ray" / "auth_token").write_text("this machine's")
     configure_environment(UNREACHABLE)
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+@pytest.mark.parametrize("value", ["auto", "AUTO", " auto "])
+def test_ray_address_auto_searches_as_if_it_were_unset(
+    monkeypatch: pytest.MonkeyPatch, cluster_file: Path, listening: str, value: str
+) -> None:
+    cluster_file.write_text(listening)
+    monkeypatch.setenv("RAY_ADDRESS", value)
+    assert resolve_address("auto") == RayTarget(listening, address.FROM_THIS_MACHINE)
+
+
+@pytest.mark.parametrize("value", ["local", "None"])
+def test_ray_address_local_starts_a_local_ray(
+    monkeypatch: pytest.MonkeyPatch, cluster_file: Path, listening: str, value: str
+) -> None:
+    cluster_file.write_text(listening)
+    monkeypatch.setenv("RAY_ADDRESS", value)
+    assert resolve_address("auto") == RayTarget(None, address.FROM_VARIABLE)
+
+
+def test_an_invalid_address_of_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    with pytest.raises(InvalidSpec, match=r"RAY_ADDRESS http://head:8265 is not a Ray address: .*Jobs API") as rejected:
+        resolve_address("auto")
+    assert "--ray_address" not in rejected.value.message
+    assert "unset RAY_ADDRESS" in rejected.value.hint
+
+
+def test_an_unreachable_address_of_the_environment_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, unused: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", unused)
+    with pytest.raises(ResourcesUnavailable, match="from RAY_ADDRESS"):
+        resolve_address("auto")
+
+
+def test_a_ray_is_found_below_tmpdir_and_below_the_systems_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listening: str
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "ray" / "ray_current_cluster").write_text(listening)
+    assert resolve_address("auto").address == listening
+    assert temp_folders() == [tmp_path, Path("/tmp")]
+
+
+def test_a_local_ray_gets_a_short_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "to be restored")
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", f"/{'x' * 100}")
+    configure_environment(UNREACHABLE)
+    assert "RAY_TMPDIR" not in os.environ
+    configure_environment(RayTarget(None, address.FROM_FLAG))
+    assert os.environ["RAY_TMPDIR"] == "/tmp"
+
+
+def test_the_longest_folder_that_fits_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR")
+    longest = Path("/", "x" * (MAX_SOCKET_PATH - socket_path_length(Path("/x")) + 1))
+    monkeypatch.setenv("TMPDIR", str(longest))
+    configure_environment(RayTarget(None, address.FROM_FLAG))
+    assert "RAY_TMPDIR" not in os.environ
+
+
+def test_a_ray_tmpdir_that_is_too_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", f"/{'x' * 100}")
+    with pytest.raises(InvalidSpec, match=r"RAY_TMPDIR /x+ is too long by \d+ bytes for the sockets"):
+        configure_environment(RayTarget(None, address.FROM_FLAG))
+
+
+def test_the_home_folder_in_the_path_of_a_token_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "~/token")
+    configure_environment(RayTarget(None, address.FROM_FLAG))
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
