@@ -11,6 +11,9 @@ from typing import ClassVar
 
 MAX_CAUSE_LENGTH = 300
 
+RESUME = "run the same command again"
+"""In hints and notes. `driver` adds that --overwrite must be left out, where it was given."""
+
 
 class DdpmError(Exception):
     """An error that the user can act on.
@@ -59,6 +62,16 @@ class OutputConflict(DdpmError):
     """The output URI holds the samples of another job."""
 
     reason, exit_code = "OutputConflict", 2
+
+
+class OutputInUse(OutputConflict):
+    """Another driver is at work at the output URI."""
+
+
+class Superseded(DdpmError):
+    """Another driver has taken over the output URI; whole shards are stored."""
+
+    reason, exit_code = "OutputConflict", 4
 
 
 class StorageFailed(DdpmError):
