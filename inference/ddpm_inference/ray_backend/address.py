@@ -19,6 +19,7 @@ from ddpm_inference.ray_backend.ray_private import (
     CLIENT_SERVER_PING,
     GCS_PING,
     MAX_SOCKET_PATH,
+    START_TIMEOUTS,
     last_started_cluster_files,
     socket_path_length,
     temp_folders,
@@ -58,8 +59,8 @@ def resolve_address(address: str) -> RayTarget:
 
     ``None`` and ``local`` start a local Ray. ``auto`` tries, in this order: RAY_ADDRESS, which may have the same values
     as the flag; the Ray that ``ray start`` left running on this machine; a port-forward to a cluster at
-    `PORT_FORWARD_ADDRESS`; a new local Ray. A Ray that another program started for itself is never used: it ends with
-    that program.
+    `PORT_FORWARD_ADDRESS`; a new local Ray. Something else that listens there is left alone. A Ray that another program
+    started for itself is never used: it ends with that program.
 
     Raises:
         InvalidSpec: if the value is neither of these nor an address; it names the flag or the variable.
@@ -75,10 +76,13 @@ def resolve_address(address: str) -> RayTarget:
         if value.lower() != "auto":
             return RayTarget(_reachable_address(value, name), source)
     started = _last_started_cluster()
-    if started and is_listening(started):
+    if started and is_ray(started):
         return RayTarget(started, FROM_THIS_MACHINE)
+    forwarded = f"{CLIENT_SCHEME}{PORT_FORWARD_ADDRESS}"
+    if is_ray(forwarded):
+        return RayTarget(forwarded, "its client port is forwarded to this machine")
     if is_listening(PORT_FORWARD_ADDRESS):
-        return RayTarget(f"{CLIENT_SCHEME}{PORT_FORWARD_ADDRESS}", "its client port is forwarded to this machine")
+        return RayTarget(None, f"what listens at {PORT_FORWARD_ADDRESS} does not answer as Ray")
     return RayTarget(None, "no running Ray was found")
 
 
@@ -98,6 +102,8 @@ def configure_environment(target: RayTarget) -> None:
         os.environ.setdefault(name, value)
     _expand_token_path()
     if target.address is None:
+        for name, value in START_TIMEOUTS.items():
+            os.environ.setdefault(name, value)
         _shorten_temp_folder()
         return
     exported = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
@@ -116,16 +122,28 @@ def configure_environment(target: RayTarget) -> None:
         )
 
 
+def is_ray(address: str) -> bool:
+    """Returns whether a Ray answers at an address, which a token may protect; something else is no Ray."""
+    return is_listening(address.removeprefix(CLIENT_SCHEME)) and _ping(address, None) in (
+        grpc.StatusCode.OK,
+        grpc.StatusCode.UNAUTHENTICATED,
+    )
+
+
 def _rejects_token(address: str, token: str | None) -> bool | None:
     """Returns whether the server rejects a call with this token (None: without any); None if it cannot be known."""
+    return {grpc.StatusCode.OK: False, grpc.StatusCode.UNAUTHENTICATED: True}.get(_ping(address, token))
+
+
+def _ping(address: str, token: str | None) -> grpc.StatusCode:
     method, request = CLIENT_SERVER_PING if address.startswith(CLIENT_SCHEME) else GCS_PING
     metadata = [("client_id", "ddpm-sample"), *([("authorization", f"Bearer {token}")] if token else [])]
     with grpc.insecure_channel(address.removeprefix(CLIENT_SCHEME)) as channel:
         try:
             channel.unary_unary(method)(request, metadata=metadata, timeout=CONNECT_TIMEOUT)
         except grpc.RpcError as error:
-            return True if error.code() is grpc.StatusCode.UNAUTHENTICATED else None
-    return False
+            return error.code()
+    return grpc.StatusCode.OK
 
 
 def _ray_token() -> str | None:

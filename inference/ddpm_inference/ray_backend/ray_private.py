@@ -27,6 +27,16 @@ CLIENT_CONNECTION_TIMEOUT = "client connection timeout"  # util/client/worker.py
 VERSION_MISMATCH = r"[Vv]ersion mismatch|mismatch between"  # a regular expression: client and GCS have different texts
 LOW_MEMORY = "low on memory"  # from the memory monitor of the raylet
 OOM_REPORT_START = " OOM kill reason"  # in the same message, before a report of many lines
+# The processes of a local Ray without which it cannot start, by their names in the process table.
+LOCAL_PROCESSES = ("gcs_server", "raylet")
+# How long these, their agents and a worker may take to start; Ray's own values are 30 s, and 60 s for a worker.
+# From ray_config_def.h, the first from ray._private.node.
+START_TIMEOUTS = {
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_worker_register_timeout_seconds": "120",
+}
 MAX_SOCKET_PATH = 107  # bytes, on Linux; ray._private.utils.validate_socket_filepath
 WORKER_EXIT_DETAIL = "Worker exit detail: "  # an actor's death: the text before it names the actor, the rest the cause
 
@@ -60,6 +70,17 @@ def socket_path_length(folder: Path) -> int:
     return len(os.fsencode(folder.absolute() / "ray" / session / "sockets" / "plasma_store"))
 
 
+def session_logs() -> Path:
+    """Returns the folder of the logs of the local Ray that this process has started, or tried to start.
+
+    Source: ray._private.node.Node, which makes the link when it begins to start.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return Path(node.get_logs_dir_path()) if node else temp_folders()[0] / "ray" / "session_latest" / "logs"
+
+
 def free_resources_per_node() -> dict[str, Mapping[str, float]]:
     """Returns the free resources of each live node by node ID. Run it as a task: Ray Client has no such call."""
     from ray._private import state
@@ -89,7 +110,7 @@ def job_config_without_folders() -> JobConfig:
     from ray.job_config import JobConfig
 
     config = JobConfig()
-    config._py_driver_sys_path = _AlwaysEmpty()  # noqa: SLF001 - there is no public way
+    config._py_driver_sys_path = _AlwaysEmpty()
     return config
 
 
