@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -23,17 +24,23 @@ UNREPORTED_EXIT_CODE = 1
 """Not in the table of exit codes: whoever ends the driver with it reported nothing."""
 
 PHASES_BEFORE_SAMPLING = ("connecting", "starting")
+MAX_STARTS = 3
 
 
-def supervised(run: Callable[[], int], on_killed: Callable[[DdpmError], int], *, has_pre_stop_hook: bool) -> int:
+def supervised(
+    run: Callable[[], int], on_killed: Callable[[DdpmError], int], *, has_pre_stop_hook: bool, starts: int = MAX_STARTS
+) -> int:
     """Runs a function in a forked child; returns its exit code. Signals are passed on to it.
 
-    If this process is killed, the child gets SIGTERM. Must be called before any thread is started.
+    If this process is killed, the child gets SIGTERM. If the notes of the child say that a local Ray was too slow to
+    start, the function is run again in another one, `starts` times in all. Must be called before any thread is
+    started.
 
     Args:
         on_killed: called with the cause if a signal killed the child, or it ended without a report; returns the exit
             code.
         has_pre_stop_hook: whether the hook of `stop` is to find this process.
+        starts: how often the function may be run.
     """
     oom_kills_before = oom_kills()
     run_notes.share()
@@ -64,6 +71,11 @@ def supervised(run: Callable[[], int], on_killed: Callable[[DdpmError], int], *,
     if os.WIFEXITED(status):
         code = os.WEXITSTATUS(status)
         if code == UNREPORTED_EXIT_CODE:
+            signal.pthread_sigmask(signal.SIG_BLOCK, passed_on)
+            if starts > 1 and not sent and run_notes.read().get("startAgain"):
+                print("the local Ray was too slow to start on this busy machine; it is started again", file=sys.stderr)
+                return supervised(run, on_killed, has_pre_stop_hook=has_pre_stop_hook, starts=starts - 1)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
             return on_killed(_with_note(_cause_of_silence()))
         if has_pre_stop_hook:
             stop.unregister_driver()

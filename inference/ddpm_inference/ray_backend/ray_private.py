@@ -37,6 +37,9 @@ START_TIMEOUTS = {
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_worker_register_timeout_seconds": "120",
 }
+# The raylet waits 15 s for the ports of its agents, then ends; no setting changes that. Part of its message.
+START_LIMIT_EXCEEDED = "Timed out waiting for file"
+SESSION_FOLDER = rb"/[^\0=:]*/session_[0-9][^/\0]*"  # a regular expression: in the arguments of Ray's processes
 MAX_SOCKET_PATH = 107  # bytes, on Linux; ray._private.utils.validate_socket_filepath
 WORKER_EXIT_DETAIL = "Worker exit detail: "  # an actor's death: the text before it names the actor, the rest the cause
 

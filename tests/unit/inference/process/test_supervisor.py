@@ -73,6 +73,15 @@ def test_a_crash_while_ray_starts_is_exit_code_3() -> None:
     assert "/tmp/ray/logs" in lines[2]
 
 
+def test_a_ray_that_was_too_slow_to_start_is_started_again(tmp_path: Path) -> None:
+    count = f"starts = open({str(tmp_path / 'starts')!r}, 'a+'); starts.write('x'); starts.flush(); starts.seek(0)"
+    slow = "note(phase='connecting', rayEnded='its raylet has died', startAgain=True)"
+    assert run(count, f"{slow}; len(starts.read()) == 3 or os._exit(1)", "return 0") == (0, [])
+    assert (tmp_path / "starts").read_text() == "xxx"
+    code, lines = run(slow, "os._exit(1)")
+    assert (code, lines[:2]) == (3, ["ResourcesUnavailable", "its raylet has died"])
+
+
 def test_an_end_without_notes_is_reported() -> None:
     code, lines = run("os._exit(1)")
     assert (code, lines[0]) == (4, "Incomplete")

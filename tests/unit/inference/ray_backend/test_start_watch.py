@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_inference.ray_backend.start_watch import dead_children
+from ddpm_inference.ray_backend.start_watch import children_of, ended_by_its_own_limit
 from tests.support.rays import wait_until
 
 
@@ -18,13 +18,24 @@ def test_a_child_that_died_is_found_by_its_name(tmp_path: Path) -> None:
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([program, "1000"]) as process:
         try:
-            assert dead_children(os.getpid(), ("gcs_server", "raylet")) == []
+            names = ("gcs_server", "raylet")
+            assert children_of(os.getpid(), names) == [(process.pid, "raylet", False)]
             process.kill()
-            wait_until(lambda: dead_children(os.getpid(), ("gcs_server", "raylet")) == ["raylet"])
-            assert dead_children(os.getpid(), ("gcs_server",)) == []
-            assert dead_children(os.getppid(), ("raylet",)) == []
+            wait_until(lambda: children_of(os.getpid(), names) == [(process.pid, "raylet", True)])
+            assert children_of(os.getpid(), ("gcs_server",)) == []
+            assert children_of(os.getppid(), names) == []
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Timed out waiting for file /tmp/ray/session_1/metrics_agent_port_2", True), ("killed", False)],
+)
+def test_a_raylet_that_gave_up_itself_is_known_by_its_log(text: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "raylet.err").write_text(f"(raylet) node_manager.cc: Check failed: {text}\n")
+    (tmp_path / "raylet.out").write_bytes(b"\xff")
+    assert ended_by_its_own_limit(tmp_path) is expected
 
 
 # Starts a "Ray" whose raylet dies while `ray.init` waits inside its own code, which no signal interrupts.
