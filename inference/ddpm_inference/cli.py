@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddpm_inference import stop

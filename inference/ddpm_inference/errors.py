@@ -80,6 +80,12 @@ class StorageFailed(DdpmError):
     reason, exit_code = "StorageFailed", 4
 
 
+class UnwritableOutput(StorageFailed):
+    """The output URI cannot be written, which was found before anything was drawn."""
+
+    exit_code = 2
+
+
 class ResourcesUnavailable(DdpmError):
     """The Ray cluster, or what a worker needs of it, was not available in time."""
 

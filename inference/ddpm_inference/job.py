@@ -23,6 +23,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from ddpm_inference.errors import InvalidSpec
 
@@ -45,7 +46,8 @@ Format = Literal["npy", "png"]
 FILE_OF_FORMAT: dict[Format, str] = {"npy": "samples.npy", "png": "grid.png"}
 """The file that a run writes for each output format."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHA256_PATTERN = "^[0-9a-f]{64}$"
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 Downs = Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)]
 TimeEmbDim = Annotated[int, Field(ge=2, le=4096)]
 ImgSize = Annotated[int, Field(ge=1, le=1024)]
@@ -56,6 +58,8 @@ Threads = Annotated[int, Field(ge=1, le=256)]
 HardwareName = Annotated[str, Field(min_length=1, max_length=80)]
 
 DEFAULT_TIMESTEPS = 1000
+SAMPLER_OF_FIELD: dict[str, SamplerName] = {"eta": "ddim", "variance": "ddpm"}
+"""The only sampler that uses a field of `SamplerRequest`."""
 DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
 
 
@@ -102,9 +106,29 @@ class CompactModel(StrictModel):
 
 def format_validation_error(error: ValidationError) -> str:
     """Returns all errors of a validation on one line, each as ``field.path: message``."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
-    )
+    return "; ".join(validation_message(item, ".".join(str(part) for part in item["loc"])) for item in error.errors())
+
+
+def validation_message(item: ErrorDetails, field: str) -> str:
+    """Returns the message of one validation error.
+
+    Args:
+        field: the name of the field or its flag; "" for an error of the whole document.
+    """
+    match item["type"]:
+        case "value_error":
+            problem = f": {item['ctx']['error']}"
+        case "missing":
+            problem = " is missing"
+        case "extra_forbidden":
+            problem = " is not a known field"
+        case "string_too_short" if item["ctx"]["min_length"] == 1:
+            problem = " must not be empty"
+        case "string_pattern_mismatch" if item["ctx"]["pattern"] == SHA256_PATTERN:
+            problem = " must be 64 characters of 0-9 and a-f, as printed by sha256sum"
+        case _:
+            problem = re.sub("^: [A-Z][a-z]+ should ", " must ", f": {item['msg']}")
+    return f"{field}{problem}" if field else problem.lstrip(": ")
 
 
 class ModelSpec(StrictModel):
@@ -161,7 +185,8 @@ class SamplerSpec(StrictModel):
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
         if self.steps > self.timesteps:
-            raise ValueError(f"{self.steps} steps are more than the schedule's {self.timesteps} timesteps")
+            known = f"{self.timesteps} timestep{'' if self.timesteps == 1 else 's'}"
+            raise ValueError(f"{self.steps} steps are more than the schedule's {known}")
         return self
 
 

@@ -103,7 +103,7 @@ def test_the_view_depends_on_flags_and_stream() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (0.2, "0:01"), (59, "0:59"), (60, "1:00"), (3599.5, "1:00:00"), (90_061, "1 days 1:01:01")],
+    [(0, "0:00"), (0.2, "0:01"), (59, "0:59"), (60, "1:00"), (3599.5, "1:00:00"), (90_061, "1 day 1:01:01")],
 )
 def test_durations_are_formatted_like_a_clock(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
