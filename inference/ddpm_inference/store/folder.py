@@ -34,6 +34,10 @@ class Folder:
     def writable_by_workers(self) -> bool:
         return False
 
+    def exists(self) -> bool:
+        with _storage_errors("looked up", self.path):
+            return self.path.exists()
+
     def sizes(self, folder: str) -> dict[str, int]:
         return {name: file.bytes for name, file in self.listing(folder).items()}
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from ddpm_inference.errors import DdpmError, OutputInUse, Superseded
+from ddpm_inference.errors import RESUME, DdpmError, OutputInUse, Superseded
 from ddpm_inference.store.lease_holder import MAX_HOLDER_BYTES, Attempt, Holder
 from ddpm_inference.store.storage_backend import StorageBackend
 
@@ -156,12 +156,17 @@ class DriverLease:
         return _beat_name(self.generation, self.holder.token)
 
     def _superseded_by(self, generation: int) -> Superseded:
-        claim = _read(self.backend, generation) if generation else None
+        if not generation:
+            return Superseded(
+                f"{self.backend.uri} was removed, or its folder {FOLDER}/, so this run stops",
+                hint=f"{RESUME}, once it is certain that no other run uses that place",
+            )
+        claim = _read(self.backend, generation)
         own = claim is not None and claim.holder is not None and claim.holder.token == self.holder.token
         by = claim.description if claim and not own else "another driver"
         return Superseded(
             f"{self.backend.uri} was taken over by {by}, so this run stops",
-            hint="whole shards are kept; run the same command again once the other run has ended",
+            hint=f"{RESUME}, once that run has ended: whole shards are kept",
         )
 
 
@@ -177,6 +182,7 @@ def hold(backend: StorageBackend, attempt: Attempt | None = None, tell: Tell = l
         OutputInUse: if another driver is at work.
         StorageFailed: if the store cannot be written.
     """
+    existed = backend.exists()
     lease = acquire(backend, Holder.of_this_process(attempt), tell)
     thread = threading.Thread(target=lease.beat_until_released, name="lease", daemon=True)
     thread.start()
@@ -184,6 +190,9 @@ def hold(backend: StorageBackend, attempt: Attempt | None = None, tell: Tell = l
         yield lease
     finally:
         lease.release()
+        if not existed:
+            # A run that was refused, and stored nothing, leaves nothing.
+            backend.remove_folder("")
 
 
 def acquire(

@@ -41,6 +41,9 @@ class StorageBackend(Protocol):
     def writable_by_workers(self) -> bool:
         """Whether workers on other machines write to the same files."""
 
+    def exists(self) -> bool:
+        """Whether the folder exists; always true for a bucket, which has none."""
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Lists names and sizes in bytes of the files directly in a folder ("" is the top), uncached.
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -25,49 +25,18 @@ from ddpm_inference.store.lease import (
     DEAD_AFTER_SECONDS,
     MAX_UNVERIFIED_SECONDS,
     DriverLease,
-    Timing,
     acquire,
     hold,
 )
 from ddpm_inference.store.lease_holder import Attempt, Holder
+from tests.support.leases import FakeClock, a_driver, take
 
 DEADLINE = 60.0
-
-
-@dataclass
-class FakeClock:
-    """A clock that advances only by sleeping.
-
-    Attributes:
-        on_sleep: called after each sleep, as what happens meanwhile.
-    """
-
-    now: float = 1000.0
-    on_sleep: Callable[[], None] = lambda: None
-    slept: float = field(default=0.0)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-        self.on_sleep()
-
-    @property
-    def timing(self) -> Timing:
-        return Timing(monotonic=lambda: self.now, since_boot=lambda: self.now, sleep=self.sleep)
 
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "out")
-
-
-def a_driver(attempt: Attempt | None = None) -> Holder:
-    """A holder on another machine, whose process cannot be looked up here."""
-    return Holder.of_this_process(attempt).model_copy(update={"kernel": "another", "host": "far-away"})
-
-
-def take(backend: Folder, holder: Holder | None = None, clock: FakeClock | None = None) -> DriverLease:
-    return acquire(backend, holder or a_driver(), timing=(clock or FakeClock()).timing)
 
 
 def names(backend: Folder) -> list[str]:
@@ -78,7 +47,15 @@ def test_a_released_lease_leaves_no_files(backend: Folder) -> None:
     with hold(backend) as lease:
         lease.verify()
         assert len(backend.sizes("lease")) == 2
+    assert not backend.path.exists()
+
+
+def test_a_folder_that_existed_is_kept(backend: Folder) -> None:
+    backend.path.mkdir()
+    with hold(backend):
+        pass
     assert names(backend) == []
+    assert backend.path.exists()
 
 
 def test_a_lease_is_released_after_an_error(backend: Folder) -> None:
