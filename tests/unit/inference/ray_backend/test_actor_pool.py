@@ -23,7 +23,16 @@ from ddpm_inference.errors import (
     StorageFailed,
     WorkerLost,
 )
-from ddpm_inference.job import Identity, ModelSpec, ResourceRequest, SamplerRequest, Shard, resolve_sampler, shards_of
+from ddpm_inference.job import (
+    Hardware,
+    Identity,
+    ModelSpec,
+    ResourceRequest,
+    SamplerRequest,
+    Shard,
+    resolve_sampler,
+    shards_of,
+)
 from ddpm_inference.progress import Progress
 from ddpm_inference.ray_backend import actor_pool
 from ddpm_inference.ray_backend.actor_pool import (
@@ -76,6 +85,7 @@ class FakeActor:
         for name, call in {
             "placement": lambda: cluster.placement(self),
             "preload": lambda: Ref(),
+            "find_hardware": lambda device: cluster.hardware(self),
             "start": lambda work: cluster.start(self),
             "progress": lambda: cluster.progress(self),
             "sample": lambda work, shard: self._sample(cluster, shard),
@@ -108,6 +118,7 @@ class FakeCluster:
     required_packages: tuple[str, ...] = ()
     placement: Callable[[FakeActor], Ref] = lambda actor: Ref(Placement("node", 0))
     start: Callable[[FakeActor], Ref] = lambda actor: Ref()
+    hardware: Callable[[FakeActor], Ref] = lambda actor: Ref(Hardware(aten="AVX2"))
     sample: Sample = sampled
     progress: Callable[[FakeActor], Ref] = lambda actor: Ref(None)
     actors: list[FakeActor] = field(default_factory=list)
@@ -188,8 +199,14 @@ class Run:
 
     def run(self) -> dict[Shard, DdpmError]:
         """Samples all shards; returns those that failed permanently."""
+        pool = self.pool()
+        pool.create_first_actor()
+        pool.start(IDENTITY, len(self.shards))
+        return pool.run(self.shards, lambda result: self.stored.append(result.shard)).failed
+
+    def pool(self) -> ActorPool:
         checkpoint: Checkpoint = SimpleNamespace()  # type: ignore[assignment]
-        pool = ActorPool(
+        return ActorPool(
             self.cluster,  # type: ignore[arg-type]
             ActorResources(1, 0),
             self.cluster.create_actor,  # type: ignore[arg-type]
@@ -198,9 +215,6 @@ class Run:
             self,
             ResourceRequest(workers=self.workers, startup_timeout=STARTUP_TIMEOUT, shard_timeout=self.shard_timeout),
         )
-        pool.create_first_actor()
-        pool.start(IDENTITY, len(self.shards))
-        return pool.run(self.shards, lambda result: self.stored.append(result.shard)).failed
 
 
 @pytest.fixture(autouse=True)
@@ -541,3 +555,32 @@ def test_a_stalled_run_says_so_once(fake_ray: FakeRay) -> None:
     run = Run(cluster, shards(20))
     assert run.run() == {}
     assert sum("no worker has made a step for" in message for message in run.messages) == 1
+
+
+def first_hardware(cluster: FakeCluster) -> Hardware | None:
+    pool = Run(cluster, []).pool()
+    pool.create_first_actor()
+    return pool.find_hardware("cpu")
+
+
+def test_hardware_is_that_of_the_first_actor() -> None:
+    cluster = FakeCluster()
+    assert first_hardware(cluster) == Hardware(aten="AVX2")
+    assert len(cluster.actors) == 1
+
+
+def test_hardware_of_an_actor_that_died_is_unknown() -> None:
+    assert first_hardware(FakeCluster(hardware=lambda actor: Ref(error=ActorDiedError()))) is None
+
+
+def test_no_hardware_without_a_placed_actor(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(placement=lambda actor: pending(), hardware=lambda actor: pending())
+    started = fake_ray.now
+    with pytest.raises(ResourcesUnavailable, match="no worker could be placed within 60 s"):
+        first_hardware(cluster)
+    assert fake_ray.now - started < 2 * STARTUP_TIMEOUT
+
+
+def test_an_actor_that_does_not_report_its_hardware_ends_the_run() -> None:
+    with pytest.raises(ResourcesUnavailable, match="did not report its hardware within 120 s"):
+        first_hardware(FakeCluster(hardware=lambda actor: pending()))
