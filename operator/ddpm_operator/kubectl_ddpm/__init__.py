@@ -7,13 +7,13 @@ sampling failed; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from ddpm_operator.client import ClientError, NotAllowed, SamplingFailed, Unreachable
 from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, watch
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError
+from ddpm_operator.kubectl_ddpm.streams import ReaderIsGone, end_with_reader, outlive_readers
 from ddpm_operator.planning.sizing import PlanningError
 
 _COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
@@ -37,7 +37,10 @@ Use "kubectl ddpm COMMAND --help" for the options and examples of a command."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
+    outlive_readers()
     options = _parser().parse_args(arguments)
+    if options.ends_with_reader:
+        end_with_reader()
     try:
         code: int = options.command(options)
     except ManifestError as error:
@@ -48,10 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_errors(_exit_code(error), f"{error.message}\n  {error.hint}")
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader, such as `head`, has closed the pipe. Without this, Python reports an error when it flushes stdout
-        # at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderIsGone:
         return 0
     return code
 
