@@ -88,7 +88,8 @@ class ShardSampler:
         if not (samples.min() >= 0 and samples.max() <= 1):
             raise Incomplete(
                 f"samples {shard.first} to {shard.last} are NaN",
-                hint="the network overflows: try --precision fp32, or another checkpoint",
+                hint="the network overflows: "
+                + ("use another checkpoint" if identity.precision == "fp32" else "try --precision fp32"),
             )
         return samples
 
