@@ -1,9 +1,9 @@
 """Runs in the reader pod: hashes every file that the stored manifest lists, and reports in lines of JSON.
 
-It is passed to `python -P -c` in the pod, whose image has fsspec. Arguments: the path or URI of the output folder, and the
-sha256 of the manifest. Only a manifest with this sha256 is followed. The lines are ``{"done": bytes, "total": bytes}``
-while it hashes, ``{"file": name, "problem": text}`` for each damaged file, and at the end ``{"samples": N, "files":
-count}``.
+It is passed to `python -P -c` in the pod, whose image has fsspec. Arguments: the path or URI of the output folder, and
+the sha256 of the manifest. Only a manifest with this sha256 is followed. The lines are ``{"done": bytes, "total":
+bytes}`` while it hashes, ``{"file": name, "problem": text}`` for each damaged file, and at the end ``{"samples": N,
+"files": count}``.
 """
 
 import hashlib

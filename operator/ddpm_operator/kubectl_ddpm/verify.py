@@ -52,7 +52,8 @@ def _verify(options: argparse.Namespace) -> int:
     if verified.damaged:
         print(
             f"error: the output of {options.name} is not whole\n"
-            "  delete the sampling, keep its output, and submit it again: that draws the damaged samples again",
+            "  run `ddpm-sample verify --repair` where the output can be reached, such as in a pod that mounts the "
+            "claim; raising spec.samples draws damaged samples again, too",
             file=sys.stderr,
         )
         return NOT_WHOLE
