@@ -52,7 +52,7 @@ def outcome(redirections: str, tmp_path: Path) -> tuple[int, str, str, str]:
         env={**os.environ, "RESULT": str(result)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return int((tmp_path / "code").read_text()), result.read_text(), ended.stdout, ended.stderr
@@ -124,7 +124,7 @@ def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
         "file.write(str(file.fileno() > 2))"
     )
     script = 'exec "$0" -c "$1" <&- >&- 2>&-'
-    subprocess.run(["bash", "-c", script, sys.executable, program], cwd=tmp_path, timeout=60, check=True)
+    subprocess.run(["bash", "-c", script, sys.executable, program], cwd=tmp_path, timeout=300, check=True)
     assert (tmp_path / "file").read_text() == "True"
 
 
@@ -132,7 +132,7 @@ def test_a_closed_descriptor_is_not_given_to_a_file(tmp_path: Path) -> None:
 def test_the_exit_code_of_the_command_is_that_of_its_result(redirections: str, tmp_path: Path) -> None:
     script = f'{{ "$0" --model_path none --json; echo $? >code; }} {redirections}'
     ended = subprocess.run(
-        ["bash", "-c", script, COMMAND], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", script, COMMAND], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (tmp_path / "code").read_text() == "2\n"
     assert "Traceback" not in ended.stderr

@@ -54,7 +54,7 @@ def run_without_reader(folder: Path, *arguments: str, stderr_too: bool = False) 
         stdout=writer,
         stderr=writer if stderr_too else subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     os.close(writer)
@@ -89,7 +89,7 @@ def test_closed_streams_do_not_change_the_exit_code(redirections: str, tmp_path:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (tmp_path / "code").read_text() == "2\n"
