@@ -276,8 +276,17 @@ class ActorPool:
     def _check_capacity(self, capacity: int, now: float) -> None:
         """Ends the run if the nodes of placed actors are gone and no other node has room for `startup_timeout`.
 
+        A local Ray has no other node, so that its end is the run's.
+
         Ray keeps the calls of an actor whose node is gone until there is room for it again, so they never fail.
         """
+        if not capacity and self.cluster.is_local:
+            # Its only node is gone, and no other will come.
+            kind = WorkerLost if self._was_any_placed else ResourcesUnavailable
+            raise kind(
+                "the local Ray has died: its processes were killed or have failed",
+                hint=f"see its log in {self.cluster.log_folder}, then run the same command again",
+            )
         was_known = self._no_capacity.holds
         lost = not capacity and any(state.is_placed for state in self._actors)
         if self._no_capacity.update(lost, now) > self.resources.startup_timeout:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,7 @@ class FakeCluster:
     is_local: bool = False
     description: str = "Ray at head:6379 (from --ray_address)"
     own_node_id: str | None = None
+    log_folder: Path = Path("/tmp/ray/session_1/logs")
     required_packages: tuple[str, ...] = ()
     placement: Callable[[FakeActor], Ref] = lambda actor: Ref(Placement("node", 0))
     start: Callable[[FakeActor], Ref] = lambda actor: Ref()
@@ -584,3 +586,28 @@ def test_no_hardware_without_a_placed_actor(fake_ray: FakeRay) -> None:
 def test_an_actor_that_does_not_report_its_hardware_ends_the_run() -> None:
     with pytest.raises(ResourcesUnavailable, match="did not report its hardware within 120 s"):
         first_hardware(FakeCluster(hardware=lambda actor: pending()))
+
+
+def test_a_local_ray_that_dies_ends_the_run_at_once(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(is_local=True)
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        cluster.room = 0
+        return pending()
+
+    cluster.sample = sample
+    with pytest.raises(WorkerLost, match="the local Ray has died") as failed:
+        Run(cluster, shards(8)).run()
+    assert "/tmp/ray/session_1/logs" in failed.value.hint
+    assert fake_ray.now - 1000.0 < STARTUP_TIMEOUT / 2
+
+
+def test_a_local_ray_that_dies_before_any_worker_is_placed_is_exit_code_3() -> None:
+    cluster = FakeCluster(is_local=True)
+
+    def placement(actor: FakeActor) -> Ref:
+        return Ref(is_done=lambda: bool(setattr(cluster, "room", 0)))
+
+    cluster.placement = placement
+    with pytest.raises(ResourcesUnavailable, match="the local Ray has died"):
+        Run(cluster, shards(8)).run()
