@@ -6,6 +6,7 @@
     shards/<first>-<last>.npz      shards of that identity (see shard_file.py)
     samples.npy, grid.png          derived from the shards
     manifest.json                  written last: the job is complete when it accounts for N samples
+    lease/                         the driver that writes here now; see lease.py
     verified.json                  times or ETags of these files when they were last hashed (see verified.py)
 """
 
