@@ -21,7 +21,7 @@ from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.process.signals import SIGNALS, interrupt_on_signals
 
 UNREPORTED_EXIT_CODE = 1
-"""Not in the table of exit codes: whoever ends the driver with it reported nothing."""
+"""Not in the table of exit codes: a driver that ends with it has reported nothing."""
 
 PHASES_BEFORE_SAMPLING = ("connecting", "starting")
 MAX_STARTS = 3

@@ -104,13 +104,14 @@ def _init(target: RayTarget, *, retry: bool = True) -> None:
             )
         else:
             # A client's server adds no folders, and could not unpickle the job configuration.
-            is_client = target.address.startswith(CLIENT_SCHEME)
+            is_member = not target.address.startswith(CLIENT_SCHEME)
+            options: dict[str, Any] = {"job_config": job_config_without_folders()} if is_member else {}
             ray.init(
                 address=target.address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env=runtime_env(),
-                **({} if is_client else {"job_config": job_config_without_folders()}),
+                **options,
             )
     except Exception as error:
         # Ray raises Exception itself, too, for example when its local processes do not start in time.
