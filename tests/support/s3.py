@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import s3fs
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 30.0
 
 

@@ -88,7 +88,8 @@ def test_every_field_of_the_identity_changes_the_fingerprint() -> None:
 
 def test_the_fingerprint_of_a_known_identity_is_fixed() -> None:
     # With another fingerprint no run resumes the samples that users have stored. Raise a version instead.
-    assert identity().fingerprint == "25276cd41e5d80272aabd3eb1dd6854aa6a2a471512b82df06e6d1abe8cc5f82"
+    assert identity(version=1).fingerprint == "25276cd41e5d80272aabd3eb1dd6854aa6a2a471512b82df06e6d1abe8cc5f82"
+    assert identity(version=2).fingerprint == "0ff88f9d9dd9e555b9ccf92066c600f6ba30d4a354e445769670b86190b0b3f1"
 
 
 def test_a_parsed_identity_has_the_same_fingerprint() -> None:
