@@ -102,9 +102,7 @@ class HeadClient:
         except ValueError as error:
             raise HeadDidNotAnswer(f"the version is not a valid response of Ray: {error}") from error
 
-    async def submit(
-        self, submission_id: str, document: dict[str, JsonValue], samples: int, attempt: str = ""
-    ) -> None:
+    async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int, attempt: str = "") -> None:
         """Submits the driver as a Ray job. Succeeds if a job with this id exists already.
 
         Args:

@@ -10,8 +10,8 @@ import ray
 
 from ddpm_inference.checkpoint import Checkpoint, load
 from ddpm_inference.job import Identity, ModelRequest, SamplerRequest, Shard, resolve_sampler
-from ddpm_inference.ray_backend.address import RayTarget
 from ddpm_inference.ray_backend.actor_resources import ActorResources
+from ddpm_inference.ray_backend.address import RayTarget
 from ddpm_inference.ray_backend.connection import connected
 from ddpm_inference.ray_backend.node_packages import torch_version
 from ddpm_inference.ray_backend.worker import ShardResult, WorkItem, actor_factory
