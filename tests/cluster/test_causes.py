@@ -162,7 +162,7 @@ DRIVER_ERRORS: dict[str, tuple[Manifest, str, str, str]] = {
         STORED | {"model": {"uri": "builtin://mnist", "sha256": "0" * 64}},
         "ModelRejected",
         "sha256",
-        "pin the new sum",
+        "pin the new sha256",
     ),
     "another-seed": (
         STORED | {"seed": 1},

@@ -80,7 +80,7 @@ def test_submit_is_idempotent_and_can_grow_samples(user: User) -> None:
         results.append(json.loads(done.stdout)["was"] if done.stdout else (done.returncode, done.stderr))
     assert results[:3] == ["created", "unchanged", "changed"]
     assert results[3][0] == 2
-    assert "samples can only grow" in results[3][1]
+    assert "samples can only be increased" in results[3][1]
     assert json.loads(user.run("list", "--json"))["spec"]["samples"] == 32
     assert user.run("delete", "digits") == "digits deleted; its samples stay at pvc://digits-output\n"
     assert user.ddpm("status", "digits").returncode == 2

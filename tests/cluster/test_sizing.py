@@ -185,7 +185,7 @@ def test_workers_request_gpus_and_report_that_torch_sees_none(
         assert plan == {"device": "cuda", "workers": 2, "gpus": 4, "tasksPerGPU": 2, "shards": 8}
         assert status["failure"]["reason"] == "Unschedulable"
         assert "Ray assigned a GPU to a worker, but torch" in status["failure"]["message"]
-        assert "torch built for CUDA" in status["failure"]["hint"]
+        assert "CUDA build of torch" in status["failure"]["hint"]
 
         # It fails with the first worker; the other may still be starting in the cluster that is kept.
         ready = namespace.wait_for_all(
