@@ -107,7 +107,7 @@ def test_flags_that_the_sampler_does_not_use_get_a_note(flags: str, sentences: l
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        ("sumbit x", "submit"),
+        ("submitt x", "submit"),
         ("submit x --n_sample 3", "--n_samples"),
         ("submit x --sampler dpmp", "dpmpp"),
         ("list --naemspace x", "--namespace"),

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def run_without_reader(folder: Path, *arguments: str, stderr_too: bool = False) -> tuple[int, str, list[str]]:
-    """Runs a command whose stdout is a pipe that nobody reads; returns exit code, stderr, and what it did."""
+    """Runs a command whose stdout is a pipe without a reader; returns exit code, stderr, and what it did."""
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(
