@@ -96,7 +96,7 @@ def test_the_flag_that_was_given_is_named(flag: str) -> None:
         ("--sampler DDIM", "ddim"),
         ("--schedule cosin", "cosine"),
         ("--model_name unet", "Unet"),
-        ("conver a.pt b", "convert"),
+        ("convertt a.pt b", "convert"),
     ],
 )
 def test_a_typo_gets_a_suggestion(arguments: str, suggestion: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_inference.errors import InvalidSpec
@@ -148,6 +148,7 @@ def test_the_batch_size_depends_on_model_and_device(img_size: int, channels: int
     assert default_batch_size(model, device) == size  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # 5,000 samples in shards of one are a second on a busy machine
 @given(st.integers(1, 5000), st.integers(1, 600))
 def test_shards_cover_every_sample_once_on_the_batch_grid(n_samples: int, batch_size: int) -> None:
     shards = list(shards_of(n_samples, batch_size))
