@@ -152,7 +152,10 @@ class _Run:
     identity: Identity | None = None
     lease: DriverLease | None = None
     inspected: tuple[Manifest, Inspection] | None = None
-    writer: ShardWriter = field(default_factory=ShardWriter)
+    writer: ShardWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = ShardWriter(self.record_drawn)
 
     def execute(self) -> Outcome:
         self.store.require_folder()
@@ -327,30 +330,31 @@ class _Run:
     def run_pool(self, pool: ActorPool, identity: Identity, missing: Sequence[Shard]) -> ShardQueue:
         """Samples the shards; returns when all are stored, or failed permanently."""
         try:
-            return pool.run(missing, partial(self.store_result, identity))
+            return pool.run(missing, partial(self.store_result, identity), self.writer.collect)
         except KeyboardInterrupt:
             pool.store_completed()
             raise
         finally:
-            self.record(self.writer.drain())
+            self.writer.drain()
 
     def store_result(self, identity: Identity, result: ShardResult) -> None:
-        """Stores the samples of a result, in another thread, unless the worker did; records what is stored."""
+        """Stores the samples of a result, in another thread, unless the worker did."""
         self.check_lease()
         if result.record is not None:
-            self.record([result.record])
+            self.record_drawn([result.record])
         if result.samples is not None:
-            self.record(self.writer.put(partial(self.write_shard, identity, result, result.samples)))
+            self.writer.put(partial(self.write_shard, identity, result, result.samples))
 
     def write_shard(self, identity: Identity, result: ShardResult, samples: Samples) -> ShardRecord:
         self.check_lease()
         return self.store.write_shard(result.shard, samples, identity.fingerprint, result.hardware)
 
-    def record(self, records: Sequence[ShardRecord]) -> None:
-        """Records shards that are stored."""
+    def record_drawn(self, records: Sequence[ShardRecord]) -> None:
+        """Records shards that this run drew, and that are stored."""
         self.new_records += records
-        if records:
-            self.notify_stored(records)
+        for record in records:
+            self.progress.shard_stored(record.shard)
+        self.notify_stored(records)
 
     def check_lease(self) -> None:
         if self.lease is not None:

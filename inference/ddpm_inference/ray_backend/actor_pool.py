@@ -209,11 +209,18 @@ class ActorPool:
             self._scale_up(shards)
             self._handle_results()
 
-    def run(self, missing: Iterable[Shard], store_result: Callable[[ShardResult], None]) -> ShardQueue:
+    def run(
+        self,
+        missing: Iterable[Shard],
+        store_result: Callable[[ShardResult], None],
+        record_stored: Callable[[], None] = lambda: None,
+    ) -> ShardQueue:
         """Samples the shards; returns their queue, which knows those that failed permanently.
 
         Args:
-            store_result: stores the samples of a result, or records that the worker stored them.
+            store_result: stores the samples of a result, or records that the worker stored them. It may return before
+                they are stored.
+            record_stored: called about twice a second, to count the samples that are stored by then.
 
         Raises:
             WorkerLost: if workers keep dying before any finishes a shard, or no node has room for one for
@@ -226,6 +233,7 @@ class ActorPool:
             self._assign_shards()
             self._move_queued_shards()
             self._replace_slow_workers()
+            record_stored()
             self._update_progress()
             self._handle_results()
         self._shut_down()
@@ -464,7 +472,6 @@ class ActorPool:
             shard = state.in_flight.pop(ref)
             self._store_result(result)
             self.queue.mark_stored(shard)
-            self.progress.shard_stored(shard)
             self._deaths_since_result = 0
             state.has_result = True
             if state.running is not None and state.running.shard == shard:

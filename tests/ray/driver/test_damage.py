@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,16 +33,16 @@ BATCH = 8
 SHARD = "shards/000000008-000000015.npz"
 
 
+@dataclass
 class FakeSampler:
-    """Sample i is i / 2^20 in every pixel."""
+    """Sample i is i / 2^20 in every pixel. A shard takes some seconds."""
+
+    seconds: float
 
     def sample(self, shard: Shard, callback: Callable[[int, int], None]) -> Samples:
+        time.sleep(self.seconds)
         index = np.arange(shard.first, shard.last + 1, dtype=np.float32).reshape(-1, 1, 1, 1)
         return np.broadcast_to(index / np.float32(2**20), (shard.size, 1, 8, 8)).copy()
-
-
-def make_sampler(checkpoint: Checkpoint, identity: Identity, threads: int) -> FakeSampler:
-    return FakeSampler()
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Bench:
     out: Path
     messages: list[str] = field(default_factory=list)
     on_progress: Callable[[Progress], None] = lambda progress: None
+    seconds_per_shard: float = 0.0
 
     def show_message(self, message: str) -> None:
         self.messages.append(message)
@@ -72,7 +74,11 @@ class Bench:
             }
         )
         self.progress = Progress()
-        return run(job, ray_address=self.head.gcs, view=self, progress=self.progress, make_sampler=make_sampler)
+        return run(job, ray_address=self.head.gcs, view=self, progress=self.progress, make_sampler=self.make_sampler())
+
+    def make_sampler(self) -> Callable[[Checkpoint, Identity, int], FakeSampler]:
+        seconds = self.seconds_per_shard
+        return lambda checkpoint, identity, threads: FakeSampler(seconds)
 
     def fail(self, *, overwrite: bool = False) -> DdpmError:
         with pytest.raises(DdpmError) as failed:
@@ -176,7 +182,7 @@ def test_verify_repairs_under_the_same_identity(bench: Bench) -> None:
         resources=ResourceRequest(workers=1, startup_timeout=300),
         ray_address=bench.head.gcs,
         view=bench,
-        make_sampler=make_sampler,
+        make_sampler=bench.make_sampler(),
     )
     assert repaired.is_whole
     assert bench.undated() == before
@@ -189,7 +195,8 @@ def test_the_hint_after_overwrite_keeps_what_was_drawn(bench: Bench) -> None:
         if progress.phase == "sampling" and progress.done >= BATCH:
             raise KeyboardInterrupt
 
-    bench.on_progress = interrupt
+    # The progress is shown about once a second.
+    bench.on_progress, bench.seconds_per_shard = interrupt, 0.6
     error = bench.fail(overwrite=True)
     assert isinstance(error, Interrupted)
     kept = bench.stored()
@@ -209,7 +216,7 @@ def test_a_folder_that_is_removed_during_the_run_counts_nothing(bench: Bench) ->
             removed.append(progress.done)
             shutil.rmtree(bench.out)
 
-    bench.on_progress = remove
+    bench.on_progress, bench.seconds_per_shard = remove, 0.6
     error = bench.fail()
     assert removed
     kept = bench.stored()

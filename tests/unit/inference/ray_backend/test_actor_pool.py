@@ -236,7 +236,6 @@ def test_every_shard_is_sampled_and_all_actors_end() -> None:
     run = Run(FakeCluster(), shards(8))
     assert run.run() == {}
     assert sorted(run.stored, key=lambda shard: shard.first) == run.shards
-    assert run.progress.done == 8 * 32
     assert len(run.cluster.actors) == 2
     assert all(actor.sampled and actor.killed for actor in run.cluster.actors)
 

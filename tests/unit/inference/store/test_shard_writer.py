@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -30,18 +31,32 @@ def writes(index: int, after: threading.Event | None = None) -> Callable[[], Sha
 
 
 def test_a_slow_disk_does_not_block_the_next_shards() -> None:
-    synced = threading.Event()
-    with ShardWriter() as writer:
+    synced, stored = threading.Event(), list[ShardRecord]()
+    with ShardWriter(stored.extend) as writer:
         for index in range(MAX_PENDING):
-            assert writer.put(writes(index, synced)) == []
+            writer.put(writes(index, synced))
+        writer.collect()
+        assert stored == []
         synced.set()
-        assert writer.drain() == [record(index) for index in range(MAX_PENDING)]
-        assert writer.drain() == []
+        writer.drain()
+        assert stored == [record(index) for index in range(MAX_PENDING)]
+        writer.drain()
+        assert len(stored) == MAX_PENDING
+
+
+def test_a_stored_shard_is_recorded_without_another_one() -> None:
+    stored: list[ShardRecord] = []
+    with ShardWriter(stored.extend) as writer:
+        writer.put(writes(0))
+        deadline = time.monotonic() + DEADLINE
+        while not stored and time.monotonic() < deadline:
+            writer.collect()
+    assert stored == [record(0)]
 
 
 def test_only_a_few_shards_wait_in_memory() -> None:
     synced, written = threading.Event(), threading.Event()
-    with ShardWriter() as writer:
+    with ShardWriter(lambda _: None) as writer:
 
         def put_all() -> None:
             for index in range(MAX_PENDING + 1):
@@ -61,11 +76,17 @@ def test_a_failed_write_is_raised_by_a_later_call() -> None:
         raise StorageFailed("the disk is full")
 
     def put_and_drain(writer: ShardWriter) -> None:
+        synced = threading.Event()
+        writer.put(writes(0, synced))
         writer.put(fail)
+        writer.put(writes(1))
+        synced.set()
         writer.drain()
 
-    with ShardWriter() as writer, pytest.raises(StorageFailed, match="disk is full"):
+    stored: list[ShardRecord] = []
+    with ShardWriter(stored.extend) as writer, pytest.raises(StorageFailed, match="disk is full"):
         put_and_drain(writer)
+    assert stored == [record(0), record(1)]
 
 
 def test_leaving_the_block_waits_for_pending_shards() -> None:
@@ -76,7 +97,7 @@ def test_leaving_the_block_waits_for_pending_shards() -> None:
         return record(index)
 
     def interrupted() -> None:
-        with ShardWriter() as writer:
+        with ShardWriter(lambda _: None) as writer:
             for index in range(3):
                 writer.put(partial(write, index))
             raise KeyboardInterrupt
