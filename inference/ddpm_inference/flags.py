@@ -379,7 +379,7 @@ def _refuse_unused(parser: Parser, given: Mapping[str, object], job: Job) -> Non
         if f"sampler.{field}" in given and job.sampler.name != sampler:
             flag = parser.flag_of[f"sampler.{field}"]
             raise InvalidSpec(
-                f"{flag} has no effect with the sampler {job.sampler.name}: it is of {sampler}",
+                f"{flag} has no effect with the sampler {job.sampler.name}: it applies to {sampler}",
                 hint=f"omit {flag}, or give --sampler {sampler}",
             )
 

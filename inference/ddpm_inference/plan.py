@@ -71,7 +71,7 @@ def notes_for(job: Job, checkpoint: Checkpoint) -> list[str]:
     for field, name in SAMPLER_OF_FIELD.items():
         value = getattr(sampler, field)
         if value and sampler.name != name:
-            notes.append(f"sampler.{field} {value} has no effect with the sampler {sampler.name}: it is of {name}")
+            notes.append(f"sampler.{field} {value} has no effect with the sampler {sampler.name}: it applies to {name}")
     return notes
 
 

@@ -131,7 +131,7 @@ def ineffective_flags(fields: Mapping[str, JsonValue]) -> list[str]:
     sampler = fields.get("spec.sampler.name", Sampler().name)
     owners = {"spec.sampler.eta": "ddim", "spec.sampler.variance": "ddpm"}
     return [
-        f"{_FLAG_OF_FIELD[path]} has no effect with the sampler {sampler}: it is of {owner}"
+        f"{_FLAG_OF_FIELD[path]} has no effect with the sampler {sampler}: it applies to {owner}"
         for path, owner in owners.items()
         if path in fields and sampler != owner
     ]

@@ -92,8 +92,8 @@ def test_a_checkpoint_can_be_pinned(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentences"),
     [
-        ("--eta 0.5", ["--eta has no effect with the sampler ddpm: it is of ddim"]),
-        ("--variance small --sampler dpmpp", ["--variance has no effect with the sampler dpmpp: it is of ddpm"]),
+        ("--eta 0.5", ["--eta has no effect with the sampler ddpm: it applies to ddim"]),
+        ("--variance small --sampler dpmpp", ["--variance has no effect with the sampler dpmpp: it applies to ddpm"]),
         ("--eta 0.5 --sampler ddim", []),
         ("--variance small", []),
     ],
