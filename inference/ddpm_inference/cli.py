@@ -13,26 +13,28 @@ import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
 
 from ddpm_inference import stop
 from ddpm_inference.errors import DdpmError, Interrupted
-from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser
-from ddpm_inference.job import Job, ModelRequest, TrainedSchedule
+from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser, verify_parser
+from ddpm_inference.job import Job, ModelRequest, ResourceRequest, TrainedSchedule
 from ddpm_inference.process.log_upload import LOG_VARIABLE, log_upload
+from ddpm_inference.process.run_notes import NotedView
 from ddpm_inference.process.signals import interrupt_on_signals
+from ddpm_inference.process.streams import outlive_readers
 from ddpm_inference.process.supervisor import supervised
 from ddpm_inference.progress import Progress
 from ddpm_inference.progress_server.run_state import Complete, Failure, RunState, RunStateView
 from ddpm_inference.progress_server.settings import settings_from
+from ddpm_inference.text import count
+from ddpm_inference.user_path import user_path
 
 if TYPE_CHECKING:
     from ddpm_inference.driver import Outcome
 
 UNEXPECTED_ERROR = 4
+NOT_WHOLE = 4
 OUTCOME_READ_TIMEOUT = 10.0
 OUTCOME_POLL_SECONDS = 0.2
 _BUG_HINT = "this looks like an error of this program; the traceback is in its log"
@@ -42,9 +44,13 @@ _BUG_HINT = "this looks like an error of this program; the traceback is in its l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code, see `errors`."""
+    outlive_readers()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if LOG_VARIABLE in os.environ:
-        return supervised(partial(_main, arguments), partial(_on_killed, as_json="--json" in arguments))
+    has_log = LOG_VARIABLE in os.environ
+    if argv is None or has_log:
+        # Ray may end the process that uses it; the parent reports that.
+        on_killed = partial(_on_killed, as_json="--json" in arguments)
+        return supervised(partial(_main, arguments), on_killed, has_pre_stop_hook=has_log)
     return _main(arguments)
 
 
@@ -62,6 +68,8 @@ def _run_and_report(arguments: list[str], run_state: RunState, at_exit: ExitStac
         with interrupt_on_signals():
             if arguments[:1] == ["convert"]:
                 return _convert(arguments[1:])
+            if arguments[:1] == ["verify"]:
+                return _verify(arguments[1:])
             return _sample(arguments, run_state, at_exit)
     except DdpmError as error:
         return _end_with(error, run_state, as_json=as_json)
@@ -95,7 +103,7 @@ def _sample(arguments: list[str], run_state: RunState, at_exit: ExitStack) -> in
         outcome = run(
             job,
             ray_address=given.ray_address,
-            view=RunStateView(view, progress, run_state),
+            view=NotedView(RunStateView(view, progress, run_state), job.output.uri),
             progress=progress,
             on_stored=thumbnail.add,
         )
@@ -153,16 +161,45 @@ def _convert(arguments: list[str]) -> int:
     parser = convert_parser()
     given = parser.parse(arguments)
     fields = nested(parser.fields_given(given))
-    try:
-        request = ModelRequest.model_validate({"uri": given.source, **fields.get("model", {})})
-        trained = TrainedSchedule.model_validate(fields["trained"]) if "trained" in fields else None
-    except ValidationError as error:
-        raise parser.invalid_spec(error) from error
-    written = convert(Path(given.source), Path(given.target), request, trained, overwrite=given.overwrite)
+    request = parser.validated(ModelRequest, {"uri": given.source, **fields.get("model", {})}, "model")
+    trained = parser.validated(TrainedSchedule, fields["trained"], "trained") if "trained" in fields else None
+    source, target = user_path(given.source), user_path(given.target)
+    written = convert(source, target, request, trained, overwrite=given.overwrite)
     for note in written.notes:
         print(note, file=sys.stderr)
     print(f"{given.target}: {written.spec.name}, sha256 {written.sha256}")
     return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    parser = verify_parser()
+    given = parser.parse(arguments)
+    fields = nested(parser.fields_given(given))
+    resources = parser.validated(ResourceRequest, fields.get("resources", {}), "resources")
+    if fields and not given.repair:
+        parser.error("--model_path and the flags of resources need --repair")
+    from ddpm_inference.console import create_view, write_event
+    from ddpm_inference.verify import repair, verify
+
+    report = verify(given.place)
+    if given.repair:
+        if not report.is_whole and not given.json:
+            print("\n".join(report.lines()), file=sys.stderr)
+        with closing(create_view(sys.stdout, sys.stderr, as_json=given.json, quiet=False)) as view:
+            report = repair(
+                report,
+                fields.get("model", {}).get("uri"),
+                resources=resources,
+                ray_address=given.ray_address,
+                view=view,
+            )
+    if given.json:
+        write_event(sys.stdout, "verified", **report.summary())
+    else:
+        print("\n".join(report.lines()))
+        if not report.is_whole and report.manifest is not None and not given.repair:
+            print(f"hint: ddpm-sample verify {given.place} --repair draws it again", file=sys.stderr)
+    return 0 if report.is_whole else NOT_WHOLE
 
 
 def _end_with(error: DdpmError, run_state: RunState, *, as_json: bool) -> int:
@@ -173,6 +210,9 @@ def _end_with(error: DdpmError, run_state: RunState, *, as_json: bool) -> int:
 
 
 def _on_killed(error: DdpmError, *, as_json: bool) -> int:
+    if sys.stderr.isatty():
+        # The driver could not show the cursor again, which its progress bar hides.
+        print("\033[?25h", file=sys.stderr)
     _print_error(error, as_json=as_json)
     _upload_log()
     return error.exit_code
@@ -221,10 +261,11 @@ def _summary(outcome: Outcome) -> dict[str, object]:
 def _completion_message(outcome: Outcome, seconds: float) -> str:
     from ddpm_inference.console import format_duration
 
-    total = outcome.manifest.n_samples
+    samples = count(outcome.manifest.n_samples, "sample")
     if not outcome.sampled:
-        return f"all {total} samples are stored already: {outcome.output_uri}"
+        are = "is" if outcome.manifest.n_samples == 1 else "are"
+        return f"all {samples} {are} stored already: {outcome.output_uri}"
     return (
-        f"{total} samples in {outcome.output_uri}: {', '.join(outcome.manifest.files)}; "
+        f"{samples} in {outcome.output_uri}: {', '.join(outcome.manifest.files)}; "
         f"{outcome.sampled} drawn in {format_duration(seconds)}"
     )

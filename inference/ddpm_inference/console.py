@@ -14,6 +14,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from ddpm_inference.progress import END_PHASES, Progress
+from ddpm_inference.text import count
 
 LOG_INTERVAL_SECONDS = 30.0
 LOG_INTERVAL_PERCENT = 10.0
@@ -129,13 +130,18 @@ def write_event(stream: TextIO, kind: str, **fields: object) -> None:
 
 
 def format_progress(progress: Progress) -> str:
-    """Returns ``64/100 (64 %), 5.1 samples/s, 0:00:07 left``, without the parts that are not known."""
+    """Returns ``64/100 (64 %), 5.1 samples/s, 0:00:07 left``, without the parts that are not known.
+
+    In a stall it ends with ``no step for 0:45`` instead of a time that is left.
+    """
     parts = [f"{progress.done:,}/{progress.total:,} ({progress.snapshot()['percent']:.0f} %)"]
     if progress.phase == "sampling":
         if progress.samples_per_second is not None:
             parts.append(f"{progress.samples_per_second:,.2f} samples/s")
         if progress.eta_seconds is not None:
             parts.append(f"{format_duration(progress.eta_seconds)} left")
+        if progress.stalled_seconds is not None:
+            parts.append(f"no step for {format_duration(progress.stalled_seconds)}")
     return ", ".join(parts)
 
 
@@ -145,4 +151,4 @@ def format_duration(seconds: float) -> str:
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     clock = f"{hour}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-    return f"{days} days {clock}" if days else clock
+    return f"{count(days, 'day')} {clock}" if days else clock

@@ -6,9 +6,16 @@ from collections.abc import Callable, Sequence
 
 from ddpm_inference.checkpoint import fetch, load
 from ddpm_inference.job import Device, Identity, Job, ModelSpec, SamplerSpec, shard_count
-from ddpm_inference.plan import device_without_cluster, require_same_job, resolve_identity
+from ddpm_inference.plan import (
+    device_without_cluster,
+    notes_for,
+    require_possible,
+    require_same_job,
+    resolve_identity,
+)
 from ddpm_inference.ray_backend.node_packages import torch_version
 from ddpm_inference.store import Store, select
+from ddpm_inference.text import count
 
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
@@ -21,7 +28,9 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
     """
     checkpoint = load(fetch(job.model.uri), job.model)
     store = Store.open(job.output.uri)
+    store.require_folder()
     stored = None if job.output.overwrite else store.read_identity()
+    require_possible(job, checkpoint, stored)
     device = device_without_cluster(job, stored)
     torch = stored.torch if stored else torch_version() or ""
     # Without a cluster the device may be unknown; then there is one identity for each device.
@@ -41,7 +50,7 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
         "device": device or "auto: cuda where the Ray cluster has GPUs, else cpu",
         "workers": _per_device(identities, lambda identity: _workers(job, identity)),
         "ray": ray_address,
-        "notes": "; ".join(checkpoint.notes) or "none",
+        "notes": "; ".join(notes_for(job, checkpoint)) or "none",
     }
 
 
@@ -56,12 +65,12 @@ def _network(spec: ModelSpec) -> str:
 
 def _sampler(spec: SamplerSpec) -> str:
     extra = {"ddpm": f", variance {spec.variance}", "ddim": f", eta {spec.eta:g}", "dpmpp": ""}[spec.name]
-    return f"{spec.name}, {spec.steps} of {spec.timesteps} timesteps, schedule {spec.schedule}{extra}"
+    timesteps = f"{spec.timesteps} timestep{'' if spec.timesteps == 1 else 's'}"
+    return f"{spec.name}, {spec.steps} of {timesteps}, schedule {spec.schedule}{extra}"
 
 
 def _shards(n_samples: int, batch_size: int) -> str:
-    count = shard_count(n_samples, batch_size)
-    return f"{count} shard{'s' * (count > 1)} of at most {batch_size} samples"
+    return f"{count(shard_count(n_samples, batch_size), 'shard')} of at most {count(batch_size, 'sample')}"
 
 
 def _workers(job: Job, identity: Identity) -> str:
@@ -81,11 +90,19 @@ def _per_device(identities: Sequence[Identity], describe: Callable[[Identity], s
 
 def _stored(store: Store, stored: Identity | None, n_samples: int, *, overwrite: bool) -> str:
     if overwrite:
+        store.require_writable()
         return "an existing run will be removed"
     if stored is None:
+        store.require_writable()
         return "nothing yet"
     manifest = store.complete_manifest(stored, n_samples)
     if manifest is not None:
-        return f"all: {manifest.n_samples} samples"
+        damaged = len(store.inspect(manifest, hash_all=False).damaged)
+        if damaged:
+            are = "is" if damaged == 1 else "are"
+            return f"{count(manifest.n_samples, 'sample')}, {count(damaged, 'file')} {are} missing or damaged"
+        return f"all: {count(manifest.n_samples, 'sample')}"
+    store.require_writable()
     usable, missing = select(store.scan(stored).records, n_samples, stored.batch_size)
-    return f"{sum(record.size for record in usable)} samples, {len(missing)} shards are missing"
+    are = "is" if len(missing) == 1 else "are"
+    return f"{count(sum(record.size for record in usable), 'sample')}, {count(len(missing), 'shard')} {are} missing"

@@ -11,6 +11,9 @@ from typing import ClassVar
 
 MAX_CAUSE_LENGTH = 300
 
+RESUME = "run the same command again"
+"""In hints and notes. `driver` adds that --overwrite must be left out, where it was given."""
+
 
 class DdpmError(Exception):
     """An error that the user can act on.
@@ -61,10 +64,26 @@ class OutputConflict(DdpmError):
     reason, exit_code = "OutputConflict", 2
 
 
+class OutputInUse(OutputConflict):
+    """Another driver is at work at the output URI."""
+
+
+class Superseded(DdpmError):
+    """Another driver has taken over the output URI; whole shards are stored."""
+
+    reason, exit_code = "OutputConflict", 4
+
+
 class StorageFailed(DdpmError):
     """The output URI cannot be read or written: full, read-only, forbidden or unreachable."""
 
     reason, exit_code = "StorageFailed", 4
+
+
+class UnwritableOutput(StorageFailed):
+    """The output URI cannot be written, which was found before anything was drawn."""
+
+    exit_code = 2
 
 
 class ResourcesUnavailable(DdpmError):

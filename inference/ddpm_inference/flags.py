@@ -5,17 +5,32 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from ddpm_inference import __version__
 from ddpm_inference.errors import InvalidSpec
-from ddpm_inference.job import Job, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
+from ddpm_inference.job import (
+    SAMPLER_OF_FIELD,
+    Job,
+    ModelName,
+    Precision,
+    SamplerName,
+    ScheduleName,
+    StrictModel,
+    TimeEmbedding,
+    Variance,
+    validation_message,
+)
 from ddpm_inference.progress_server.settings import MIN_TOKEN_LENGTH, PORT_VARIABLE, TOKEN_VARIABLE
+from ddpm_inference.text import did_you_mean
 
 JOB_VARIABLE = "DDPM_JOB"
 OUT_DIR = "./out"
+COMMANDS = ("convert", "verify")
+
+Document = TypeVar("Document", bound=StrictModel)
 
 EPILOG = f"""\
 examples:
@@ -24,6 +39,7 @@ examples:
   ddpm-sample --model_path Unet.pt --model_name Unet --downs 8 16 32 --time_emb_dim 4 --img_size 28
   ddpm-sample --model_path net.safetensors --ray_address ray://head:10001 --output_uri s3://bucket/digits
   ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
+  ddpm-sample verify ./out                                          whether the stored samples are still whole
 
 Flags can also be written with dashes (--n-samples). The environment variable {JOB_VARIABLE} may hold the whole
 job as a JSON document; flags must not contradict it. If {PORT_VARIABLE} is set, the run serves GET /progress
@@ -38,7 +54,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose flags set fields of a document, and whose errors are InvalidSpec.
 
     Attributes:
-        flag_of: dotted path of a field -> the flag that sets it.
+        flag_of: dotted path of a field -> the flag that sets it; the one that was given if several do.
     """
 
     def __init__(self, prog: str, usage: str, description: str, epilog: str | None = None) -> None:
@@ -57,26 +73,60 @@ class Parser(argparse.ArgumentParser):
 
     def field(self, group: argparse._ArgumentGroup, flag: str, path: str, help: str, **options: Any) -> None:  # noqa: ANN401
         """Adds a flag for a field. The field is absent from the parsed arguments unless the flag is given."""
-        self.flag_of[path] = flag
+        self.flag_of.setdefault(path, flag)
         if "choices" not in options and "action" not in options:
-            options["metavar"] = {int: "N", float: "X"}.get(options.get("type", str), "URI")
+            options.setdefault("metavar", {int: "N", float: "X"}.get(options.get("type", str), "URI"))
         group.add_argument(flag, dest=path, default=argparse.SUPPRESS, help=help, **options)
 
     def parse(self, arguments: Iterable[str]) -> argparse.Namespace:
-        """Parses the arguments; accepts ``--a-flag`` for ``--a_flag``."""
-        return self.parse_args([_with_underscores(argument) for argument in arguments])
+        """Parses the arguments; accepts ``--a-flag`` for ``--a_flag``.
+
+        Raises:
+            InvalidSpec: if an argument is unknown or invalid; it suggests the closest known one.
+        """
+        words = [_with_underscores(argument) for argument in arguments]
+        parsed, unknown = self.parse_known_args(words)
+        if unknown:
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            known = [*self._option_string_actions, *COMMANDS]
+            self.error(f"unknown arguments: {' '.join(unknown)}{did_you_mean((flags or unknown)[0], known)}")
+        for word in words:
+            flag = word.partition("=")[0]
+            action = self._option_string_actions.get(flag)
+            if action is not None and action.dest in self.flag_of:
+                self.flag_of[action.dest] = flag
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"{value} is not one of {', '.join(known)}{did_you_mean(str(value), known)}"
+            )
 
     def fields_given(self, arguments: argparse.Namespace) -> dict[str, object]:
         """Returns dotted path -> value of the fields that were given."""
         return {path: value for path, value in vars(arguments).items() if path in self.flag_of}
 
-    def invalid_spec(self, error: ValidationError) -> InvalidSpec:
-        """Converts a validation error into an InvalidSpec that names flags instead of fields."""
-        messages = []
-        for item in error.errors():
-            path = ".".join(part for part in item["loc"] if isinstance(part, str))
-            messages.append(f"{self.flag_of.get(path, path)}: {item['msg']}")
-        return InvalidSpec("; ".join(messages), hint=f"{self.prog} --help lists every flag")
+    def validated(self, model: type[Document], fields: Mapping[str, object], parent: str = "") -> Document:
+        """Returns the document of the fields.
+
+        Args:
+            parent: path of the document in the fields of this parser; "" for the whole.
+
+        Raises:
+            InvalidSpec: if it is invalid; the messages name flags instead of fields.
+        """
+        try:
+            return model.model_validate(fields)
+        except ValidationError as error:
+            messages = []
+            for item in error.errors():
+                path = ".".join(
+                    [*([parent] if parent else []), *(part for part in item["loc"] if isinstance(part, str))]
+                )
+                messages.append(validation_message(item, self.flag_of.get(path, path)))
+            raise InvalidSpec("; ".join(messages), hint=f"{self.prog} --help lists every flag") from error
 
 
 def sample_parser() -> Parser:
@@ -93,6 +143,7 @@ def sample_parser() -> Parser:
     parser.field(
         group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist, s3://bucket/key or https://…"
     )
+    _add_sha256(parser, group)
     parser.field(
         group,
         "--n_samples",
@@ -114,15 +165,25 @@ def sample_parser() -> Parser:
         type=int,
     )
     parser.field(group, "--eta", "sampler.eta", "ddim only: 0 (deterministic, default) to 1", type=float)
-    parser.field(group, "--timesteps", "sampler.timesteps", "timesteps T of the training (default 1000)", type=int)
     parser.field(
-        group, "--schedule", "sampler.schedule", "noise schedule (default linear)", choices=get_args(ScheduleName)
+        group,
+        "--timesteps",
+        "sampler.timesteps",
+        "timesteps T of the training (default: the checkpoint's, else 1000)",
+        type=int,
+    )
+    parser.field(
+        group,
+        "--schedule",
+        "sampler.schedule",
+        "noise schedule of the training (default: the checkpoint's, else linear)",
+        choices=get_args(ScheduleName),
     )
     parser.field(
         group,
         "--variance",
         "sampler.variance",
-        "ddpm only: large is beta_t (default), small is the posterior's",
+        "ddpm only: large is beta_t, small the posterior's (default: the checkpoint's, else large)",
         choices=get_args(Variance),
     )
     parser.field(group, "--precision", "precision", "number format (default fp32)", choices=get_args(Precision))
@@ -150,11 +211,23 @@ def sample_parser() -> Parser:
     )
     for flag, text, kind in (
         ("--num_gpus_per_task", "GPUs of a worker on cuda (default 0.25: four workers share a GPU)", float),
-        ("--num_cpus_per_task", "CPUs of a worker, and its threads (default 1)", float),
+        (
+            "--num_cpus_per_task",
+            "CPUs of a worker, and its threads (default 1); a resumed run keeps its number of threads",
+            float,
+        ),
         ("--workers", "maximum number of workers (default: as many as fit)", int),
         ("--startup_timeout", "seconds to wait for the first worker (default 60)", float),
+        ("--shard_timeout", "seconds for a shard on one worker (default: ten times what others take)", float),
     ):
         parser.field(group, flag, f"resources.{flag.removeprefix('--')}", text, type=kind)
+    parser.field(
+        group,
+        "--allow_mixed_hardware",
+        "resources.allow_mixed_hardware",
+        "continue a run on other hardware: other bits; the manifest says which shards are which",
+        action="store_true",
+    )
 
     group = parser.add_argument_group("reporting")
     group.add_argument("--json", action="store_true", help="print JSON lines on stdout")
@@ -175,11 +248,52 @@ def convert_parser() -> Parser:
     parser.add_argument("source", help="a .pt state dict, or a .safetensors file")
     parser.add_argument("target", help="the .safetensors file to write")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the target")
+    _add_sha256(parser, parser.add_argument_group("source"))
     _add_architecture(parser)
-    group = parser.add_argument_group("training, if it is not in the checkpoint's metadata")
+    group = parser.add_argument_group(
+        "training", "Only needed if the checkpoint has no metadata; --schedule and --timesteps belong together."
+    )
     parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(ScheduleName))
     parser.field(group, "--timesteps", "trained.timesteps", "number of timesteps T", type=int)
     parser.field(group, "--variance", "trained.variance", "ddpm only", choices=get_args(Variance))
+    return parser
+
+
+def verify_parser() -> Parser:
+    """Returns the parser of ``ddpm-sample verify``."""
+    parser = Parser(
+        "ddpm-sample verify",
+        "%(prog)s PLACE [flags]",
+        "Hashes every file of a stored run and compares it with the manifest. Writes nothing without --repair.",
+        "exit codes: 0 whole, 2 bad usage or nothing stored there, 4 unfinished, damaged or not repaired",
+    )
+    parser.add_argument("place", metavar="PLACE", help="a folder, such as a mounted claim, or s3://bucket/prefix")
+    parser.add_argument("--json", action="store_true", help="print JSON lines on stdout")
+    group = parser.add_argument_group("repair")
+    group.add_argument(
+        "--repair", action="store_true", help="draw damaged shards and write damaged files again, with the same samples"
+    )
+    parser.field(
+        group,
+        "--model_path",
+        "model.uri",
+        "the run's checkpoint; needed if shards are damaged, unless it is a shipped one",
+    )
+    group.add_argument("--ray_address", default="auto", metavar="None|auto|ray://HOST:PORT", help="as of ddpm-sample")
+    for flag, kind in (
+        ("--num_gpus_per_task", float),
+        ("--num_cpus_per_task", float),
+        ("--workers", int),
+        ("--startup_timeout", float),
+    ):
+        parser.field(group, flag, f"resources.{flag.removeprefix('--')}", "as of ddpm-sample", type=kind)
+    parser.field(
+        group,
+        "--allow_mixed_hardware",
+        "resources.allow_mixed_hardware",
+        "draw again on other hardware than the run's, although the bits will differ",
+        action="store_true",
+    )
     return parser
 
 
@@ -194,9 +308,11 @@ def job_from(parser: Parser, arguments: argparse.Namespace, environment: Mapping
     if text is None:
         if "model.uri" not in given:
             parser.error("--model_path is missing")
-        return _validated(parser, {"output.uri": OUT_DIR, **given})
+        job = parser.validated(Job, nested({"output.uri": OUT_DIR, **given}))
+        _refuse_unused(parser, given, job)
+        return job
     job = Job.parse(text, f"the job in {JOB_VARIABLE}")
-    merged = _validated(parser, {**_flat(job.model_dump(exclude_unset=True)), **given})
+    merged = parser.validated(Job, nested({**_flat(job.model_dump(exclude_unset=True)), **given}))
     for path in given:
         if _at(merged, path) != _at(job, path):
             raise InvalidSpec(
@@ -204,6 +320,7 @@ def job_from(parser: Parser, arguments: argparse.Namespace, environment: Mapping
                 f"{_at(job, path)}",
                 hint=f"omit the flag, or unset {JOB_VARIABLE}",
             )
+    _refuse_unused(parser, given, job)
     return job
 
 
@@ -231,6 +348,24 @@ def _add_architecture(parser: Parser) -> None:
         "step: of the timestep; row: of the batch row, as in the guide's code",
         choices=get_args(TimeEmbedding),
     )
+    parser.field(
+        group,
+        "--attention_norm",
+        "model.attention_norm",
+        "whether a Unet applies the BatchNorm of its attention (default: as its statistics say)",
+        choices=["yes", "no"],
+    )
+
+
+def _add_sha256(parser: Parser, group: argparse._ArgumentGroup) -> None:
+    parser.field(
+        group,
+        "--sha256",
+        "model.sha256",
+        "the sha256 that the checkpoint must have, as printed by sha256sum; any other file is rejected",
+        type=str.lower,
+        metavar="HEX",
+    )
 
 
 def _with_underscores(argument: str) -> str:
@@ -238,11 +373,15 @@ def _with_underscores(argument: str) -> str:
     return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 
 
-def _validated(parser: Parser, fields: Mapping[str, object]) -> Job:
-    try:
-        return Job.model_validate(nested(fields))
-    except ValidationError as error:
-        raise parser.invalid_spec(error) from error
+def _refuse_unused(parser: Parser, given: Mapping[str, object], job: Job) -> None:
+    """Refuses flags that the job's sampler does not use."""
+    for field, sampler in SAMPLER_OF_FIELD.items():
+        if f"sampler.{field}" in given and job.sampler.name != sampler:
+            flag = parser.flag_of[f"sampler.{field}"]
+            raise InvalidSpec(
+                f"{flag} has no effect with the sampler {job.sampler.name}: it applies to {sampler}",
+                hint=f"omit {flag}, or give --sampler {sampler}",
+            )
 
 
 def _flat(document: Mapping[str, Any], parent: str = "") -> dict[str, object]:

@@ -12,16 +12,26 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from ddpm_inference.errors import InvalidSpec
 
 # Layout of the Job document. Not part of the fingerprint.
 JOB_DOCUMENT_VERSION: Final = 1
-# Part of the fingerprint: with another value no run resumes the samples that were stored before.
-IDENTITY_VERSION: Final = 1
+# Of new identities, and part of their fingerprint. A stored identity of an older version is kept as it is.
+IDENTITY_VERSION: Final = 2
 NOISE_VERSION = "philox4x32-10/1"
 
 ModelName = Literal["Unet", "SimpleUnet"]
@@ -37,7 +47,8 @@ Format = Literal["npy", "png"]
 FILE_OF_FORMAT: dict[Format, str] = {"npy": "samples.npy", "png": "grid.png"}
 """The file that a run writes for each output format."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHA256_PATTERN = "^[0-9a-f]{64}$"
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 Downs = Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)]
 TimeEmbDim = Annotated[int, Field(ge=2, le=4096)]
 ImgSize = Annotated[int, Field(ge=1, le=1024)]
@@ -45,8 +56,12 @@ Channels = Annotated[int, Field(ge=1, le=64)]
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+HardwareName = Annotated[str, Field(min_length=1, max_length=80)]
 
 DEFAULT_TIMESTEPS = 1000
+SAMPLER_OF_FIELD: dict[str, SamplerName] = {"eta": "ddim", "variance": "ddpm"}
+"""The only sampler that uses a field of `SamplerRequest`."""
 DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
 
 
@@ -71,11 +86,51 @@ class StrictModel(BaseModel):
             raise InvalidSpec(f"{where} is not valid: {format_validation_error(error)}") from error
 
 
+class CompactModel(StrictModel):
+    """A document whose newer fields are absent from its JSON where they have their default.
+
+    A field that is added later therefore changes neither stored documents nor fingerprints that do not use it.
+
+    Attributes:
+        omitted_at_default: the names of these fields.
+    """
+
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        for name in self.omitted_at_default:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                document.pop(name, None)
+        return document
+
+
 def format_validation_error(error: ValidationError) -> str:
     """Returns all errors of a validation on one line, each as ``field.path: message``."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg']}" for item in error.errors()
-    )
+    return "; ".join(validation_message(item, ".".join(str(part) for part in item["loc"])) for item in error.errors())
+
+
+def validation_message(item: ErrorDetails, field: str) -> str:
+    """Returns the message of one validation error.
+
+    Args:
+        field: the name of the field or its flag; "" for an error of the whole document.
+    """
+    match item["type"]:
+        case "value_error":
+            problem = f": {item['ctx']['error']}"
+        case "missing":
+            problem = " is missing"
+        case "extra_forbidden":
+            problem = " is not a known field"
+        case "string_too_short" if item["ctx"]["min_length"] == 1:
+            problem = " must not be empty"
+        case "string_pattern_mismatch" if item["ctx"]["pattern"] == SHA256_PATTERN:
+            problem = " must be 64 characters of 0-9 and a-f, as printed by sha256sum"
+        case _:
+            problem = re.sub("^: [A-Z][a-z]+ should ", " must ", f": {item['msg']}")
+    return f"{field}{problem}" if field else problem.lstrip(": ")
 
 
 class ModelSpec(StrictModel):
@@ -132,18 +187,59 @@ class SamplerSpec(StrictModel):
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
         if self.steps > self.timesteps:
-            raise ValueError(f"{self.steps} steps are more than the schedule's {self.timesteps} timesteps")
+            known = f"{self.timesteps} timestep{'' if self.timesteps == 1 else 's'}"
+            raise ValueError(f"{self.steps} steps are more than the schedule's {known}")
         return self
 
 
-class Identity(StrictModel):
-    """Everything that decides the pixels of sample i, and nothing else: not N, not the workers, not the paths.
+class Hardware(CompactModel):
+    """What decides which kernels compute a sample, of one machine. A field is absent where it decides nothing.
 
-    Equal identities give equal bits on one CPU instruction set or one GPU model; on others they agree within the
-    tolerance in docs/reproducibility.md.
+    `hardware.find_hardware` reads it.
+
+    Attributes:
+        cpu_vendor: as in ``/proc/cpuinfo``; on ARM the codes of implementer and part.
+        aten: the CPU capability of torch's own kernels, as ``torch.backends.cpu.get_cpu_capability`` names it.
+        onednn: the instruction set of oneDNN, which computes the convolutions.
+        mkl: the instruction set to which the environment limits MKL.
+        gpu: name of the GPU model.
+        compute_capability: of the GPU, such as ``9.0``.
+        cudnn, cublas: versions of the libraries.
     """
 
-    version: Literal[1] = IDENTITY_VERSION
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset(
+        {"cpu_vendor", "aten", "onednn", "mkl", "gpu", "compute_capability", "cudnn", "cublas"}
+    )
+
+    cpu_vendor: HardwareName | None = None
+    aten: HardwareName | None = None
+    onednn: HardwareName | None = None
+    mkl: HardwareName | None = None
+    gpu: HardwareName | None = None
+    compute_capability: HardwareName | None = None
+    cudnn: HardwareName | None = None
+    cublas: HardwareName | None = None
+
+    @property
+    def description(self) -> str:
+        """The fields that are known, for messages."""
+        return ", ".join(f"{name} {value}" for name, value in self.model_dump().items()) or "unknown hardware"
+
+
+class Identity(CompactModel):
+    """Everything that decides the pixels of sample i, and nothing else: not N, not the workers, not the paths.
+
+    Equal identities give equal bits. The exception is a run that was allowed to mix hardware: then the manifest says
+    which shards other hardware drew.
+
+    Attributes:
+        threads: CPU threads of each worker on device cpu; 1 on cuda, where they decide nothing.
+        hardware: of the workers; None if it is unknown. Version 1 has neither of the two.
+    """
+
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"threads", "hardware"})
+
+    version: Literal[1, 2] = IDENTITY_VERSION
     model_sha256: Sha256
     model: ModelSpec
     sampler: SamplerSpec
@@ -154,6 +250,14 @@ class Identity(StrictModel):
     device: Device
     noise: str = NOISE_VERSION
     torch: str
+    threads: Threads = 1
+    hardware: Hardware | None = None
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        if self.version == 1 and (self.threads != 1 or self.hardware is not None):
+            raise ValueError("version 1 has neither threads nor hardware")
+        return self
 
     @property
     def fingerprint(self) -> str:
@@ -163,14 +267,24 @@ class Identity(StrictModel):
 
     def differences(self, other: Identity) -> list[str]:
         """Returns the fields that differ, each as ``field: own value, there other's value``."""
+        own, others = _leaves(self), _leaves(other)
+        return [
+            f"{key}: {own.get(key, 'unknown')}, there {others.get(key, 'unknown')}"
+            for key in dict.fromkeys((*own, *others))
+            if own.get(key) != others.get(key)
+        ]
 
-        def flatten(value: object, path: str = "") -> dict[str, object]:
-            if isinstance(value, dict):
-                return {k: v for key, item in value.items() for k, v in flatten(item, f"{path}.{key}").items()}
-            return {path[1:]: value}
 
-        own, others = flatten(self.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
-        return [f"{key}: {own[key]}, there {others[key]}" for key in own if own[key] != others[key]]
+def _leaves(document: StrictModel, path: str = "") -> dict[str, object]:
+    """Returns dotted path -> value of all fields, of nested documents too, except those that are None."""
+    leaves: dict[str, object] = {}
+    for name in type(document).model_fields:
+        value = getattr(document, name)
+        if isinstance(value, StrictModel):
+            leaves |= _leaves(value, f"{path}{name}.")
+        elif value is not None:
+            leaves[f"{path}{name}"] = list(value) if isinstance(value, tuple) else value
+    return leaves
 
 
 class ModelRequest(StrictModel):
@@ -184,6 +298,7 @@ class ModelRequest(StrictModel):
     img_size: ImgSize | None = None
     channels: Channels | None = None
     time_embedding: TimeEmbedding | None = None
+    attention_norm: bool | None = None
 
 
 class SamplerRequest(StrictModel):
@@ -206,20 +321,30 @@ class OutputRequest(StrictModel):
 
 
 class ResourceRequest(StrictModel):
-    """The resources of the Ray cluster that the run may use. None of them decides a pixel.
+    """The resources of the Ray cluster that the run may use. Of them only `threads` decides a pixel.
 
     Attributes:
         workers: maximum number of actors; if absent, as many as fit.
         num_gpus_per_task: GPUs that an actor reserves on device cuda; 0.25 puts four on one GPU.
         num_cpus_per_task: CPUs that an actor reserves, and its threads.
         startup_timeout: seconds to wait for the first worker, and for another one after all nodes that had room for
-            a worker are lost.
+            a worker are lost. A worker that has its resources may take twice as long to build its network.
+        shard_timeout: seconds that a shard may take on a worker; if absent, it is compared with the others.
+        allow_mixed_hardware: whether to continue a stored run on other hardware, and to use workers of several kinds.
+            The samples then agree within rounding only; the manifest says which shards are which.
     """
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     num_gpus_per_task: Annotated[float, Field(gt=0, le=16)] = 0.25
     num_cpus_per_task: Annotated[float, Field(gt=0, le=256)] = 1
     startup_timeout: Annotated[float, Field(gt=0, le=86_400)] = 60
+    shard_timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    allow_mixed_hardware: bool = False
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one actor: whole CPUs, at least 1."""
+        return max(1, int(self.num_cpus_per_task))
 
 
 class Job(StrictModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -31,16 +31,21 @@ def write_outputs(
     records: Sequence[ShardRecord],
     formats: Sequence[Format],
     now: datetime,
+    verify_lease: Callable[[], None] = lambda: None,
 ) -> WrittenManifest:
-    """Writes the files of a job whose shards are all stored, the manifest last. Holds one shard in memory.
+    """Writes the files of a job whose shards are all stored, and then the manifest. Holds one shard in memory.
+
+    The dated copies of earlier versions are removed.
 
     Args:
         records: the shards of samples 0 to N-1, in order.
         now: the time in the guide's file names, which only a folder gets.
+        verify_lease: called before the manifest is written; raises an error if another driver has taken over.
 
     Raises:
         StorageFailed: if a shard does not match its record, or a file cannot be written.
     """
+    earlier_copies = store.dated_copies()
     files: dict[str, FileRecord] = {}
     if "npy" in formats:
         shape = (n_samples, *identity.model.image_shape)
@@ -48,12 +53,20 @@ def write_outputs(
         files[FILE_OF_FORMAT["npy"]] = store.write_npy(FILE_OF_FORMAT["npy"], shape, shards)
     if "png" in formats:
         files[FILE_OF_FORMAT["png"]] = store.write_bytes(FILE_OF_FORMAT["png"], png(grid(grid_samples(store, records))))
+    copies = set()
     if not store.writable_by_workers:
         # That is, if the store is a folder.
         for form in formats:
-            store.link_or_copy(FILE_OF_FORMAT[form], GUIDE_NAMES[form].format(time=f"{now:%Y%m%d-%H%M}"))
+            copy = GUIDE_NAMES[form].format(time=f"{now:%Y%m%d-%H%M}")
+            store.link_or_copy(FILE_OF_FORMAT[form], copy)
+            copies.add(copy)
+    verify_lease()
     manifest = Manifest.of(identity, n_samples, records, files)
-    return WrittenManifest(manifest, store.write_manifest(manifest))
+    written = WrittenManifest(manifest, store.write_manifest(manifest))
+    # The copies of a shorter or damaged version would pass for the samples of this one.
+    store.remove_dated_copies(earlier_copies - copies)
+    store.write_verified(manifest, copies)
+    return written
 
 
 def grid_samples(store: Store, records: Sequence[ShardRecord]) -> Samples:

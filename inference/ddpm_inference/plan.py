@@ -6,9 +6,27 @@
 
 from __future__ import annotations
 
-from ddpm_inference.checkpoint import Checkpoint
+from typing import get_args
+
+from ddpm_inference.checkpoint import SCHEDULE_NOTE, Checkpoint
 from ddpm_inference.errors import InvalidSpec, OutputConflict
-from ddpm_inference.job import Device, Execution, Identity, Job, default_batch_size, resolve_sampler
+from ddpm_inference.job import (
+    DEFAULT_TIMESTEPS,
+    IDENTITY_VERSION,
+    SAMPLER_OF_FIELD,
+    Device,
+    Execution,
+    Hardware,
+    Identity,
+    Job,
+    ResourceRequest,
+    default_batch_size,
+    resolve_sampler,
+    shard_count,
+)
+
+MAX_SHARDS = 1_000_000
+"""More than this, and the driver's memory (1.3 kB a shard), the manifest and the listing of a bucket are too large."""
 
 
 def device_without_cluster(job: Job, stored: Identity | None) -> Device | None:
@@ -18,18 +36,65 @@ def device_without_cluster(job: Job, stored: Identity | None) -> Device | None:
     return stored.device if stored else None
 
 
+def resources_for(job: Job, stored: Identity | None) -> ResourceRequest:
+    """Returns the requested resources; if they leave the CPUs open, those for the threads of the stored identity."""
+    resources = job.resources
+    if stored is None or stored.threads == 1 or "num_cpus_per_task" in resources.model_fields_set:
+        return resources
+    return resources.model_copy(update={"num_cpus_per_task": stored.threads})
+
+
+def unknown_fields_note(stored: Identity) -> str | None:
+    """Returns a sentence if the stored identity is of a version that lacks fields; None if it lacks none."""
+    if stored.version >= IDENTITY_VERSION:
+        return None
+    return (
+        f"the stored run has an identity of version {stored.version}, which does not record CPU threads and hardware; "
+        "it is continued without comparing them"
+    )
+
+
+def notes_for(job: Job, checkpoint: Checkpoint) -> list[str]:
+    """Returns what the user should know of the job, one sentence each: assumptions, and fields without effect."""
+    sampler = job.sampler
+    notes = [note for note in checkpoint.notes if note != SCHEDULE_NOTE]
+    if checkpoint.trained is None:
+        assumed = [
+            f"{field} {default} (--{field} if it was trained with another)"
+            for field, default in (("schedule", "linear"), ("timesteps", DEFAULT_TIMESTEPS))
+            if getattr(sampler, field) is None
+        ]
+        if len(assumed) == 2:
+            notes.append(SCHEDULE_NOTE)
+        elif assumed:
+            notes.append(f"noise schedule: not in the checkpoint, so {assumed[0]}")
+    for field, name in SAMPLER_OF_FIELD.items():
+        value = getattr(sampler, field)
+        if value and sampler.name != name:
+            notes.append(f"sampler.{field} {value} has no effect with the sampler {sampler.name}: it applies to {name}")
+    return notes
+
+
 def resolve_identity(
-    job: Job, checkpoint: Checkpoint, stored: Identity | None, *, device: Device, torch: str
+    job: Job,
+    checkpoint: Checkpoint,
+    stored: Identity | None,
+    *,
+    device: Device,
+    torch: str,
+    hardware: Hardware | None = None,
 ) -> Identity:
     """Chooses every value that decides the pixels.
 
-    The batch size and execution mode of an earlier run are kept unless the job sets them, so that a later version of
-    this program, or another cluster, resumes the same job.
+    Batch size, execution mode and threads of an earlier run are kept unless the job sets them, so that a later version
+    of this program, or another cluster, resumes the same job. A stored identity keeps its version, and what that
+    version lacks stays unknown.
 
     Args:
         stored: the identity at the output URI; None if there is none or it is to be overwritten.
         device: see `device_without_cluster`.
         torch: the torch version that will sample.
+        hardware: of the workers; if None, the stored one.
 
     Raises:
         InvalidSpec: if the job contradicts the checkpoint or itself.
@@ -44,7 +109,12 @@ def resolve_identity(
     if stored and "compile" not in job.model_fields_set:
         execution = stored.execution
     chosen = stored.batch_size if stored else default_batch_size(checkpoint.spec, device)
+    if stored and (hardware is None or stored.hardware is None or job.resources.allow_mixed_hardware):
+        hardware = stored.hardware
+    version = stored.version if stored else IDENTITY_VERSION
+    threads = resources_for(job, stored).threads if device == "cpu" and version > 1 else 1
     return Identity(
+        version=version,
         model_sha256=checkpoint.sha256,
         model=checkpoint.spec,
         sampler=resolve_sampler(job.sampler, checkpoint.trained),
@@ -54,6 +124,8 @@ def resolve_identity(
         execution=execution,
         device=device,
         torch=torch,
+        threads=threads,
+        hardware=hardware,
     )
 
 
@@ -63,6 +135,39 @@ def require_same_job(identity: Identity, stored: Identity | None, output_uri: st
         return
     differences = identity.differences(stored)
     hint = "give the same flags as before, choose another output URI, or give --overwrite to remove that run"
-    if [difference.partition(":")[0] for difference in differences] == ["torch"]:
+    fields = {difference.partition(":")[0].partition(".")[0] for difference in differences}
+    if fields == {"torch"}:
         hint = f"use torch {stored.torch} to resume that run, choose another output URI, or give --overwrite"
+    elif fields == {"threads"}:
+        hint = (
+            f"omit --num_cpus_per_task, or give {stored.threads}, to resume that run: another number of threads may "
+            "draw other bits; or choose another output URI, or give --overwrite"
+        )
+    elif fields == {"hardware"}:
+        hint = (
+            "resume that run on its own kind of hardware, or give --allow_mixed_hardware: the bits will differ, and "
+            "the manifest says which shards are which; or choose another output URI, or give --overwrite"
+        )
     raise OutputConflict(f"{output_uri} holds the samples of another job: {'; '.join(differences)}", hint=hint)
+
+
+def require_possible(job: Job, checkpoint: Checkpoint, stored: Identity | None) -> None:
+    """Raises InvalidSpec if the job has more shards than a run can finish, whatever device it gets.
+
+    Args:
+        stored: the identity at the output URI; None if there is none or it is to be overwritten.
+    """
+    device = device_without_cluster(job, stored)
+    sizes = [default_batch_size(checkpoint.spec, each) for each in ([device] if device else get_args(Device))]
+    require_possible_shards(job.n_samples, job.batch_size or (stored.batch_size if stored else max(sizes)))
+
+
+def require_possible_shards(n_samples: int, batch_size: int) -> None:
+    """Raises InvalidSpec if N samples have more than `MAX_SHARDS` shards."""
+    shards = shard_count(n_samples, batch_size)
+    if shards > MAX_SHARDS:
+        raise InvalidSpec(
+            f"{n_samples:,} samples in batches of {batch_size} are {shards:,} shards, "
+            f"and a run may have at most {MAX_SHARDS:,}",
+            hint=f"give --batch_size {-(-n_samples // MAX_SHARDS)} or more, or fewer samples with another --seed each",
+        )

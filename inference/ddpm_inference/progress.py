@@ -21,14 +21,20 @@ END_PHASES: tuple[EndPhase, ...] = get_args(EndPhase)
 PROGRESS_VERSION = 1
 WINDOW_SECONDS = 60.0
 SIMULATED_ROUNDS = 4
+MIN_STALL_SECONDS = 30.0
+STALL_FACTOR = 3.0
 
 
 class Plan(TypedDict):
-    """What the run has chosen where the job left it open; `shards` counts those of all N samples."""
+    """What the run has chosen where the job left it open; `shards` counts those of all N samples.
+
+    `hardware` has the known fields of `job.Hardware`: workers of later attempts must have the same.
+    """
 
     device: Device
     batchSize: int
     shards: int
+    hardware: NotRequired[dict[str, str]]
 
 
 class Snapshot(TypedDict):
@@ -85,6 +91,10 @@ class Progress:
     _workers: int = 0
     _busy: int = 0
     _window: deque[_Point] = field(default_factory=deque)
+    _now: float = 0.0
+    _work: float | None = None
+    _last_step: float = 0.0
+    _longest_pause: float = 0.0
 
     def begin(self, total: int, done: int, shards_left: int) -> None:
         """Sets N, the samples that are stored already, and the shards to sample."""
@@ -117,11 +127,28 @@ class Progress:
         if not busy and not self._shards_done:
             # The time until the first worker is ready says nothing about the rate.
             self._window.clear()
+            self._work = None
             return
+        self._observe_steps(now, busy)
         samples = self._samples_done + sum(shard.size * fraction for shard, fraction in running.items())
         self._window.append(_Point(now, samples, self._shards_done + sum(running.values()), worked))
         while len(self._window) > 2 and self._window[1].time < now - WINDOW_SECONDS:
             self._window.popleft()
+
+    def _observe_steps(self, now: float, busy: int) -> None:
+        work = self._shards_done + sum(self._running.values())
+        if self._work is None or not busy:
+            self._last_step = now
+        elif work != self._work:
+            self._longest_pause = max(self._longest_pause, now - self._last_step)
+            self._last_step = now
+        self._now, self._work = now, work
+
+    @property
+    def stalled_seconds(self) -> float | None:
+        """Seconds since a busy worker last made a step, if that is unusually long; None if it is not."""
+        pause = self._now - self._last_step
+        return pause if pause > max(MIN_STALL_SECONDS, STALL_FACTOR * self._longest_pause) else None
 
     @property
     def done_with_running(self) -> float:
@@ -136,13 +163,13 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last shard is sampled; None while it cannot be known, for example without workers."""
+        """Seconds until the last shard is sampled; None while it cannot be known, as without workers or in a stall."""
         if not self.total:
             return None
         if not self._shards_left:
             return 0.0
         work = self._work_in_window()
-        if work is None or not self._workers:
+        if work is None or not self._workers or self.stalled_seconds is not None:
             return None
         left = [1.0 - fraction for fraction in self._running.values()]
         return makespan(left, self._shards_left - len(left), self._workers) * work.busy / work.shards

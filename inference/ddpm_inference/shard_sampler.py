@@ -10,6 +10,7 @@ import torch
 
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.errors import Incomplete, OutOfMemory, ResourcesUnavailable
+from ddpm_inference.hardware import find_hardware
 from ddpm_inference.job import Identity, Shard
 from ddpm_inference.models import build
 from ddpm_inference.models.predictor import predictor
@@ -27,16 +28,23 @@ class ShardSampler:
     Args:
         checkpoint: the weights.
         identity: of the job; decides the bits of every sample.
-        threads: CPU threads to use, at least 1.
+        threads: CPU threads to use, at least 1, where `identity` does not say: on cuda, and in version 1.
+        allow_mixed_hardware: whether this machine may differ from the hardware in `identity`.
 
     Raises:
-        ResourcesUnavailable: if the device is missing, or the installed torch is not the version in `identity`.
+        ResourcesUnavailable: if the device is missing, the installed torch is not the version in `identity`, or this
+            machine not its hardware.
         OutOfMemory: if the network does not fit.
     """
 
-    def __init__(self, checkpoint: Checkpoint, identity: Identity, threads: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, identity: Identity, threads: int, *, allow_mixed_hardware: bool = False
+    ) -> None:
         _check_torch(identity)
-        make_deterministic(threads)
+        if not allow_mixed_hardware:
+            _check_hardware(identity)
+        # The bits of a sum may depend on how many threads share it, so the identity decides.
+        make_deterministic(identity.threads if identity.version > 1 and identity.device == "cpu" else threads)
         self._identity = identity
         self._schedule = schedule(identity.sampler.schedule, identity.sampler.timesteps)
         network = build(identity.model)
@@ -80,7 +88,8 @@ class ShardSampler:
         if not (samples.min() >= 0 and samples.max() <= 1):
             raise Incomplete(
                 f"samples {shard.first} to {shard.last} are NaN",
-                hint="the network overflows: try --precision fp32, or another checkpoint",
+                hint="the network overflows: "
+                + ("use another checkpoint" if identity.precision == "fp32" else "try --precision fp32"),
             )
         return samples
 
@@ -95,6 +104,18 @@ def _check_torch(identity: Identity) -> None:
         raise ResourcesUnavailable(
             f"Ray assigned a GPU to a worker, but torch {torch.__version__} does not see it",
             hint="install a CUDA build of torch and its driver on that node, or sample on device cpu",
+        )
+
+
+def _check_hardware(identity: Identity) -> None:
+    if identity.hardware is None:
+        return
+    own = find_hardware(identity.device)
+    if own != identity.hardware:
+        raise ResourcesUnavailable(
+            f"a worker has {own.description if own else 'unknown hardware'}, but this run uses "
+            f"{identity.hardware.description}",
+            hint="use nodes of one kind, or give --allow_mixed_hardware: other hardware computes other bits",
         )
 
 

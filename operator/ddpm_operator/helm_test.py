@@ -20,6 +20,7 @@ from ddpm_operator.client import Client, ClientError, Damaged
 from ddpm_operator.client.conditions import has_ended, status_message
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.output_manifest import MANIFEST_NAME, OutputManifest, is_whole
+from ddpm_operator.text import count
 
 _USAGE_ERROR = 2
 
@@ -56,11 +57,13 @@ def check_output(sampling: DDPMSampling, folder: Path) -> str:
     manifest = OutputManifest.parse(text, expected_sha256)
     requested = sampling.spec.samples
     if manifest.n_samples != requested:
-        raise Damaged(f"the manifest has {manifest.n_samples} samples, not {requested}", "look at the driver's log")
+        stored = count(manifest.n_samples, "sample")
+        raise Damaged(f"the manifest has {stored}, not {requested}", "look at the driver's log")
     for file in manifest.wanted:
         if not is_whole(folder / file.path, file):
             raise Damaged(f"{file.path} differs from the manifest", "check whether another process writes there")
-    return f"{requested} samples in {len(manifest.wanted)} files match the manifest {hashlib.sha256(text).hexdigest()}"
+    stored = f"{count(requested, 'sample')} in {count(len(manifest.wanted), 'file')}"
+    return f"{stored} match the manifest {hashlib.sha256(text).hexdigest()}"
 
 
 def main(arguments: Sequence[str]) -> int:

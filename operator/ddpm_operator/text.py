@@ -19,6 +19,14 @@ _CREDENTIALS = (
 )  # fmt: skip
 
 
+# The figures of a full ResourceQuota, as in `requested: count/secrets=1, used: count/secrets=3, limited: …`: amounts of
+# resources, whatever their names contain.
+_QUOTA_FIGURES = re.compile(
+    r"(\b(?:requested|used|limited): "
+    r"(?:[\w./-]{1,320}=[0-9]{1,18}(?:\.[0-9]{1,9})?[A-Za-z]{0,2}(?:,(?=[\w./-])|(?![\w./-])))+)"
+)
+
+
 # ANSI escape sequences, control characters, and characters that change the direction of text.
 _CONTROL = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -33,10 +41,11 @@ def redact(text: str) -> str:
 
     More people can read statuses and events than Secrets, and they usually do so in a terminal.
     """
-    text = printable(text)
+    # Every second part is the figures of a quota.
+    parts = _QUOTA_FIGURES.split(printable(text))
     for pattern, replacement in _CREDENTIALS:
-        text = pattern.sub(replacement, text)
-    return text
+        parts[::2] = [pattern.sub(replacement, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def clip(text: str, max_length: int) -> str:

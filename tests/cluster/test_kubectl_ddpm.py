@@ -177,7 +177,7 @@ def test_fetch_reads_a_bucket_and_refuses_damaged_files(
     run_python("make-bucket", MAKE_BUCKET, bucket)
     spec = {**SMALL, "output": {"uri": uri}, "credentialsSecretRef": {"name": "s3"}}
     Sampling.apply(namespace, "digits", spec).wait_until_complete(16)
-    assert "1 shards to sample" in user.run("logs", "digits")
+    assert "1 shard to sample" in user.run("logs", "digits")
 
     folder = tmp_path / "there"
     user.run("fetch", "digits", folder)

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ddpm_inference.errors import OutputConflict, StorageFailed
+from ddpm_inference.errors import OutputConflict, OutputInUse, StorageFailed, Superseded
 from ddpm_inference.image_grid import thumbnail
 from ddpm_inference.job import Shard, shards_of
 from ddpm_inference.progress_server.thumbnail import MAX_PNG_BYTES, Thumbnail
 from ddpm_inference.store import Manifest, Store, select
+from ddpm_inference.store.lease import DEAD_AFTER_SECONDS
+from ddpm_inference.store.lease_holder import Attempt
+from tests.support.leases import FakeClock, a_driver, take
 from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
 
 OURS = an_identity(seed=0)
@@ -321,6 +324,38 @@ class StoreContract:
         assert len(pickled) < 500
         assert pickle.loads(pickled) == store  # noqa: S301 - our own bytes
         assert pickle.loads(pickled).read_identity() == OURS  # noqa: S301
+
+    def test_one_of_many_reserves_a_name(self, store: Store) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(lambda index: store.backend.reserve("lease/one", b"%d" % index), range(8)))
+        assert won.count(True) == 1
+        assert store.backend.read("lease/one", 9) == b"%d" % won.index(True)
+
+    def test_one_driver_holds_the_store(self, store: Store) -> None:
+        first = take(store.backend)
+        with pytest.raises(OutputInUse, match="far-away, since"):
+            take(store.backend, clock=FakeClock(on_sleep=first.verify))
+        first.release()
+        take(store.backend).release()
+        assert store.backend.sizes("lease") == {}
+
+    def test_a_dead_driver_is_superseded(self, store: Store) -> None:
+        dead, clock = take(store.backend), FakeClock()
+        lease = take(store.backend, clock=clock)
+        assert clock.slept >= DEAD_AFTER_SECONDS
+        with pytest.raises(Superseded):
+            dead.verify()
+        dead.release()
+        lease.verify()
+        lease.release()
+        assert store.backend.sizes("lease") == {}
+
+    def test_a_higher_attempt_supersedes_a_lower(self, store: Store) -> None:
+        first = take(store.backend, a_driver(Attempt("a-uid", 1)))
+        second = take(store.backend, a_driver(Attempt("a-uid", 2)))
+        with pytest.raises(Superseded, match="attempt 2"):
+            first.verify()
+        second.verify()
 
     def test_a_manifest_needs_all_shards(self, store: Store) -> None:
         records = list(run(store, OURS, 20).shards)

@@ -5,7 +5,7 @@ Nothing here imports torch into the calling process, so the driver, which only p
 
 from __future__ import annotations
 
-from ddpm_inference.checkpoint.file import Checkpoint, convert, load, save
+from ddpm_inference.checkpoint.file import SCHEDULE_NOTE, Checkpoint, convert, load, save
 from ddpm_inference.checkpoint.location import fetch
 
-__all__ = ["Checkpoint", "convert", "fetch", "load", "save"]
+__all__ = ["SCHEDULE_NOTE", "Checkpoint", "convert", "fetch", "load", "save"]

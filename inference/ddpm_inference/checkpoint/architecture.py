@@ -8,6 +8,7 @@ from itertools import count, takewhile
 import numpy as np
 from pydantic import ValidationError
 
+from ddpm_inference.checkpoint.attention_norm import infer_attention_norm
 from ddpm_inference.checkpoint.layout import COUNTER, Shapes, layout, size_multiple
 from ddpm_inference.checkpoint.safetensors_file import Array, Metadata, Weights
 from ddpm_inference.errors import InvalidSpec, ModelRejected
@@ -15,7 +16,6 @@ from ddpm_inference.job import ModelRequest, ModelSpec, TimeEmbedding, format_va
 
 DEFAULT_IMG_SIZE = 28
 ORIGINAL_TIME_EMBEDDING: TimeEmbedding = "row"
-ATTENTION_NORM_COUNTER = f"attention_int.bnorm.{COUNTER}"
 FLAGS = {
     "name": "--model_name",
     "downs": "--downs",
@@ -23,6 +23,7 @@ FLAGS = {
     "img_size": "--img_size",
     "channels": "model.channels",  # a field of the job document only
     "time_embedding": "--time_embedding",
+    "attention_norm": "--attention_norm",
 }
 MAX_LISTED = 3
 
@@ -94,7 +95,11 @@ def _infer(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[Mod
     """Infers the architecture of a bare state dict. What it cannot contain is assumed to be as in the original code."""
     known = _infer_from_shapes(shapes)
     _refuse_contradictions(request, known, "weights say")
-    norm = known["name"] != "Unet" or bool(np.any(weights.get(ATTENTION_NORM_COUNTER, True)))
+    if known["name"] != "Unet" and request.attention_norm is not None:
+        raise InvalidSpec(f"--attention_norm is for the Unet, and this is a {known['name']}", hint="omit it")
+    norm, norm_note = request.attention_norm, None
+    if norm is None:
+        norm, norm_note = infer_attention_norm(weights) if known["name"] == "Unet" else (True, None)
     try:
         spec = ModelSpec.model_validate(
             {
@@ -111,8 +116,8 @@ def _infer(shapes: Shapes, weights: Weights, request: ModelRequest) -> tuple[Mod
         notes.append("time embedding: row, the original's (--time_embedding step if it was trained with the timestep)")
     if request.img_size is None:
         notes.append(f"image size: {spec.img_size} (--img_size if it was trained with another)")
-    if not norm:
-        notes.append(f"attention without its BatchNorm: {ATTENTION_NORM_COUNTER} is 0, so training never used it")
+    if norm_note is not None:
+        notes.append(norm_note)
     return spec, notes
 
 
@@ -156,6 +161,8 @@ def _refuse_contradictions(request: ModelRequest, known: dict[str, object], sour
 
 
 def _format_flag(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_MESSAGE_LENGTH = 1000
+SCHEDULE_NOTE = (
+    f"noise schedule: not in the checkpoint, so linear with {DEFAULT_TIMESTEPS} timesteps "
+    "unless --schedule and --timesteps are given"
+)
 ZIP_SIGNATURE = b"PK\x03\x04"
 FOREIGN_FORMATS = {
     b"\x80": "a bare pickle, which may carry code and is never loaded; save it again with a current torch.save",
@@ -93,10 +97,7 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
     spec, notes = resolve(weights, metadata, request)
     trained = metadata.trained if metadata else None
     if trained is None:
-        notes.append(
-            f"noise schedule: not in the checkpoint, so linear with {DEFAULT_TIMESTEPS} timesteps "
-            "unless --schedule and --timesteps are given"
-        )
+        notes.append(SCHEDULE_NOTE)
     return Checkpoint(spec, trained, weights, sha256, tuple(notes))
 
 
@@ -171,7 +172,8 @@ def convert(
     trained = recorded or trained
     data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained))
     _write(target, data)
-    return replace(checkpoint, trained=trained, sha256=hashlib.sha256(data).hexdigest())
+    notes = tuple(note for note in checkpoint.notes if trained is None or note != SCHEDULE_NOTE)
+    return replace(checkpoint, trained=trained, sha256=hashlib.sha256(data).hexdigest(), notes=notes)
 
 
 def _write(path: Path, data: bytes) -> None:

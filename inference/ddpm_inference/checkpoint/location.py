@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
 from ddpm_inference.net import https_download
 from ddpm_inference.net.blocked_addresses import BlockedAddress
+from ddpm_inference.user_path import user_path
 
 MAX_CHECKPOINT_BYTES = 4 << 30
 """Ten times the size of the widest networks that train on one GPU."""
@@ -29,6 +30,8 @@ BUILTIN_FOLDERS = (PACKAGE / "builtin", PACKAGE.parents[1] / "models")
 def fetch(uri: str) -> bytes:
     """Reads the checkpoint at `uri`: a path, file://, builtin://NAME, s3://BUCKET/KEY or https://HOST/PATH.
 
+    ``~`` at the start of a path is the home folder.
+
     Raises:
         InvalidSpec: if the URI is malformed or its scheme is unknown.
         ModelNotFound: if there is no such file, or it cannot be read.
@@ -38,7 +41,7 @@ def fetch(uri: str) -> bytes:
         raise InvalidSpec(f"{uri!r} is not a valid URI: it contains a null character")
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return _read_file(Path(uri), uri)
+        return _read_file(user_path(uri), uri)
     match scheme:
         case "file":
             return _read_file(_local_path(uri), uri)

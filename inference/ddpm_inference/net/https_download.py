@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
@@ -19,6 +22,8 @@ from ddpm_inference.net.blocked_addresses import refuse_blocked
 MAX_REDIRECTS = 5
 TIMEOUT = 30.0
 """Seconds to connect, and for each read."""
+MAX_SECONDS = 1800.0
+"""For the whole download, with its redirects and retries: 4 GiB at 2.4 MB/s."""
 RETRY_DELAYS = (1.0, 4.0)
 """Seconds before each retry of a transient error."""
 
@@ -81,43 +86,62 @@ def download(uri: str, max_bytes: int) -> bytes:
     Raises:
         NotFound: if the server has no such file.
         TooLarge: if the file exceeds `max_bytes`.
-        DownloadError: for all else; the last attempt's error if there were several.
+        DownloadError: for all else, such as more than `MAX_SECONDS`; the last attempt's error if there were several.
         BlockedAddress: see `refuse_blocked`.
     """
+    deadline = time.monotonic() + MAX_SECONDS
     for delay in RETRY_DELAYS:
         try:
-            return _download_once(uri, max_bytes)
+            return _download_once(uri, max_bytes, deadline)
         except DownloadError as error:
             if not error.transient:
                 raise
         time.sleep(delay)
-    return _download_once(uri, max_bytes)
+    return _download_once(uri, max_bytes, deadline)
 
 
-def _download_once(uri: str, max_bytes: int) -> bytes:
+def _download_once(uri: str, max_bytes: int, deadline: float) -> bytes:
     context = ssl.create_default_context()
     for _ in range(MAX_REDIRECTS + 1):
         url = _Url.parse(uri)
         connection = _Connection(url, context)
         try:
-            response = _get(connection, url)
-            if response.status not in _REDIRECTS:
-                return _read_body(response, url, max_bytes)
+            with _closed_at(deadline, connection):
+                response = _get(connection, url)
+                if response.status not in _REDIRECTS:
+                    return _read_body(response, url, max_bytes)
             uri = urljoin(uri, response.headers.get("Location", ""))
         except ssl.SSLCertVerificationError as error:
             raise DownloadError(f"{url.host} has no trusted certificate: {error.verify_message}") from error
-        except IncompleteRead as error:
+        except (OSError, HTTPException) as error:
+            if time.monotonic() >= deadline:
+                raise DownloadError(f"{url.host} took longer than {MAX_SECONDS:g} seconds") from error
+            if not isinstance(error, IncompleteRead):
+                reason = str(error) or type(error).__name__
+                raise DownloadError(f"{url.host} does not answer: {reason}", transient=True) from error
             raise DownloadError(
                 f"{url.host} closed the connection in the middle of the file", transient=True
             ) from error
-        except (OSError, HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise DownloadError(f"{url.host} does not answer: {reason}", transient=True) from error
         except ValueError as error:
             raise DownloadError(f"{url.host} is not a valid host, or redirects to a malformed URL: {error}") from error
         finally:
             connection.close()
     raise DownloadError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
+
+
+@contextmanager
+def _closed_at(deadline: float, connection: _Connection) -> Iterator[None]:
+    """Shuts the connection's socket down at the deadline, which ends whatever read is in progress then.
+
+    A limit for each read is not enough: a server could send one byte a read for ever.
+    """
+    timer = threading.Timer(deadline - time.monotonic(), connection.shut_down)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _get(connection: HTTPSConnection, url: _Url) -> HTTPResponse:
@@ -157,9 +181,25 @@ class _Connection(HTTPSConnection):
         super().__init__(url.host, url.port, timeout=TIMEOUT, context=context)
         self._url = url
         self._tls = context
+        self._is_shut_down = threading.Event()
+        self._opened: ssl.SSLSocket | None = None
 
     def connect(self) -> None:
-        self.sock = self._tls.wrap_socket(_open_socket(self._url), server_hostname=self._url.host)
+        opened = _open_socket(self._url)
+        self.sock = self._tls.wrap_socket(opened, do_handshake_on_connect=False, server_hostname=self._url.host)
+        # `sock` is None again while the body of a response without keep-alive is read.
+        self._opened = self.sock
+        if self._is_shut_down.is_set():
+            raise TimeoutError("the time for the download is over")
+        self.sock.do_handshake()
+
+    def shut_down(self) -> None:
+        """Ends every read and write of the connection, from any thread."""
+        self._is_shut_down.set()
+        if self._opened is not None:
+            with suppress(OSError):
+                # Not that of SSLSocket, which would make a concurrent read continue without TLS.
+                socket.socket.shutdown(self._opened, socket.SHUT_RDWR)
 
 
 def _open_socket(url: _Url) -> socket.socket:

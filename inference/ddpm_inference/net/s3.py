@@ -33,8 +33,11 @@ def connection() -> s3fs.S3FileSystem:
     )
 
 
-def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int) -> bytes:
+def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int, *, start: int = 0) -> bytes:
     """Reads the first `max_bytes` of an object, or all of it. s3fs's own reads accept as much as the server sends.
+
+    Args:
+        start: the offset to read from; there must be a byte at it.
 
     Raises:
         OSError, ValueError, ClientError, BotoCoreError, aiohttp.ClientError: as s3fs's own reads do.
@@ -42,7 +45,8 @@ def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int) -> bytes:
 
     async def read() -> bytes:
         bucket, key, _ = s3.split_path(uri)
-        response = await s3._call_s3("get_object", Bucket=bucket, Key=key)
+        part = {"Range": f"bytes={start}-{start + max_bytes - 1}"} if start else {}
+        response = await s3._call_s3("get_object", Bucket=bucket, Key=key, **part)
         received = bytearray()
         async with response["Body"] as body:
             while len(received) < max_bytes and (

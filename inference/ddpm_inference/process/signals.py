@@ -1,4 +1,4 @@
-"""Turns SIGINT and SIGTERM into a KeyboardInterrupt, so that a run can clean up.
+"""Turns SIGINT, SIGTERM and SIGHUP into a KeyboardInterrupt, so that a run can clean up.
 
 It is this exception because Ray's own code lets only this one pass.
 """
@@ -13,8 +13,22 @@ from types import FrameType
 
 from ddpm_inference.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLEANUP_SECONDS = 8
+
+
+@contextmanager
+def signals_blocked(*numbers: signal.Signals) -> Iterator[None]:
+    """Delays signals until the block ends. The processes that the block starts never get them.
+
+    Ray's processes must outlive a signal to their whole process group, as a terminal sends SIGHUP when it is closed,
+    until the driver has stored what is finished.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -23,9 +37,12 @@ def interrupt_on_signals() -> Iterator[None]:
 
     Later signals are ignored while the program cleans up. If that takes longer than `CLEANUP_SECONDS`, or Python drops
     the exception (as it does in a finalizer), the process exits at once: stored shards are whole by then, and a local
-    Ray ends with its driver. Must be entered in the main thread.
+    Ray ends with its driver. A SIGHUP that the process was started to ignore, as nohup does, stays ignored. Must be
+    entered in the main thread.
     """
-    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+    hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in SIGNALS if number is not signal.SIGHUP or not hangup_ignored]
+    before = {number: signal.signal(number, _interrupt) for number in handled}
     try:
         yield
     finally:

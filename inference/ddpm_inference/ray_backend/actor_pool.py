@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -24,7 +25,8 @@ from ddpm_inference.errors import (
     StorageFailed,
     WorkerLost,
 )
-from ddpm_inference.job import Identity, ResourceRequest, Shard
+from ddpm_inference.hardware import find_hardware
+from ddpm_inference.job import Device, Hardware, Identity, ResourceRequest, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.progress import Progress, View
 from ddpm_inference.ray_backend.actor_resources import ActorResources
@@ -32,7 +34,9 @@ from ddpm_inference.ray_backend.cluster import Cluster, is_one_image
 from ddpm_inference.ray_backend.condition_timer import ConditionTimer
 from ddpm_inference.ray_backend.node_packages import NodePackages
 from ddpm_inference.ray_backend.ray_errors import ddpm_error_from, oom_kills_on
+from ddpm_inference.ray_backend.run_clock import RunClock
 from ddpm_inference.ray_backend.shard_queue import ShardQueue
+from ddpm_inference.ray_backend.shard_times import RunningShard, ShardTimes
 from ddpm_inference.ray_backend.worker import Placement, SamplingContext, ShardProgress, ShardResult, Worker
 
 # Two, so that an actor has its next shard while the driver handles the result of the last one.
@@ -43,6 +47,9 @@ SCALE_UP_SECONDS = 5.0
 MAX_DEATHS_WITHOUT_RESULT = 3
 HEAD_UNREACHABLE_TIMEOUT = 20.0
 SHUTDOWN_TIMEOUT = 2.0
+# A worker that has its resources gets longer than one that may never get any.
+BUILD_TIMEOUT_FACTOR = 2.0
+COMPILE_SECONDS = 1800.0
 
 Ref = ObjectRef[Any]  # ray.wait does not keep the type of a reference
 
@@ -56,9 +63,13 @@ class ActorState:
         placement_ref: pending until the actor has its resources.
         placement: None until then.
         start_ref: pending until its network is built.
+        placed_at: when it was placed, in seconds of the run's clock.
+        is_late: whether the user was told that its network takes long.
         in_flight: the calls of `sample` and their shards; the actor works on the first.
         progress_ref: pending poll of its progress.
         progress: the last answer.
+        running: the first of the calls in flight; None if there is none.
+        has_result: whether it has sampled a shard.
     """
 
     number: int
@@ -66,9 +77,13 @@ class ActorState:
     placement_ref: Ref | None
     placement: Placement | None = None
     start_ref: Ref | None = None
+    placed_at: float = 0.0
+    is_late: bool = False
     in_flight: dict[Ref, Shard] = field(default_factory=dict)
     progress_ref: Ref | None = None
     progress: ShardProgress | None = None
+    running: RunningShard | None = None
+    has_result: bool = False
 
     @property
     def is_placed(self) -> bool:
@@ -96,7 +111,7 @@ class ActorPool:
         create_actor: creates one more actor.
         checkpoint: the weights; put into Ray's object store once.
         progress: kept up to date, and shown in `view` about once a second.
-        resources: the maximum number of actors, and how long to wait for the first one.
+        resources: the maximum number of actors, how long to wait for the first one, and how long a shard may take.
     """
 
     cluster: Cluster
@@ -114,6 +129,10 @@ class ActorPool:
     _was_any_placed: bool = False
     _start_errors: list[DdpmError] = field(default_factory=list)
     _deaths_since_result: int = 0
+    _replaced_as_slow: int = 0
+    _was_stalled: bool = False
+    _clock: RunClock = field(default_factory=RunClock)
+    _times: ShardTimes = field(default_factory=ShardTimes)
     _next_scale_up: float = 0.0
     _next_progress_poll: float = 0.0
     _none_placed: ConditionTimer = field(default_factory=ConditionTimer)
@@ -134,15 +153,51 @@ class ActorPool:
         actor.preload.remote()
         return packages
 
+    def find_hardware(self, device: Device) -> Hardware | None:
+        """Returns the hardware of the first actor's node. Waits until that actor has its resources.
+
+        Returns:
+            None if it is unknown; where the actor failed, `start` reports why.
+
+        Raises:
+            ResourcesUnavailable: if the actor does not have its resources within `startup_timeout`, or has them and
+                does not answer for `BUILD_TIMEOUT_FACTOR` times as long.
+            WorkerLost: if the head does not answer.
+        """
+        if self.cluster.is_local and device == "cpu":
+            return find_hardware(device)
+        if self.cluster.is_local and not self.cluster.capacity(self.actor_resources):
+            return None
+        first = self._actors[0]
+        ref: ObjectRef[Hardware | None] = first.actor.find_hardware.remote(device)
+        limit = BUILD_TIMEOUT_FACTOR * self.resources.startup_timeout
+        silent = ConditionTimer()
+        while not ray.wait([ref], num_returns=1, timeout=WAIT_SECONDS)[0]:
+            self._scale_up(1)
+            placed = bool(ray.wait([first.placement_ref], num_returns=1, timeout=0)[0])
+            if not placed:
+                self._check_placement()
+            if silent.update(placed, time.monotonic()) > limit:
+                raise ResourcesUnavailable(
+                    f"a worker did not report its hardware within {limit:g} s",
+                    hint="give a longer --startup_timeout if the machine is busy",
+                )
+        with suppress(RayError):
+            return ray.get(ref)
+        return None
+
     def start(self, identity: Identity, shards: int) -> None:
         """Creates the actors for that many shards; returns when the first of them can sample.
 
         Raises:
             ResourcesUnavailable: if no actor has its resources within `startup_timeout`.
             WorkerLost: if actors were placed, and then for `startup_timeout` no node had room for a replacement.
-            DdpmError: if every actor failed to start: the error of one of them.
+            DdpmError: if every actor failed to start: the error of one of them. An actor whose network is not built
+                within `BUILD_TIMEOUT_FACTOR` times `startup_timeout` after its placement has failed to start, too.
         """
         self._work = SamplingContext(identity, self._weights)
+        first_grace = COMPILE_SECONDS if identity.execution == "compiled" else 0.0
+        self._times = ShardTimes(self.resources.shard_timeout, first_grace)
         capacity = self.cluster.capacity(self.actor_resources)
         wanted = min(self.resources.workers or shards, shards)
         if not capacity and self.cluster.is_local:
@@ -154,11 +209,18 @@ class ActorPool:
             self._scale_up(shards)
             self._handle_results()
 
-    def run(self, missing: Iterable[Shard], store_result: Callable[[ShardResult], None]) -> ShardQueue:
+    def run(
+        self,
+        missing: Iterable[Shard],
+        store_result: Callable[[ShardResult], None],
+        record_stored: Callable[[], None] = lambda: None,
+    ) -> ShardQueue:
         """Samples the shards; returns their queue, which knows those that failed permanently.
 
         Args:
-            store_result: stores the samples of a result, or records that the worker stored them.
+            store_result: stores the samples of a result, or records that the worker stored them. It may return before
+                they are stored.
+            record_stored: called about twice a second, to count the samples that are stored by then.
 
         Raises:
             WorkerLost: if workers keep dying before any finishes a shard, or no node has room for one for
@@ -169,6 +231,9 @@ class ActorPool:
         while self.queue.unfinished and not self.queue.is_hopeless:
             self._scale_up(self.queue.unfinished)
             self._assign_shards()
+            self._move_queued_shards()
+            self._replace_slow_workers()
+            record_stored()
             self._update_progress()
             self._handle_results()
         self._shut_down()
@@ -182,7 +247,7 @@ class ActorPool:
 
     def _shut_down(self) -> None:
         """Kills all actors and waits for their pending calls: otherwise Ray prints an error for each at exit."""
-        refs = [ref for state in self._actors for ref in state.refs]
+        refs: list[Ref] = [ref for state in self._actors for ref in state.refs]
         for state in list(self._actors):
             self._remove(state)
         if refs:
@@ -220,8 +285,17 @@ class ActorPool:
     def _check_capacity(self, capacity: int, now: float) -> None:
         """Ends the run if the nodes of placed actors are gone and no other node has room for `startup_timeout`.
 
+        A local Ray has no other node, so that its end is the run's.
+
         Calls to an actor on a lost node stay pending until Ray can place the actor again, so they never fail.
         """
+        if not capacity and self.cluster.is_local:
+            # Its only node is gone, and no other will come.
+            kind = WorkerLost if self._was_any_placed else ResourcesUnavailable
+            raise kind(
+                "the local Ray has died: its processes were killed or have failed",
+                hint=f"see its log in {self.cluster.log_folder}, then run the same command again",
+            )
         was_known = self._no_capacity.holds
         lost = not capacity and any(state.is_placed for state in self._actors)
         if self._no_capacity.update(lost, now) > self.resources.startup_timeout:
@@ -238,11 +312,66 @@ class ActorPool:
         placed = {state.number for state in self._actors if state.is_placed}
         load = {number: len(state.in_flight) for number, state in ready.items()}
         for number, shard in self.queue.assign(load, placed, MAX_IN_FLIGHT_PER_ACTOR):
-            state = ready[number]
-            state.in_flight[state.actor.sample.remote(self._work, shard)] = shard
+            self._send(ready[number], shard)
+
+    def _send(self, state: ActorState, shard: Shard) -> None:
+        state.in_flight[state.actor.sample.remote(self._work, shard)] = shard
+
+    def _move_queued_shards(self) -> None:
+        """Gives idle workers the shards that are queued behind a running one, if there is nothing else for them.
+
+        A shard whose worker begins it at this moment is sampled twice, with the same result.
+        """
+        if self._head_unreachable.holds:
+            return
+        placed = {state.number for state in self._actors if state.is_placed}
+        for idle in [state for state in self._actors if state.is_ready and not state.in_flight]:
+            queued = [
+                (state, ref, shard)
+                for state in self._actors
+                for ref, shard in [*state.in_flight.items()][1:]
+                if self.queue.may_take(shard, idle.number, placed)
+            ]
+            if queued:
+                # The worker that has been at its first shard for longest has the longest way to go, if it hangs.
+                state, ref, shard = min(queued, key=lambda each: each[0].running.since if each[0].running else 0.0)
+                del state.in_flight[ref]
+                ray.cancel(ref)
+                self._send(idle, shard)
+
+    def _replace_slow_workers(self) -> None:
+        """Gives shards that take too long to other workers, and replaces the workers that had them."""
+        now = self._clock.seconds
+        for state in list(self._actors):
+            shard = next(iter(state.in_flight.values()), None)
+            if shard is None:
+                state.running = None
+                continue
+            if state.running is None or state.running.shard != shard:
+                state.running = self._times.begin(shard, now)
+            if state.progress and state.progress.shard == shard:
+                state.running.observe(state.progress.fraction, now)
+            excess = self._times.excess(state.running, now, is_first=not state.has_result)
+            if excess is not None:
+                self._replace_slow_worker(state, f"{now - state.running.since:.0f} s, {excess}")
+
+    def _replace_slow_worker(self, state: ActorState, excess: str) -> None:
+        shard, *others = state.in_flight.values()
+        state.in_flight.clear()
+        for other in others:
+            self.queue.requeue(other)
+        self._remove(state)
+        self._replaced_as_slow += 1
+        taken = f"samples {shard.first} to {shard.last} have taken {excess}"
+        self.view.show_message(f"{taken}; their worker is replaced ({self._replaced_as_slow} so far)")
+        if not self.queue.mark_slow(shard):
+            hint = "give a longer --shard_timeout if shards take that long, else see the log of the worker on its node"
+            self._on_shard_failure(state, shard, WorkerLost(f"no worker finished it: {taken}", hint=hint))
 
     def _handle_results(self) -> None:
         """Waits until a call completes, `WAIT_SECONDS` at most, and handles all that have completed."""
+        paused = self._head_unreachable.holds or self._no_capacity.holds
+        self._clock.tick(time.monotonic(), paused=paused)
         for state, ref in self._completed(WAIT_SECONDS):
             if ref is state.progress_ref:
                 self._on_progress(state, ref)
@@ -251,10 +380,13 @@ class ActorPool:
             elif ref in state.in_flight:
                 self._on_shard_result(state, ref)
         self._check_placement()
+        self._check_starts()
 
     def _completed(self, timeout: float) -> Iterator[tuple[ActorState, Ref]]:
         owners = {ref: state for state in self._actors for ref in state.refs}
         if not owners:
+            # For example while the head is unreachable and nothing is in flight.
+            time.sleep(timeout)
             return
         done, pending = ray.wait(list(owners), num_returns=1, timeout=timeout)
         if done and pending:
@@ -269,6 +401,22 @@ class ActorPool:
             if self._was_any_placed:
                 raise self._no_room_again()
             raise self._not_placed(f"no worker could be placed within {self.resources.startup_timeout:g} s")
+
+    def _check_starts(self) -> None:
+        """Gives up on actors whose network takes too long to build."""
+        notice = self.resources.startup_timeout
+        limit = BUILD_TIMEOUT_FACTOR * notice
+        for state in [state for state in self._actors if state.is_placed and not state.is_ready]:
+            seconds = self._clock.seconds - state.placed_at
+            if seconds > limit:
+                hint = "give a longer --startup_timeout, or fewer --workers if the machine is busy"
+                error = f"a worker did not build its network within {limit:g} s"
+                self._on_start_failure(state, ResourcesUnavailable(error, hint=hint))
+            elif seconds > notice and not state.is_late:
+                state.is_late = True
+                self.view.show_message(
+                    f"a worker has not built its network after {notice:g} s; it is given up after {limit:g} s"
+                )
 
     def _no_room_again(self) -> WorkerLost:
         return WorkerLost(
@@ -291,17 +439,19 @@ class ActorPool:
         try:
             result = ray.get(ref)
         except RayError as error:
-            self._remove(state)
-            cause = self._cause_of(error, state)
-            self._start_errors.append(cause)
-            if self._actors:
-                self.view.show_message(f"a worker could not start: {cause.message}")
+            self._on_start_failure(state, self._cause_of(error, state))
             return
         if ref is state.placement_ref:
-            state.placement, self._was_any_placed = result, True
+            state.placement, self._was_any_placed, state.placed_at = result, True, self._clock.seconds
             state.placement_ref, state.start_ref = None, state.actor.start.remote(self._work)
         else:
             state.start_ref = None
+
+    def _on_start_failure(self, state: ActorState, cause: DdpmError) -> None:
+        self._remove(state)
+        self._start_errors.append(cause)
+        if self._actors:
+            self.view.show_message(f"a worker could not start: {cause.message}")
 
     def _on_progress(self, state: ActorState, ref: Ref) -> None:
         state.progress_ref = None
@@ -322,8 +472,10 @@ class ActorPool:
             shard = state.in_flight.pop(ref)
             self._store_result(result)
             self.queue.mark_stored(shard)
-            self.progress.shard_stored(shard)
             self._deaths_since_result = 0
+            state.has_result = True
+            if state.running is not None and state.running.shard == shard:
+                self._times.end(state.running, self._clock.seconds)
 
     def _on_shard_failure(self, state: ActorState, shard: Shard, cause: DdpmError) -> None:
         if not self.queue.mark_failed(shard, state.number, cause):
@@ -391,6 +543,10 @@ class ActorPool:
                 running[state.progress.shard] = state.progress.fraction
         busy = sum(bool(state.in_flight) for state in ready)
         self.progress.observe(now, running, len(ready), busy)
+        stalled = self.progress.stalled_seconds is not None
+        if stalled and not self._was_stalled:
+            self.view.show_message(f"no worker has made a step for {self.progress.stalled_seconds:.0f} s")
+        self._was_stalled = stalled
         self.view.show_progress(self.progress)
 
 

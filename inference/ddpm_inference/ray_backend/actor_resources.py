@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddpm_inference.job import Device, ResourceRequest
+from ddpm_inference.text import count
 
 Resources = Mapping[str, float]
 """Ray's resource names (CPU, GPU, memory in bytes) and their amounts."""
@@ -35,8 +36,10 @@ class ActorResources:
     @property
     def description(self) -> str:
         """The resources as text, for messages."""
-        cpus = f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"
-        return cpus if not self.gpus else f"{self.gpus:g} GPU{'s' * (self.gpus > 1)} and {cpus}"
+        cpus = count(self.cpus, "CPU")
+        # Ray says 0.25 GPU, not 0.25 GPUs.
+        gpus = f"{self.gpus:g} GPU" if self.gpus < 1 else count(self.gpus, "GPU")
+        return f"{gpus} and {cpus}" if self.gpus else cpus
 
     def capacity_of(self, node: Resources) -> int:
         """Returns how many actors an empty node with these resources can hold.

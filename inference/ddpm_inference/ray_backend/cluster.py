@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray import ObjectRef
@@ -16,7 +17,7 @@ from ddpm_inference.ray_backend.address import CLIENT_SCHEME, RayTarget, is_list
 from ddpm_inference.ray_backend.node_packages import NodePackages, find_packages
 from ddpm_inference.ray_backend.nodes import format_nodes, live_nodes
 from ddpm_inference.ray_backend.package_check import THIS_PACKAGE, WORKER_PACKAGES, require_packages
-from ddpm_inference.ray_backend.ray_private import free_resources_per_node
+from ddpm_inference.ray_backend.ray_private import free_resources_per_node, session_logs
 
 # "1" where every node runs the same image, and the same environment, as this process.
 ONE_IMAGE_VARIABLE = "DDPM_ONE_IMAGE"
@@ -41,6 +42,11 @@ class Cluster:
         if self.is_local:
             return f"a local Ray ({self.target.source})"
         return f"Ray at {self.target.address} ({self.target.source})"
+
+    @property
+    def log_folder(self) -> Path:
+        """Where Ray logs, on its nodes; for a local Ray the folder of this session."""
+        return session_logs() if self.is_local else Path("/tmp/ray/session_latest/logs")  # noqa: S108 - Ray's own choice
 
     @property
     def has_gpus(self) -> bool:

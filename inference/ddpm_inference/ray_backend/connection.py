@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import threading
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 import ddpm_inference
 from ddpm_inference.errors import ResourcesUnavailable, shortened
+from ddpm_inference.process import run_notes
+from ddpm_inference.process.signals import signals_blocked
 from ddpm_inference.ray_backend.address import CLIENT_SCHEME, RayTarget
 from ddpm_inference.ray_backend.cluster import Cluster, is_one_image
 from ddpm_inference.ray_backend.ray_private import (
@@ -23,9 +25,15 @@ from ddpm_inference.ray_backend.ray_private import (
     CLIENT_SERVER_START_FAILED,
     VERSION_MISMATCH,
     clear_job_runtime_env,
+    job_config_without_folders,
+    session_logs,
 )
+from ddpm_inference.ray_backend.start_watch import watched_start
 
 PACKAGE_FOLDER = Path(ddpm_inference.__file__).parent
+
+# Keeps the current folder off the import path of `python -c` and `python -m` too, which torch.compile uses in workers.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 @contextmanager
@@ -40,9 +48,12 @@ def connected(target: RayTarget) -> Iterator[Cluster]:
     """
     with redirect_stdout(_NullOutput()):
         try:
-            with _sigterm_handler_restored():
+            cluster = Cluster(target)
+            run_notes.note(ray=cluster.description, rayLogs=_local_logs(cluster))
+            with _sigterm_handler_restored(), signals_blocked(signal.SIGHUP), watched_start(target):
                 _init(target)
-            yield Cluster(target)
+            run_notes.note(rayLogs=_local_logs(cluster))
+            yield cluster
         finally:
             ray.shutdown()
 
@@ -54,9 +65,15 @@ def runtime_env() -> dict[str, Any]:
     the runtime environment that this process got as a Ray job is therefore cleared, too.
     """
     if not is_one_image():
-        return {"py_modules": [str(PACKAGE_FOLDER)], "excludes": ["builtin", "__pycache__"]}
+        # The job that this driver may be part of must not set the same variable.
+        variables = {} if SAFE_PATH.keys() & os.environ.keys() else {"env_vars": SAFE_PATH}
+        return {"py_modules": [str(PACKAGE_FOLDER)], "excludes": ["builtin", "__pycache__"], **variables}
     clear_job_runtime_env()
     return {}
+
+
+def _local_logs(cluster: Cluster) -> str | None:
+    return str(session_logs()) if cluster.is_local else None
 
 
 class _NullOutput:
@@ -77,15 +94,27 @@ class _NullOutput:
 def _init(target: RayTarget, *, retry: bool = True) -> None:
     try:
         if target.address is None:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            os.environ.update(SAFE_PATH)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                job_config=job_config_without_folders(),
+            )
         else:
+            # A client's server adds no folders, and could not unpickle the job configuration.
+            is_member = not target.address.startswith(CLIENT_SCHEME)
+            options: dict[str, Any] = {"job_config": job_config_without_folders()} if is_member else {}
             ray.init(
                 address=target.address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env=runtime_env(),
+                **options,
             )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:
+        # Ray raises Exception itself, too, for example when its local processes do not start in time.
         # The head forks one server process per client while its own threads use gRPC; occasionally the fork hangs.
         if retry and CLIENT_SERVER_START_FAILED in _chained_messages(error):
             _init(target, retry=False)
@@ -96,7 +125,10 @@ def _init(target: RayTarget, *, retry: bool = True) -> None:
 def _connection_error(target: RayTarget, error: Exception) -> ResourcesUnavailable:
     text = " ".join(_chained_messages(error).split())
     if target.address is None:
-        return ResourcesUnavailable(f"a local Ray could not be started: {shortened(text)}")
+        return ResourcesUnavailable(
+            f"a local Ray could not be started: {shortened(text)}",
+            hint=f"see its log in {session_logs()}; a machine without free memory or processes can be the cause",
+        )
     mismatch = re.search(VERSION_MISMATCH, text)
     if mismatch:
         return ResourcesUnavailable(

@@ -26,6 +26,10 @@ class _Retry:
     tried: list[int]
     cause: DdpmError
 
+    def may_run_on(self, worker: int, workers: Set[int]) -> bool:
+        """Returns whether the worker is new to the shard, or every worker has failed on it."""
+        return worker not in self.tried or workers <= set(self.tried)
+
 
 @dataclass
 class ShardQueue:
@@ -33,7 +37,8 @@ class ShardQueue:
 
     A shard that failed is retried on another worker if there is one, and fails permanently after `MAX_ATTEMPTS`
     attempts. The death of a worker is an attempt of the shard that it was sampling. A shard that was queued behind that
-    one is handed out again without counting an attempt.
+    one is handed out again without counting an attempt. Nor does
+    the first time that a shard takes too long count as one.
 
     Args:
         missing: the shards to sample, in the order in which to begin them.
@@ -47,6 +52,7 @@ class ShardQueue:
     _pending: deque[Shard] = field(default_factory=deque)
     _retries: deque[_Retry] = field(default_factory=deque)
     _in_flight: dict[Shard, _Retry | None] = field(default_factory=dict)
+    _slow: set[Shard] = field(default_factory=set)
     _stored: int = 0
 
     def __post_init__(self) -> None:
@@ -82,7 +88,7 @@ class ShardQueue:
                 every one of them.
         """
         for index, retry in enumerate(self._retries):
-            if worker not in retry.tried or workers <= set(retry.tried):
+            if retry.may_run_on(worker, workers):
                 del self._retries[index]
                 self._in_flight[retry.shard] = retry
                 return retry.shard
@@ -91,6 +97,11 @@ class ShardQueue:
         shard = self._pending.popleft()
         self._in_flight[shard] = None
         return shard
+
+    def may_take(self, shard: Shard, worker: int, workers: Set[int]) -> bool:
+        """Returns whether a shard in flight may move to that worker; `workers` as in `take`."""
+        retry = self._in_flight[shard]
+        return retry is None or retry.may_run_on(worker, workers)
 
     def mark_stored(self, shard: Shard) -> None:
         """Records that a shard in flight is stored."""
@@ -104,6 +115,18 @@ class ShardQueue:
             self._pending.appendleft(shard)
         else:
             self._retries.appendleft(retry)
+
+    def mark_slow(self, shard: Shard) -> bool:
+        """Records that a shard took too long and was taken from its worker.
+
+        Returns:
+            Whether it is handed out again without an attempt, as it is the first time; else call `mark_failed`.
+        """
+        if shard in self._slow:
+            return False
+        self._slow.add(shard)
+        self.requeue(shard)
+        return True
 
     def mark_failed(self, shard: Shard, worker: int, cause: DdpmError) -> bool:
         """Records that a shard failed on a worker. Returns whether it failed permanently.

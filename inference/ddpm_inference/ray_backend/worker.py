@@ -18,7 +18,8 @@ from ray.actor import ActorClass, ActorHandle
 
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.errors import StorageFailed
-from ddpm_inference.job import Identity, Shard
+from ddpm_inference.hardware import find_hardware
+from ddpm_inference.job import Device, Hardware, Identity, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.ray_backend import node_packages
 from ddpm_inference.ray_backend.actor_resources import ActorResources
@@ -47,11 +48,13 @@ MakeSampler = Callable[[Checkpoint, Identity, int], SupportsSample]
 SHARD_SAMPLER_MODULE = "ddpm_inference.shard_sampler"
 
 
-def make_shard_sampler(checkpoint: Checkpoint, identity: Identity, threads: int) -> SupportsSample:
+def make_shard_sampler(
+    checkpoint: Checkpoint, identity: Identity, threads: int, *, allow_mixed_hardware: bool = False
+) -> SupportsSample:
     """Returns a `ShardSampler`. Imports it, and torch with it, only when called, which is on the worker."""
     from ddpm_inference.shard_sampler import ShardSampler
 
-    return ShardSampler(checkpoint, identity, threads)
+    return ShardSampler(checkpoint, identity, threads, allow_mixed_hardware=allow_mixed_hardware)
 
 
 class Placement(NamedTuple):
@@ -74,11 +77,16 @@ class ShardProgress(NamedTuple):
 
 
 class ShardResult(NamedTuple):
-    """A sampled shard: its record if the worker stored it, else the samples for the driver to store."""
+    """A sampled shard: its record if the worker stored it, else the samples for the driver to store.
+
+    Attributes:
+        hardware: the worker's, if it is not the identity's.
+    """
 
     shard: Shard
     record: ShardRecord | None
     samples: Samples | None
+    hardware: Hardware | None = None
 
 
 class SamplingContext(NamedTuple):
@@ -127,6 +135,11 @@ class Worker:
         """Returns the packages that are installed on the actor's node."""
         return node_packages.find_packages(packages)
 
+    @ray.method(concurrency_group=PROGRESS_GROUP)
+    def find_hardware(self, device: Device) -> Hardware | None:
+        """Returns the hardware of the actor's node; answers while `preload` runs."""
+        return find_hardware(device)
+
     def start(self, context: SamplingContext) -> None:
         """Builds the network.
 
@@ -142,9 +155,11 @@ class Worker:
             DdpmError: if sampling or storing fails.
         """
         samples = self._shard_sampler_for(context).sample(shard, partial(self._set_progress, shard))
+        hardware = self._other_hardware(context.identity)
         if not self._reaches_store(context.identity):
-            return ShardResult(shard, None, samples)
-        return ShardResult(shard, self.store.write_shard(shard, samples, context.identity.fingerprint), None)
+            return ShardResult(shard, None, samples, hardware)
+        record = self.store.write_shard(shard, samples, context.identity.fingerprint, hardware)
+        return ShardResult(shard, record, None, hardware)
 
     @ray.method(concurrency_group=PROGRESS_GROUP)
     def progress(self) -> ShardProgress | None:
@@ -158,6 +173,13 @@ class Worker:
         if self._shard_sampler is None:
             self._shard_sampler = self.make_sampler(ray.get(context.weights[0]), context.identity, self.threads)
         return self._shard_sampler
+
+    def _other_hardware(self, identity: Identity) -> Hardware | None:
+        """Returns the hardware of this node if it is known and is not the identity's."""
+        if identity.hardware is None:
+            return None
+        own = find_hardware(identity.device)
+        return None if own == identity.hardware else own
 
     def _reaches_store(self, identity: Identity) -> bool:
         """Returns whether this worker reads the same job.json that the driver wrote."""
@@ -174,7 +196,11 @@ class Worker:
 
 
 def actor_factory(
-    resources: ActorResources, store: Store, make_sampler: MakeSampler | None = None
+    resources: ActorResources,
+    store: Store,
+    make_sampler: MakeSampler | None = None,
+    *,
+    allow_mixed_hardware: bool = False,
 ) -> Callable[[], ActorHandle[Worker]]:
     """Returns a function that creates one more actor at each call.
 
@@ -182,6 +208,7 @@ def actor_factory(
 
     Args:
         make_sampler: replaces `make_shard_sampler`.
+        allow_mixed_hardware: whether actors may run on other hardware than the identity's.
     """
     make_actor_class = ray.remote(concurrency_groups={PROGRESS_GROUP: 1})  # type: ignore[call-overload]  # not in its stubs
     actor_class: ActorClass[Worker] = make_actor_class(Worker)
@@ -192,7 +219,8 @@ def actor_factory(
         max_task_retries=MAX_TASK_RETRIES,
     )
     preload_modules = () if make_sampler else (SHARD_SAMPLER_MODULE,)
+    make_own = partial(make_shard_sampler, allow_mixed_hardware=allow_mixed_hardware)
     return lambda: cast(
         ActorHandle[Worker],
-        actor.remote(make_sampler or make_shard_sampler, preload_modules, store, resources.threads),
+        actor.remote(make_sampler or make_own, preload_modules, store, resources.threads),
     )

@@ -127,7 +127,8 @@ def sample_ddim(
             x = x0
         else:
             sigma = spec.eta * math.sqrt((1.0 - acp_next) / (1.0 - acp) * (1.0 - acp / acp_next))
-            direction = math.sqrt((1.0 - acp_next - sigma**2) / (1.0 - acp))
+            # Rounding may leave less than 0, for example where ᾱ_t is tiny and η is 1.
+            direction = math.sqrt(max(0.0, 1.0 - acp_next - sigma**2) / (1.0 - acp))
             x0_part = x0 * (math.sqrt(acp_next) - math.sqrt(acp) * direction)
             x = (x * direction).add_(x0_part)
             if sigma > 0.0:
@@ -150,19 +151,19 @@ def sample_dpmpp(
     arXiv 2211.01095, algorithm 2.
 
     D = (1 + 1/(2r)) x_0 - 1/(2r) x_0', where x_0' is the prediction one step earlier, h and h' are the steps in
-    λ = ln(α/σ), and r = h'/h. The first step and the last, where h is infinite, are of first order: D = x_0.
-    Draws no noise.
+    λ = ln(α/σ), and r = h'/h. The first step, the last, where h is infinite, and one after h' = 0 are of first order:
+    D = x_0. Draws no noise.
     """
     x = x_T
     x0_previous: Tensor | None = None
-    h_previous = math.nan
+    h_previous = 0.0
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
         x0 = predict_x0(x, eps_model(x, t), acp)
         if acp_next == 1.0:
             x = x0
         else:
             h = 0.5 * (math.log(acp_next / (1.0 - acp_next)) - math.log(acp / (1.0 - acp)))
-            weight = 0.0 if x0_previous is None else 0.5 * h / h_previous
+            weight = 0.5 * h / h_previous if h_previous else 0.0
             scale = -math.sqrt(acp_next) * math.expm1(-h)
             x = (x * math.sqrt((1.0 - acp_next) / (1.0 - acp))).add_(x0 * (scale * (1.0 + weight)))
             if x0_previous is not None:

@@ -14,6 +14,8 @@ from ddpm_inference.job import ScheduleName
 Array = NDArray[np.float64]
 
 MAX_BETA = 0.999
+MIN_ALPHA_CUMPROD = 2.0**-250
+"""Below it the signal in x_t is smaller than the rounding of the noise, and √(1/ᾱ_t) x_t exceeds float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,8 @@ class Schedule:
     Attributes:
         name: of its formula.
         betas: (T,) float64, read-only, each in [0, 1): the variance that timestep t adds.
-        alphas_cumprod: (T,) float64, read-only, decreasing: prod_{s<=t} (1 - beta_s).
+        alphas_cumprod: (T,) float64, read-only, decreasing: prod_{s<=t} (1 - beta_s), at least `MIN_ALPHA_CUMPROD`.
+            linear and cosine_origin reach that bound from T = 17,000 on.
     """
 
     name: ScheduleName
@@ -47,7 +50,7 @@ def schedule(name: ScheduleName, timesteps: int) -> Schedule:
     if timesteps < 1:
         raise InvalidSpec(f"a schedule of {timesteps} timesteps is empty", hint="use at least 1")
     betas = _FORMULAS[name](timesteps)
-    alphas_cumprod = np.cumprod(1.0 - betas, dtype=np.float64)
+    alphas_cumprod = np.maximum(np.cumprod(1.0 - betas, dtype=np.float64), MIN_ALPHA_CUMPROD)
     betas.setflags(write=False)
     alphas_cumprod.setflags(write=False)
     return Schedule(name, betas, alphas_cumprod)

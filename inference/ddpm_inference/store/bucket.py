@@ -5,12 +5,13 @@ Endpoint and credentials come from the usual AWS_* variables and files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import s3fs
 from botocore.exceptions import ClientError
@@ -18,14 +19,14 @@ from botocore.exceptions import ClientError
 from ddpm_inference.errors import StorageFailed
 from ddpm_inference.net.s3 import connection, read_at_most
 from ddpm_inference.store.s3_errors import S3_ERRORS, error_code, explain
-from ddpm_inference.store.storage_backend import Writer
+from ddpm_inference.store.storage_backend import MAX_VERSION_LENGTH, ListedFile, Writer
 
 MIN_PART_BYTES = 16 * 2**20
 MAX_PARTS = 10_000
 MAX_KEYS_PER_DELETE = 1000
 MAX_CONCURRENT_READS = 8
-MAX_LIST_PAGES = 1000
-"""Of one listing, 1000 files each; a hostile server could send pages without end."""
+MAX_LIST_PAGES = 1100
+"""Of one listing, 1000 files each: more than a run has shards. A hostile server could send pages without end."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,22 @@ class Bucket:
     def writable_by_workers(self) -> bool:
         return True
 
+    def exists(self) -> bool:
+        return True
+
     def sizes(self, folder: str) -> dict[str, int]:
+        return {name: file.bytes for name, file in self.listing(folder).items()}
+
+    def listing(self, folder: str) -> dict[str, ListedFile]:
         prefix = self._key_prefix(folder)
-        sizes: dict[str, int] = {}
+        files: dict[str, ListedFile] = {}
         page: dict[str, str] = {}
         with self._storage_errors("listed", folder):
             for _ in range(MAX_LIST_PAGES):
                 response = self._s3.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=prefix, Delimiter="/", **page)
-                sizes |= {item["Key"].removeprefix(prefix): item["Size"] for item in response.get("Contents", ())}
+                files |= {item["Key"].removeprefix(prefix): _listed(item) for item in response.get("Contents", ())}
                 if not response.get("IsTruncated"):
-                    return {name: size for name, size in sizes.items() if name}
+                    return {name: file for name, file in files.items() if name}
                 page = {"ContinuationToken": response.get("NextContinuationToken", "")}
         raise StorageFailed(
             f"{self.uri}/{folder} could not be listed: the listing exceeds {MAX_LIST_PAGES:,} pages",
@@ -67,6 +74,15 @@ class Bucket:
         with self._storage_errors("read", name):
             try:
                 return read_at_most(self._s3, self._path(name), max_bytes + 1)
+            except FileNotFoundError as error:
+                if error_code(error) == "NoSuchBucket":
+                    raise
+                return None
+
+    def read_range(self, name: str, start: int, length: int) -> bytes | None:
+        with self._storage_errors("read", name):
+            try:
+                return read_at_most(self._s3, self._path(name), length, start=start)
             except FileNotFoundError as error:
                 if error_code(error) == "NoSuchBucket":
                     raise
@@ -91,6 +107,13 @@ class Bucket:
                     return False
                 raise
             return True
+
+    def reserve(self, name: str, data: bytes) -> bool:
+        return self.create(name, data)
+
+    def update(self, name: str, data: bytes) -> bool:
+        self.write(name, data)
+        return True
 
     @contextmanager
     def stream(self, name: str, length: int) -> Iterator[Writer]:
@@ -127,6 +150,9 @@ class Bucket:
 
     def clean(self, folder: str) -> None:
         """Does nothing: an interrupted write leaves no object. The next write of the file discards its parts."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Does nothing: a bucket has no folders."""
 
     def _discard_uploads(self, name: str) -> None:
         """Discards incomplete uploads of a file: they are invisible, but billed."""
@@ -174,3 +200,7 @@ class Bucket:
             cause = explain(error)
             location = f"{self.uri}/{name}".rstrip("/")
             raise StorageFailed(f"{location} could not be {action}: {cause.what}", hint=cause.hint) from error
+
+
+def _listed(item: Mapping[str, Any]) -> ListedFile:
+    return ListedFile(item["Size"], str(item.get("ETag", ""))[:MAX_VERSION_LENGTH])

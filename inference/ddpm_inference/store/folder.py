@@ -8,12 +8,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ddpm_inference.errors import StorageFailed
+from ddpm_inference.store.storage_backend import ListedFile
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,17 @@ class Folder:
     def writable_by_workers(self) -> bool:
         return False
 
+    def exists(self) -> bool:
+        with _storage_errors("looked up", self.path):
+            return self.path.exists()
+
     def sizes(self, folder: str) -> dict[str, int]:
+        return {name: file.bytes for name, file in self.listing(folder).items()}
+
+    def listing(self, folder: str) -> dict[str, ListedFile]:
         path = self.path / folder
         with _storage_errors("listed", path):
-            return {entry.name: entry.stat().st_size for entry in _files(path) if not _is_partial(entry.name)}
+            return {entry.name: _listed(entry.stat()) for entry in _files(path) if not _is_partial(entry.name)}
 
     def read(self, name: str, max_bytes: int) -> bytes | None:
         path = self.path / name
@@ -50,6 +58,16 @@ class Folder:
     def read_each(self, names: Iterable[str], max_bytes: int) -> Iterator[bytes | None]:
         return (self.read(name, max_bytes) for name in names)
 
+    def read_range(self, name: str, start: int, length: int) -> bytes | None:
+        path = self.path / name
+        with _storage_errors("read", path):
+            try:
+                with path.open("rb") as file:
+                    file.seek(start)
+                    return file.read(length)
+            except FileNotFoundError:
+                return None
+
     def write(self, name: str, data: bytes) -> None:
         with self.stream(name, len(data)) as file:
             file.write(data)
@@ -60,6 +78,37 @@ class Folder:
             if path.exists():
                 return False
         self.write(name, data)
+        return True
+
+    def reserve(self, name: str, data: bytes) -> bool:
+        path = self.path / name
+        with _storage_errors("written", path):
+            try:
+                file = _open_exclusive(path)
+            except _Exists:
+                return False
+            try:
+                with file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        return True
+
+    def update(self, name: str, data: bytes) -> bool:
+        # In place: a full disk has no room for another file, and on NFS a file that was removed cannot be opened, even
+        # where the folder is cached.
+        path = self.path / name
+        with _storage_errors("written", path):
+            try:
+                with path.open("r+b", buffering=0) as file:
+                    file.write(data)
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.ESTALE}:
+                    return False
+                raise
         return True
 
     @contextmanager
@@ -91,6 +140,34 @@ class Folder:
             for entry in _files(path):
                 if _is_partial(entry.name):
                     Path(entry.path).unlink(missing_ok=True)
+
+    def remove_folder(self, folder: str) -> None:
+        with suppress(OSError):
+            (self.path / folder).rmdir()
+
+
+def _listed(status: os.stat_result) -> ListedFile:
+    return ListedFile(status.st_size, str(status.st_mtime_ns))
+
+
+class _Exists(Exception):
+    """There is a file of that name."""
+
+
+def _open_exclusive(path: Path) -> BinaryIO:
+    """Creates a file, and its folder, which another process may remove meanwhile.
+
+    Raises:
+        _Exists: if there is a file of that name.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return path.open("xb")
+        except FileExistsError as error:
+            raise _Exists from error
+        except FileNotFoundError:
+            continue
 
 
 def _files(path: Path) -> Iterator[os.DirEntry[str]]:

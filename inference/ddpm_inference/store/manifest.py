@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from ddpm_inference.job import Identity, Sha256, Shard, StrictModel, shards_of
+from ddpm_inference.job import CompactModel, Hardware, Identity, Sha256, Shard, StrictModel, shards_of
 
 
 class FileRecord(StrictModel):
@@ -17,11 +17,18 @@ class FileRecord(StrictModel):
     sha256: Sha256
 
 
-class ShardRecord(Shard):
-    """A stored shard: its range, and the size in bytes and sha256 of its file. `size` counts samples."""
+class ShardRecord(CompactModel, Shard):
+    """A stored shard: its range, and the size in bytes and sha256 of its file. `size` counts samples.
+
+    Attributes:
+        hardware: that drew the shard, if it is not the identity's.
+    """
+
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"hardware"})
 
     bytes: Annotated[int, Field(ge=1)]
     sha256: Sha256
+    hardware: Hardware | None = None
 
     @property
     def shard(self) -> Shard:

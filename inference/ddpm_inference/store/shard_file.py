@@ -16,12 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ddpm_inference.job import Shard
+from ddpm_inference.errors import InvalidSpec
+from ddpm_inference.job import Hardware, Shard
 
 Samples = npt.NDArray[np.float32]
 
 DTYPE = np.dtype("<f4")
 _MAX_OVERHEAD_BYTES = 4096
+_HARDWARE = "hardware"
 
 
 class Damaged(Exception):
@@ -29,10 +31,17 @@ class Damaged(Exception):
 
 
 class ShardContents(NamedTuple):
-    """Contents of a shard file: samples, float32 (n, C, H, W) in [0, 1], and the fingerprint of their job."""
+    """Contents of a shard file.
+
+    Attributes:
+        samples: float32 (n, C, H, W) in [0, 1].
+        fingerprint: of their job.
+        hardware: that drew them, if it is not that of the job's identity.
+    """
 
     samples: Samples
     fingerprint: str
+    hardware: Hardware | None = None
 
 
 def sha256(data: bytes) -> str:
@@ -42,6 +51,12 @@ def sha256(data: bytes) -> str:
 def max_file_bytes(batch_size: int, image_shape: tuple[int, int, int]) -> int:
     """Returns the largest size of a shard file of images of shape (C, H, W)."""
     return batch_size * math.prod(image_shape) * DTYPE.itemsize + _MAX_OVERHEAD_BYTES
+
+
+def file_bytes(size: int, image_shape: tuple[int, int, int], fingerprint: str) -> int:
+    """Returns the size of the file of a shard of `size` samples of shape (C, H, W); it does not depend on them."""
+    samples = np.zeros((size, *image_shape), DTYPE)
+    return len(encode(Shard(first=0, last=size - 1), samples, fingerprint))
 
 
 def check_samples(shard: Shard, samples: Samples) -> None:
@@ -62,11 +77,13 @@ def check_samples(shard: Shard, samples: Samples) -> None:
         )
 
 
-def encode(shard: Shard, samples: Samples, fingerprint: str) -> bytes:
+def encode(shard: Shard, samples: Samples, fingerprint: str, hardware: Hardware | None = None) -> bytes:
     """Encodes a shard as a file of ``samples``, ``range`` (int64: first, last) and ``fingerprint`` (a string).
 
+    If other hardware than the identity's drew it, the file has a fourth member, ``hardware`` (JSON, a string).
     ``np.load(file)`` reads it without pickle.
     """
+    extra = {} if hardware is None else {_HARDWARE: np.array(hardware.model_dump_json())}
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -74,6 +91,7 @@ def encode(shard: Shard, samples: Samples, fingerprint: str) -> bytes:
         fingerprint=np.array(fingerprint),
         range=np.array([shard.first, shard.last], dtype="<i8"),
         samples=np.ascontiguousarray(samples, dtype=DTYPE),
+        **extra,
     )
     return buffer.getvalue()
 
@@ -93,13 +111,19 @@ def decode(data: bytes, shard: Shard) -> ShardContents:
                 np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
                 for name in ("fingerprint", "samples")
             )
+            hardware = None
+            if f"{_HARDWARE}.npy" in archive.namelist():
+                text = np.load(io.BytesIO(archive.read(f"{_HARDWARE}.npy")), allow_pickle=False)
+                hardware = Hardware.parse(str(text), "its hardware")
+    except InvalidSpec as error:
+        raise Damaged(error.message) from error
     except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Damaged(f"it is not an intact .npz file ({error})") from error
     try:
         check_samples(shard, samples)
     except ValueError as error:
         raise Damaged(str(error)) from error
-    contents = ShardContents(samples, str(fingerprint))
+    contents = ShardContents(samples, str(fingerprint), hardware)
     if encode(shard, *contents) != data:
         raise Damaged("its bytes do not match its samples")
     return contents

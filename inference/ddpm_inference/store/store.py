@@ -6,30 +6,45 @@
     shards/<first>-<last>.npz      shards of that identity (see shard_file.py)
     samples.npy, grid.png          derived from the shards
     manifest.json                  written last: the job is complete when it accounts for N samples
+    lease/                         the driver that writes here now; see lease.py
+    verified.json                  times or ETags of these files when they were last hashed (see verified.py)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from ddpm_inference.errors import InvalidSpec, OutputConflict, StorageFailed
-from ddpm_inference.job import FILE_OF_FORMAT, Identity, Shard
+from ddpm_inference.job import FILE_OF_FORMAT, Hardware, Identity, Shard, shards_of
+from ddpm_inference.store.integrity import SHARDS, Inspection, dated_copies, inspect, write_verified
 from ddpm_inference.store.manifest import FileRecord, Manifest, ShardRecord, superseded
 from ddpm_inference.store.npy_file import npy_chunks, npy_length
-from ddpm_inference.store.shard_file import Damaged, Samples, check_samples, decode, encode, max_file_bytes, sha256
+from ddpm_inference.store.shard_file import (
+    Damaged,
+    Samples,
+    check_samples,
+    decode,
+    encode,
+    file_bytes,
+    max_file_bytes,
+    sha256,
+)
 from ddpm_inference.store.storage_backend import StorageBackend
 from ddpm_inference.store.uri import backend_for
+from ddpm_inference.store.usable import require_folder, require_writable
+from ddpm_inference.store.verified import VERIFIED
 
 IDENTITY = "job.json"
 MANIFEST = "manifest.json"
-SHARDS = "shards"
 OUTPUT_FILES = tuple(FILE_OF_FORMAT.values())
 
 MAX_IDENTITY_BYTES = 2**20
-MAX_RECORD_BYTES = 512
+MAX_RECORD_BYTES = 1536
 """Of one shard in a manifest."""
 
 
@@ -75,6 +90,14 @@ class Store:
         """Whether workers write their shards themselves; otherwise they send them to the driver."""
         return self.backend.writable_by_workers
 
+    def require_folder(self) -> None:
+        """Raises OutputConflict if a file is where the folder, or one of its parents, has to be."""
+        require_folder(self.backend)
+
+    def require_writable(self) -> None:
+        """Raises UnwritableOutput if the folder cannot be written or made. A bucket is not checked."""
+        require_writable(self.backend)
+
     def read_identity(self) -> Identity | None:
         """Returns the identity of the stored job, or None if there is no ``job.json``.
 
@@ -92,11 +115,32 @@ class Store:
         except Damaged as error:
             raise OutputConflict(f"{self.uri}/{IDENTITY} is not valid: {error}", hint=_CONFLICT_HINT) from error
 
+    def recover_identity(self) -> Identity | None:
+        """Returns the identity of the stored job: that of the manifest, if ``job.json`` is another, or lost or damaged.
+
+        In a manifest the fingerprint is a checksum of the identity; ``job.json`` has none.
+
+        Raises:
+            OutputConflict: if ``job.json`` is invalid, and there is no manifest.
+        """
+        manifest = self.read_manifest()
+        return self.read_identity() if manifest is None else manifest.identity
+
+    def restore_identity(self, identity: Identity) -> bool:
+        """Writes ``job.json`` again if it is lost or damaged; returns whether it was."""
+        with suppress(OutputConflict):
+            stored = self.read_identity()
+            if stored is not None and stored.fingerprint == identity.fingerprint:
+                return False
+        self.backend.write(IDENTITY, _to_json(identity))
+        return True
+
     def initialize(self, identity: Identity, *, overwrite: bool) -> None:
         """Prepares the store for a job: writes ``job.json``, or checks that the existing one is of the same job.
 
         Also removes temporary files of interrupted writes. With `overwrite`, first removes the files of an earlier
-        run: its manifest, shards, ``samples.npy``, ``grid.png`` and ``job.json``, and nothing else.
+        run: its manifest, shards, ``samples.npy``, ``grid.png``, their dated copies, ``verified.json`` and
+        ``job.json``, and nothing else.
 
         Raises:
             OutputConflict: if another job is stored here, or there are results without a ``job.json``.
@@ -134,6 +178,41 @@ class Store:
         sizes = self.backend.sizes("")
         return {name for name, file in manifest.files.items() if sizes.get(name) == file.bytes}
 
+    def inspect(self, manifest: Manifest, *, hash_all: bool) -> Inspection:
+        """Compares every file of a manifest with it; see `integrity.inspect`."""
+        return inspect(self.backend, manifest, hash_all=hash_all)
+
+    def dated_copies(self) -> set[str]:
+        """Returns the names of the dated copies that this run made; see `integrity.dated_copies`."""
+        return dated_copies(self.backend)
+
+    def remove_dated_copies(self, names: Iterable[str]) -> None:
+        """Removes dated copies by name."""
+        self.backend.remove(names)
+
+    def write_verified(self, manifest: Manifest, copies: Iterable[str]) -> None:
+        """Records that every file of the manifest has its content now, and the names of the dated copies."""
+        write_verified(self.backend, manifest, copies)
+
+    def remove_shards(self, shards: Iterable[Shard]) -> None:
+        """Removes damaged shards, so that `write_shard` does not keep them."""
+        self.backend.remove(_shard_path(shard) for shard in shards)
+
+    def shards(self) -> set[Shard]:
+        """Returns the ranges of all files that are named like a shard; their content is not checked."""
+        return set(self._shards())
+
+    def count_samples(self, identity: Identity, n_samples: int) -> int:
+        """Counts those of samples 0 to N-1 whose shard is stored with the size of a whole one. Reads no content."""
+        stored = self.backend.sizes(SHARDS)
+        size_of = cache(lambda size: file_bytes(size, identity.model.image_shape, identity.fingerprint))
+        return sum(
+            shard.size
+            for shard in shards_of(n_samples, identity.batch_size)
+            # The file of a shard that other hardware drew is longer by the member that says so.
+            if 0 <= stored.get(shard.name, 0) - size_of(shard.size) <= MAX_RECORD_BYTES
+        )
+
     def scan(self, identity: Identity) -> Scan:
         """Reads and checks every stored shard, one at a time."""
         scan = Scan([], [])
@@ -145,7 +224,7 @@ class Store:
                 continue
             try:
                 _check_size(data, max_bytes)
-                samples, fingerprint = decode(data, shard)
+                samples, fingerprint, hardware = decode(data, shard)
                 if fingerprint != identity.fingerprint:
                     raise Damaged("it belongs to another job")
                 if samples.shape[1:] != identity.model.image_shape:
@@ -153,10 +232,12 @@ class Store:
             except Damaged as error:
                 scan.warnings.append(f"{self.uri}/{_shard_path(shard)} is ignored: {error}")
             else:
-                scan.records.append(_record(shard, data))
+                scan.records.append(_record(shard, data, hardware))
         return scan
 
-    def write_shard(self, shard: Shard, samples: Samples, fingerprint: str) -> ShardRecord:
+    def write_shard(
+        self, shard: Shard, samples: Samples, fingerprint: str, hardware: Hardware | None = None
+    ) -> ShardRecord:
         """Stores a shard and returns its record. Retries and concurrent writers are allowed: the first one wins.
 
         An intact shard of the same job is kept, so a manifest that lists it stays valid despite late writers. A
@@ -164,27 +245,29 @@ class Store:
 
         Args:
             samples: float32 (shard.size, C, H, W) in [0, 1].
+            hardware: that drew them, if it is not the identity's.
 
         Raises:
             ValueError: if the samples are anything else.
             OutputConflict: if another job has overwritten this one since.
         """
         check_samples(shard, samples)
-        data = encode(shard, samples, fingerprint)
+        data = encode(shard, samples, fingerprint, hardware)
         path = _shard_path(shard)
         if self.backend.create(path, data):
-            return _record(shard, data)
-        stored = self.backend.read(path, len(data))
+            return _record(shard, data, hardware)
+        # The stored file may name hardware, and this one not.
+        stored = self.backend.read(path, len(data) + MAX_RECORD_BYTES)
         try:
-            if stored is not None and decode(stored, shard).fingerprint == fingerprint:
-                return _record(shard, stored)
+            if stored is not None and (contents := decode(stored, shard)).fingerprint == fingerprint:
+                return _record(shard, stored, contents.hardware)
         except Damaged:
             pass
         owner = self.read_identity()
         if owner is not None and owner.fingerprint != fingerprint:
             raise OutputConflict(f"{self.uri} was overwritten by another job while this one ran", hint=_CONFLICT_HINT)
         self.backend.write(path, data)
-        return _record(shard, data)
+        return _record(shard, data, hardware)
 
     def read_shard(self, record: ShardRecord) -> Samples:
         """Reads the samples of a stored shard, float32 (n, C, H, W) in [0, 1].
@@ -283,15 +366,18 @@ class Store:
             )
 
     def _remove_run(self) -> None:
-        # The manifest first, job.json last: if interrupted, this is still the earlier job, incomplete.
+        # The manifest first, job.json last: if interrupted, this is still the earlier job, incomplete. The dated copies
+        # before the files that identify them.
         top = self.backend.sizes("")
-        self.backend.remove(name for name in (MANIFEST, *OUTPUT_FILES) if name in top)
+        self.backend.remove(name for name in (MANIFEST,) if name in top)
+        self.backend.remove(sorted(self.dated_copies()))
+        self.backend.remove(name for name in (*OUTPUT_FILES, VERIFIED) if name in top)
         self.backend.remove(_shard_path(shard) for shard in self._shards())
         self.backend.remove(name for name in (IDENTITY,) if name in top)
 
 
 _CONFLICT_HINT = "choose another output URI, or pass --overwrite to remove the files of that job"
-_RESAMPLE_HINT = "remove that file and run the same command again: it resumes"
+_RESAMPLE_HINT = "the next run draws it again"
 
 
 def _max_shard_bytes(identity: Identity) -> int:
@@ -307,8 +393,8 @@ def _shard_path(shard: Shard) -> str:
     return f"{SHARDS}/{shard.name}"
 
 
-def _record(shard: Shard, data: bytes) -> ShardRecord:
-    return ShardRecord(first=shard.first, last=shard.last, bytes=len(data), sha256=sha256(data))
+def _record(shard: Shard, data: bytes, hardware: Hardware | None) -> ShardRecord:
+    return ShardRecord(first=shard.first, last=shard.last, bytes=len(data), sha256=sha256(data), hardware=hardware)
 
 
 def _to_json(document: Identity | Manifest) -> bytes:

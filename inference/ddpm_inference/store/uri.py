@@ -8,17 +8,22 @@ from urllib.parse import unquote
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.store.folder import Folder
 from ddpm_inference.store.storage_backend import StorageBackend
+from ddpm_inference.user_path import user_path
 
 
 def backend_for(uri: str) -> StorageBackend:
     """Returns the backend for a path, a ``file://`` URI or ``s3://bucket/prefix``. Performs no I/O.
 
+    ``~`` at the start of a path is the home folder.
+
     Raises:
         InvalidSpec: for any other URI.
     """
+    if "\0" in uri:
+        raise InvalidSpec(f"the output URI {uri!r} is not valid: it contains a null character")
     scheme, separator, rest = uri.partition("://")
     if uri and not separator:
-        return Folder(Path(uri).absolute())
+        return Folder(user_path(uri).absolute())
     host, _, path = rest.partition("/")
     if scheme == "file" and host in {"", "localhost"}:
         return Folder(Path("/", unquote(path)))

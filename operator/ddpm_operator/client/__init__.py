@@ -25,6 +25,7 @@ from ddpm_operator.client.errors import (
 from ddpm_operator.client.fetch import Fetched, FetchedFile
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.upload import model_uri
+from ddpm_operator.client.verify import DamagedFile, Verified
 
 __all__ = [
     "CheckpointFile",
@@ -32,6 +33,7 @@ __all__ = [
     "ClientError",
     "Conflict",
     "Damaged",
+    "DamagedFile",
     "Fetched",
     "FetchedFile",
     "NotAllowed",
@@ -41,6 +43,7 @@ __all__ = [
     "SamplingFailed",
     "Submitted",
     "Unreachable",
+    "Verified",
     "checkpoint_file",
     "ignore_progress",
     "model_uri",

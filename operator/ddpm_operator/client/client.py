@@ -18,6 +18,7 @@ from ddpm_operator.client.logs import head_log, stored_log
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.retry import retry_patch
 from ddpm_operator.client.upload import has_model, rollback_on_error, upload_checkpoint
+from ddpm_operator.client.verify import Verified, verify
 from ddpm_operator.kube import paths
 from ddpm_operator.kube.responses import APPLY, MERGE, Document
 
@@ -145,6 +146,18 @@ class Client:
             Damaged: if a file does not match the manifest. It is not kept.
         """
         return fetch(self.connection, self.get(name), folder, told)
+
+    def verify(self, name: str, told: ProgressCallback = ignore_progress) -> Verified:
+        """Hashes the stored files of a complete sampling in a pod, and compares them with the manifest.
+
+        Args:
+            told: called with the progress in bytes.
+
+        Raises:
+            SamplingFailed: if the sampling has failed.
+            NotFound: if the sampling is not complete yet.
+        """
+        return verify(self.connection, self.get(name), told)
 
     def retry(self, name: str) -> DDPMSampling:
         """Starts another attempt of a failed sampling, which draws only the missing samples.

@@ -39,7 +39,7 @@ class Fetched:
 
 def fetch(connection: Connection, sampling: DDPMSampling, path: Path, on_progress: ProgressCallback) -> Fetched:
     """Implements `Client.fetch`. Starts a reader pod only if a file is missing."""
-    sha256, image = _manifest_sha256_and_image(sampling)
+    sha256, image = manifest_sha256_and_image(sampling)
     try:
         folder = DownloadFolder(path)
         local_manifest = folder.manifest(sha256)
@@ -60,7 +60,7 @@ def fetch(connection: Connection, sampling: DDPMSampling, path: Path, on_progres
     return _fetched(path, manifest, sha256, present)
 
 
-def _manifest_sha256_and_image(sampling: DDPMSampling) -> tuple[str, str]:
+def manifest_sha256_and_image(sampling: DDPMSampling) -> tuple[str, str]:
     """Returns (sha256 of the manifest, worker image) of a complete sampling."""
     name, status = sampling.metadata.name, sampling.status
     if holds_for_current_spec(sampling, ConditionType.FAILED):

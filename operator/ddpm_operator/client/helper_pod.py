@@ -78,7 +78,7 @@ def helper_pod(
         "name": _CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-c", _IDLE],
+        "command": ["python", "-P", "-c", _IDLE],
         "resources": {
             "requests": {"cpu": "100m", "memory": "256Mi"},
             "limits": {"cpu": "1", "memory": "512Mi"},

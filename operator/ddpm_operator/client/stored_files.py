@@ -40,6 +40,11 @@ class StoredFiles:
     pod: HelperPod
     sampling: DDPMSampling
 
+    @property
+    def folder(self) -> str:
+        """The output's path or URI as the pod accesses it."""
+        return _output_folder(self.sampling)
+
     def read(self, names: Sequence[str]) -> Generator[tuple[int, Iterator[bytes]]]:
         """Yields (length in bytes, content) of each file in turn. Consume a content before taking the next file.
 
@@ -99,7 +104,7 @@ def _reader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
 def _read_command(sampling: DDPMSampling, names: Sequence[str]) -> list[str]:
     """Returns the command that writes the stored files to standard output, one after another."""
     program = files(__package__).joinpath("reader_program.py").read_text()
-    return ["python", "-c", program, _output_folder(sampling), *names]
+    return ["python", "-P", "-c", program, _output_folder(sampling), *names]
 
 
 def _output_claim(sampling: DDPMSampling) -> str | None:

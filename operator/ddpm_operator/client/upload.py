@@ -174,7 +174,7 @@ def _uploader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
 def _receive_command(file: CheckpointFile) -> list[str]:
     """Returns the command that reads the file from its standard input."""
     program = files(__package__).joinpath("uploader_program.py").read_text()
-    return ["python", "-c", program, f"{_MOUNT}/{_stored_name(file)}", str(file.bytes), file.sha256]
+    return ["python", "-P", "-c", program, f"{_MOUNT}/{_stored_name(file)}", str(file.bytes), file.sha256]
 
 
 def _worker_image(connection: Connection, sampling: DDPMSampling) -> str:

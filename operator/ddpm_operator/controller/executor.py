@@ -238,7 +238,8 @@ class ActionExecutor:
             insecure = await head.insecure_reason()
             if insecure:
                 raise _failed(ActionErrorKind.HEAD_WITHOUT_AUTH, attempted, insecure)
-            await head.submit(job_id, job_document(attempt), attempt.spec.samples)
+            sampling, samples = attempt.sampling, attempt.spec.samples
+            await head.submit(job_id, job_document(attempt), samples, f"{sampling.uid}/{attempt.number}")
         except HeadDidNotAnswer as error:
             raise _failed(ActionErrorKind.TRANSIENT, attempted, str(error)) from error
 

@@ -17,6 +17,7 @@ from ddpm_operator.reconcile.actions import (
     WritePreview,
     WriteStatus,
 )
+from ddpm_operator.text import count
 
 
 def log_line(action: Action, before: Status | None) -> str | None:
@@ -31,7 +32,8 @@ def log_line(action: Action, before: Status | None) -> str | None:
         case EnsureClaim():
             return "the output claim exists"
         case CreateCluster(attempt):
-            return f"created the RayCluster {attempt.name}: {attempt.plan.workers} workers, {attempt.plan.gpus} GPUs"
+            size = f"{count(attempt.plan.workers, 'worker')}, {count(attempt.plan.gpus, 'GPU')}"
+            return f"created the RayCluster {attempt.name}: {size}"
         case CreateSecret(attempt, _):
             return f"created the Secret with the tokens of {attempt.name}"
         case SubmitJob(_, job, head_ip):

@@ -1,22 +1,23 @@
 """The kubectl plugin `kubectl ddpm`. Each command is a module here; its function maps parsed options to an exit code.
 
 Exit codes: 0 success; 2 invalid usage or input, or not found; 3 cluster unreachable, or permission denied; 4 the
-sampling failed; 130 interrupted.
+sampling failed, or its output is damaged; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from ddpm_operator.client import ClientError, NotAllowed, SamplingFailed, Unreachable
-from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, watch
+from ddpm_operator.kubectl_ddpm import delete, explain, fetch, listing, logs, retry, status, submit, verify, watch
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError
+from ddpm_operator.kubectl_ddpm.parser import Parser
+from ddpm_operator.kubectl_ddpm.streams import ReaderIsGone, end_with_reader, outlive_readers
 from ddpm_operator.planning.sizing import PlanningError
 
-_COMMANDS = (submit, listing, status, watch, logs, fetch, explain, retry, delete)
+_COMMANDS = (submit, listing, status, watch, logs, fetch, verify, explain, retry, delete)
 
 _DESCRIPTION = """\
 Draw images from diffusion models (DDPM) on Kubernetes.
@@ -29,7 +30,7 @@ exit codes:
   0    success
   2    invalid usage or input, or not found
   3    cluster unreachable, or permission denied
-  4    the sampling failed
+  4    the sampling failed, or its output is damaged
   130  interrupted
 
 Use "kubectl ddpm COMMAND --help" for the options and examples of a command."""
@@ -37,7 +38,10 @@ Use "kubectl ddpm COMMAND --help" for the options and examples of a command."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
+    outlive_readers()
     options = _parser().parse_args(arguments)
+    if options.ends_with_reader:
+        end_with_reader()
     try:
         code: int = options.command(options)
     except ManifestError as error:
@@ -48,10 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_errors(_exit_code(error), f"{error.message}\n  {error.hint}")
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader, such as `head`, has closed the pipe. Without this, Python reports an error when it flushes stdout
-        # at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderIsGone:
         return 0
     return code
 
@@ -69,7 +70,7 @@ def _print_errors(code: int, *errors: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="kubectl ddpm",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -18,6 +18,7 @@ from ddpm_operator.kubectl_ddpm.manifest_file import read_manifests
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, print_json
 from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.planning.sizing import claim_size, head_size, plan, worker_size
+from ddpm_operator.text import count
 
 _DESCRIPTION = """\
 Validate the DDPMSamplings in a file, and show the plan of each: its pods, its
@@ -117,8 +118,8 @@ def _output_location(sampling: DDPMSampling) -> OutputLocation:
 
 def _render(sampling: DDPMSampling, explanation: Explanation) -> RenderableType:
     spec, chosen = sampling.spec, explanation.plan
-    batch = f" of up to {chosen.batch_size} samples" if chosen.batch_size else ""
-    shards = f"{chosen.shards:,} shard{'s' * (chosen.shards != 1)}{batch}" if chosen.shards else "shards"
+    batch = f" of up to {count(chosen.batch_size, 'sample')}" if chosen.batch_size else ""
+    shards = f"{count(chosen.shards, 'shard')}{batch}" if chosen.shards else "shards"
     reasons = Table.grid(padding=(0, 1))
     for reason in chosen.why:
         reasons.add_row("•", reason)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
 from ddpm_operator.kubectl_ddpm.progress_bar import progress_bar
+from ddpm_operator.kubectl_ddpm.user_path import user_path
 from ddpm_operator.text import count
 
 _DESCRIPTION = """\
@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
         commands, "fetch", _fetch, "Download the samples of a complete sampling", _DESCRIPTION, _EXAMPLES
     )
     command.add_argument("name", metavar="NAME", help="name of the sampling")
-    command.add_argument("folder", type=Path, metavar="DIR", help="created if it does not exist")
+    command.add_argument("folder", type=user_path, metavar="DIR", help="created if it does not exist")
 
 
 def _fetch(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ They have the names of the flags of `ddpm-sample`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple, get_args
 
@@ -14,7 +14,16 @@ from pydantic import ValidationError
 
 from ddpm_operator.api import GROUP, KIND, VERSION
 from ddpm_operator.api.model import JsonValue
-from ddpm_operator.api.spec import Device, ModelName, Precision, SamplerName, ScheduleName, TimeEmbedding, Variance
+from ddpm_operator.api.spec import (
+    Device,
+    ModelName,
+    Precision,
+    Sampler,
+    SamplerName,
+    ScheduleName,
+    TimeEmbedding,
+    Variance,
+)
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, SamplingManifest, validation_message
 
 
@@ -28,7 +37,7 @@ class Flag(NamedTuple):
     name: str
     path: str
     help: str
-    type: type[int] | type[str] | type[float] = str
+    type: Callable[[str], JsonValue] = str
     choices: Sequence[str] | None = None
     nargs: str | None = None
     metavar: str | None = None
@@ -45,6 +54,8 @@ TASKS_PER_GPU = "spec.resources.tasksPerGPU"
 FLAGS = (
     Flag(MODEL, MODEL_URI, "checkpoint: a local file, which is uploaded, or builtin://mnist, pvc://claim/file, s3://…, "
          "https://…"),
+    Flag("sha256", MODEL_SHA256, "the sha256 that the checkpoint must have, as printed by sha256sum", str.lower,
+         metavar="HEX"),
     Flag("model_name", "spec.model.name", "network; this and the next five are needed only if the checkpoint has no "
          "metadata", choices=get_args(ModelName)),
     Flag("downs", "spec.model.downs", "channels of each level of the network", int, nargs="+"),
@@ -64,9 +75,12 @@ FLAGS = (
     Flag("sampler", "spec.sampler.name", "sampling algorithm (default ddpm)", choices=get_args(SamplerName)),
     Flag("steps", "spec.sampler.steps", "sampling steps (default: ddpm all timesteps, ddim 50, dpmpp 20)", int),
     Flag("eta", "spec.sampler.eta", "noise of ddim, from 0 (deterministic, the default) to 1"),
-    Flag("timesteps", "spec.sampler.timesteps", "timesteps T that the model was trained with (default 1000)", int),
-    Flag("schedule", "spec.sampler.schedule", "noise schedule (default linear)", choices=get_args(ScheduleName)),
-    Flag("variance", "spec.sampler.variance", "variance of ddpm (default large)", choices=get_args(Variance)),
+    Flag("timesteps", "spec.sampler.timesteps", "timesteps T of the training (default: the checkpoint's, else 1000)",
+         int),
+    Flag("schedule", "spec.sampler.schedule", "noise schedule of the training (default: the checkpoint's, else linear)",
+         choices=get_args(ScheduleName)),
+    Flag("variance", "spec.sampler.variance", "variance of ddpm (default: the checkpoint's, else large)",
+         choices=get_args(Variance)),
     Flag("device", "spec.resources.device", "device to sample on (default auto: cuda with --gpus, otherwise cpu)",
          choices=get_args(Device)),
     Flag("gpus", "spec.resources.gpus", "total number of GPUs (default 0)", int),
@@ -91,7 +105,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         section = ".".join(flag.path.split(".")[:2])
         group = groups.get(section, groups["spec"])
         names = [f"--{flag.name}", f"--{flag.name.replace('_', '-')}"]
-        metavar = {int: "N", float: "X"}.get(flag.type, "URI" if "uri" in flag.path else "X")
+        metavar = "N" if flag.type is int else "URI" if "uri" in flag.path else "X"
         group.add_argument(
             *dict.fromkeys([*names, "--model"] if flag.name == MODEL else names),
             dest=flag.path,
@@ -107,6 +121,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def given_fields(options: argparse.Namespace) -> dict[str, JsonValue]:
     """Returns path -> value of the fields whose flags were given."""
     return {flag.path: getattr(options, flag.path) for flag in FLAGS if hasattr(options, flag.path)}
+
+
+def ineffective_flags(fields: Mapping[str, JsonValue]) -> list[str]:
+    """Returns a sentence for each given field that the sampler does not use.
+
+    They are no error: a stored DDPMSampling may have them, and grows only if they are given again.
+    """
+    sampler = fields.get("spec.sampler.name", Sampler().name)
+    owners = {"spec.sampler.eta": "ddim", "spec.sampler.variance": "ddpm"}
+    return [
+        f"{_FLAG_OF_FIELD[path]} has no effect with the sampler {sampler}: it applies to {owner}"
+        for path, owner in owners.items()
+        if path in fields and sampler != owner
+    ]
 
 
 def local_checkpoint(fields: Mapping[str, JsonValue]) -> str | None:

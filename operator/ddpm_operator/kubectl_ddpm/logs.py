@@ -29,7 +29,13 @@ kubectl ddpm logs -f digits"""
 
 def add_to(commands: Commands) -> None:
     command = add_command(
-        commands, "logs", _logs, "Print the log of a sampling, even after it has ended", _DESCRIPTION, _EXAMPLES
+        commands,
+        "logs",
+        _logs,
+        "Print the log of a sampling, even after it has ended",
+        _DESCRIPTION,
+        _EXAMPLES,
+        ends_with_reader=True,
     )
     command.add_argument("name", metavar="NAME", help="name of the sampling")
     command.add_argument("-f", "--follow", action="store_true", help="follow the log until the cluster is deleted")

@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
@@ -17,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from ddpm_operator.api import KIND, DDPMSampling
 from ddpm_operator.api.model import JsonValue
+from ddpm_operator.kubectl_ddpm.user_path import user_path
 
 _SHOULD = re.compile(r"^(?:Input|String|Tuple|Dictionary|Value) should")
 Location = tuple[int | str, ...]
@@ -78,7 +78,7 @@ def read_manifests(filename: str) -> list[SamplingManifest]:
         ManifestError: if the file cannot be read, a DDPMSampling is invalid, or there is none.
     """
     try:
-        text = sys.stdin.read() if filename == "-" else Path(filename).read_text(encoding="utf-8")
+        text = sys.stdin.read() if filename == "-" else user_path(filename).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ManifestError([f"{filename}: {reason}"]) from error
@@ -167,8 +167,10 @@ def validation_message(item: ErrorDetails, names: Mapping[str, str] = MappingPro
             given = item["input"]
             short = isinstance(given, str | int | float | None) and len(str(given)) < 80
             instead_of = f", not {given!r}" if short else ""
-            quotes = "; write it in quotes" if item["type"] == "string_type" else ""
-            return f"{path} {_SHOULD.sub('must', item['msg'])}{instead_of}{quotes}"
+            if item["type"] == "string_type":
+                quoted = f': "{given}"' if isinstance(given, int | float) and not isinstance(given, bool) else ""
+                return f"{path} must be a string{instead_of}; write it in quotes{quoted}"
+            return f"{path} {_SHOULD.sub('must', item['msg'])}{instead_of}"
 
 
 def _suggestion(location: Location) -> str:

@@ -25,6 +25,7 @@ def add_command(
     *,
     usage: str | None = None,
     needs_cluster: bool = True,
+    ends_with_reader: bool = False,
 ) -> argparse.ArgumentParser:
     """Adds a command with the common options.
 
@@ -35,6 +36,7 @@ def add_command(
         examples: shell lines, with comments.
         usage: replaces the generated usage line.
         needs_cluster: adds the options that select a cluster and a namespace.
+        ends_with_reader: the command only shows something, perhaps for long, so it ends when stdout has no reader.
     """
     indented = "\n".join(f"  {line}".rstrip() for line in examples.splitlines())
     command = commands.add_parser(
@@ -46,7 +48,7 @@ def add_command(
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(command=run)
+    command.set_defaults(command=run, ends_with_reader=ends_with_reader)
     if needs_cluster:
         command.add_argument("-n", "--namespace", help="default: the namespace of the kubeconfig context")
         command.add_argument("--context", help="kubeconfig context (default: the current one)")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client import (
@@ -24,12 +24,14 @@ from ddpm_operator.kubectl_ddpm.flags import (
     MODEL_URI,
     add_flags,
     given_fields,
+    ineffective_flags,
     local_checkpoint,
     manifest_from_flags,
 )
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, SamplingManifest, read_manifests
 from ddpm_operator.kubectl_ddpm.options import Commands, add_command, open_client, print_json
 from ddpm_operator.kubectl_ddpm.progress_bar import progress_bar
+from ddpm_operator.kubectl_ddpm.user_path import user_path
 
 _DESCRIPTION = """\
 Create a DDPMSampling from flags, or the DDPMSamplings of a file. Submitting an
@@ -72,6 +74,8 @@ def add_to(commands: Commands) -> None:
 
 def _submit(options: argparse.Namespace) -> int:
     requested = _requested(options)
+    for sentence in ineffective_flags(given_fields(options)):
+        print(f"note: {sentence}", file=sys.stderr)
     client = open_client(options)
     for manifest, _ in requested:
         _check_namespace(manifest, client)
@@ -101,7 +105,7 @@ def _requested(options: argparse.Namespace) -> list[tuple[SamplingManifest, Chec
         path = local_checkpoint(fields)
         if path is None:
             return [(manifest_from_flags(options.name, fields), None)]
-        file = checkpoint_file(Path(path))
+        file = checkpoint_file(user_path(path))
         return [(manifest_from_flags(options.name, with_checkpoint(options.name, fields, file)), file)]
     if options.name is not None or fields:
         raise ManifestError([f"-f {options.filename} cannot be combined with NAME or flags of the sampling"])
@@ -113,7 +117,12 @@ def with_checkpoint(name: str, fields: Mapping[str, JsonValue], file: Checkpoint
 
     The image shape in the checkpoint's metadata is included because the operator plans before a driver has read the
     file. A flag takes precedence; if it contradicts the metadata, the driver rejects it.
+
+    Raises:
+        ManifestError: if the file is not the one that --sha256 names.
     """
+    if fields.get(MODEL_SHA256, file.sha256) != file.sha256:
+        raise ManifestError([f"the sha256 of {file.path} is {file.sha256}, not {fields[MODEL_SHA256]} as in --sha256"])
     images = {MODEL_IMG_SIZE: file.images.img_size, MODEL_CHANNELS: file.images.channels}
     from_metadata = {path: value for path, value in images.items() if value is not None}
     return {**from_metadata, **fields, MODEL_URI: model_uri(name, file), MODEL_SHA256: file.sha256}

@@ -30,7 +30,13 @@ kubectl ddpm watch digits"""
 
 def add_to(commands: Commands) -> None:
     command = add_command(
-        commands, "watch", _watch, "Show the progress of a sampling until it ends", _DESCRIPTION, _EXAMPLES
+        commands,
+        "watch",
+        _watch,
+        "Show the progress of a sampling until it ends",
+        _DESCRIPTION,
+        _EXAMPLES,
+        ends_with_reader=True,
     )
     command.add_argument("name", metavar="NAME", help="name of the sampling")
 

@@ -200,13 +200,13 @@ def _plan_gpus(
     why = [_explain_shards(spec, batch_size, shards, batch_size_reason, "cuda")]
     useful = min(requested.gpus, shards)
     if useful < requested.gpus:
-        why.append(f"{useful} of {requested.gpus} GPUs are used, one per shard.")
+        why.append(f"{useful} of {count(requested.gpus, 'GPU')} {'is' if useful == 1 else 'are'} used, one per shard.")
     workers, each = _spread(useful, requested.max_workers)
     gpus = workers * each
     if gpus < useful:
         why.append(
-            f"{gpus} of {useful} GPUs are used: all workers have the same number, and maxWorkers is "
-            f"{requested.max_workers}."
+            f"{gpus} of {useful} GPUs {'is' if gpus == 1 else 'are'} used: all workers have the same number, and "
+            f"maxWorkers is {requested.max_workers}."
         )
     tasks = min(requested.tasks_per_gpu, -(-shards // gpus))
     if tasks < requested.tasks_per_gpu:

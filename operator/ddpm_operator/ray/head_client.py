@@ -102,12 +102,13 @@ class HeadClient:
         except ValueError as error:
             raise HeadDidNotAnswer(f"the version is not a valid response of Ray: {error}") from error
 
-    async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int) -> None:
+    async def submit(self, submission_id: str, document: dict[str, JsonValue], samples: int, attempt: str = "") -> None:
         """Submits the driver as a Ray job. Succeeds if a job with this id exists already.
 
         Args:
             document: the job document for the driver.
             samples: N, stored in the job's metadata.
+            attempt: ``uid/number``, by which the driver supersedes those of earlier attempts at its output.
 
         Raises:
             HeadDidNotAnswer: if Ray did not accept the job. It answers 500 while its job agent starts: retry with
@@ -126,6 +127,8 @@ class HeadClient:
                         "DDPM_LOG": submission_id,
                         # The templates give head and workers the same image, so the driver need not compare packages.
                         "DDPM_ONE_IMAGE": "1",
+                        # Not in the document: drivers of older images, which a resource may name, reject other fields.
+                        "DDPM_ATTEMPT": attempt,
                     }
                 },
                 "metadata": {SAMPLES_KEY: str(samples)},

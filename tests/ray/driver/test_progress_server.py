@@ -20,6 +20,7 @@ from ray import cloudpickle
 
 from ddpm_inference.console import QuietView
 from ddpm_inference.driver import run
+from ddpm_inference.hardware import find_hardware
 from ddpm_inference.image_grid import sheet
 from ddpm_inference.job import Job, Shard
 from ddpm_inference.progress import Progress
@@ -73,7 +74,14 @@ def test_a_run_publishes_plan_progress_and_thumbnail(open_head: Head, checkpoint
         np.testing.assert_array_equal(pixels(client.request("/grid.png").body), np.asarray(sheet(greys(0, 31))))
         document = client.progress()
         assert (document["phase"], document["total"], document["percent"]) == ("sampling", 80, 40.0)
-        assert document["plan"] == {"device": "cpu", "batchSize": BATCH, "shards": 3}
+        hardware = find_hardware("cpu")
+        assert hardware is not None
+        assert document["plan"] == {
+            "device": "cpu",
+            "batchSize": BATCH,
+            "shards": 3,
+            "hardware": hardware.model_dump(),
+        }
         assert "3 shards to sample" in document["message"]
 
     def release(*firsts: int) -> None:

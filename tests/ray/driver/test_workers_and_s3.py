@@ -100,6 +100,7 @@ def test_the_command_stores_everything_on_s3(
         "manifest.json",
         "samples.npy",
         "shards",
+        "verified.json",
     ]
     again = run_command(*command, cwd=tmp_path, environment=environment)
     assert json.loads(again.out.splitlines()[-1])["sampled"] == 0

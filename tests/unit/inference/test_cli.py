@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from ddpm_inference.checkpoint import load, save
+from ddpm_inference.checkpoint.safetensors_file import encode
 from ddpm_inference.cli import main
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
 from ddpm_inference.models import build
@@ -111,6 +113,102 @@ def test_convert_writes_a_checkpoint_with_all_metadata(tmp_path: Path, capsys: p
     assert (written.spec, written.trained) == (SPEC, TrainedSchedule(name="sigmoid", timesteps=300))
     assert written.sha256 in capsys.readouterr().out
     assert main(arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"), [("--schedule linear", "--timesteps"), ("--timesteps 1000", "--schedule")]
+)
+def test_convert_wants_schedule_and_timesteps_together(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, missing: str
+) -> None:
+    assert main(["convert", str(checkpoint), str(tmp_path / "to"), *flags.split()]) == 2
+    assert f"error: {missing} is missing\n" in capsys.readouterr().err
+
+
+def test_convert_names_flags(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["convert", str(checkpoint), str(tmp_path / "to")]
+    for flag, value in (("--img_size", "0"), ("--time_emb_dim", "1"), ("--timesteps", "0")):
+        assert main([*arguments, "--schedule", "linear", "--timesteps", "5", flag, value]) == 2
+        assert f"error: {flag} must be greater than or equal to" in capsys.readouterr().err
+
+
+def without_metadata(checkpoint: Path) -> Path:
+    path = checkpoint.with_name("bare.safetensors")
+    path.write_bytes(encode(load(checkpoint, ModelRequest(uri="x")).weights, None))
+    return path
+
+
+def test_convert_notes_an_assumed_schedule_only_if_none_is_given(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["convert", str(without_metadata(checkpoint)), "--img_size", "8"]
+    assert main([*arguments, str(tmp_path / "a"), "--schedule", "cosine", "--timesteps", "50"]) == 0
+    assert "noise schedule" not in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path / "b")]) == 0
+    assert "noise schedule: not in the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "note"),
+    [
+        ("", "so linear with 1000 timesteps unless --schedule and --timesteps are given"),
+        ("--schedule cosine", "so timesteps 1000 (--timesteps if it was trained with another)"),
+        ("--timesteps 50", "so schedule linear (--schedule if it was trained with another)"),
+        ("--schedule cosine --timesteps 50", None),
+    ],
+)
+def test_a_run_notes_only_what_it_assumes_of_the_schedule(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, note: str | None
+) -> None:
+    arguments = ["--model_path", str(without_metadata(checkpoint)), "--img_size", "8", "--out_dir", str(tmp_path / "o")]
+    assert main([*arguments, "--dry_run", *flags.split()]) == 0
+    shown = capsys.readouterr().out
+    assert ("noise schedule: not in the checkpoint" in shown) == (note is not None)
+    assert note is None or note in shown
+
+
+def test_a_document_that_sets_what_its_sampler_does_not_use_gets_a_note(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"model": {"uri": str(checkpoint)}, "output": {"uri": str(tmp_path / "o")}, "sampler": {"eta": 0.5}}
+    monkeypatch.setenv("DDPM_JOB", json.dumps(document))
+    assert main(["--dry_run"]) == 0
+    assert "sampler.eta 0.5 has no effect with the sampler ddpm" in capsys.readouterr().out
+
+
+def test_another_checkpoint_than_the_pinned_one_is_rejected(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model_path", str(checkpoint), "--out_dir", str(tmp_path / "out"), "--dry_run", "--sha256"]
+    assert main([*arguments, hashlib.sha256(checkpoint.read_bytes()).hexdigest()]) == 0
+    assert main([*arguments, "0" * 64]) == 2
+    assert f"not the pinned {'0' * 64}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_file_in_place_of_the_output_is_exit_code_2(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry: bool
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "below"):
+        arguments = ["--model_path", str(checkpoint), "--out_dir", str(out), "--ray_address", "ray://127.0.0.1:1"]
+        assert main([*arguments, *(["--dry_run"] if dry else [])]) == 2
+        assert f"{file} is a file" in capsys.readouterr().err
+
+
+def test_counts_of_one_are_singular(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model_path", str(checkpoint), "--out_dir", str(tmp_path / "out"), "--dry_run", "--device", "cpu"]
+    assert main([*arguments, "--n_samples", "1", "--batch_size", "1"]) == 0
+    assert "1 shard of at most 1 sample\n" in capsys.readouterr().out
+
+
+def test_too_many_steps_are_said_in_plain_words(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--model_path", str(checkpoint), "--out_dir", str(tmp_path / "out"), "--steps", "101"]) == 2
+    error = capsys.readouterr().err.splitlines()[0]
+    assert error == "error: the sampler is not valid: 101 steps are more than the schedule's 100 timesteps"
 
 
 def test_an_invalid_job_in_the_environment_is_exit_code_2(

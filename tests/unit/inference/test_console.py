@@ -103,7 +103,7 @@ def test_the_view_depends_on_flags_and_stream() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (0.2, "0:01"), (59, "0:59"), (60, "1:00"), (3599.5, "1:00:00"), (90_061, "1 days 1:01:01")],
+    [(0, "0:00"), (0.2, "0:01"), (59, "0:59"), (60, "1:00"), (3599.5, "1:00:00"), (90_061, "1 day 1:01:01")],
 )
 def test_durations_are_formatted_like_a_clock(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
@@ -113,3 +113,17 @@ def test_unknown_rate_and_time_left_are_omitted() -> None:
     progress = Progress(phase="sampling")
     progress.begin(100, 0, 4)
     assert format_progress(progress) == "0/100 (0 %)"
+
+
+def test_a_stalled_run_has_no_time_left() -> None:
+    progress = Progress(phase="sampling")
+    first, second, _ = shards_of(96, 32)
+    progress.begin(96, 0, 3)
+    progress.observe(0.0, {}, 1, 1)
+    progress.shard_stored(first)
+    for now in (4.0, 4.5):
+        progress.observe(now, {second: 0.5}, 1, 1)
+    assert format_progress(progress).endswith(" left")
+    for now in (5.0, 49.0):
+        progress.observe(now, {second: 0.5}, 1, 1)
+    assert format_progress(progress).endswith("samples/s, no step for 0:45")

@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.flags import JOB_VARIABLE, convert_parser, job_from, nested, sample_parser
-from ddpm_inference.job import Job
+from ddpm_inference.job import Job, ModelRequest
 
 
 def job(*arguments: str, environment: str | None = None) -> Job:
@@ -78,6 +78,69 @@ def test_an_invalid_flag_is_named(arguments: str, flag: str) -> None:
         job("--model_path", "x", *arguments.split())
 
 
+@pytest.mark.parametrize("flag", ["--out_dir", "--output_uri", "--out-dir"])
+def test_the_flag_that_was_given_is_named(flag: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"^{flag.replace('-', '_').replace('__', '--')} must not be empty$"):
+        job("--model_path", "x", flag, "")
+    with pytest.raises(InvalidSpec, match=f"^{flag.replace('-', '_').replace('__', '--')} a contradicts"):
+        job(f"{flag}=a", environment=json.dumps(DOCUMENT))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ("--n_sample 3", "--n_samples"),
+        ("--n-sample=3", "--n_samples"),
+        ("-n_samples 3", "--n_samples"),
+        ("--sampler dpmp", "dpmpp"),
+        ("--sampler DDIM", "ddim"),
+        ("--schedule cosin", "cosine"),
+        ("--model_name unet", "Unet"),
+        ("convertt a.pt b", "convert"),
+    ],
+)
+def test_a_typo_gets_a_suggestion(arguments: str, suggestion: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"; did you mean {suggestion}\\?$"):
+        job("--model_path", "x", *arguments.split())
+
+
+def test_an_unknown_word_without_a_likeness_gets_no_suggestion() -> None:
+    with pytest.raises(InvalidSpec, match=r"^unknown arguments: --xyzzy$"):
+        job("--model_path", "x", "--xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--eta 0.5", "--eta has no effect with the sampler ddpm: it applies to ddim"),
+        ("--eta 0.5 --sampler dpmpp", "--eta has no effect with the sampler dpmpp: it applies to ddim"),
+        ("--variance small --sampler ddim", "--variance has no effect with the sampler ddim: it applies to ddpm"),
+    ],
+)
+def test_a_flag_that_the_sampler_does_not_use_is_rejected(arguments: str, message: str) -> None:
+    with pytest.raises(InvalidSpec, match=message):
+        job("--model_path", "x", *arguments.split())
+
+
+def test_a_flag_that_the_sampler_uses_is_accepted() -> None:
+    assert job("--model_path", "x", "--sampler", "ddim", "--eta", "0.5").sampler.eta == 0.5
+    assert job("--model_path", "x", "--variance", "small").sampler.variance == "small"
+
+
+def test_the_checkpoint_can_be_pinned() -> None:
+    digest = "0123456789abcdef" * 4
+    assert job("--model_path", "x", "--sha256", digest.upper()).model.sha256 == digest
+    with pytest.raises(InvalidSpec, match="--sha256 must be 64 characters of 0-9 and a-f"):
+        job("--model_path", "x", "--sha256", digest[1:])
+
+
+def test_help_names_the_checkpoint_as_the_default_of_its_schedule() -> None:
+    text = " ".join(sample_parser().format_help().split())
+    for flag, default in (("--timesteps", "1000"), ("--schedule", "linear"), ("--variance", "large")):
+        described = text.rpartition(f" {flag} ")[2].partition(" --")[0]
+        assert f"(default: the checkpoint's, else {default})" in described
+
+
 def test_model_path_is_required() -> None:
     with pytest.raises(InvalidSpec, match="--model_path is missing"):
         job("--n_samples", "3")
@@ -112,3 +175,11 @@ def test_convert_takes_architecture_and_schedule() -> None:
         "model": {"name": "Unet", "downs": [8, 16]},
         "trained": {"name": "sigmoid"},
     }
+
+
+@pytest.mark.parametrize(("word", "applied"), [("yes", True), ("no", False)])
+def test_attention_norm_is_yes_or_no_in_both_commands(word: str, applied: bool) -> None:
+    assert job("--model_path", "net.pt", "--attention_norm", word).model.attention_norm is applied
+    parser = convert_parser()
+    fields = nested(parser.fields_given(parser.parse(["a.pt", "b.safetensors", "--attention_norm", word])))
+    assert ModelRequest.model_validate({"uri": "a.pt", **fields["model"]}).attention_norm is applied

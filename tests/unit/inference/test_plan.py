@@ -8,10 +8,12 @@ import pytest
 
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.errors import InvalidSpec, OutputConflict
-from ddpm_inference.job import Device, Identity, Job, ModelSpec, TrainedSchedule
-from ddpm_inference.plan import device_without_cluster, require_same_job, resolve_identity
+from ddpm_inference.job import Device, Hardware, Identity, Job, ModelSpec, TrainedSchedule
+from ddpm_inference.plan import device_without_cluster, require_same_job, resolve_identity, resources_for
 
 SPEC = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step")
+AVX512 = Hardware(cpu_vendor="GenuineIntel", aten="AVX512", onednn="AVX512_CORE")
+AVX2 = Hardware(cpu_vendor="GenuineIntel", aten="AVX2", onednn="AVX2")
 CHECKPOINT = Checkpoint(SPEC, TrainedSchedule(name="linear", timesteps=1000), {}, "0" * 64)
 
 
@@ -23,15 +25,16 @@ def identity(
     device: Device = "cpu",
     stored: Identity | None = None,
     torch: str = "2.15.0",
+    hardware: Hardware | None = None,
     **fields: Any,  # noqa: ANN401
 ) -> Identity:
-    return resolve_identity(job(**fields), CHECKPOINT, stored, device=device, torch=torch)
+    return resolve_identity(job(**fields), CHECKPOINT, stored, device=device, torch=torch, hardware=hardware)
 
 
 def test_samples_and_workers_do_not_change_the_identity() -> None:
     few, many = (
         identity(n_samples=1),
-        identity(n_samples=100_000, resources={"workers": 7, "num_cpus_per_task": 2}),
+        identity(n_samples=100_000, resources={"workers": 7, "num_cpus_per_task": 1.5}),
     )
     assert few.fingerprint == many.fingerprint
 
@@ -79,6 +82,44 @@ def test_another_torch_is_rejected_naming_the_stored_one() -> None:
     with pytest.raises(OutputConflict) as rejected:
         require_same_job(identity(stored=stored, torch="2.15.0"), stored, "out")
     assert "torch 2.14.0" in rejected.value.hint
+
+
+def test_threads_are_part_of_the_identity_on_cpu() -> None:
+    two = identity(resources={"num_cpus_per_task": 2})
+    assert two.threads == 2
+    assert two.fingerprint != identity().fingerprint
+    on_gpu = identity("cuda", resources={"num_cpus_per_task": 2})
+    assert (on_gpu.threads, on_gpu.fingerprint) == (1, identity("cuda").fingerprint)
+
+
+def test_threads_of_an_earlier_run_are_kept() -> None:
+    stored = identity(resources={"num_cpus_per_task": 3})
+    assert identity(stored=stored, resources={"workers": 2}) == stored
+    assert resources_for(job(resources={"workers": 2}), stored).num_cpus_per_task == 3
+    assert resources_for(job(resources={"num_cpus_per_task": 1}), stored).num_cpus_per_task == 1
+
+
+def test_other_threads_are_rejected_naming_the_stored_ones() -> None:
+    stored = identity(resources={"num_cpus_per_task": 3})
+    with pytest.raises(OutputConflict, match="threads: 1, there 3") as rejected:
+        require_same_job(identity(stored=stored, resources={"num_cpus_per_task": 1}), stored, "out")
+    assert "omit --num_cpus_per_task, or give 3" in rejected.value.hint
+
+
+def test_other_hardware_is_rejected_unless_mixed() -> None:
+    stored = identity(hardware=AVX512)
+    with pytest.raises(OutputConflict, match=r"hardware\.aten: AVX2, there AVX512") as rejected:
+        require_same_job(identity(stored=stored, hardware=AVX2), stored, "out")
+    assert "--allow_mixed_hardware" in rejected.value.hint
+    mixed = identity(stored=stored, hardware=AVX2, resources={"allow_mixed_hardware": True})
+    assert mixed == stored
+    assert identity(hardware=AVX2, resources={"allow_mixed_hardware": True}).hardware == AVX2
+
+
+def test_unknown_hardware_is_not_compared() -> None:
+    known, unknown = identity(hardware=AVX512), identity()
+    assert identity(stored=known) == known
+    assert identity(stored=unknown, hardware=AVX2) == unknown
 
 
 def test_a_fraction_above_one_gpu_is_rejected() -> None:

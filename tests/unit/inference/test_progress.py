@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from ddpm_inference.job import Shard, shards_of
-from ddpm_inference.progress import WINDOW_SECONDS, Progress, makespan
+from ddpm_inference.progress import MIN_STALL_SECONDS, WINDOW_SECONDS, Progress, makespan
 
 
 def simulate(
@@ -171,3 +171,47 @@ def test_there_is_no_eta_while_all_workers_are_lost() -> None:
     assert progress.snapshot()["etaSeconds"] is None
     progress.observe(21.0, {shards[1]: 0.5}, 1, 1)
     assert progress.snapshot()["etaSeconds"]
+
+
+def stalled(progress: Progress, shard: Shard, since: float, until: float, fraction: float) -> None:
+    """Plays seconds in which a worker is busy with a shard and makes no step."""
+    for second in range(int(since), int(until) + 1):
+        progress.observe(float(second), {shard: fraction}, 2, 1)
+
+
+def test_a_run_without_a_step_for_long_is_stalled_and_has_no_eta() -> None:
+    progress = Progress(phase="sampling")
+    first, second = shards_of(64, 32)
+    progress.begin(64, 0, 2)
+    for tenth in range(100):
+        progress.observe(tenth / 10, {first: tenth / 100, second: tenth / 200}, 2, 2)
+    progress.shard_stored(first)
+    stalled(progress, second, 10, 10 + MIN_STALL_SECONDS, 0.5)
+    assert progress.stalled_seconds is None
+    assert progress.snapshot()["etaSeconds"] is not None
+    stalled(progress, second, 10 + MIN_STALL_SECONDS, 90, 0.5)
+    assert progress.stalled_seconds == 80.0
+    assert progress.snapshot()["etaSeconds"] is None
+    progress.observe(91.0, {second: 0.6}, 2, 1)
+    assert progress.stalled_seconds is None
+
+
+def test_a_run_whose_steps_are_long_is_not_stalled() -> None:
+    progress = Progress(phase="sampling")
+    (shard,) = shards_of(32, 32)
+    progress.begin(32, 0, 1)
+    for minute in range(5):
+        stalled(progress, shard, 60 * minute, 60 * minute + 59, minute / 10)
+    assert progress.stalled_seconds is None
+    stalled(progress, shard, 300, 600, 0.4)
+    assert progress.stalled_seconds is not None
+
+
+def test_a_run_without_busy_workers_is_not_stalled() -> None:
+    progress = Progress(phase="sampling")
+    first, _ = shards_of(64, 32)
+    progress.begin(64, 0, 2)
+    progress.shard_stored(first)
+    for second in range(300):
+        progress.observe(float(second), {}, 0, 0)
+    assert progress.stalled_seconds is None

@@ -105,7 +105,7 @@ def test_the_grace_period_is_longer_than_the_pre_stop_hook(accepted: list[DDPMSa
     pod = head_pod_spec(attempt_of(accepted[0]))
     [head] = pod["containers"]
     interpreter, *command = head["lifecycle"]["preStop"]["exec"]["command"]
-    assert (interpreter, command) == ("python", ["-m", stop.__name__])
+    assert (interpreter, command) == ("python", ["-P", "-m", stop.__name__])
     assert pod["terminationGracePeriodSeconds"] > stop.WAIT_SECONDS
 
 

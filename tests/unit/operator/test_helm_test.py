@@ -39,7 +39,7 @@ def sampling(status: dict[str, Any]) -> DDPMSampling:
 
 
 def test_a_complete_output_passes(tmp_path: Path) -> None:
-    assert check_output(store_output(tmp_path), tmp_path).startswith("4 samples in 1 files match the manifest ")
+    assert check_output(store_output(tmp_path), tmp_path).startswith("4 samples in 1 file match the manifest ")
 
 
 def test_too_few_samples_fail(tmp_path: Path) -> None:

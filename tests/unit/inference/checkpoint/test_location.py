@@ -26,6 +26,12 @@ def test_paths_and_file_uris_name_the_same_file(tmp_path: Path, monkeypatch: pyt
         assert fetch(uri) == b"weights"
 
 
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.pt").write_bytes(b"weights")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch("~/net.pt") == b"weights"
+
+
 def test_the_builtin_checkpoint_has_complete_metadata() -> None:
     checkpoint = load(fetch("builtin://mnist"), ModelRequest(uri="builtin://mnist"))
     assert checkpoint.spec.image_shape == (1, 28, 28)

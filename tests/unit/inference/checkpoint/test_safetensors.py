@@ -193,10 +193,10 @@ def test_unsupported_dtypes_are_rejected(request_: ModelRequest) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
+        ({"version": 2}, "version must be 1"),
         ({"normalisation": [0, 1]}, "normalisation"),
         ({"model": None}, "model"),
-        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"surprise": 1}, "surprise is not a known field"),
     ],
 )
 def test_invalid_metadata_is_rejected(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -36,7 +38,7 @@ def response(status: int, body: bytes = b"", **headers: object) -> Handler:
 def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Records the delays between attempts instead of waiting."""
     delays: list[float] = []
-    monkeypatch.setattr(https_download, "time", type("", (), {"sleep": delays.append}))
+    monkeypatch.setattr(https_download, "time", type("", (), {"sleep": delays.append, "monotonic": time.monotonic}))
     return delays
 
 
@@ -164,6 +166,35 @@ def test_an_endless_body_is_abandoned_at_the_limit(server: HttpsServer) -> None:
     with pytest.raises(https_download.TooLarge, match="more than 3,000,000 bytes"):
         https_download.download(f"{server.url}/model", 3_000_000)
     assert sent < 64 * MIB, "read more than the socket buffers hold"
+
+
+@pytest.mark.parametrize("part", ["headers", "body"])
+def test_a_server_that_sends_a_byte_at_a_time_is_abandoned(
+    server: HttpsServer, monkeypatch: pytest.MonkeyPatch, delays: list[float], part: str
+) -> None:
+    abandoned = threading.Event()
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        if part == "body":
+            request.send_response(200)
+            request.send_header("Content-Length", "1000000")
+            request.end_headers()
+        try:
+            while True:
+                request.wfile.write(b"x")
+                request.wfile.flush()
+                pause.wait(0.01)
+        except OSError:
+            abandoned.set()
+
+    pause = threading.Event()
+    server.handlers["/model"] = drip
+    monkeypatch.setattr(https_download, "MAX_SECONDS", 0.5)
+    with pytest.raises(ModelNotFound, match=r"localhost took longer than 0.5 seconds"):
+        fetch(f"{server.url}/model")
+    assert abandoned.wait(30)
+    assert server.requests["/model"] == 1
+    assert delays == []
 
 
 @pytest.mark.parametrize(

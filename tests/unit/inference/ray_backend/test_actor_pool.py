@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +24,24 @@ from ddpm_inference.errors import (
     StorageFailed,
     WorkerLost,
 )
-from ddpm_inference.job import Identity, ModelSpec, ResourceRequest, SamplerRequest, Shard, resolve_sampler, shards_of
+from ddpm_inference.job import (
+    Hardware,
+    Identity,
+    ModelSpec,
+    ResourceRequest,
+    SamplerRequest,
+    Shard,
+    resolve_sampler,
+    shards_of,
+)
 from ddpm_inference.progress import Progress
 from ddpm_inference.ray_backend import actor_pool
-from ddpm_inference.ray_backend.actor_pool import HEAD_UNREACHABLE_TIMEOUT, MAX_DEATHS_WITHOUT_RESULT, ActorPool
+from ddpm_inference.ray_backend.actor_pool import (
+    BUILD_TIMEOUT_FACTOR,
+    HEAD_UNREACHABLE_TIMEOUT,
+    MAX_DEATHS_WITHOUT_RESULT,
+    ActorPool,
+)
 from ddpm_inference.ray_backend.actor_resources import ActorResources
 from ddpm_inference.ray_backend.worker import Placement, ShardResult
 
@@ -43,6 +58,7 @@ IDENTITY = Identity(
     torch="2.15.0",
 )
 STARTUP_TIMEOUT = 60.0
+MAX_CALLS_AT_ONCE = 50_000
 
 
 @dataclass(eq=False)
@@ -70,8 +86,9 @@ class FakeActor:
         for name, call in {
             "placement": lambda: cluster.placement(self),
             "preload": lambda: Ref(),
+            "find_hardware": lambda device: cluster.hardware(self),
             "start": lambda work: cluster.start(self),
-            "progress": lambda: Ref(None),
+            "progress": lambda: cluster.progress(self),
             "sample": lambda work, shard: self._sample(cluster, shard),
         }.items():
             setattr(self, name, SimpleNamespace(remote=call))
@@ -99,10 +116,13 @@ class FakeCluster:
     is_local: bool = False
     description: str = "Ray at head:6379 (from --ray_address)"
     own_node_id: str | None = None
+    log_folder: Path = Path("/tmp/ray/session_1/logs")
     required_packages: tuple[str, ...] = ()
     placement: Callable[[FakeActor], Ref] = lambda actor: Ref(Placement("node", 0))
     start: Callable[[FakeActor], Ref] = lambda actor: Ref()
+    hardware: Callable[[FakeActor], Ref] = lambda actor: Ref(Hardware(aten="AVX2"))
     sample: Sample = sampled
+    progress: Callable[[FakeActor], Ref] = lambda actor: Ref(None)
     actors: list[FakeActor] = field(default_factory=list)
 
     def capacity(self, _resources: ActorResources) -> int:
@@ -124,6 +144,9 @@ class FakeRay:
     """`ray.wait` lets the time pass that it would wait."""
 
     now: float = 1000.0
+    cancelled: list[Ref] = field(default_factory=list)
+    _calls: int = 0
+    _last: float = 0.0
 
     def put(self, value: object) -> object:
         return value
@@ -142,6 +165,18 @@ class FakeRay:
     def kill(self, actor: FakeActor) -> None:
         actor.killed = True
 
+    def cancel(self, ref: Ref) -> None:
+        self.cancelled.append(ref)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        self._calls = self._calls + 1 if self.now == self._last else 0
+        self._last = self.now
+        assert self._calls < MAX_CALLS_AT_ONCE, "the pool spins: it does not wait for anything"
+        return self.now
+
 
 @dataclass
 class Run:
@@ -150,6 +185,7 @@ class Run:
     cluster: FakeCluster
     shards: list[Shard]
     workers: int | None = None
+    shard_timeout: float | None = None
     messages: list[str] = field(default_factory=list)
     stored: list[Shard] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -165,26 +201,29 @@ class Run:
 
     def run(self) -> dict[Shard, DdpmError]:
         """Samples all shards; returns those that failed permanently."""
+        pool = self.pool()
+        pool.create_first_actor()
+        pool.start(IDENTITY, len(self.shards))
+        return pool.run(self.shards, lambda result: self.stored.append(result.shard)).failed
+
+    def pool(self) -> ActorPool:
         checkpoint: Checkpoint = SimpleNamespace()  # type: ignore[assignment]
-        pool = ActorPool(
+        return ActorPool(
             self.cluster,  # type: ignore[arg-type]
             ActorResources(1, 0),
             self.cluster.create_actor,  # type: ignore[arg-type]
             checkpoint,
             self.progress,
             self,
-            ResourceRequest(workers=self.workers, startup_timeout=STARTUP_TIMEOUT),
+            ResourceRequest(workers=self.workers, startup_timeout=STARTUP_TIMEOUT, shard_timeout=self.shard_timeout),
         )
-        pool.create_first_actor()
-        pool.start(IDENTITY, len(self.shards))
-        return pool.run(self.shards, lambda result: self.stored.append(result.shard)).failed
 
 
 @pytest.fixture(autouse=True)
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
     monkeypatch.setattr(actor_pool, "ray", fake)
-    monkeypatch.setattr(actor_pool, "time", SimpleNamespace(monotonic=lambda: fake.now))
+    monkeypatch.setattr(actor_pool, "time", SimpleNamespace(monotonic=fake.monotonic, sleep=fake.sleep))
     monkeypatch.setattr(actor_pool, "oom_kills_on", lambda node: None)
     return fake
 
@@ -197,7 +236,6 @@ def test_every_shard_is_sampled_and_all_actors_end() -> None:
     run = Run(FakeCluster(), shards(8))
     assert run.run() == {}
     assert sorted(run.stored, key=lambda shard: shard.first) == run.shards
-    assert run.progress.done == 8 * 32
     assert len(run.cluster.actors) == 2
     assert all(actor.sampled and actor.killed for actor in run.cluster.actors)
 
@@ -373,3 +411,202 @@ def test_if_no_actor_can_start_an_error_about_memory_is_reported() -> None:
 
     with pytest.raises(OutOfMemory, match="no memory"):
         Run(FakeCluster(start=start), shards(4)).run()
+
+
+def test_a_build_that_never_returns_ends_the_run(fake_ray: FakeRay) -> None:
+    run = Run(FakeCluster(start=lambda actor: pending()), shards(4))
+    with pytest.raises(ResourcesUnavailable, match="did not build its network within 120 s") as failed:
+        run.run()
+    assert "--startup_timeout" in failed.value.hint
+    assert any("has not built its network after 60 s" in message for message in run.messages)
+    assert all(actor.killed for actor in run.cluster.actors)
+    assert fake_ray.now - 1000.0 < BUILD_TIMEOUT_FACTOR * STARTUP_TIMEOUT + 10
+
+
+def test_a_build_that_never_returns_does_not_stop_the_others(fake_ray: FakeRay) -> None:
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        fake_ray.now += 4.0
+        return sampled(actor, shard)
+
+    cluster = FakeCluster(start=lambda actor: pending() if actor.number == 1 else Ref(), sample=sample)
+    run = Run(cluster, shards(60))
+    assert run.run() == {}
+    assert cluster.actors[0].killed
+    assert any("a worker could not start: a worker did not build its network" in message for message in run.messages)
+
+
+def test_the_time_to_build_counts_from_the_placement(fake_ray: FakeRay) -> None:
+    placed_at = 1000.0 + STARTUP_TIMEOUT - 5
+    built_at = placed_at + BUILD_TIMEOUT_FACTOR * STARTUP_TIMEOUT - 10
+    cluster = FakeCluster(
+        placement=lambda actor: Ref(Placement("node", 0), is_done=lambda: fake_ray.now >= placed_at),
+        start=lambda actor: Ref(is_done=lambda: fake_ray.now >= built_at),
+    )
+    assert Run(cluster, shards(4)).run() == {}
+
+
+def hanging_on(hangs: Shard, times: int, fake_ray: FakeRay) -> tuple[FakeCluster, list[int]]:
+    """A cluster on which a shard takes 2 s, except one that hangs so many times; and the workers it hung on."""
+    hung: list[int] = []
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        if shard == hangs and len(hung) < times:
+            hung.append(actor.number)
+            return pending()
+        done_at = fake_ray.now + 2.0
+        return Ref(ShardResult(shard, None, None), is_done=lambda: fake_ray.now >= done_at)
+
+    return FakeCluster(sample=sample), hung
+
+
+def test_a_shard_that_hangs_goes_to_another_worker(fake_ray: FakeRay) -> None:
+    cluster, hung = hanging_on(shards(120)[10], 1, fake_ray)
+    run = Run(cluster, shards(120))
+    assert run.run() == {}
+    assert len(run.stored) == 120
+    assert cluster.actors[hung[0] - 1].killed
+    assert len(cluster.actors) == 3
+    (message,) = [message for message in run.messages if "have taken" in message]
+    assert message.startswith("samples 320 to 351 have taken 6")
+    assert "where others take 2.0 s; their worker is replaced (1 so far)" in message
+
+
+def test_a_shard_that_hangs_everywhere_is_given_up(fake_ray: FakeRay) -> None:
+    cluster, hung = hanging_on(shards(50)[10], 100, fake_ray)
+    run = Run(cluster, shards(50))
+    ((shard, cause),) = run.run().items()
+    assert shard == shards(50)[10]
+    assert isinstance(cause, WorkerLost)
+    assert "no worker finished it" in cause.message
+    assert len(hung) == len(set(hung)) == 4
+    assert len(run.stored) == 49
+
+
+def test_the_shard_timeout_replaces_the_comparison(fake_ray: FakeRay) -> None:
+    cluster, hung = hanging_on(shards(1)[0], 1, fake_ray)
+    run = Run(cluster, shards(1), shard_timeout=20)
+    assert run.run() == {}
+    assert len(hung) == 1
+    assert any("longer than --shard_timeout 20; their worker is replaced" in message for message in run.messages)
+    assert fake_ray.now - 1000.0 < 40
+
+
+def test_shards_queued_behind_a_slow_one_move_to_idle_workers(fake_ray: FakeRay) -> None:
+    slow = shards(6)[0]
+    began: dict[Shard, int] = {}
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        began[shard] = actor.number
+        # Worker 1 finishes its other shards only after the slow one.
+        done_at = fake_ray.now + (50.0 if actor.number == 1 else 2.0)
+        return Ref(ShardResult(shard, None, None), is_done=lambda: fake_ray.now >= done_at)
+
+    run = Run(FakeCluster(sample=sample), shards(6))
+    assert run.run() == {}
+    assert began[slow] == 1
+    assert [shard for shard, number in began.items() if number == 1] == [slow]
+    assert len(run.stored) == len(set(run.stored)) == 6
+    assert len(fake_ray.cancelled) == 1
+
+
+def test_time_without_the_head_does_not_make_a_shard_slow(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(room=1)
+    gone_until = 1000.0
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        nonlocal gone_until
+        if shard.first == 0:
+            gone_until = fake_ray.now + HEAD_UNREACHABLE_TIMEOUT - 5
+        done_at = max(gone_until, fake_ray.now) + 2.0
+        return Ref(ShardResult(shard, None, None), is_done=lambda: fake_ray.now >= done_at)
+
+    cluster.sample, cluster.head_is_listening = sample, lambda: fake_ray.now >= gone_until  # type: ignore[method-assign]
+    run = Run(cluster, shards(3), shard_timeout=HEAD_UNREACHABLE_TIMEOUT - 7)
+    assert run.run() == {}
+    assert not any("have taken" in message for message in run.messages)
+
+
+def test_a_driver_that_was_stopped_does_not_blame_its_workers(fake_ray: FakeRay) -> None:
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        fake_ray.now += 3600.0 if shard.first == 64 else 1.0
+        return Ref(ShardResult(shard, None, None))
+
+    run = Run(FakeCluster(sample=sample), shards(8), shard_timeout=60)
+    assert run.run() == {}
+    assert not any("have taken" in message for message in run.messages)
+
+
+def test_the_pool_waits_while_nothing_is_in_flight(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster()
+    looks: list[float] = []
+
+    def head_is_listening() -> bool:
+        looks.append(fake_ray.now)
+        return len(looks) == 1
+
+    cluster.head_is_listening = head_is_listening  # type: ignore[method-assign]
+    cluster.sample = lambda actor, shard: Ref(error=ActorDiedError())
+    with pytest.raises(WorkerLost, match="does not answer any more"):
+        Run(cluster, shards(2)).run()
+    assert len(looks) < 20
+
+
+def test_a_stalled_run_says_so_once(fake_ray: FakeRay) -> None:
+    cluster, _ = hanging_on(shards(20)[19], 1, fake_ray)
+    run = Run(cluster, shards(20))
+    assert run.run() == {}
+    assert sum("no worker has made a step for" in message for message in run.messages) == 1
+
+
+def first_hardware(cluster: FakeCluster) -> Hardware | None:
+    pool = Run(cluster, []).pool()
+    pool.create_first_actor()
+    return pool.find_hardware("cpu")
+
+
+def test_hardware_is_that_of_the_first_actor() -> None:
+    cluster = FakeCluster()
+    assert first_hardware(cluster) == Hardware(aten="AVX2")
+    assert len(cluster.actors) == 1
+
+
+def test_hardware_of_an_actor_that_died_is_unknown() -> None:
+    assert first_hardware(FakeCluster(hardware=lambda actor: Ref(error=ActorDiedError()))) is None
+
+
+def test_no_hardware_without_a_placed_actor(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(placement=lambda actor: pending(), hardware=lambda actor: pending())
+    started = fake_ray.now
+    with pytest.raises(ResourcesUnavailable, match="no worker could be placed within 60 s"):
+        first_hardware(cluster)
+    assert fake_ray.now - started < 2 * STARTUP_TIMEOUT
+
+
+def test_an_actor_that_does_not_report_its_hardware_ends_the_run() -> None:
+    with pytest.raises(ResourcesUnavailable, match="did not report its hardware within 120 s"):
+        first_hardware(FakeCluster(hardware=lambda actor: pending()))
+
+
+def test_a_local_ray_that_dies_ends_the_run_at_once(fake_ray: FakeRay) -> None:
+    cluster = FakeCluster(is_local=True)
+
+    def sample(actor: FakeActor, shard: Shard) -> Ref:
+        cluster.room = 0
+        return pending()
+
+    cluster.sample = sample
+    with pytest.raises(WorkerLost, match="the local Ray has died") as failed:
+        Run(cluster, shards(8)).run()
+    assert "/tmp/ray/session_1/logs" in failed.value.hint
+    assert fake_ray.now - 1000.0 < STARTUP_TIMEOUT / 2
+
+
+def test_a_local_ray_that_dies_before_any_worker_is_placed_is_exit_code_3() -> None:
+    cluster = FakeCluster(is_local=True)
+
+    def placement(actor: FakeActor) -> Ref:
+        return Ref(is_done=lambda: bool(setattr(cluster, "room", 0)))
+
+    cluster.placement = placement
+    with pytest.raises(ResourcesUnavailable, match="the local Ray has died"):
+        Run(cluster, shards(8)).run()

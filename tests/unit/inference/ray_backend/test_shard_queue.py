@@ -94,6 +94,28 @@ def test_a_requeued_shard_keeps_its_attempts() -> None:
     assert not queue.mark_failed(A, ONE, BAD)
 
 
+def test_a_slow_shard_is_handed_out_again_once() -> None:
+    queue = queue_of(A, B)
+    queue.take(ONE, {ONE})
+    assert queue.mark_slow(A)
+    assert queue.take(TWO, {TWO}) == A
+    assert not queue.mark_slow(A)
+    assert not queue.mark_failed(A, TWO, BAD)
+    queue.take(ONE, {ONE, TWO})
+    assert not queue.mark_failed(A, ONE, BAD)
+    queue.take(3, {3})
+    assert queue.mark_failed(A, 3, BAD)
+
+
+def test_a_queued_shard_moves_only_to_a_worker_it_may_run_on() -> None:
+    queue = queue_of(A, B)
+    queue.take(ONE, {ONE, TWO})
+    assert queue.may_take(A, TWO, {ONE, TWO})
+    queue.mark_failed(A, TWO, BAD)
+    assert queue.take(ONE, {ONE, TWO}) == A
+    assert not queue.may_take(A, TWO, {ONE, TWO})
+
+
 def test_a_run_without_any_success_is_soon_hopeless() -> None:
     queue = ShardQueue(shards_of(32 * 1000, 32))
     while not queue.is_hopeless:

@@ -4,6 +4,7 @@ equations. `test_samplers_against_diffusers` compares them with diffusers."""
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -296,3 +297,16 @@ class TestBits:
         padded = self.sampled(eps, spec, [5] + [10**9] * (self.BATCH - 1))
         assert torch.equal(padded[0], full[5])
         assert not torch.equal(full[0], full[5])
+
+
+@pytest.mark.parametrize("name", get_args(ScheduleName))
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+@pytest.mark.parametrize("timesteps", [1, 6000, 20_000, 100_000])
+def test_samples_are_finite_however_many_timesteps(name: ScheduleName, sampler: SamplerName, timesteps: int) -> None:
+    made = schedule(name, timesteps)
+    for steps in sorted({min(steps, timesteps) for steps in (1, 2, 50)}):
+        for eta in (0.0, 1.0) if sampler == "ddim" else (0.0,):
+            spec = spec_of(sampler, timesteps, steps, eta=eta, curve=name)
+            noise = NoiseSource(5, torch.arange(2), (1, 4, 4))
+            samples = sample(lambda x, t: x * 0.9, noise.initial(), made, spec, noise=noise)
+            assert bool(((samples >= -1) & (samples <= 1)).all()), spec

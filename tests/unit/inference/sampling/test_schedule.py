@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import ScheduleName
-from ddpm_inference.sampling.schedule import schedule, spaced
+from ddpm_inference.sampling.schedule import MIN_ALPHA_CUMPROD, schedule, spaced
 
 NAMES = get_args(ScheduleName)
 
@@ -121,3 +121,17 @@ def test_spacing_equals_trailing_of_diffusers(steps: int) -> None:
 def test_steps_out_of_range_are_refused(steps: int) -> None:
     with pytest.raises(InvalidSpec, match=f"{steps} steps"):
         spaced(10, steps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alphas_stay_representable_however_many_timesteps(name: ScheduleName) -> None:
+    made = schedule(name, 100_000)
+    assert np.all(made.alphas_cumprod >= MIN_ALPHA_CUMPROD)
+    assert np.all(np.diff(made.alphas_cumprod) <= 0)
+    assert np.isfinite(np.float32(7 * math.sqrt(1 / made.alphas_cumprod[-1])))
+
+
+@pytest.mark.parametrize("timesteps", [1000, 17_000])
+def test_the_bound_changes_no_schedule_that_float32_can_hold(timesteps: int) -> None:
+    exact = np.cumprod(1.0 - np.linspace(1e-4, 0.02, timesteps))
+    np.testing.assert_array_equal(schedule("linear", timesteps).alphas_cumprod, exact)

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ddpm_inference.job import shard_at
 from ddpm_inference.store import Manifest, Store
 from ddpm_inference.store.folder import Folder
+from tests.support.leases import take
 from tests.support.storing import an_identity, expected_samples, run, samples_of, stored_samples, write_shards
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,12 @@ class InterruptedFolder(Folder):
         with super().stream(name, length) as file:
             yield file
 
+    def reserve(self, name: str, data: bytes) -> bool:
+        if next(self.steps, None) is None:
+            super().reserve(name, b"")
+            raise PowerCutError
+        return super().reserve(name, data)
+
     def remove(self, names: Iterator[str]) -> None:
         for name in names:
             if next(self.steps, None) is None:
@@ -56,11 +63,19 @@ class InterruptedFolder(Folder):
 
 
 def run_until(path: Path, n_samples: int, steps: int) -> Manifest | None:
-    """Runs until the given number of writes and removals. Returns the manifest, or None if interrupted."""
+    """Runs until the given number of writes and removals. Returns the manifest, or None if interrupted.
+
+    The run holds the lease, which an interrupted one leaves behind.
+    """
+    store = Store(InterruptedFolder(path, iter(range(steps))))
     try:
-        return run(Store(InterruptedFolder(path, iter(range(steps)))), OURS, n_samples)
+        lease = take(store.backend)
+        manifest = run(store, OURS, n_samples)
+        lease.verify()
+        lease.release()
     except PowerCutError:
         return None
+    return manifest
 
 
 def check_complete(path: Path, manifest: Manifest) -> None:

@@ -41,9 +41,9 @@ def test_memory_layout_does_not_change_the_bytes() -> None:
 
 
 def test_an_intact_file_decodes_to_its_samples() -> None:
-    samples, fingerprint = decode(FILE, SHARD)
+    samples, fingerprint, hardware = decode(FILE, SHARD)
     np.testing.assert_array_equal(samples, SAMPLES)
-    assert fingerprint == OURS.fingerprint
+    assert (fingerprint, hardware) == (OURS.fingerprint, None)
 
 
 def test_any_flipped_bit_is_detected() -> None:

@@ -35,6 +35,20 @@ def test_a_relative_path_is_resolved_at_once(tmp_path: Path, monkeypatch: pytest
     assert store.uri == str(tmp_path / "out")
 
 
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert Store.open("~/out").uri == str(tmp_path / "home" / "out")
+    assert Store.open("~").uri == str(tmp_path / "home")
+    assert Store.open("./~/out").uri == str(tmp_path / "~" / "out")
+    assert Store.open("~no-such-user/out").uri == str(tmp_path / "~no-such-user" / "out")
+
+
+def test_a_null_character_is_rejected() -> None:
+    with pytest.raises(InvalidSpec, match="null character"):
+        Store.open("a\0b")
+
+
 @pytest.mark.parametrize("uri", ["", "gs://bucket/x", "https://host/x", "file://host/x", "s3://", "s3:///x", "S3://b"])
 def test_an_unsupported_uri_lists_the_supported_ones(uri: str) -> None:
     with pytest.raises(InvalidSpec, match=f"'{uri}'") as error:

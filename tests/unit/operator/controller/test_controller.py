@@ -35,6 +35,7 @@ def test_a_sampling_without_failures() -> None:
     assert_succeeded(server, driver)
     assert len(driver.jobs) == 1
     assert json.loads(driver.jobs[0]["runtime_env"]["env_vars"]["DDPM_JOB"])["n_samples"] == N
+    assert driver.jobs[0]["runtime_env"]["env_vars"]["DDPM_ATTEMPT"].endswith("/1")
     assert event_reasons(server) == ["Accepted", "ClusterCreated", "Completed", "ClusterDeleted"]
     assert requests < 25
 

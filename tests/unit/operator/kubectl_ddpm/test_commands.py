@@ -1,4 +1,4 @@
-"""Output and exit codes of watch, status, list, logs and fetch, against a recorded API server."""
+"""Output and exit codes of watch, status, list, logs, fetch and verify, against a recorded API server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ddpm_operator.api import DDPMSampling
-from ddpm_operator.kubectl_ddpm import main
+from ddpm_operator.client import DamagedFile, ProgressCallback, Verified
+from ddpm_operator.kubectl_ddpm import main, verify
 from ddpm_operator.kubectl_ddpm.views import sampling_details, samplings_table
 from ddpm_operator.kubectl_ddpm.watch import live_view
 from tests.fakes.recorded_api import Document, RecordedApi, sampling
@@ -143,6 +145,49 @@ def test_fetch_needs_a_complete_sampling(cluster: Cluster, tmp_path: Path, capsy
             assert main(["fetch", "digits", str(tmp_path / "there")]) == code
         assert capsys.readouterr().err.startswith(f"error: {message}\n  ")
     assert not (tmp_path / "there").exists()
+
+
+def test_verify_needs_a_complete_sampling(cluster: Cluster, capsys: Capture) -> None:
+    for states, code, message in (
+        (SUCCEEDING[3:4], 2, "digits is not complete yet"),
+        (FAILING[1:], 4, "digits has failed"),
+    ):
+        with cluster(states):
+            assert main(["verify", "digits"]) == code
+        assert capsys.readouterr().err.startswith(f"error: {message}\n  ")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_verify_exits_with_4_if_a_file_is_damaged(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    whole = Verified("0" * 64, 100, 6, ())
+    damaged = whole._replace(damaged=(DamagedFile("samples.npy", "is missing"),))
+    for result, code, text in (
+        (whole, 0, "100 samples, 6 files, each with the sha256 of the manifest"),
+        (damaged, 4, "samples.npy is missing"),
+    ):
+        monkeypatch.setattr(verify, "open_client", lambda options, result=result: FakeVerifier(result))
+        assert main(["verify", "digits", *(["--json"] if as_json else [])]) == code
+        captured = capsys.readouterr()
+        if as_json:
+            document = json.loads(captured.out)
+            assert document["whole"] == (code == 0)
+            assert [it["file"] for it in document["problems"]] == [it.name for it in result.damaged]
+        else:
+            assert captured.out == f"{text}\n"
+        assert ("is not whole" in captured.err) == (code == 4)
+
+
+@dataclass(frozen=True)
+class FakeVerifier:
+    """A client with the result of one verification."""
+
+    result: Verified
+
+    def verify(self, name: str, on_progress: ProgressCallback) -> Verified:
+        assert name == "digits"
+        return self.result
 
 
 def test_logs_fall_back_to_the_log_tail_of_the_status(cluster: Cluster, capsys: Capture) -> None:

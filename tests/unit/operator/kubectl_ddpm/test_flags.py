@@ -9,9 +9,11 @@ import pytest
 
 from ddpm_operator.api import Spec
 from ddpm_operator.client.checkpoint_file import CheckpointFile, ImageShape
-from ddpm_operator.kubectl_ddpm.flags import add_flags, given_fields, manifest_from_flags
+from ddpm_operator.kubectl_ddpm import main
+from ddpm_operator.kubectl_ddpm.flags import add_flags, given_fields, ineffective_flags, manifest_from_flags
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, SamplingManifest
 from ddpm_operator.kubectl_ddpm.submit import with_checkpoint
+from ddpm_operator.kubectl_ddpm.user_path import user_path
 from ddpm_operator.planning.sizing import claim_size, plan
 
 
@@ -71,9 +73,73 @@ def test_a_flag_takes_precedence_over_the_checkpoint(tmp_path: Path) -> None:
         ("--model builtin://mnist --timesteps 5 --steps 6", "--steps: steps must"),
         ("--model builtin://mnist --num_gpus_per_task 0.3", "--num_gpus_per_task must be 1 divided by a whole"),
         ("--model builtin://mnist --output_uri /tmp", "--output_uri"),
+        ("--model builtin://mnist --sha256 ab", "--sha256 must have at least 64 characters"),
     ],
 )
 def test_an_invalid_flag_is_named(flags: str, message: str) -> None:
     with pytest.raises(ManifestError) as caught:
         parse(flags)
     assert caught.value.messages[0].startswith(message)
+
+
+def test_a_checkpoint_can_be_pinned(tmp_path: Path) -> None:
+    assert parse(f"--model https://host/net.pt --sha256 {'AB' * 32}").sampling.spec.model.sha256 == "ab" * 32
+    assert spec_with_checkpoint(tmp_path, f"--sha256 {'ab' * 32}").model.sha256 == "ab" * 32
+    with pytest.raises(ManifestError, match=f"is {'ab' * 32}, not {'cd' * 32} as in --sha256"):
+        spec_with_checkpoint(tmp_path, f"--sha256 {'cd' * 32}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentences"),
+    [
+        ("--eta 0.5", ["--eta has no effect with the sampler ddpm: it applies to ddim"]),
+        ("--variance small --sampler dpmpp", ["--variance has no effect with the sampler dpmpp: it applies to ddpm"]),
+        ("--eta 0.5 --sampler ddim", []),
+        ("--variance small", []),
+    ],
+)
+def test_flags_that_the_sampler_does_not_use_get_a_note(flags: str, sentences: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    assert ineffective_flags(given_fields(parser.parse_args(flags.split()))) == sentences
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        ("submitt x", "submit"),
+        ("submit x --n_sample 3", "--n_samples"),
+        ("submit x --sampler dpmp", "dpmpp"),
+        ("list --naemspace x", "--namespace"),
+    ],
+)
+def test_a_typo_gets_a_suggestion(arguments: str, suggestion: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments.split())
+    assert exit_.value.code == 2
+    assert f"; did you mean {suggestion}?" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "digits.yaml").write_text(
+        "{kind: DDPMSampling, apiVersion: ddpm-ray.io/v1alpha1, metadata: {name: digits}, "
+        "spec: {model: {uri: builtin://mnist}, samples: 1}}"
+    )
+    assert main(["explain", "--filename=~/digits.yaml"]) == 0
+    assert user_path("./~/x") == Path("~/x")
+    assert user_path("~no-such-user/x") == Path("~no-such-user/x")
+
+
+@pytest.mark.parametrize("field", ["sampler: {name: ddim, eta: 0.5}", "sampler: {name: ddim, eta: 1}"])
+def test_a_number_that_must_be_a_string_is_to_be_quoted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    file = tmp_path / "digits.yaml"
+    file.write_text(
+        "{kind: DDPMSampling, apiVersion: ddpm-ray.io/v1alpha1, metadata: {name: digits}, "
+        f"spec: {{model: {{uri: builtin://mnist}}, samples: 1, {field}}}}}"
+    )
+    assert main(["explain", "-f", str(file)]) == 2
+    number = field.rpartition(": ")[2].rstrip("}")
+    assert f'must be a string, not {number}; write it in quotes: "{number}"\n' in capsys.readouterr().err

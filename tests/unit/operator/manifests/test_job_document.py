@@ -48,6 +48,7 @@ def test_model_and_sampler_fields_are_passed_on(accepted: list[DDPMSampling]) ->
         "img_size": 28,
         "channels": 1,
         "time_embedding": "row",
+        "attention_norm": None,
     }
     assert job.sampler.model_dump() == {
         "name": "ddim",

@@ -102,13 +102,13 @@ def test_submit_sends_the_job_document_and_metadata() -> None:
         return web.json_response({"submission_id": "digits-1", "job_id": "digits-1"})
 
     server = FakeServer(handler)
-    call_head(lambda head: head.submit("digits-1", {"n_samples": 100}, 100), server)
+    call_head(lambda head: head.submit("digits-1", {"n_samples": 100}, 100, "a-uid/2"), server)
     (body,) = bodies
     assert server.requests == [("POST", "/api/jobs/", TOKENS.ray)]
     assert (body["submission_id"], body["entrypoint"]) == ("digits-1", "ddpm-sample --json")
     environment = body["runtime_env"]["env_vars"]
     assert json.loads(environment.pop("DDPM_JOB")) == {"n_samples": 100}
-    assert environment == {"DDPM_LOG": "digits-1", "DDPM_ONE_IMAGE": "1"}
+    assert environment == {"DDPM_LOG": "digits-1", "DDPM_ONE_IMAGE": "1", "DDPM_ATTEMPT": "a-uid/2"}
     assert body["metadata"] == {"samples": "100"}
 
 
