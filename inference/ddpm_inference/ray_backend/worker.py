@@ -34,6 +34,12 @@ MAX_RESTARTS = 3
 MAX_TASK_RETRIES = 1
 
 
+def node_ip() -> str:
+    """Returns the address of this Ray node; in a pod, it is the address of the pod."""
+    ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # not in its stubs
+    return ip
+
+
 class SupportsSample(Protocol):
     """What a worker samples with: `ShardSampler`, or a fake in tests."""
 
@@ -150,7 +156,7 @@ class Worker:
     @ray.method(concurrency_group=PROGRESS_GROUP)
     def find_hardware(self, device: Device) -> NodeHardware:
         """Returns the hardware of the actor's node; answers while `preload` runs."""
-        return NodeHardware(find_hardware(device), ray.util.get_node_ip_address())
+        return NodeHardware(find_hardware(device), node_ip())
 
     def start(self, context: SamplingContext) -> str:
         """Builds the network; returns the address of the node, whose hardware is that of the identity.
@@ -160,7 +166,7 @@ class Worker:
             DdpmError: if this worker cannot sample.
         """
         self._shard_sampler_for(context)
-        return ray.util.get_node_ip_address()
+        return node_ip()
 
     def sample(self, context: SamplingContext, shard: Shard) -> ShardResult:
         """Samples one shard, and stores it if the store can be reached from here.
@@ -189,7 +195,7 @@ class Worker:
                 self._shard_sampler = self.make_sampler(ray.get(context.weights[0]), context.identity, self.threads)
             except OtherHardware as error:
                 # Ray may have restarted the actor on another node than it was placed on, so the driver cannot know.
-                error.other_hardware_ips = (ray.util.get_node_ip_address(),)
+                error.other_hardware_ips = (node_ip(),)
                 raise
         return self._shard_sampler
 
