@@ -9,6 +9,9 @@ import pytest
 
 from ddpm_operator.api import ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.api.status import MAX_NODES, Placement
+from ddpm_operator.controller.admission import AdmissionQueue
+from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import CreateCluster
 from tests.fakes.world import World
 
@@ -261,6 +264,25 @@ def test_mixed_hardware_frees_an_attempt_that_waits_for_its_node() -> None:
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE)
     assert world.now - began < timedelta(seconds=120)
+
+
+def test_a_waiting_sampling_holds_nobody_up() -> None:
+    other = World.of().sampling
+    other = other.model_copy(update={"metadata": other.metadata.model_copy(update={"name": "other", "uid": "u2"})})
+    key = ObjectKey("research", "other", "u2")
+    world = a_world(startupDeadlineSeconds=60)
+    world.node_labels = {"node-a": {TYPE: "c7i.large"}, "node-b": {TYPE: "m5.large"}}
+    world.admission = AdmissionQueue(Limits(at_once=1), lambda: {world.key} if world.clusters else set())
+    lose_head(world)
+    world.admission.observe(other)
+    world.full_nodes = {"node-a"}
+    world.run(until=lambda it: it.status.cluster is not None)
+    assert world.admission.waiting_reason(key)
+    world.run(until=lambda it: it.status.phase is Phase.QUEUED and it.holds(ConditionType.CLEANED_UP))
+    assert world.admission.waiting_reason(key) is None
+    world.full_nodes.clear()
+    world.run(until=lambda it: it.settled)
+    assert world.holds(ConditionType.COMPLETE)
 
 
 def unschedulable_for(text: str) -> Callable[[World], None]:
