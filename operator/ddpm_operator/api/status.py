@@ -5,15 +5,25 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer
 
 from ddpm_operator.api.model import Model
-from ddpm_operator.api.names import KEYS
 from ddpm_operator.api.reasons import ConditionType, FailureReason, Phase
 
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=1024)]
-HardwareFields = Annotated[dict[str, Annotated[str, Field(max_length=128)]], Field(max_length=16), KEYS]
+MAX_KEY_LENGTH = 317  # of a label
+
+
+def _short_keys(value: dict[str, object]) -> dict[str, object]:
+    if any(len(key) > MAX_KEY_LENGTH for key in value):
+        raise ValueError(f"a key must have at most {MAX_KEY_LENGTH} characters")
+    return value
+
+
+# Not a rule in CEL: only the operator writes the status, and the rules of a CRD have a common budget.
+SHORT_KEYS = AfterValidator(_short_keys)
+HardwareFields = Annotated[dict[str, Annotated[str, Field(max_length=128)]], Field(max_length=16), SHORT_KEYS]
 MAX_NODES = 32
 """Nodes that a `Placement` remembers of each kind, and values of a label."""
 NodeName = Annotated[str, Field(min_length=1, max_length=253)]
@@ -86,7 +96,7 @@ class Placement(Model):
     node_labels: Annotated[
         dict[str, Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=MAX_NODES)]],
         Field(max_length=16),
-        KEYS,
+        SHORT_KEYS,
     ] = Field(
         default={},
         description="Labels of the nodes that have drawn samples. A pod that draws needs a node with one of the values "

@@ -13,7 +13,7 @@ from ddpm_operator.controller.admission import AdmissionQueue
 from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import CreateCluster
-from tests.fakes.world import World
+from tests.fakes.world import NO_NODE, World
 
 ARCH, TYPE = "kubernetes.io/arch", "node.kubernetes.io/instance-type"
 LARGE: dict[str, object] = {"samples": 2000, "resources": {"maxWorkers": 2}}
@@ -209,9 +209,10 @@ def test_a_driver_without_workers_waits_too(cause: str) -> None:
     world.node_labels = {"node-a": {TYPE: "c7i.large"}, "node-b": {TYPE: "m5.large"}}
     lose_head(world)
     world.full_nodes = {"node-a"}
+    world.run(until=lambda it: it.status.attempt == 2 and len(it.drivers) == 1)
     world.run(until=lambda it: any(job.state == "RUNNING" for driver in it.drivers.values() for job in driver.jobs))
     world.run(until=lambda it: [bool(pod.unschedulable) for pod in it.pods.values()].count(True) == 2)
-    world.driver_fails(cause, "no worker could be placed within 600 s")
+    assert world.driver_fails(cause, "no worker could be placed within 600 s")
     world.run(until=lambda it: it.status.cluster is None)
     assert (world.status.phase, reason(world)) == (Phase.QUEUED, "WaitingForHardware")
     assert world.status.failed_attempts == 1
@@ -266,7 +267,7 @@ def test_mixed_hardware_frees_an_attempt_that_waits_for_its_node() -> None:
     assert world.now - began < timedelta(seconds=120)
 
 
-def test_a_waiting_sampling_holds_nobody_up() -> None:
+def test_a_waiting_sampling_holds_no_other_up() -> None:
     other = World.of().sampling
     other = other.model_copy(update={"metadata": other.metadata.model_copy(update={"name": "other", "uid": "u2"})})
     key = ObjectKey("research", "other", "u2")
@@ -318,3 +319,42 @@ def test_samples_drawn_anew_on_other_hardware_replace_the_placement() -> None:
     assert world.status.plan
     assert world.status.plan.hardware == {"aten": "AVX2"}
     assert placement(world) == Placement(nodes=("node-b",))
+
+
+def test_where_hardware_may_be_mixed_pods_that_fit_no_node_fail_as_before() -> None:
+    world = a_world(startupDeadlineSeconds=60)
+    lose_head(world)
+    world.node_labels = {"node-a": {TYPE: "c7i.large"}, "node-b": {TYPE: "m5.large"}}
+    world.edit(resources={"maxWorkers": 0, "allowMixedHardware": True})
+    world.full_nodes = {"node-a", "node-b"}
+    world.run(until=lambda it: it.settled)
+    assert world.status.failure
+    assert world.status.failure.reason is FailureReason.UNSCHEDULABLE
+
+
+def test_an_attempt_that_may_use_any_node_does_not_wait_for_hardware() -> None:
+    world = a_world(**LARGE)
+    world.node_labels = {"node-a": {TYPE: "c7i.large"}}
+    world.run(until=draws)
+    world.run(until=lambda it: bool(it.status.placement and it.status.placement.node_labels))
+    world.full_nodes = {"node-a", "node-b"}
+    for pod in [it for it in world.pods.values() if it.role == "worker"]:
+        world.finish_pod_deletion(pod)
+    while world.kuberay() or world.kubelet():
+        pass
+    assert [bool(it.unschedulable) for it in world.pods.values() if it.role == "worker"] == [True, True]
+    world.driver_fails("WorkerLost", "no node has had room for a worker for 600 s")
+    world.reconcile()
+    assert (world.status.phase, world.status.failed_attempts) == (Phase.PENDING, 1)
+
+
+def test_a_lost_worker_is_a_failure_while_another_has_a_node() -> None:
+    world = a_world(**LARGE)
+    world.node_labels = {"node-a": {TYPE: "c7i.large"}, "node-b": {TYPE: "m5.large"}}
+    lose_head(world)
+    world.run(until=lambda it: it.status.attempt == 2 and it.holds(ConditionType.RUNNING))
+    worker = next(pod for pod in world.pods.values() if pod.role == "worker")
+    world.change(worker.uid, node="", ip="", phase="Pending", ready=False, scheduled=None, unschedulable=NO_NODE)
+    assert world.driver_fails("WorkerLost", "workers keep dying")
+    world.reconcile()
+    assert (world.status.phase, world.status.failed_attempts) == (Phase.PENDING, 2)
