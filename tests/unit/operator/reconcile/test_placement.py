@@ -323,8 +323,8 @@ def test_samples_drawn_anew_on_other_hardware_replace_the_placement() -> None:
 
 def test_where_hardware_may_be_mixed_pods_that_fit_no_node_fail_as_before() -> None:
     world = a_world(startupDeadlineSeconds=60)
-    lose_head(world)
     world.node_labels = {"node-a": {TYPE: "c7i.large"}, "node-b": {TYPE: "m5.large"}}
+    lose_head(world)
     world.edit(resources={"maxWorkers": 0, "allowMixedHardware": True})
     world.full_nodes = {"node-a", "node-b"}
     world.run(until=lambda it: it.settled)
