@@ -106,6 +106,7 @@ def _sample(arguments: list[str], run_state: RunState, at_exit: ExitStack) -> in
             view=NotedView(RunStateView(view, progress, run_state), job.output.uri),
             progress=progress,
             on_stored=thumbnail.add,
+            hash_all=job.output.verify,
         )
     if given.json:
         write_event(sys.stdout, "complete", **_summary(outcome))
@@ -229,12 +230,15 @@ def _print_error(error: DdpmError, *, as_json: bool) -> None:
 
 
 def _failure(error: DdpmError) -> Failure:
-    return {
+    failure: Failure = {
         "reason": error.reason,
         "exitCode": error.exit_code,
         "message": " ".join([error.message, *_notes(error)]),
         "hint": error.hint,
     }
+    if error.other_hardware_ips:
+        failure["otherHardwareIps"] = [*error.other_hardware_ips]
+    return failure
 
 
 def _notes(error: DdpmError) -> list[str]:

@@ -289,11 +289,11 @@ class _Run:
             worker_packages = pool.create_first_actor()
             torch = cluster.torch_version(resources.startup_timeout, worker_packages)
             self.enter_phase("starting")
-            hardware = pool.find_hardware(device)
+            hardware, node_ip = pool.find_hardware(device)
             identity = resolve_identity(
                 self.job, checkpoint, stored_identity, device=device, torch=torch, hardware=hardware
             )
-            require_same_job(identity, stored_identity, self.store.uri)
+            require_same_job(identity, stored_identity, self.store.uri, node_ip)
             if stored_identity is not None and (note := unknown_fields_note(stored_identity)):
                 self.view.show_message(note)
             if hardware and identity.hardware and hardware != identity.hardware:
@@ -469,4 +469,4 @@ def raise_if_failed(queue: ShardQueue) -> None:
     failed = f"samples {format_ranges(queue.failed)} could not be sampled"
     if queue.is_hopeless:
         failed += ", and no other shard succeeded, so the run ends"
-    raise kind(f"{failed}: {cause.message}", hint=cause.hint)
+    raise kind(f"{failed}: {cause.message}", hint=cause.hint, other_hardware_ips=cause.other_hardware_ips)

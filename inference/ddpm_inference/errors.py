@@ -7,6 +7,7 @@ The reasons are those of ``status.failure.reason`` of a DDPMSampling. The exit c
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import ClassVar
 
 MAX_CAUSE_LENGTH = 300
@@ -21,23 +22,26 @@ class DdpmError(Exception):
     Args:
         message: what was wrong, and where.
         hint: what to do about it; printed on a line of its own.
+        other_hardware_ips: addresses of the Ray nodes on which the error is due to their hardware, see `OtherHardware`.
+            The operator keeps later attempts away from them.
     """
 
     reason: ClassVar[str] = "DriverFailed"
     exit_code: ClassVar[int] = 4
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", other_hardware_ips: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.other_hardware_ips = tuple(other_hardware_ips)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Ray pickles errors between processes; the default way would lose the keyword argument.
-        return (_rebuild, (type(self), self.message, self.hint))
+        # Ray pickles errors between processes; the default way would lose the keyword arguments.
+        return (_rebuild, (type(self), self.message, self.hint, self.other_hardware_ips))
 
 
-def _rebuild(kind: type[DdpmError], message: str, hint: str) -> DdpmError:
-    return kind(message, hint=hint)
+def _rebuild(kind: type[DdpmError], message: str, hint: str, other_hardware_ips: Sequence[str]) -> DdpmError:
+    return kind(message, hint=hint, other_hardware_ips=other_hardware_ips)
 
 
 class InvalidSpec(DdpmError):
@@ -90,6 +94,10 @@ class ResourcesUnavailable(DdpmError):
     """The Ray cluster, or what a worker needs of it, was not available in time."""
 
     reason, exit_code = "Unschedulable", 3
+
+
+class OtherHardware(ResourcesUnavailable):
+    """A worker is on other hardware than the job's identity, so that its samples would have other bits."""
 
 
 class OutOfMemory(DdpmError):

@@ -313,11 +313,16 @@ class SamplerRequest(StrictModel):
 
 
 class OutputRequest(StrictModel):
-    """Where the samples are stored, and which files are written besides the shards."""
+    """Where the samples are stored, and which files are written besides the shards.
+
+    Attributes:
+        verify: whether to hash every stored file, also those that seem unchanged, and draw damaged samples again.
+    """
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
     formats: Annotated[tuple[Format, ...], Field(max_length=2)] = ("npy", "png")
     overwrite: bool = False
+    verify: bool = False
 
 
 class ResourceRequest(StrictModel):

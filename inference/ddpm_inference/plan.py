@@ -129,13 +129,18 @@ def resolve_identity(
     )
 
 
-def require_same_job(identity: Identity, stored: Identity | None, output_uri: str) -> None:
-    """Raises OutputConflict if another job is stored at the output URI, listing the fields that differ."""
+def require_same_job(identity: Identity, stored: Identity | None, output_uri: str, node_ip: str = "") -> None:
+    """Raises OutputConflict if another job is stored at the output URI, listing the fields that differ.
+
+    Args:
+        node_ip: address of the Ray node whose hardware is in `identity`; the error names it if nothing else differs.
+    """
     if stored is None or stored.fingerprint == identity.fingerprint:
         return
     differences = identity.differences(stored)
     hint = "give the same flags as before, choose another output URI, or give --overwrite to remove that run"
     fields = {difference.partition(":")[0].partition(".")[0] for difference in differences}
+    other_hardware_ips = [node_ip] if fields == {"hardware"} and node_ip else []
     if fields == {"torch"}:
         hint = f"use torch {stored.torch} to resume that run, choose another output URI, or give --overwrite"
     elif fields == {"threads"}:
@@ -148,7 +153,8 @@ def require_same_job(identity: Identity, stored: Identity | None, output_uri: st
             "resume that run on its own kind of hardware, or give --allow_mixed_hardware: the bits will differ, and "
             "the manifest says which shards are which; or choose another output URI, or give --overwrite"
         )
-    raise OutputConflict(f"{output_uri} holds the samples of another job: {'; '.join(differences)}", hint=hint)
+    message = f"{output_uri} holds the samples of another job: {'; '.join(differences)}"
+    raise OutputConflict(message, hint=hint, other_hardware_ips=other_hardware_ips)
 
 
 def require_possible(job: Job, checkpoint: Checkpoint, stored: Identity | None) -> None:

@@ -23,6 +23,8 @@ WINDOW_SECONDS = 60.0
 SIMULATED_ROUNDS = 4
 MIN_STALL_SECONDS = 30.0
 STALL_FACTOR = 3.0
+# Of each kind. The operator remembers 32 nodes.
+MAX_NODE_IPS = 64
 
 
 class Plan(TypedDict):
@@ -37,8 +39,23 @@ class Plan(TypedDict):
     hardware: NotRequired[dict[str, str]]
 
 
+class NodeIps(TypedDict):
+    """Addresses of the Ray nodes on which workers have compared their hardware with that of the job's identity.
+
+    Attributes:
+        ready: of those that draw samples.
+        otherHardware: of those that cannot, as their hardware is another.
+    """
+
+    ready: list[str]
+    otherHardware: list[str]
+
+
 class Snapshot(TypedDict):
-    """The progress document, as ``--json`` prints it. It has no plan until there is one."""
+    """The progress document, as ``--json`` prints it. It has no plan until there is one.
+
+    There are no `nodeIps` on a local Ray, or where hardware may be mixed.
+    """
 
     version: int
     phase: Phase
@@ -49,6 +66,7 @@ class Snapshot(TypedDict):
     etaSeconds: float | None
     message: str
     plan: NotRequired[Plan]
+    nodeIps: NotRequired[NodeIps]
 
 
 class _Point(NamedTuple):
@@ -77,11 +95,13 @@ class Progress:
         total: N.
         message: the latest message for the user.
         plan: None until it is chosen.
+        node_ips: see `NodeIps`.
     """
 
     phase: Phase = "preparing"
     message: str = ""
     plan: Plan | None = None
+    node_ips: NodeIps = field(default_factory=lambda: NodeIps(ready=[], otherHardware=[]))
     done: int = 0
     total: int = 0
     _shards_left: int = 0
@@ -99,6 +119,14 @@ class Progress:
     def begin(self, total: int, done: int, shards_left: int) -> None:
         """Sets N, the samples that are stored already, and the shards to sample."""
         self.total, self.done, self._shards_left = total, done, shards_left
+
+    def node_ready(self, ip: str) -> None:
+        """Records that a worker on this Ray node draws samples."""
+        _add(self.node_ips["ready"], ip)
+
+    def node_with_other_hardware(self, ip: str) -> None:
+        """Records that a worker on this Ray node cannot draw, as its hardware is not that of the identity."""
+        _add(self.node_ips["otherHardware"], ip)
 
     def shard_stored(self, shard: Shard) -> None:
         """Counts a shard as stored."""
@@ -189,6 +217,11 @@ class Progress:
         )
         if self.plan is not None:
             snapshot["plan"] = self.plan
+        if any(self.node_ips.values()):
+            # A snapshot never changes; the lists grow.
+            snapshot["nodeIps"] = NodeIps(
+                ready=[*self.node_ips["ready"]], otherHardware=[*self.node_ips["otherHardware"]]
+            )
         return snapshot
 
     def _work_in_window(self) -> _Point | None:
@@ -197,6 +230,11 @@ class Progress:
             return None
         work = _Point(*(b - a for a, b in zip(self._window[0], self._window[-1], strict=True)))
         return work if work.time > 0 and work.shards > 0 else None
+
+
+def _add(ips: list[str], ip: str) -> None:
+    if ip not in ips and len(ips) < MAX_NODE_IPS:
+        ips.append(ip)
 
 
 class View(Protocol):

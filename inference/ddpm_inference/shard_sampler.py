@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ddpm_inference.checkpoint import Checkpoint
-from ddpm_inference.errors import Incomplete, OutOfMemory, ResourcesUnavailable
+from ddpm_inference.errors import Incomplete, OtherHardware, OutOfMemory, ResourcesUnavailable
 from ddpm_inference.hardware import find_hardware
 from ddpm_inference.job import Identity, Shard
 from ddpm_inference.models import build
@@ -32,8 +32,8 @@ class ShardSampler:
         allow_mixed_hardware: whether this machine may differ from the hardware in `identity`.
 
     Raises:
-        ResourcesUnavailable: if the device is missing, the installed torch is not the version in `identity`, or this
-            machine not its hardware.
+        ResourcesUnavailable: if the device is missing, or the installed torch is not the version in `identity`.
+        OtherHardware: if this machine has other hardware than `identity`.
         OutOfMemory: if the network does not fit.
     """
 
@@ -112,7 +112,7 @@ def _check_hardware(identity: Identity) -> None:
         return
     own = find_hardware(identity.device)
     if own != identity.hardware:
-        raise ResourcesUnavailable(
+        raise OtherHardware(
             f"a worker has {own.description if own else 'unknown hardware'}, but this run uses "
             f"{identity.hardware.description}",
             hint="use nodes of one kind, or give --allow_mixed_hardware: other hardware computes other bits",

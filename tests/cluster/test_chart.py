@@ -35,7 +35,10 @@ OPERATOR_PERMISSIONS = {
     ("configmaps", ""): "create patch",
     ("events.events.k8s.io", ""): "create",
 }
-CLUSTER_PERMISSIONS = {("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch"}
+CLUSTER_PERMISSIONS = {
+    ("customresourcedefinitions.apiextensions.k8s.io", ""): "list watch",
+    ("nodes", ""): "get",
+}
 KEY_PERMISSIONS = {("secrets", f"{RELEASE}-operator-key"): "get"}
 
 SAMPLINGS = ("ddpm-ray.io", "ddpmsamplings")

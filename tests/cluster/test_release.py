@@ -79,7 +79,7 @@ def test_a_second_release_is_refused_and_changes_nothing(namespace: Namespace, o
     head, first = head_uid(namespace), operator.pods()
     second = second_release(operator, namespace)
     for take_ownership in (False, True):
-        with pytest.raises(AssertionError, match="Two releases cannot share it"):
+        with pytest.raises(AssertionError, match=r"Two releases cannot share it\. Uninstall that release"):
             replace(second, take_ownership=take_ownership).install()
         assert namespace.list("apps/v1", "Deployment") == []
         assert "other" not in second.run_helm("list", "--all", "--short", "--namespace", second.namespace_name)

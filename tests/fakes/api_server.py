@@ -183,7 +183,11 @@ def start_heads(server: ApiServer) -> None:
         status = {"phase": "Running", "podIP": "ip", "conditions": conditions, "containerStatuses": [running]}
         server.put(
             path,
-            {"metadata": {"name": f"{name}-head", "labels": labels, "ownerReferences": [owner]}, "status": status},
+            {
+                "metadata": {"name": f"{name}-head", "labels": labels, "ownerReferences": [owner]},
+                "spec": {"nodeName": "node-a"},
+                "status": status,
+            },
         )
 
 

@@ -63,6 +63,10 @@ class FakeDriver:
             return web.Response(status=404)
         self.has_outcome = False
         self.jobs[-1]["status"] = "SUCCEEDED"
+        return web.json_response(self.outcome_document())
+
+    def outcome_document(self) -> dict[str, Any]:
+        """Returns the last progress document."""
         outcome = {
             "manifestSha256": "ab" * 32,
             "samples": N,
@@ -71,7 +75,7 @@ class FakeDriver:
             "grid": None,
         }
         figures = {"done": N, "total": N, "percent": 100.0, "samplesPerSecond": 1.0, "etaSeconds": 0.0}
-        return web.json_response({"version": 1, "phase": "complete", **figures, "message": "", "outcome": outcome})
+        return {"version": 1, "phase": "complete", **figures, "message": "", "outcome": outcome}
 
 
 class FakeOperator:

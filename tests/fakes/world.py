@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ddpm_operator.api import Condition, ConditionType, DDPMSampling, EventReason, Phase, Status
+from ddpm_operator.api.status import Placement
 from ddpm_operator.controller.admission import AdmissionQueue
 from ddpm_operator.kube.objects import ObjectKey
+from ddpm_operator.manifests.render import Attempt
 from ddpm_operator.planning.image_reference import WorkerImage
 from ddpm_operator.planning.limits import UNLIMITED, Limits
 from ddpm_operator.reconcile.actions import (
@@ -47,13 +49,21 @@ from ddpm_operator.reconcile.observed import (
     Terminated,
     Waiting,
 )
-from ddpm_operator.reconcile.progress_document import ChosenPlan, FailedOutcome, FinishedOutcome, ProgressDocument
+from ddpm_operator.reconcile.placement import nodes_to_read
+from ddpm_operator.reconcile.progress_document import (
+    ChosenPlan,
+    FailedOutcome,
+    FinishedOutcome,
+    NodeIps,
+    ProgressDocument,
+)
 from ddpm_operator.reconcile.reconcile import reconcile
 
 START = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 IMAGE = WorkerImage("registry.example.com/worker:1", "2.60.0")
 IMAGE_ID = "registry.example.com/worker@sha256:" + "ab" * 32
 BATCH = 64
+NO_NODE = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
 
 
 def sha(samples: int) -> str:
@@ -63,12 +73,19 @@ def sha(samples: int) -> str:
 
 @dataclass
 class Driver:
-    """What runs in a head: Ray's jobs, and the driver of the last one."""
+    """What runs in a head: Ray's jobs, and the driver of the last one.
+
+    Attributes:
+        attempt: that the last job was submitted for.
+        node_ips: what the driver reports about its pods.
+    """
 
     jobs: list[RayJob] = field(default_factory=list)
     phase: str = "preparing"
     outcome: FinishedOutcome | FailedOutcome | None = None
     outcome_read: bool = False
+    attempt: Attempt | None = None
+    node_ips: NodeIps = field(default_factory=NodeIps)
 
 
 @dataclass
@@ -102,6 +119,13 @@ class World:
         secrets: uids of clusters whose Secret exists, whether the operator knows it or not.
         unresponsive: uids of heads that do not respond any more.
         observed_pods: the pods in the present observation.
+        nodes: name of a node -> its hardware. The scheduler takes the first that a pod may use.
+        full_nodes: nodes without room.
+        node_labels: the labels of nodes that the operator can read.
+        stored_hardware: that on which the stored samples were drawn.
+        names_nodes: drivers report the nodes of their pods.
+        damaged: stored samples that are damaged, which only a driver that checks all files notices.
+        placements: RayCluster -> the nodes that its drawing pods may use.
     """
 
     sampling: DDPMSampling
@@ -137,6 +161,13 @@ class World:
     secrets: set[str] = field(default_factory=set)
     unresponsive: set[str] = field(default_factory=set)
     observed_pods: dict[str, ObservedPod] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=lambda: {"node-a": "AVX512"})
+    full_nodes: set[str] = field(default_factory=set)
+    node_labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    stored_hardware: str | None = None
+    names_nodes: bool = True
+    damaged: int = 0
+    placements: dict[str, Placement | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **spec: Any) -> World:  # noqa: ANN401 - as YAML has them
@@ -229,7 +260,9 @@ class World:
             admission_hold=self.admission.waiting_reason(self.key) if self.admission else None,
         )
         head = observed.pollable_head
-        return replace(observed, head_poll=self._ask(head)) if head else observed
+        observed = replace(observed, head_poll=self._ask(head)) if head else observed
+        read = {node: self.node_labels[node] for node in nodes_to_read(observed) if node in self.node_labels}
+        return replace(observed, node_labels=read)
 
     def _stale_clusters(self, clusters: dict[str, ObservedCluster]) -> list[ObservedCluster]:
         """Returns the clusters of a stale cache, corrected by the operator's own creations and deletions."""
@@ -278,7 +311,9 @@ class World:
                 device=self.status.plan.device if self.status.plan else "cpu",
                 batch_size=BATCH,
                 shards=-(-driver.jobs[-1].samples // BATCH),
+                hardware={"aten": self.stored_hardware} if self.stored_hardware else None,
             ),
+            node_ips=driver.node_ips,
             outcome=driver.outcome,
         )
 
@@ -369,6 +404,7 @@ class World:
                         attempt.name, f"cluster-{self.created}", attempt.number, self.now
                     )
                     self.drivers[attempt.name] = Driver()
+                    self.placements[attempt.name] = attempt.placement
                 self.requeue_at = self.now
             case CreateNetworkPolicy(attempt, uid):
                 self._owned(attempt.name, uid, has_network_policy=True)
@@ -378,7 +414,7 @@ class World:
                 self._owned(attempt.name, uid, has_secret=True)
                 self.secrets.add(uid)
             case SubmitJob(attempt, job_id, _):
-                self._submit(attempt.name, job_id, attempt.spec.samples)
+                self._submit(attempt, job_id)
             case CopyPreview():
                 self.preview, self.preview_attempted_at, self.preview_written = True, self.now, True
             case WritePreview(png):
@@ -400,12 +436,13 @@ class World:
         if name in self.clusters and self.clusters[name].uid == uid:
             self.clusters[name] = replace(self.clusters[name], **known)
 
-    def _submit(self, name: str, job_id: str, samples: int) -> None:
-        driver = self.drivers.get(name)
+    def _submit(self, attempt: Attempt, job_id: str) -> None:
+        driver = self.drivers.get(attempt.name)
         if driver is None or job_id in [job.id for job in driver.jobs]:
             return
         assert all(job.state not in ("PENDING", "RUNNING") for job in driver.jobs), "two drivers at once"
-        driver.jobs.append(RayJob(job_id, "PENDING", samples))
+        driver.jobs.append(RayJob(job_id, "PENDING", attempt.spec.samples))
+        driver.attempt, driver.node_ips = attempt, NodeIps()
         driver.phase, driver.outcome, driver.outcome_read = "preparing", None, False
 
     # --- invariants ---
@@ -435,7 +472,8 @@ class World:
             return
         assert (new.attempt or 0) - (old.attempt or 0) in (0, 1)
         assert old.progress
-        assert new.progress.done >= old.progress.done, "the number of stored samples decreased"
+        repairs = old.cluster is not None and old.cluster.repair is not None
+        assert repairs or new.progress.done >= old.progress.done, "the number of stored samples decreased"
         for previous in old.conditions:
             later = by_type[previous.type]
             moved = later.last_transition_time != previous.last_transition_time
@@ -446,9 +484,12 @@ class World:
         if old.completion_time and not new.completion_time:
             limit = old.failure.backoff_limit if old.failure else None
             grown = spec.samples > old.progress.total
-            assert grown or (limit is not None and spec.backoff_limit > limit), (
+            repaired = old.phase is Phase.SUCCEEDED and spec.repair > (old.repaired or 0)
+            assert grown or repaired or (limit is not None and spec.backoff_limit > limit), (
                 "a finished sampling is reopened in vain"
             )
+        if old.placement and new.placement and new.attempt == old.attempt:
+            assert len(new.placement.excluded_nodes) >= len(old.placement.excluded_nodes)
 
     # --- Kubernetes, KubeRay and Kueue ---
 
@@ -552,8 +593,22 @@ class World:
                 return True
             cluster = self.clusters.get(pod.cluster)
             if pod.phase == "Pending" and cluster and cluster.uid in self.secrets:
+                node = self._node_for(pod)
+                if node is None and pod.unschedulable is None:
+                    self.change(pod.uid, unschedulable=NO_NODE)
+                    return True
+                if node is None:
+                    continue
                 started = Container("ray", Running(self.now), IMAGE_ID)
-                self.change(pod.uid, phase="Running", scheduled=self.now, ip="10.0.0.7", containers=(started,))
+                self.change(
+                    pod.uid,
+                    phase="Running",
+                    scheduled=self.now,
+                    unschedulable=None,
+                    node=node,
+                    ip=f"10.0.0.{pod.uid.removeprefix('pod-')}",
+                    containers=(started,),
+                )
                 return True
             if pod.phase == "Running" and not pod.ready:
                 self.change(pod.uid, ready=True)
@@ -561,6 +616,21 @@ class World:
                     self.provisioned.add(cluster.name)
                 return True
         return False
+
+    def _node_for(self, pod: ObservedPod) -> str | None:
+        """Returns the node for a pod, as the scheduler does; None if it may use none that has room."""
+        placement = self.placements.get(pod.cluster)
+        draws = pod.role == ("worker" if self.status.plan and self.status.plan.workers else "head")
+        free = [node for node in self.nodes if node not in self.full_nodes]
+        if placement is None or not draws:
+            return next(iter(free), None)
+        allowed = [
+            node
+            for node in free
+            if node not in placement.excluded_nodes
+            and all(self.node_labels[node].get(key) in values for key, values in placement.node_labels.items())
+        ]
+        return next((node for node in allowed if node in placement.nodes), next(iter(allowed), None))
 
     def finish_pod_deletion(self, pod: ObservedPod) -> None:
         """Removes a pod; the watch reports its deletion."""
@@ -582,7 +652,8 @@ class World:
             elif driver.outcome:
                 return driver.outcome_read and self.driver_exits()
             elif driver.phase == "preparing":
-                driver.phase = "sampling"
+                if not self._start_drawing(driver, cluster):
+                    continue
             elif self.stored < job.samples:
                 self.stored = min(self.stored + BATCH, job.samples)
             else:
@@ -598,6 +669,32 @@ class World:
             return True
         return False
 
+    def _start_drawing(self, driver: Driver, cluster: str) -> bool:
+        """Compares the hardware of the pods that draw with that of the stored samples, as a driver does.
+
+        Returns whether it does anything: not while no worker fits a node.
+        """
+        assert driver.attempt
+        role = "worker" if driver.attempt.plan.workers else "head"
+        own = [pod for pod in self.pods.values() if pod.cluster == cluster and pod.role == role]
+        pods = [pod for pod in own if pod.node]
+        if not pods and any(pod.unschedulable for pod in own):
+            return False
+        hardware = {pod.ip: self.nodes[pod.node] for pod in pods}
+        self.stored_hardware = self.stored_hardware or next(iter(hardware.values()), None)
+        other = tuple(ip for ip, it in hardware.items() if it != self.stored_hardware)
+        mixed = driver.attempt.spec.resources.allow_mixed_hardware
+        if other and not mixed and hardware[next(iter(hardware))] != self.stored_hardware:
+            self.driver_fails("OutputConflict", "the hardware differs", other_hardware_ips=other[:1])
+            return True
+        if self.names_nodes and not mixed:
+            ready = tuple(ip for ip in hardware if ip not in other)
+            driver.node_ips = NodeIps(ready=ready, other_hardware=other)
+        if driver.attempt.repairs:
+            self.stored, self.damaged = self.stored - self.damaged, 0
+        driver.phase = "sampling"
+        return True
+
     def driver_exits(self) -> bool:
         """Ends the Ray job of a driver that has an outcome, read or not."""
         for driver in self.drivers.values():
@@ -608,13 +705,23 @@ class World:
         return False
 
     def driver_fails(
-        self, reason: str = "WorkerLost", message: str = "a worker died four times", hint: str = ""
+        self,
+        reason: str = "WorkerLost",
+        message: str = "a worker died four times",
+        hint: str = "",
+        other_hardware_ips: tuple[str, ...] = (),
     ) -> bool:
         """Lets the driver fail."""
         for driver in self.drivers.values():
             if driver.jobs and driver.jobs[-1].state == "RUNNING" and driver.outcome is None:
                 driver.phase = "failed"
-                driver.outcome = FailedOutcome(reason=reason, exit_code=4, message=message, hint=hint)
+                driver.outcome = FailedOutcome(
+                    reason=reason,
+                    exit_code=4,
+                    message=message,
+                    hint=hint,
+                    other_hardware_ips=other_hardware_ips if self.names_nodes else (),
+                )
                 return True
         return False
 

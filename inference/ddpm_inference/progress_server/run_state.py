@@ -34,12 +34,17 @@ class Complete(TypedDict):
 
 @final
 class Failure(TypedDict):
-    """Outcome of any other run; the fields are those of `errors.DdpmError`."""
+    """Outcome of any other run; the fields are those of `errors.DdpmError`.
+
+    Attributes:
+        otherHardwareIps: absent if there are none.
+    """
 
     reason: str
     exitCode: int
     message: str
     hint: str
+    otherHardwareIps: NotRequired[list[str]]
 
 
 class Ended(Snapshot):

@@ -26,7 +26,7 @@ from ddpm_inference.errors import (
     WorkerLost,
 )
 from ddpm_inference.hardware import find_hardware
-from ddpm_inference.job import Device, Hardware, Identity, ResourceRequest, Shard
+from ddpm_inference.job import Device, Identity, ResourceRequest, Shard
 from ddpm_inference.process.cgroup import oom_kills
 from ddpm_inference.progress import Progress, View
 from ddpm_inference.ray_backend.actor_resources import ActorResources
@@ -37,7 +37,14 @@ from ddpm_inference.ray_backend.ray_errors import ddpm_error_from, oom_kills_on
 from ddpm_inference.ray_backend.run_clock import RunClock
 from ddpm_inference.ray_backend.shard_queue import ShardQueue
 from ddpm_inference.ray_backend.shard_times import RunningShard, ShardTimes
-from ddpm_inference.ray_backend.worker import Placement, SamplingContext, ShardProgress, ShardResult, Worker
+from ddpm_inference.ray_backend.worker import (
+    NodeHardware,
+    Placement,
+    SamplingContext,
+    ShardProgress,
+    ShardResult,
+    Worker,
+)
 
 # Two, so that an actor has its next shard while the driver handles the result of the last one.
 MAX_IN_FLIGHT_PER_ACTOR = 2
@@ -153,11 +160,11 @@ class ActorPool:
         actor.preload.remote()
         return packages
 
-    def find_hardware(self, device: Device) -> Hardware | None:
+    def find_hardware(self, device: Device) -> NodeHardware:
         """Returns the hardware of the first actor's node. Waits until that actor has its resources.
 
         Returns:
-            None if it is unknown; where the actor failed, `start` reports why.
+            with None if it is unknown; where the actor failed, `start` reports why.
 
         Raises:
             ResourcesUnavailable: if the actor does not have its resources within `startup_timeout`, or has them and
@@ -165,11 +172,11 @@ class ActorPool:
             WorkerLost: if the head does not answer.
         """
         if self.cluster.is_local and device == "cpu":
-            return find_hardware(device)
+            return NodeHardware(find_hardware(device))
         if self.cluster.is_local and not self.cluster.capacity(self.actor_resources):
-            return None
+            return NodeHardware(None)
         first = self._actors[0]
-        ref: ObjectRef[Hardware | None] = first.actor.find_hardware.remote(device)
+        ref: ObjectRef[NodeHardware] = first.actor.find_hardware.remote(device)
         limit = BUILD_TIMEOUT_FACTOR * self.resources.startup_timeout
         silent = ConditionTimer()
         while not ray.wait([ref], num_returns=1, timeout=WAIT_SECONDS)[0]:
@@ -184,7 +191,7 @@ class ActorPool:
                 )
         with suppress(RayError):
             return ray.get(ref)
-        return None
+        return NodeHardware(None)
 
     def start(self, identity: Identity, shards: int) -> None:
         """Creates the actors for that many shards; returns when the first of them can sample.
@@ -446,10 +453,14 @@ class ActorPool:
             state.placement_ref, state.start_ref = None, state.actor.start.remote(self._work)
         else:
             state.start_ref = None
+            if not (self.cluster.is_local or self.resources.allow_mixed_hardware):
+                self.progress.node_ready(result)
 
     def _on_start_failure(self, state: ActorState, cause: DdpmError) -> None:
         self._remove(state)
         self._start_errors.append(cause)
+        for ip in cause.other_hardware_ips:
+            self.progress.node_with_other_hardware(ip)
         if self._actors:
             self.view.show_message(f"a worker could not start: {cause.message}")
 
@@ -551,5 +562,11 @@ class ActorPool:
 
 
 def _error_to_report(errors: list[DdpmError]) -> DdpmError:
-    """Returns the start error to raise, preferring out-of-memory, which the user can act on."""
-    return min(errors, key=lambda error: not isinstance(error, OutOfMemory))
+    """Returns the start error to raise, preferring out-of-memory, which the user can act on.
+
+    An error about the hardware of one node names all nodes that have other hardware.
+    """
+    error = min(errors, key=lambda error: not isinstance(error, OutOfMemory))
+    if error.other_hardware_ips:
+        error.other_hardware_ips = tuple(dict.fromkeys(ip for each in errors for ip in each.other_hardware_ips))
+    return error

@@ -17,7 +17,7 @@ from ray import ObjectRef
 from ray.actor import ActorClass, ActorHandle
 
 from ddpm_inference.checkpoint import Checkpoint
-from ddpm_inference.errors import StorageFailed
+from ddpm_inference.errors import OtherHardware, StorageFailed
 from ddpm_inference.hardware import find_hardware
 from ddpm_inference.job import Device, Hardware, Identity, Shard
 from ddpm_inference.process.cgroup import oom_kills
@@ -32,6 +32,12 @@ PROGRESS_GROUP = "progress"
 # its worker every time is reported and does not block the shards behind it.
 MAX_RESTARTS = 3
 MAX_TASK_RETRIES = 1
+
+
+def node_ip() -> str:
+    """Returns the address of this Ray node; in a pod, it is the address of the pod."""
+    ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # not in its stubs
+    return ip
 
 
 class SupportsSample(Protocol):
@@ -67,6 +73,18 @@ class Placement(NamedTuple):
 
     node: str
     oom_kills: int
+
+
+class NodeHardware(NamedTuple):
+    """The hardware of a Ray node.
+
+    Attributes:
+        hardware: None if it is unknown.
+        ip: the node's address, which in a pod is the pod's; "" on a local Ray.
+    """
+
+    hardware: Hardware | None
+    ip: str = ""
 
 
 class ShardProgress(NamedTuple):
@@ -136,17 +154,19 @@ class Worker:
         return node_packages.find_packages(packages)
 
     @ray.method(concurrency_group=PROGRESS_GROUP)
-    def find_hardware(self, device: Device) -> Hardware | None:
+    def find_hardware(self, device: Device) -> NodeHardware:
         """Returns the hardware of the actor's node; answers while `preload` runs."""
-        return find_hardware(device)
+        return NodeHardware(find_hardware(device), node_ip())
 
-    def start(self, context: SamplingContext) -> None:
-        """Builds the network.
+    def start(self, context: SamplingContext) -> str:
+        """Builds the network; returns the address of the node, whose hardware is that of the identity.
 
         Raises:
+            OtherHardware: if it is not, with the address.
             DdpmError: if this worker cannot sample.
         """
         self._shard_sampler_for(context)
+        return node_ip()
 
     def sample(self, context: SamplingContext, shard: Shard) -> ShardResult:
         """Samples one shard, and stores it if the store can be reached from here.
@@ -171,7 +191,12 @@ class Worker:
 
     def _shard_sampler_for(self, context: SamplingContext) -> SupportsSample:
         if self._shard_sampler is None:
-            self._shard_sampler = self.make_sampler(ray.get(context.weights[0]), context.identity, self.threads)
+            try:
+                self._shard_sampler = self.make_sampler(ray.get(context.weights[0]), context.identity, self.threads)
+            except OtherHardware as error:
+                # Ray may have restarted the actor on another node than it was placed on, so the driver cannot know.
+                error.other_hardware_ips = (node_ip(),)
+                raise
         return self._shard_sampler
 
     def _other_hardware(self, identity: Identity) -> Hardware | None:

@@ -4,7 +4,7 @@ The operator and its clients share these types, and `python -m ddpm_operator.crd
 schema and the code cannot drift apart.
 """
 
-from ddpm_operator.api.reasons import KEPT, ConditionType, EventReason, FailureReason, Phase
+from ddpm_operator.api.reasons import KEPT, WAITING_FOR_HARDWARE, ConditionType, EventReason, FailureReason, Phase
 from ddpm_operator.api.resource import GROUP, KIND, PLURAL, VERSION, DDPMSampling, Metadata
 from ddpm_operator.api.spec import Claim, Spec
 from ddpm_operator.api.status import Condition, Failure, Plan, Progress, Status
@@ -15,6 +15,7 @@ __all__ = [
     "KIND",
     "PLURAL",
     "VERSION",
+    "WAITING_FOR_HARDWARE",
     "Claim",
     "Condition",
     "ConditionType",

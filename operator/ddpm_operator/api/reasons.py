@@ -34,6 +34,10 @@ class ConditionType(StrEnum):
 KEPT = "Kept"
 
 
+# The reason of the condition ClusterReady while no node has the hardware that the next attempt needs.
+WAITING_FOR_HARDWARE = "WaitingForHardware"
+
+
 class FailureReason(StrEnum):
     """Why a sampling failed. Each reason has a hint that tells the user what to do."""
 
@@ -129,7 +133,9 @@ class EventReason(StrEnum):
     CLUSTER_CREATED = "ClusterCreated"
     STARTED = "Started"
     GROWN = "Grown"
+    REPAIRING = "Repairing"
     ATTEMPT_FAILED = "AttemptFailed"
+    OTHER_HARDWARE = "OtherHardware"
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"

@@ -71,6 +71,11 @@ class Checkpoint(Model):
         description="What the time embedding encodes: step is the timestep; row is the index in the batch, as in the "
         "original implementation.",
     )
+    attention_norm: bool | None = Field(
+        default=None,
+        description="Whether a Unet applies the BatchNorm of its attention. Versions of the original implementation "
+        "differ in this, with the same weights. By default, the statistics in the checkpoint decide.",
+    )
 
 
 class Sampler(Model):
@@ -152,6 +157,11 @@ class Resources(Model):
     )
     worker: WorkerPod = Field(default=WorkerPod(), description="The size of a worker pod.")
     head: HeadPod = Field(default=HeadPod(), description="The size of the head pod.")
+    allow_mixed_hardware: bool = Field(
+        default=False,
+        description="If true, later attempts may draw on other hardware than the first, and workers may be of several "
+        "kinds. The samples then agree within rounding only, and the manifest says which shards were drawn on what.",
+    )
 
     @rule(
         "!has(self.device) || self.device != 'cuda' || self.gpus > 0",
@@ -307,6 +317,11 @@ class Spec(Model):
     suspend: bool = Field(
         default=False,
         description="If true, the RayCluster is deleted and the samples are kept. Set it to false to resume.",
+    )
+    repair: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=0,
+        description="Increase it to check all stored files of a completed sampling, and to draw damaged samples again, "
+        "as `kubectl ddpm retry --repair` does.",
     )
     queue_name: Annotated[LabelValue, Field(min_length=1)] | None = Field(
         default=None, description="The Kueue LocalQueue that admits the sampling."

@@ -5,13 +5,28 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer
 
 from ddpm_operator.api.model import Model
 from ddpm_operator.api.reasons import ConditionType, FailureReason, Phase
 
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=1024)]
+MAX_KEY_LENGTH = 317  # of a label
+
+
+def _short_keys(value: dict[str, object]) -> dict[str, object]:
+    if any(len(key) > MAX_KEY_LENGTH for key in value):
+        raise ValueError(f"a key must have at most {MAX_KEY_LENGTH} characters")
+    return value
+
+
+# Not a rule in CEL: only the operator writes the status, and the rules of a CRD have a common budget.
+SHORT_KEYS = AfterValidator(_short_keys)
+HardwareFields = Annotated[dict[str, Annotated[str, Field(max_length=128)]], Field(max_length=16), SHORT_KEYS]
+MAX_NODES = 32
+"""Nodes that a `Placement` remembers of each kind, and values of a label."""
+NodeName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 def _rfc3339(time: datetime) -> str:
@@ -58,6 +73,11 @@ class Plan(Model):
     shards: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="The number of shards, one per batch. Unset until the batch size is known."
     )
+    hardware: HardwareFields | None = Field(
+        default=None,
+        description="The hardware that decides the last bits of the samples, as reported by the first attempt. All "
+        "later attempts need the same, unless resources.allowMixedHardware is true.",
+    )
     why: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=16)] = Field(
         default=(), description="An explanation of the plan in plain sentences."
     )
@@ -65,6 +85,37 @@ class Plan(Model):
     @property
     def gpus_per_worker(self) -> int:
         return self.gpus // self.workers if self.workers else 0
+
+
+class Placement(Model):
+    """Where later attempts may draw: on nodes with the hardware of the first attempt.
+
+    Unused while spec.resources.allowMixedHardware is true.
+    """
+
+    node_labels: Annotated[
+        dict[str, Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=MAX_NODES)]],
+        Field(max_length=16),
+        SHORT_KEYS,
+    ] = Field(
+        default={},
+        description="Labels of the nodes that have drawn samples. A pod that draws needs a node with one of the values "
+        "of each label.",
+    )
+    nodes: Annotated[tuple[NodeName, ...], Field(max_length=MAX_NODES)] = Field(
+        default=(), description="Nodes that have drawn samples, at most the first 32. They are preferred."
+    )
+    excluded_nodes: Annotated[tuple[NodeName, ...], Field(max_length=MAX_NODES)] = Field(
+        default=(), description="Nodes that were found to have other hardware, at most the last 32. They are not used."
+    )
+    unscheduled_attempts: Count | None = Field(
+        default=None,
+        description="The number of attempts in a row that no node could run because of this placement. The pause "
+        "before the next attempt grows with it.",
+    )
+    last_unscheduled_time: Time | None = Field(
+        default=None, description="The time the last of these attempts ended. The pause is measured from it."
+    )
 
 
 class Progress(Model):
@@ -100,6 +151,15 @@ class Cluster(Model):
     )
     scheduled_time: Time | None = Field(
         default=None, description="The time the head pod was scheduled. The cost is measured from it."
+    )
+    constrained: bool | None = Field(
+        default=None, description="True if status.placement limits the nodes that the attempt may draw on."
+    )
+    excluded_nodes: Count | None = Field(
+        default=None, description="The number of nodes that status.placement excluded when the attempt began."
+    )
+    repair: Count | None = Field(
+        default=None, description="The value of spec.repair, if the attempt checks all stored files because of it."
     )
 
     @property
@@ -173,12 +233,18 @@ class Status(Model):
     )
     start_time: Time | None = Field(default=None, description="The time the first attempt was admitted.")
     completion_time: Time | None = Field(default=None, description="The time the sampling completed or failed.")
+    repaired: Count | None = Field(
+        default=None, description="The value of spec.repair that the last completed check of all stored files was for."
+    )
     image: Annotated[str, Field(max_length=512)] | None = Field(
         default=None,
         description="The container image of the pods. All later attempts use the same. It is pinned by digest, unless "
         "the node reports no digest, such as for an image that was loaded without a registry.",
     )
     plan: Plan | None = Field(default=None, description="How the work is divided among pods.")
+    placement: Placement | None = Field(
+        default=None, description="The nodes on which later attempts may draw. Unset until the hardware is known."
+    )
     progress: Progress | None = Field(default=None, description="The progress of the sampling.")
     cluster: Cluster | None = Field(default=None, description="The RayCluster of the current attempt, if any.")
     output: Result | None = Field(default=None, description="The location of the samples.")

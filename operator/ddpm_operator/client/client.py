@@ -159,14 +159,17 @@ class Client:
         """
         return verify(self.connection, self.get(name), told)
 
-    def retry(self, name: str) -> DDPMSampling:
+    def retry(self, name: str, *, repair: bool = False) -> DDPMSampling:
         """Starts another attempt of a failed sampling, which draws only the missing samples.
+
+        Args:
+            repair: also checks all stored files and draws damaged samples again, of a complete sampling as well.
 
         Raises:
             NotFound: if it does not exist.
-            RequestRejected: if it has not failed.
+            RequestRejected: if it has not failed, nor is complete and to be repaired.
         """
-        return self._patch(name, retry_patch(self.get(name)))
+        return self._patch(name, retry_patch(self.get(name), repair=repair))
 
     def delete(self, name: str) -> DDPMSampling:
         """Deletes a sampling, and with it its RayCluster. Returns the deleted sampling.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ddpm_operator.api import GROUP, KIND, VERSION, ConditionType, DDPMSampling, Phase
+from ddpm_operator.api import GROUP, KIND, VERSION, WAITING_FOR_HARDWARE, ConditionType, DDPMSampling, Phase
 from ddpm_operator.api.conditions import condition
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling
@@ -25,6 +25,7 @@ from ddpm_operator.kube.objects import ObjectKey
 from ddpm_operator.kube.responses import Document
 from ddpm_operator.planning.limits import Limits
 from ddpm_operator.reconcile.actions import Decision, WriteStatus
+from ddpm_operator.reconcile.attempts import waits_for
 from ddpm_operator.reconcile.observed import ObservedCluster, ObservedPod
 from ddpm_operator.reconcile.quota import waits_for_workers
 from ddpm_operator.text import count
@@ -64,12 +65,14 @@ def queue_entry(sampling: DDPMSampling) -> QueueEntry:
     is_deleted = metadata.deletion_timestamp is not None
     is_cleaning_up = cleaned_up is not None and cleaned_up.status == "False"
     is_queued = status is not None and status.phase is Phase.QUEUED and cluster is None
+    # It asks for a slot when its pause is over, and must not keep others waiting until then.
+    pauses = status is not None and waits_for(status, WAITING_FOR_HARDWARE)
     return QueueEntry(
         version=int(metadata.resource_version),
         created=metadata.creation_timestamp or _NEVER,
         last_start=max(starts, default=None),
         holds_slot=not is_deleted and (cluster is not None or is_cleaning_up),
-        is_waiting=is_queued and not sampling.spec.suspend and not is_deleted,
+        is_waiting=is_queued and not pauses and not sampling.spec.suspend and not is_deleted,
     )
 
 

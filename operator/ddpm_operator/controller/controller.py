@@ -27,6 +27,7 @@ from ddpm_operator.kube import paths
 from ddpm_operator.kube.cache import ObjectCache
 from ddpm_operator.kube.client import ApiError, KubeApi
 from ddpm_operator.kube.decode import SchemaMismatch, decode_sampling, schema_mismatch_status
+from ddpm_operator.kube.node_labels import NodeLabels
 from ddpm_operator.kube.objects import ObjectKey, PersistentVolumeClaim
 from ddpm_operator.manifests.naming import claim_name
 from ddpm_operator.planning.image_reference import WorkerImage
@@ -51,6 +52,7 @@ from ddpm_operator.reconcile.observed import (
     ObservedPod,
     OutputClaim,
 )
+from ddpm_operator.reconcile.placement import nodes_to_read
 from ddpm_operator.reconcile.progress_document import ProgressDocument
 from ddpm_operator.reconcile.reconcile import reconcile
 
@@ -140,6 +142,7 @@ class Controller:
         self._metrics = metrics
         self._limits = limits
         self._now = now
+        self._node_labels = NodeLabels(api)
         self._memories: dict[ObjectKey, _Memory] = {}
 
     def is_own_write(self, key: ObjectKey, version: str) -> bool:
@@ -187,7 +190,9 @@ class Controller:
             await self._clean_up_deleted(key)
             return None
         claim = await self._get_claim(key, memory.sampling, memory)
-        head_poll = await self._poll_head(self._observe(key, memory.sampling, memory), memory)
+        observed = self._observe(key, memory.sampling, memory)
+        head_poll = await self._poll_head(observed, memory)
+        node_labels = await self._node_labels.read(nodes_to_read(replace(observed, head_poll=head_poll)))
         # The sampling is read last, so that its status is at least as new as everything else that was observed.
         memory.sampling = await self._get_sampling(key)
         if memory.sampling is None:
@@ -198,6 +203,7 @@ class Controller:
             self._observe(key, memory.sampling, memory),
             claim=claim,
             head_poll=head_poll,
+            node_labels=node_labels,
             admission_hold=self._admission.waiting_reason(key),
         )
         decision = reconcile(observed, self._now())
@@ -266,7 +272,7 @@ class Controller:
         return sampling if sampling.metadata.uid == key.uid else None
 
     def _observe(self, key: ObjectKey, sampling: DDPMSampling, memory: _Memory) -> Observed:
-        """Combines the sampling with the caches and the memory. Leaves claim, head poll and admission hold unset."""
+        """Combines the sampling with the caches and the memory. Leaves unset what is not in them."""
         clusters = tuple(
             replace(
                 cluster,

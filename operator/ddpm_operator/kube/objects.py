@@ -24,6 +24,7 @@ from ddpm_operator.reconcile.observed import (
     Terminated,
     Waiting,
 )
+from ddpm_operator.reconcile.placement import HARDWARE_LABELS
 
 _POD_CLUSTER_LABEL = "ray.io/cluster"
 _POD_ROLE_LABEL = "ray.io/node-type"
@@ -260,10 +261,15 @@ class _PodStatus(_Conditions):
     container_statuses: _Containers = ()
 
 
+class _PodSpec(_KubeModel):
+    node_name: str = ""
+
+
 class RayPod(_KubeModel):
     """A head or worker pod of a RayCluster."""
 
     metadata: _OwnedObjectMeta
+    spec: _PodSpec = _PodSpec()
     status: _PodStatus = _PodStatus()
 
     def versioned(self) -> Versioned[ObservedPod] | None:
@@ -284,6 +290,7 @@ class RayPod(_KubeModel):
             ready=status.is_true("Ready"),
             deleted=meta.deletion_timestamp,
             ip=status.pod_ip,
+            node=self.spec.node_name,
             reason=status.reason,
             message=status.message,
             disruption=disruption.reason_and_message if disruption and disruption.status == "True" else "",
@@ -292,6 +299,16 @@ class RayPod(_KubeModel):
             containers=tuple(one.observed() for one in (*status.init_container_statuses, *status.container_statuses)),
         )
         return Versioned(key, meta.uid, meta.resource_version, observed)
+
+
+class Node(_KubeModel):
+    """A node."""
+
+    metadata: ObjectMeta
+
+    def hardware_labels(self) -> dict[str, str]:
+        """Returns its labels that decide hardware."""
+        return {name: value for name in HARDWARE_LABELS if (value := self.metadata.label(name))}
 
 
 class _ClaimSpec(_KubeModel):

@@ -41,5 +41,9 @@ def pods(namespace: str) -> str:
     return _core(namespace, "pods")
 
 
+def node(name: str) -> str:
+    return f"/api/v1/nodes/{name}"
+
+
 def _core(namespace: str, plural: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{plural}"

@@ -32,6 +32,7 @@ class Flag(NamedTuple):
 
     Attributes:
         path: of the field, such as `spec.model.uri`.
+        is_switch: it takes no value, and sets its field to true.
     """
 
     name: str
@@ -41,6 +42,13 @@ class Flag(NamedTuple):
     choices: Sequence[str] | None = None
     nargs: str | None = None
     metavar: str | None = None
+    is_switch: bool = False
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"must be yes or no, not {text!r}")
+    return text == "yes"
 
 
 MODEL = "model_path"
@@ -56,7 +64,7 @@ FLAGS = (
          "https://…"),
     Flag("sha256", MODEL_SHA256, "the sha256 that the checkpoint must have, as printed by sha256sum", str.lower,
          metavar="HEX"),
-    Flag("model_name", "spec.model.name", "network; this and the next five are needed only if the checkpoint has no "
+    Flag("model_name", "spec.model.name", "network; this and the next six are needed only if the checkpoint has no "
          "metadata", choices=get_args(ModelName)),
     Flag("downs", "spec.model.downs", "channels of each level of the network", int, nargs="+"),
     Flag("time_emb_dim", "spec.model.timeEmbDim", "width of the time embedding", int),
@@ -64,6 +72,8 @@ FLAGS = (
     Flag("channels", MODEL_CHANNELS, "channels of an image", int),
     Flag("time_embedding", "spec.model.timeEmbedding", "what the time embedding encodes: the timestep, or the row in "
          "the batch", choices=get_args(TimeEmbedding)),
+    Flag("attention_norm", "spec.model.attentionNorm", "whether a Unet applies its attention's BatchNorm (default: "
+         "as its statistics say)", _yes_or_no, metavar="yes|no"),
     Flag("n_samples", "spec.samples", "number of images (default 100); can be raised later", int),
     Flag("seed", "spec.seed", "seed of the noise (default 0)", int),
     Flag("precision", "spec.precision", "floating-point precision (default fp32)", choices=get_args(Precision)),
@@ -88,6 +98,8 @@ FLAGS = (
     Flag("workers", "spec.resources.maxWorkers", "maximum number of worker pods (default 4)", int),
     Flag("worker_cpu", "spec.resources.worker.cpu", "CPUs of a sampling pod (default 2)", metavar="QUANTITY"),
     Flag("worker_memory", "spec.resources.worker.memory", "memory of a sampling pod (default 4Gi)", metavar="QUANTITY"),
+    Flag("allow_mixed_hardware", "spec.resources.allowMixedHardware", "draw the rest on any hardware, also if it "
+         "computes other bits", is_switch=True),
 )  # fmt: skip
 
 _FLAG_OF_FIELD = {flag.path: f"--{flag.name}" for flag in FLAGS} | {NAME: "NAME"}
@@ -106,6 +118,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         group = groups.get(section, groups["spec"])
         names = [f"--{flag.name}", f"--{flag.name.replace('_', '-')}"]
         metavar = "N" if flag.type is int else "URI" if "uri" in flag.path else "X"
+        if flag.is_switch:
+            group.add_argument(
+                *dict.fromkeys(names),
+                dest=flag.path,
+                action="store_true",
+                default=argparse.SUPPRESS,
+                help=flag.help,
+            )
+            continue
         group.add_argument(
             *dict.fromkeys([*names, "--model"] if flag.name == MODEL else names),
             dest=flag.path,

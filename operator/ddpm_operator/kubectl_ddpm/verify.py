@@ -52,8 +52,7 @@ def _verify(options: argparse.Namespace) -> int:
     if verified.damaged:
         print(
             f"error: the output of {options.name} is not whole\n"
-            "  run `ddpm-sample verify --repair` where the output can be reached, such as in a pod that mounts the "
-            "claim; raising spec.samples draws damaged samples again, too",
+            f"  run `kubectl ddpm retry {options.name} --repair`, which draws damaged samples again",
             file=sys.stderr,
         )
         return NOT_WHOLE

@@ -25,6 +25,11 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
     }
     if plan.tasks_per_gpu:
         resources["num_gpus_per_task"] = gpu_share(plan.tasks_per_gpu)
+    # Fields that an older driver does not know are only set if they are needed: it rejects unknown fields.
+    if spec.resources.allow_mixed_hardware:
+        resources["allow_mixed_hardware"] = True
+    own_norm: dict[str, JsonValue] = {} if model.attention_norm is None else {"attention_norm": model.attention_norm}
+    verify: dict[str, JsonValue] = {"verify": True} if attempt.repairs else {}
     return {
         "version": JOB_DOCUMENT_VERSION,
         "model": {
@@ -36,6 +41,7 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
             "img_size": model.img_size,
             "channels": model.channels,
             "time_embedding": model.time_embedding,
+            **own_norm,
         },
         "n_samples": spec.samples,
         "seed": spec.seed,
@@ -53,6 +59,7 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
         "output": {
             "uri": _mounted(spec.output.uri, OUTPUT_PATH) if spec.output.uri else OUTPUT_PATH,
             "formats": list(spec.output.formats),
+            **verify,
         },
         "resources": resources,
     }

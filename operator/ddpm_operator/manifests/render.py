@@ -13,6 +13,7 @@ from ddpm_operator.api import KIND, Claim, Metadata, Plan, Spec
 from ddpm_operator.api.model import JsonValue
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.api.resource import GROUP, VERSION
+from ddpm_operator.api.status import Placement
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.manifests.naming import (
     MANAGED_BY,
@@ -24,6 +25,7 @@ from ddpm_operator.manifests.naming import (
     labels,
     preview_name,
 )
+from ddpm_operator.manifests.node_affinity import with_placement
 from ddpm_operator.manifests.templating import Manifest, TemplateError, Templates
 from ddpm_operator.manifests.tokens import Tokens
 from ddpm_operator.planning.sizing import PodSize, claim_size, head_size, worker_size
@@ -64,6 +66,8 @@ class Attempt:
         shared_output: whether all pods can mount the output claim, not only the head.
         pull_policy: the imagePullPolicy of the pods: Always, IfNotPresent or Never.
         cloud_identity: whether pods that use a bucket without credentials may use the cloud identity of their node.
+        placement: the nodes that the pods that draw may use; None for any.
+        repairs: whether the driver checks all stored files, and draws damaged samples again.
     """
 
     sampling: Metadata
@@ -75,6 +79,8 @@ class Attempt:
     shared_output: bool
     pull_policy: str = "IfNotPresent"
     cloud_identity: bool = False
+    placement: Placement | None = None
+    repairs: bool = False
 
     @property
     def name(self) -> str:
@@ -259,6 +265,9 @@ def _group(attempt: Attempt, size: PodSize, *, head: bool) -> Manifest:
     """Returns the template variables of the head or the worker group."""
     overrides = attempt.spec.pod_overrides.to_document() if attempt.spec.pod_overrides else {}
     user_labels, annotations = overrides.pop("labels", {}), overrides.pop("annotations", {})
+    draws = head == (attempt.plan.workers == 0)
+    if draws and attempt.placement:
+        overrides["affinity"] = with_placement(overrides.get("affinity"), attempt.placement)
     memory = int(parse(size.memory))
     resources: Manifest = {"cpu": size.cpu, "memory": size.memory}
     if size.gpus:

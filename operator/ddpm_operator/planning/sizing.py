@@ -81,7 +81,8 @@ def plan(spec: Spec, previous: Plan | None = None) -> Plan:
 
     Args:
         spec: the current spec.
-        previous: the plan of an earlier attempt. Its device and batch size are kept: they determine the samples.
+        previous: the plan of an earlier attempt. Its device, batch size and hardware are kept: they determine the
+            samples.
 
     Raises:
         PlanningError: if an earlier attempt ran on GPUs and resources.gpus is 0 now.
@@ -95,9 +96,9 @@ def plan(spec: Spec, previous: Plan | None = None) -> Plan:
     batch_size, batch_size_reason = _batch_size(spec, device, previous)
     shards = -(-spec.samples // (batch_size or MAX_BATCH_SIZE[device]))
     known_shards = shards if batch_size else None
-    if device == "cuda":
-        return _plan_gpus(spec, batch_size, shards, known_shards, batch_size_reason)
-    return _plan_cpus(spec, batch_size, shards, known_shards, batch_size_reason)
+    planner = _plan_gpus if device == "cuda" else _plan_cpus
+    planned = planner(spec, batch_size, shards, known_shards, batch_size_reason)
+    return planned.model_copy(update={"hardware": previous.hardware}) if previous else planned
 
 
 def head_size(spec: Spec, plan: Plan) -> PodSize:

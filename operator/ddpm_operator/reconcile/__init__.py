@@ -20,7 +20,9 @@ look:
 - the driver's state: `driver_state`; its progress and submission: `driver_progress`; its end: `driver_end`
 - a deadline, the back-off between attempts or the TTL passes: `deadlines`
 - how often the head is polled and the status written: `polling`
-- spec.samples grows: `growth`
+- spec.samples grows: `growth`; spec.repair is raised: `reconcile`, `attempts.wants_repair`
+- which nodes have the hardware of the stored samples: `placement`; an attempt on another node, or no such node:
+  `other_hardware`
 - container images: `images`; the preview picture: `preview`; the progress figures: `progress`
 - unused RayClusters are deleted, or kept after a failure: `cleanup`
 - Kubernetes events: `events`

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ddpm_operator.api import ConditionType, Phase
 from ddpm_operator.api.conditions import condition
-from ddpm_operator.reconcile import deadlines, kueue, quota
+from ddpm_operator.reconcile import deadlines, kueue, other_hardware, quota
 from ddpm_operator.reconcile.action_failures import describe_first
 from ddpm_operator.reconcile.actions import Action, CreateCluster, CreateNetworkPolicy, CreateSecret, EnsureClaim
 from ddpm_operator.reconcile.assessment import Assessment
@@ -178,7 +178,11 @@ def _end(
         return Transition(reject(draft, spec, failure.problem, failure.hint))
     if problem and problem.certain and not running:
         return Transition(fail(draft, spec, problem))
-    if deadline is None or draft.now < deadline:
+    missed = deadline is not None and draft.now >= deadline
+    allowed = spec.resources.allow_mixed_hardware
+    if not running and (missed or allowed) and other_hardware.keeps_out(observed, draft.status):
+        return Transition(other_hardware.wait(draft, spec))
+    if not missed:
         return None
     if running:
         return Transition(fail(draft, spec, deadlines.exceeded_active_deadline(spec)))

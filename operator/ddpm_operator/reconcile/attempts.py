@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ddpm_operator.api import ConditionType, DDPMSampling, Failure, FailureReason, Phase, Plan, Spec
+from ddpm_operator.api import ConditionType, DDPMSampling, Failure, FailureReason, Phase, Plan, Spec, Status
+from ddpm_operator.api.conditions import condition
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.api.status import Cluster as ClusterStatus
 from ddpm_operator.api.status import Cost
@@ -18,6 +19,7 @@ from ddpm_operator.planning.sizing import head_size, worker_size
 from ddpm_operator.reconcile.deadlines import STUCK_POD_TIMEOUT, running_seconds
 from ddpm_operator.reconcile.images import requested_image
 from ddpm_operator.reconcile.observed import Observed
+from ddpm_operator.reconcile.placement import constrains
 from ddpm_operator.reconcile.problem import Problem
 from ddpm_operator.reconcile.progress import stopped
 from ddpm_operator.reconcile.status_builder import StatusBuilder
@@ -46,7 +48,13 @@ def begin(draft: StatusBuilder, sampling: DDPMSampling, plan: Plan) -> StatusBui
     spec, status = sampling.spec, draft.status
     number = (status.attempt or 0) + 1
     # Kueue suspends a cluster only once it exists. Until then the startup deadline counts, so that the attempt ends.
-    cluster = ClusterStatus(name=cluster_name(sampling.metadata, number), start_time=draft.now)
+    cluster = ClusterStatus(
+        name=cluster_name(sampling.metadata, number),
+        start_time=draft.now,
+        constrained=constrains(spec, status) or None,
+        excluded_nodes=len(status.placement.excluded_nodes) if status.placement else None,
+        repair=spec.repair if wants_repair(spec, status) else None,
+    )
     draft = draft.set(
         phase=Phase.STARTING,
         attempt=number,
@@ -78,6 +86,22 @@ def pause(draft: StatusBuilder, spec: Spec, reason: str, message: str) -> Status
 def end(draft: StatusBuilder, spec: Spec, reason: str, message: str) -> StatusBuilder:
     """Ends the attempt, for whatever reason. Its cluster is no longer in use."""
     return pause(draft, spec, reason, message).set(cluster=None)
+
+
+def end_queued(draft: StatusBuilder, spec: Spec, reason: str, message: str) -> StatusBuilder:
+    """Ends an attempt that has to wait for something and does not count: the sampling is Queued for the next one."""
+    return end(draft, spec, reason, message).set(phase=Phase.QUEUED)
+
+
+def waits_for(status: Status, reason: str) -> bool:
+    """Returns whether the last attempt ended by `end_queued` with this reason, and none has begun since."""
+    ready = condition(status, ConditionType.CLUSTER_READY)
+    return status.cluster is None and ready is not None and ready.reason == reason
+
+
+def wants_repair(spec: Spec, status: Status) -> bool:
+    """Returns whether spec.repair was raised since all stored files were last checked."""
+    return spec.repair > (status.repaired or 0)
 
 
 def fail(draft: StatusBuilder, spec: Spec, problem: Problem, hint: str = "", log: str = "") -> StatusBuilder:
@@ -135,6 +159,8 @@ def rendering(observed: Observed, draft: StatusBuilder) -> Attempt:
         shared_output=_has_shared_output(observed),
         pull_policy=observed.image.pull_policy,
         cloud_identity=observed.limits.cloud_identity,
+        placement=None if sampling.spec.resources.allow_mixed_hardware else status.placement,
+        repairs=status.cluster is not None and status.cluster.repair is not None,
     )
 
 

@@ -1,7 +1,8 @@
 """Between two attempts: waits for the back-off, the clean-up, the output's claim and the operator's own admission.
 
-Then plans the next attempt and begins it. The operator's admission (the chart's `atOnce`) is one of three reasons for
-the phase Queued, besides Kueue (`ddpm_operator.reconcile.kueue`) and a full quota (`ddpm_operator.reconcile.quota`).
+Then plans the next attempt and begins it. The operator's admission (the chart's `atOnce`) is one of four reasons for
+the phase Queued, besides Kueue (`ddpm_operator.reconcile.kueue`), a full quota (`ddpm_operator.reconcile.quota`) and
+hardware (`ddpm_operator.reconcile.other_hardware`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ddpm_operator.api import ConditionType, FailureReason, Phase, Spec
 from ddpm_operator.api.conditions import condition
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.planning.sizing import PlanningError, plan
-from ddpm_operator.reconcile import deadlines
+from ddpm_operator.reconcile import deadlines, other_hardware
 from ddpm_operator.reconcile.active_attempt import create
 from ddpm_operator.reconcile.assessment import Assessment
 from ddpm_operator.reconcile.attempts import begin, plan_summary, reject
@@ -34,6 +35,9 @@ def between_attempts(observed: Observed, assessment: Assessment, draft: StatusBu
         return Transition(_waiting_to_retry(draft, spec, retry))
     if observed.blocked_by and yielded_to_other(draft):
         return Transition(draft.set(phase=Phase.QUEUED), requeue_at=draft.now + RESYNC)
+    waiting = other_hardware.waiting(draft, spec)
+    if waiting:
+        return Transition(waiting[0], requeue_at=waiting[1])
     if not assessment.cleaned_up:
         message = f"The next attempt waits until all pods of attempt {status.attempt or 0} are gone."
         draft = draft.set_condition(ConditionType.CLUSTER_READY, False, "WaitingForCleanUp", message)

@@ -28,11 +28,14 @@ def clamped_to(status: Status, now: datetime) -> Status:
     Such times were written by an operator whose clock was ahead. Whatever counts from them would be delayed until then.
     """
     failure, cluster, progress = status.failure, status.cluster, status.progress
+    placement = status.placement
     return status.model_copy(
         update={
             "completion_time": _clamped(status.completion_time, now),
             "failure": failure and failure.model_copy(update={"time": _clamped(failure.time, now)}),
             "cluster": cluster and cluster.model_copy(update={"start_time": _clamped(cluster.start_time, now)}),
+            "placement": placement
+            and placement.model_copy(update={"last_unscheduled_time": _clamped(placement.last_unscheduled_time, now)}),
             "progress": progress
             and progress.model_copy(update={"last_update_time": _clamped(progress.last_update_time, now)}),
             "conditions": tuple(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ddpm_operator.api import ConditionType, FailureReason, Phase
 from ddpm_operator.api.status import Result
 from ddpm_operator.manifests.naming import preview_name
+from ddpm_operator.reconcile import other_hardware
 from ddpm_operator.reconcile.actions import WritePreview
 from ddpm_operator.reconcile.assessment import Assessment
 from ddpm_operator.reconcile.attempts import end, fail, output_uri
@@ -44,6 +45,8 @@ def completed(observed: Observed, assessment: Assessment, draft: StatusBuilder) 
     png = final_preview(observed, result)
     stored = "sample is" if result.samples == 1 else "samples are"
     message = f"{result.samples:,} {stored} stored at {output_uri(sampling)}."
+    if draft.status.cluster and draft.status.cluster.repair is not None:
+        draft = draft.set(repaired=draft.status.cluster.repair)
     draft = end(draft, sampling.spec, "Complete", message)
     draft = draft.set(
         phase=Phase.SUCCEEDED,
@@ -68,6 +71,11 @@ def driver_ended(observed: Observed, assessment: Assessment, draft: StatusBuilde
             message = "More samples are requested than this cluster was planned for."
             return end(draft, spec, "Grown", message).set(phase=Phase.PENDING)
         case DriverFailed(error, log):
+            uncounted = other_hardware.driver_found(observed, draft, error)
+            if uncounted:
+                return uncounted
+            if error.reason in _REASONS_WITHOUT_WORKERS and other_hardware.keeps_out(observed, draft.status):
+                return other_hardware.wait(draft, spec)
             return fail(draft, spec, _problem(observed, assessment, error), _hint(observed, error), log)
     return None
 
@@ -91,4 +99,6 @@ def _hint(observed: Observed, error: FailedOutcome) -> str:
     """Returns the driver's hint, reworded for a sampling; "" if it is about the command line only."""
     if observed.sampling.spec.credentials_secret_ref is None and _MISSING_CREDENTIALS.search(error.message):
         return _CREDENTIALS_HINT if observed.limits.cloud_identity else f"{_CREDENTIALS_HINT}; {_CLOUD_IDENTITY_HINT}"
+    if error.other_hardware_ips:
+        return other_hardware.HINT
     return "" if _COMMAND_LINE_HINT.search(error.hint) else error.hint

@@ -11,6 +11,7 @@ from ddpm_operator.reconcile.attempts import rendering
 from ddpm_operator.reconcile.driver_state import DriverMissing, DriverRunning
 from ddpm_operator.reconcile.growth import update_plan
 from ddpm_operator.reconcile.observed import HeadResponse, Observed, ObservedPod
+from ddpm_operator.reconcile.placement import record_placement
 from ddpm_operator.reconcile.polling import head_poll_interval, progress_poll_interval
 from ddpm_operator.reconcile.preview import copy_preview, preview_config_map
 from ddpm_operator.reconcile.progress import updated
@@ -38,7 +39,10 @@ def record_progress(observed: Observed, assessment: Assessment, draft: StatusBui
         draft = draft.set(progress=updated(status.progress, document, spec.samples, draft.now))
     if status.plan and document.plan:
         # The driver's plan is for the samples it was submitted with; more may be requested by now.
-        draft = update_plan(spec, draft.set(plan=status.plan.model_copy(update=document.plan.model_dump())))
+        draft = update_plan(
+            spec, draft.set(plan=status.plan.model_copy(update=document.plan.model_dump(exclude_none=True)))
+        )
+        draft = record_placement(observed, document, draft)
     message = as_sentence(redact(document.message)) if document.message else f"The driver is {document.phase}."
     if document.phase in _SAMPLING_PHASES or draft.holds(ConditionType.RUNNING):
         return _running(draft, message)

@@ -20,6 +20,7 @@ def events(old: Status | None, new: Status) -> tuple[Event, ...]:
 
 def _events(old: Status | None, new: Status) -> Iterator[Event]:
     yield from _failed_attempt(old, new)
+    yield from _other_hardware(old, new)
     yield from _changes_of_spec(old, new)
     yield from _active_attempt(old, new)
     yield from _end(old, new)
@@ -31,6 +32,18 @@ def _failed_attempt(old: Status | None, new: Status) -> Iterator[Event]:
     if failure and (new.failed_attempts or 0) > failed_before and not holds(new, ConditionType.FAILED):
         message = f"Attempt {new.attempt} failed ({failure.reason}). {failure.message}"
         yield _warning(EventReason.ATTEMPT_FAILED, message)
+
+
+def _other_hardware(old: Status | None, new: Status) -> Iterator[Event]:
+    ready = condition(new, ConditionType.CLUSTER_READY)
+    if old and old.cluster and not new.cluster and ready and ready.reason == EventReason.OTHER_HARDWARE:
+        yield _warning(EventReason.OTHER_HARDWARE, ready.message)
+        return
+    known = old.placement.excluded_nodes if old and old.placement else ()
+    nodes = [node for node in (new.placement.excluded_nodes if new.placement else ()) if node not in known]
+    if nodes:
+        message = f"Other hardware than that of the stored samples. Later attempts avoid {', '.join(nodes)}."
+        yield _warning(EventReason.OTHER_HARDWARE, message)
 
 
 def _changes_of_spec(old: Status | None, new: Status) -> Iterator[Event]:
@@ -54,6 +67,8 @@ def _active_attempt(old: Status | None, new: Status) -> Iterator[Event]:
         yield _normal(EventReason.QUEUED, _message(new, ConditionType.CLUSTER_READY))
     if new.cluster and new.cluster.was_seen and not (old and old.cluster and old.cluster.was_seen):
         yield _normal(EventReason.CLUSTER_CREATED, f"The RayCluster {new.cluster.name} is created.")
+    if new.cluster and new.cluster.repair is not None and (new.attempt or 0) > number:
+        yield _normal(EventReason.REPAIRING, f"Attempt {new.attempt} checks all stored files.")
     if _became_true(old, new, ConditionType.RUNNING):
         yield _normal(EventReason.STARTED, f"Attempt {new.attempt} draws samples.")
 

@@ -11,7 +11,8 @@ Decisions are safe if the facts are read in this way:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -110,6 +111,7 @@ class ObservedPod:
         scheduled: when its condition PodScheduled became True.
         deleted: its deletionTimestamp.
         ip: "" while it has none.
+        node: name of its node; "" while it has none.
         reason, message: of the pod itself, such as Evicted.
         disruption: reason and message of its condition DisruptionTarget, such as preemption or a node drain.
         unschedulable: message of the condition PodScheduled while its reason is Unschedulable.
@@ -126,6 +128,7 @@ class ObservedPod:
     scheduled: datetime | None = None
     deleted: datetime | None = None
     ip: str = ""
+    node: str = ""
     reason: str = ""
     message: str = ""
     owner: str = ""
@@ -243,6 +246,8 @@ class Observed:
         limits: the administrator's limits.
         blocked_by: name of another sampling in the namespace that has its head, and whose workers a full quota keeps
             out. Its cluster is the oldest of all clusters of the namespace in that state, this sampling's included.
+        node_labels: the labels that decide hardware, of those nodes in
+            `ddpm_operator.reconcile.placement.nodes_to_read` that the operator could read.
         admission_hold: why the operator's own admission lets no attempt begin now, as a sentence; None if it may begin.
     """
 
@@ -258,6 +263,7 @@ class Observed:
     action_errors: tuple[ActionError, ...] = ()
     limits: Limits = UNLIMITED
     blocked_by: str | None = None
+    node_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     admission_hold: str | None = None
 
     @property

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
+from ddpm_operator.api.status import HardwareFields
+
 PROGRESS_VERSION = 1
 
 # The status has to hold them: its figures are int64, and a rate or a duration there has at most 16 characters.
@@ -19,6 +21,8 @@ Count = Annotated[int, Field(ge=0, le=_MAX_FIGURE)]
 Positive = Annotated[int, Field(ge=1, le=_MAX_FIGURE)]
 Figure = Annotated[float, Field(ge=0, le=_MAX_FIGURE)]
 Message = Annotated[str, Field(max_length=65_536)]
+# Not strict: `last_error` validates lists, and a strict tuple accepts none.
+Ips = Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=1024, strict=False)]
 
 
 class ProgressModel(BaseModel):
@@ -40,6 +44,19 @@ class ChosenPlan(ProgressModel):
     device: Literal["cpu", "cuda"]
     batch_size: Positive
     shards: Positive
+    hardware: HardwareFields | None = None
+
+
+class NodeIps(ProgressModel):
+    """Addresses of the pods whose hardware the driver has compared with that of the stored samples.
+
+    Attributes:
+        ready: of those that draw.
+        other_hardware: of those that cannot draw, as their hardware is another.
+    """
+
+    ready: Ips = ()
+    other_hardware: Ips = ()
 
 
 class FinishedOutcome(ProgressModel):
@@ -65,12 +82,14 @@ class FailedOutcome(ProgressModel):
     Attributes:
         reason: a value of `FailureReason`, unless the driver is newer than the operator.
         exit_code: 2 invalid input, 3 resources not available, 4 failed after it began, 130 interrupted.
+        other_hardware_ips: addresses of the pods whose hardware is the cause. An older driver does not report them.
     """
 
     reason: Annotated[str, Field(max_length=64)]
     exit_code: Annotated[int, Field(ge=0, le=255)]
     message: Message
     hint: Message = ""
+    other_hardware_ips: Ips = ()
 
 
 class ProgressDocument(ProgressModel):
@@ -81,6 +100,7 @@ class ProgressDocument(ProgressModel):
         percent: done of total, 0 to 100.
         samples_per_second, eta_seconds: None while they are unknown.
         plan: None until the driver has chosen it.
+        node_ips: grows during a run. An older driver does not report it.
         outcome: None until the end.
     """
 
@@ -93,6 +113,7 @@ class ProgressDocument(ProgressModel):
     eta_seconds: Figure | None
     message: Message = ""
     plan: ChosenPlan | None = None
+    node_ips: NodeIps = NodeIps()
     outcome: FinishedOutcome | FailedOutcome | None = None
 
 

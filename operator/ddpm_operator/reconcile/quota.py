@@ -22,11 +22,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from ddpm_operator.api import ConditionType, FailureReason, Phase, Plan, Spec, Status
-from ddpm_operator.api.conditions import condition
+from ddpm_operator.api import FailureReason, Phase, Plan, Spec, Status
 from ddpm_operator.api.quantity import binary, parse
 from ddpm_operator.planning.sizing import head_size, worker_size
-from ddpm_operator.reconcile.attempts import end, pause
+from ddpm_operator.reconcile.attempts import end_queued, pause, waits_for
 from ddpm_operator.reconcile.observed import HeadResponse, HeadUnreachable, Observed, ObservedCluster, ObservedPod
 from ddpm_operator.reconcile.problem import Problem
 from ddpm_operator.reconcile.status_builder import StatusBuilder
@@ -125,13 +124,12 @@ def yield_to_other(draft: StatusBuilder, spec: Spec, other: str) -> StatusBuilde
     message = (
         f"The quota cannot hold the workers of this sampling and {other}; this one waits, because {other} is older."
     )
-    return end(draft, spec, FailureReason.QUOTA_EXCEEDED, message).set(phase=Phase.QUEUED)
+    return end_queued(draft, spec, FailureReason.QUOTA_EXCEEDED, message)
 
 
 def yielded_to_other(draft: StatusBuilder) -> bool:
     """Returns whether the last attempt ended by `yield_to_other`, and none has begun since."""
-    ready = condition(draft.status, ConditionType.CLUSTER_READY)
-    return ready is not None and ready.reason == FailureReason.QUOTA_EXCEEDED
+    return waits_for(draft.status, FailureReason.QUOTA_EXCEEDED)
 
 
 def demand(spec: Spec, plan: Plan) -> dict[str, Decimal]:

@@ -3,7 +3,8 @@
 If the sampling is being deleted, only its clusters are deleted. Otherwise it is in one of these states, according to
 its status alone:
 
-- finished: it has a completionTime. It runs again only if spec.samples or spec.backoffLimit is raised;
+- finished: it has a completionTime. It runs again only if spec.samples, spec.backoffLimit (after a failure) or
+  spec.repair (after a success) is raised;
 - suspended: spec.suspend is true;
 - active: it has a cluster in its status, see `ddpm_operator.reconcile.active_attempt`;
 - between attempts: otherwise, see `ddpm_operator.reconcile.between_attempts`.
@@ -23,7 +24,7 @@ from ddpm_operator.reconcile import deadlines
 from ddpm_operator.reconcile.actions import Action, Decision, DeleteCluster, DeleteSampling, WriteStatus
 from ddpm_operator.reconcile.active_attempt import active_attempt
 from ddpm_operator.reconcile.assessment import Assessment, assess
-from ddpm_operator.reconcile.attempts import end, output_uri
+from ddpm_operator.reconcile.attempts import end, output_uri, wants_repair
 from ddpm_operator.reconcile.between_attempts import between_attempts
 from ddpm_operator.reconcile.cleanup import clean_up
 from ddpm_operator.reconcile.driver_progress import record_progress
@@ -97,19 +98,25 @@ def _transition(observed: Observed, assessment: Assessment, draft: StatusBuilder
 
 
 def _run_again(draft: StatusBuilder, spec: Spec) -> StatusBuilder:
-    """Reopens a finished sampling if spec.samples or spec.backoffLimit was raised. Its running time restarts at 0."""
+    """Reopens a finished sampling if the spec asks for more work. Its running time restarts at 0.
+
+    spec.samples was raised; or spec.repair, after a success; or spec.backoffLimit, after a failure. A failed check of
+    all files is repeated with the latter.
+    """
     status = draft.status
     total = status.progress.total if status.progress else 0
     limit_at_failure = status.failure.backoff_limit if status.failure else None
     grown = spec.samples > total
-    if not grown and (limit_at_failure is None or spec.backoff_limit <= limit_at_failure):
+    repairs = status.phase is Phase.SUCCEEDED and wants_repair(spec, status)
+    retried = limit_at_failure is not None and spec.backoff_limit > limit_at_failure
+    if not (grown or repairs or retried):
         return draft
     done = status.progress.done if status.progress else 0
     draft = draft.set(
         phase=Phase.PENDING,
         completion_time=None,
         failure=None,
-        failed_attempts=0 if grown else status.failed_attempts,
+        failed_attempts=0 if grown or repairs else status.failed_attempts,
         running_seconds=0,
         progress=progress(done, spec.samples),
     )

@@ -12,7 +12,7 @@ from typing import Literal, Self, TypedDict, Unpack
 from ddpm_operator.api import Condition, ConditionType, Failure, Phase, Plan, Progress, Status
 from ddpm_operator.api.conditions import condition, holds
 from ddpm_operator.api.status import Cluster as ClusterStatus
-from ddpm_operator.api.status import Cost, Result
+from ddpm_operator.api.status import Cost, Placement, Result
 from ddpm_operator.text import MAX_MESSAGE_LENGTH, clip
 
 _ORDER = list(ConditionType)
@@ -29,6 +29,8 @@ class StatusFields(TypedDict, total=False):
     completion_time: datetime | None
     image: str | None
     plan: Plan
+    placement: Placement | None
+    repaired: int | None
     progress: Progress | None
     cluster: ClusterStatus | None
     output: Result
@@ -37,12 +39,15 @@ class StatusFields(TypedDict, total=False):
 
 
 class ClusterFields(TypedDict, total=False):
-    """The fields of `status.cluster` that change during an attempt."""
+    """The fields of `status.cluster`, except its name."""
 
     dashboard: str
     start_time: datetime | None
     head_uid: str | None
     scheduled_time: datetime | None
+    constrained: bool | None
+    excluded_nodes: int | None
+    repair: int | None
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,13 @@ def test_helm_test_sampling_is_valid() -> None:
     assert (spec.samples, spec.model.uri) == (4, "builtin://mnist")
 
 
+def test_nodes_can_only_be_read_one_by_one_and_cluster_wide() -> None:
+    rules = template("rbac.yaml")
+    assert re.findall(r"resources: \[nodes\]\n  verbs: (.*)", rules) == ["[get]"]
+    cluster_wide = rules.partition("if not .Values.watchNamespaces")[2].partition("{{- end }}")[0]
+    assert "resources: [nodes]" in cluster_wide
+
+
 def test_rbac_rules_have_no_wildcard() -> None:
     rules = template("rbac.yaml") + template("users.yaml") + template("tests/account.yaml")
     assert "*" not in rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from ddpm_inference import driver
 from ddpm_inference.checkpoint import fetch, load
+from ddpm_inference.cli import main
 from ddpm_inference.errors import InvalidSpec, OutputInUse, ResourcesUnavailable, Superseded
 from ddpm_inference.job import Identity, Job, ModelRequest, OutputRequest, Shard
 from ddpm_inference.plan import MAX_SHARDS, resolve_identity
@@ -104,6 +106,21 @@ def test_a_complete_run_needs_no_lease(store: Store) -> None:
     manifest = store_run(store, identity_of(a_job(store)), 20)
     outcome = run(a_job(store))
     assert (outcome.manifest, outcome.sampled) == (manifest, 0)
+
+
+def test_a_job_may_ask_for_every_file_to_be_hashed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_run(store, identity_of(a_job(store)), 20)
+    run(a_job(store))
+    damaged = Path(store.uri, "samples.npy")
+    whole, times = damaged.read_bytes(), damaged.stat()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    run(a_job(store))
+    assert damaged.read_bytes() != whole
+    output = OutputRequest(uri=store.uri, formats=("npy",), verify=True)
+    monkeypatch.setenv("DDPM_JOB", a_job(store).model_copy(update={"output": output}).model_dump_json())
+    assert main([]) == 0
+    assert damaged.read_bytes() == whole
 
 
 def test_the_lease_is_released_when_the_run_fails(store: Store) -> None:

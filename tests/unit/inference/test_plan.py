@@ -111,9 +111,20 @@ def test_other_hardware_is_rejected_unless_mixed() -> None:
     with pytest.raises(OutputConflict, match=r"hardware\.aten: AVX2, there AVX512") as rejected:
         require_same_job(identity(stored=stored, hardware=AVX2), stored, "out")
     assert "--allow_mixed_hardware" in rejected.value.hint
+    assert rejected.value.other_hardware_ips == ()
     mixed = identity(stored=stored, hardware=AVX2, resources={"allow_mixed_hardware": True})
     assert mixed == stored
     assert identity(hardware=AVX2, resources={"allow_mixed_hardware": True}).hardware == AVX2
+
+
+def test_the_node_is_named_only_if_the_hardware_alone_differs() -> None:
+    stored = identity(hardware=AVX512)
+    with pytest.raises(OutputConflict) as rejected:
+        require_same_job(identity(stored=stored, hardware=AVX2), stored, "out", "10.0.0.7")
+    assert rejected.value.other_hardware_ips == ("10.0.0.7",)
+    with pytest.raises(OutputConflict) as rejected:
+        require_same_job(identity(stored=stored, hardware=AVX2, seed=1), stored, "out", "10.0.0.7")
+    assert rejected.value.other_hardware_ips == ()
 
 
 def test_unknown_hardware_is_not_compared() -> None:

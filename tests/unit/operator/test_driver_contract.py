@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ddpm_inference import stop
+from ddpm_inference import cli, stop
 from ddpm_inference.cli import main
-from ddpm_inference.errors import DdpmError
+from ddpm_inference.errors import DdpmError, OtherHardware
+from ddpm_inference.job import Hardware
 from ddpm_inference.progress import Phase, Progress
 from ddpm_inference.progress_server.run_state import RunState
 from ddpm_inference.progress_server.settings import Settings, settings_from
@@ -22,7 +23,7 @@ from ddpm_operator.manifests.templating import Templates
 from ddpm_operator.manifests.tokens import attempt_tokens
 from ddpm_operator.planning.sizing import plan
 from ddpm_operator.reconcile.preview import MAX_PREVIEW_BYTES
-from ddpm_operator.reconcile.progress_document import FinishedOutcome, last_error, read_progress
+from ddpm_operator.reconcile.progress_document import FailedOutcome, FinishedOutcome, last_error, read_progress
 
 
 def error_types(base: type[DdpmError] = DdpmError) -> Iterator[type[DdpmError]]:
@@ -77,6 +78,32 @@ def test_progress_and_log_report_the_same_failure(
         {"reason": error.reason, "exitCode": error.exit_code, "message": error.message, "hint": error.hint},
     )
     assert read_progress(json.dumps(run_state.document())).outcome == error
+
+
+def test_nodes_with_other_hardware_are_read_from_progress_and_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OtherHardware("a worker has aten AVX2", other_hardware_ips=["10.0.0.7", "10.0.0.8"])
+
+    monkeypatch.setattr(cli, "_sample", refuse)
+    assert main(["--json"]) == 3
+    error = last_error(capsys.readouterr().out)
+    assert error
+    assert error.other_hardware_ips == ("10.0.0.7", "10.0.0.8")
+    run_state, progress = RunState(), Progress(phase="sampling")
+    progress.plan = {"device": "cpu", "batchSize": 32, "shards": 4, "hardware": Hardware(aten="AVX512").model_dump()}
+    progress.node_ready("10.0.0.6")
+    progress.node_with_other_hardware("10.0.0.7")
+    run_state.publish(progress.snapshot())
+    read = read_progress(json.dumps(run_state.document()))
+    assert read.plan
+    assert read.plan.hardware == {"aten": "AVX512"}
+    assert (read.node_ips.ready, read.node_ips.other_hardware) == (("10.0.0.6",), ("10.0.0.7",))
+    run_state.end("failed", cli._failure(OtherHardware("it differs", other_hardware_ips=["10.0.0.7"])))
+    outcome = read_progress(json.dumps(run_state.document())).outcome
+    assert isinstance(outcome, FailedOutcome)
+    assert outcome.other_hardware_ips == ("10.0.0.7",)
 
 
 def test_preview_size_limits_agree() -> None:

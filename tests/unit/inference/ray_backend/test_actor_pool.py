@@ -19,6 +19,7 @@ from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.errors import (
     DdpmError,
     Incomplete,
+    OtherHardware,
     OutOfMemory,
     ResourcesUnavailable,
     StorageFailed,
@@ -43,7 +44,7 @@ from ddpm_inference.ray_backend.actor_pool import (
     ActorPool,
 )
 from ddpm_inference.ray_backend.actor_resources import ActorResources
-from ddpm_inference.ray_backend.worker import Placement, ShardResult
+from ddpm_inference.ray_backend.worker import NodeHardware, Placement, ShardResult
 
 SPEC = ModelSpec(name="Unet", downs=(4, 8), time_emb_dim=4, img_size=8, time_embedding="step")
 IDENTITY = Identity(
@@ -119,8 +120,8 @@ class FakeCluster:
     log_folder: Path = Path("/tmp/ray/session_1/logs")
     required_packages: tuple[str, ...] = ()
     placement: Callable[[FakeActor], Ref] = lambda actor: Ref(Placement("node", 0))
-    start: Callable[[FakeActor], Ref] = lambda actor: Ref()
-    hardware: Callable[[FakeActor], Ref] = lambda actor: Ref(Hardware(aten="AVX2"))
+    start: Callable[[FakeActor], Ref] = lambda actor: Ref(f"10.0.0.{actor.number}")
+    hardware: Callable[[FakeActor], Ref] = lambda actor: Ref(NodeHardware(Hardware(aten="AVX2"), "10.0.0.1"))
     sample: Sample = sampled
     progress: Callable[[FakeActor], Ref] = lambda actor: Ref(None)
     actors: list[FakeActor] = field(default_factory=list)
@@ -186,6 +187,7 @@ class Run:
     shards: list[Shard]
     workers: int | None = None
     shard_timeout: float | None = None
+    allow_mixed_hardware: bool = False
     messages: list[str] = field(default_factory=list)
     stored: list[Shard] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -215,7 +217,12 @@ class Run:
             checkpoint,
             self.progress,
             self,
-            ResourceRequest(workers=self.workers, startup_timeout=STARTUP_TIMEOUT, shard_timeout=self.shard_timeout),
+            ResourceRequest(
+                workers=self.workers,
+                startup_timeout=STARTUP_TIMEOUT,
+                shard_timeout=self.shard_timeout,
+                allow_mixed_hardware=self.allow_mixed_hardware,
+            ),
         )
 
 
@@ -558,7 +565,7 @@ def test_a_stalled_run_says_so_once(fake_ray: FakeRay) -> None:
     assert sum("no worker has made a step for" in message for message in run.messages) == 1
 
 
-def first_hardware(cluster: FakeCluster) -> Hardware | None:
+def first_hardware(cluster: FakeCluster) -> NodeHardware:
     pool = Run(cluster, []).pool()
     pool.create_first_actor()
     return pool.find_hardware("cpu")
@@ -566,12 +573,42 @@ def first_hardware(cluster: FakeCluster) -> Hardware | None:
 
 def test_hardware_is_that_of_the_first_actor() -> None:
     cluster = FakeCluster()
-    assert first_hardware(cluster) == Hardware(aten="AVX2")
+    assert first_hardware(cluster) == (Hardware(aten="AVX2"), "10.0.0.1")
     assert len(cluster.actors) == 1
 
 
 def test_hardware_of_an_actor_that_died_is_unknown() -> None:
-    assert first_hardware(FakeCluster(hardware=lambda actor: Ref(error=ActorDiedError()))) is None
+    assert first_hardware(FakeCluster(hardware=lambda actor: Ref(error=ActorDiedError()))).hardware is None
+
+
+def refused(actor: FakeActor) -> Ref:
+    """The start of an actor on a node with other hardware."""
+    return failed(OtherHardware("a worker has aten AVX2", other_hardware_ips=[f"10.0.0.{actor.number}"]))
+
+
+def test_nodes_that_draw_and_nodes_that_cannot_are_published() -> None:
+    cluster = FakeCluster(start=lambda actor: refused(actor) if actor.number == 1 else Ref("10.0.0.2"))
+    run = Run(cluster, shards(4))
+    assert run.run() == {}
+    assert run.progress.snapshot()["nodeIps"] == {"ready": ["10.0.0.2"], "otherHardware": ["10.0.0.1"]}
+
+
+def test_a_local_ray_publishes_no_nodes() -> None:
+    run = Run(FakeCluster(is_local=True), shards(4))
+    run.run()
+    assert "nodeIps" not in run.progress.snapshot()
+
+
+def test_where_hardware_may_be_mixed_no_nodes_are_published() -> None:
+    run = Run(FakeCluster(), shards(4), allow_mixed_hardware=True)
+    run.run()
+    assert "nodeIps" not in run.progress.snapshot()
+
+
+def test_if_no_actor_has_the_hardware_all_their_nodes_are_named() -> None:
+    with pytest.raises(OtherHardware) as error:
+        Run(FakeCluster(start=refused), shards(4)).run()
+    assert error.value.other_hardware_ips == ("10.0.0.1", "10.0.0.2")
 
 
 def test_no_hardware_without_a_placed_actor(fake_ray: FakeRay) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from ddpm_operator.manifests.templating import Templates
-from tests.fakes.api_server import ApiServer, FailureMode
+from tests.fakes.api_server import SAMPLINGS, ApiServer, FailureMode
 from tests.fakes.operator import Failure, FakeDriver, N, assert_succeeded, event_reasons, run_sampling
 
 # Shared, so that the templates are compiled once.
@@ -38,6 +39,27 @@ def test_a_sampling_without_failures() -> None:
     assert driver.jobs[0]["runtime_env"]["env_vars"]["DDPM_ATTEMPT"].endswith("/1")
     assert event_reasons(server) == ["Accepted", "ClusterCreated", "Completed", "ClusterDeleted"]
     assert requests < 25
+
+
+class PlacedDriver(FakeDriver):
+    """A driver that reports its hardware, and that its head draws."""
+
+    def outcome_document(self) -> dict[str, Any]:
+        plan = {"device": "cpu", "batchSize": 32, "shards": 1, "hardware": {"aten": "AVX512"}}
+        return super().outcome_document() | {"plan": plan, "nodeIps": {"ready": ["ip"], "otherHardware": []}}
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_labels_of_the_node_that_draws_are_recorded(readable: bool) -> None:
+    server, driver = ApiServer(), PlacedDriver()
+    if readable:
+        labels = {"kubernetes.io/arch": "amd64", "zone": "a"}
+        server.put("/api/v1/nodes/node-a", {"metadata": {"name": "node-a", "labels": labels}})
+    asyncio.run(run_sampling(server, driver, "rejected", TEMPLATES))
+    status = server.objects[f"{SAMPLINGS}/digits"]["status"]
+    assert status["plan"]["hardware"] == {"aten": "AVX512"}
+    expected = {"kubernetes.io/arch": ["amd64"]} if readable else {}
+    assert (status["placement"]["nodes"], status["placement"]["nodeLabels"]) == (["node-a"], expected)
 
 
 @pytest.mark.slow

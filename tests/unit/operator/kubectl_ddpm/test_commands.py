@@ -177,6 +177,7 @@ def test_verify_exits_with_4_if_a_file_is_damaged(
         else:
             assert captured.out == f"{text}\n"
         assert ("is not whole" in captured.err) == (code == 4)
+        assert ("`kubectl ddpm retry digits --repair`" in captured.err) == (code == 4)
 
 
 @dataclass(frozen=True)

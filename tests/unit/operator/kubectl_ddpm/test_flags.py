@@ -38,6 +38,14 @@ def test_gpus_per_task_become_tasks_per_gpu() -> None:
     assert (spec.samples, spec.resources.gpus, spec.resources.tasks_per_gpu) == (100, 2, 4)
 
 
+def test_switches_and_yes_or_no_become_booleans() -> None:
+    spec = parse("--model builtin://mnist --allow-mixed-hardware --attention_norm no").sampling.spec
+    assert (spec.resources.allow_mixed_hardware, spec.model.attention_norm) == (True, False)
+    assert parse("--model builtin://mnist --attention_norm yes").sampling.spec.model.attention_norm is True
+    with pytest.raises(SystemExit):
+        parse("--model builtin://mnist --attention_norm maybe")
+
+
 def spec_with_checkpoint(tmp_path: Path, flags: str, **images: int) -> Spec:
     """Parses flags together with a local checkpoint whose metadata states the image shape."""
     parser = argparse.ArgumentParser()

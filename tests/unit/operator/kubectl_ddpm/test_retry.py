@@ -1,4 +1,4 @@
-"""`kubectl ddpm retry`: restarts failed samplings only, by a higher backoffLimit."""
+"""`kubectl ddpm retry`: restarts failed samplings by a higher backoffLimit, and repairs by a higher repair."""
 
 from __future__ import annotations
 
@@ -66,6 +66,32 @@ def test_a_spec_fixed_just_now_is_retried(retry: Retry) -> None:
     state = failed(limit=3, attempts=1)
     state["metadata"]["generation"] += 1
     assert retry(state) == (0, [{"metadata": {"uid": "u"}, "spec": {"backoffLimit": 4}}])
+
+
+def test_a_complete_sampling_is_repaired(retry: Retry, capsys: Capture) -> None:
+    state = sampling(3, "Succeeded", 100, repaired=2)
+    assert retry(state, "--repair") == (0, [{"metadata": {"uid": "u"}, "spec": {"repair": 3}}])
+    assert capsys.readouterr().out == (
+        "digits is checked and repaired; follow it with `kubectl ddpm watch digits -n research`\n"
+    )
+    state["spec"]["repair"] = 7
+    assert retry(state, "--repair", "--json")[1][0]["spec"] == {"repair": 8}
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "digits",
+        "namespace": "research",
+        "backoffLimit": 3,
+        "repair": 8,
+    }
+
+
+def test_a_failed_sampling_is_retried_and_repaired(retry: Retry) -> None:
+    _, patches = retry(failed(limit=3, attempts=4), "--repair")
+    assert patches[0]["spec"] == {"backoffLimit": 5, "repair": 1}
+
+
+def test_a_running_sampling_is_not_repaired(retry: Retry, capsys: Capture) -> None:
+    assert retry(sampling(2, "Running", 40), "--repair") == (2, [])
+    assert capsys.readouterr().err.startswith("error: digits has not ended: it is Running. It is Running.\n  ")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -20,9 +21,12 @@ from ddpm_operator.planning.sizing import plan
 MakeSpec = Callable[..., Spec]
 
 
+def attempt_of(sampling: Metadata, spec: Spec) -> Attempt:
+    return Attempt(sampling, 1, spec, plan(spec), image="worker:1", ray_version="2.60.0", shared_output=False)
+
+
 def job_of(sampling: Metadata, spec: Spec) -> Job:
-    attempt = Attempt(sampling, 1, spec, plan(spec), image="worker:1", ray_version="2.60.0", shared_output=False)
-    return Job.parse(json.dumps(job_document(attempt)), "the job document")
+    return Job.parse(json.dumps(job_document(attempt_of(sampling, spec))), "the job document")
 
 
 def test_inference_parses_the_job_document_of_every_spec(accepted: list[DDPMSampling]) -> None:
@@ -59,6 +63,18 @@ def test_model_and_sampler_fields_are_passed_on(accepted: list[DDPMSampling]) ->
         "variance": "small",
     }
     assert (job.batch_size, job.device) == (1, "cpu")
+
+
+def test_newer_fields_are_absent_unless_they_are_needed(metadata: Metadata, make_spec: MakeSpec) -> None:
+    plain = job_document(attempt_of(metadata, make_spec()))
+    own = make_spec(
+        model={"uri": "builtin://mnist", "attentionNorm": False}, resources={"allowMixedHardware": True}, repair=1
+    )
+    document = job_document(replace(attempt_of(metadata, own), repairs=True))
+    newer = {"model": {"attention_norm"}, "resources": {"allow_mixed_hardware"}, "output": {"verify"}}
+    assert {part: set(document[part]) - set(plain[part]) for part in newer} == newer
+    job = Job.parse(json.dumps(document), "the job document")
+    assert (job.model.attention_norm, job.resources.allow_mixed_hardware, job.output.verify) == (False, True, True)
 
 
 def test_device_batch_size_and_gpu_share_come_from_the_plan(metadata: Metadata, make_spec: MakeSpec) -> None:

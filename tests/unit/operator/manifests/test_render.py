@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ddpm_operator.api import Claim, DDPMSampling, Metadata, Spec
 from ddpm_operator.api.pod_overrides import LocalReference, PodOverrides
+from ddpm_operator.api.status import Placement
 from ddpm_operator.manifests.render import (
     Attempt,
     OperatorPods,
@@ -84,6 +85,22 @@ def golden_cases() -> Iterator[tuple[str, DDPMSampling]]:
             )
 
 
+# Of the second attempt of each sampling in `LATER`.
+PLACEMENT = Placement(
+    node_labels={
+        "kubernetes.io/arch": ("amd64",),
+        "node.kubernetes.io/instance-type": ("c7i.2xlarge", "c7i.large"),
+    },
+    nodes=("node-1", "node-2"),
+    excluded_nodes=("node-3", "node-4"),
+)
+LATER = ("digits", "everything")
+
+
+def later_attempt(sampling: DDPMSampling) -> Attempt:
+    return attempt_of(sampling.metadata, sampling.spec, number=2, placement=PLACEMENT)
+
+
 def golden_text(sampling: DDPMSampling) -> str:
     rendered = manifests(attempt_of(sampling.metadata, sampling.spec))
     return str(yaml.safe_dump_all(rendered, sort_keys=False))
@@ -92,6 +109,21 @@ def golden_text(sampling: DDPMSampling) -> str:
 @pytest.mark.parametrize(("name", "sampling"), list(golden_cases()), ids=lambda it: it if isinstance(it, str) else "")
 def test_manifests_equal_the_golden_files(name: str, sampling: DDPMSampling) -> None:
     assert golden_text(sampling) == (HERE / "golden" / f"{name}.yaml").read_text()
+
+
+def later_text(sampling: DDPMSampling) -> str:
+    return str(yaml.safe_dump(ray_cluster(TEMPLATES, later_attempt(sampling), SECRET), sort_keys=False))
+
+
+@pytest.mark.parametrize(("name", "sampling"), [it for it in golden_cases() if it[0] in LATER], ids=LATER)
+def test_a_later_attempt_equals_its_golden_file(name: str, sampling: DDPMSampling) -> None:
+    assert later_text(sampling) == (HERE / "golden" / f"{name}-attempt-2.yaml").read_text()
+
+
+@pytest.mark.parametrize(("samples", "drawing"), [(16, "head"), (100_000, "workers")], ids=["head", "workers"])
+def test_only_pods_that_draw_are_placed(metadata: Metadata, make_spec: MakeSpec, samples: int, drawing: str) -> None:
+    found = pods(ray_cluster(TEMPLATES, attempt_of(metadata, make_spec(samples=samples), placement=PLACEMENT), SECRET))
+    assert [name for name, pod in found.items() if "affinity" in pod] == [drawing]
 
 
 def pods(cluster: Manifest) -> dict[str, Any]:
@@ -412,3 +444,5 @@ def test_megabyte_string_keeps_the_manifest_structure(metadata: Metadata, make_s
 if __name__ == "__main__":
     for case, golden_sampling in golden_cases():
         (HERE / "golden" / f"{case}.yaml").write_text(golden_text(golden_sampling))
+        if case in LATER:
+            (HERE / "golden" / f"{case}-attempt-2.yaml").write_text(later_text(golden_sampling))

@@ -318,3 +318,12 @@ def test_builtin_shapes_match_the_checkpoints(name: str) -> None:
     uri = f"builtin://{name}"
     channels, height, width = load(fetch(uri), job.ModelRequest(uri=uri)).spec.image_shape
     assert BUILTIN_SHAPES[name] == (channels, height) == (channels, width)
+
+
+@pytest.mark.parametrize("resources", [{}, {"gpus": 1}], ids=["cpu", "cuda"])
+def test_the_hardware_of_an_earlier_attempt_is_kept(make_spec: MakeSpec, resources: dict[str, Any]) -> None:
+    spec = make_spec(resources=resources)
+    first = plan(spec)
+    assert first.hardware is None
+    known = first.model_copy(update={"hardware": {"aten": "AVX512"}})
+    assert plan(spec, previous=known).hardware == {"aten": "AVX512"}

@@ -108,3 +108,18 @@ def test_any_jumps_end_in_success_or_a_deadline(
     if not world.holds(ConditionType.COMPLETE):
         assert world.status.failure
         assert "DeadlineExceeded" in world.status.failure.reason
+
+
+def test_the_wait_for_hardware_is_not_prolonged() -> None:
+    world = World.of(startupDeadlineSeconds=60)
+    world.nodes = {"node-a": "AVX512", "node-b": "AVX2"}
+    world.node_labels = {"node-a": {"kubernetes.io/arch": "amd64"}, "node-b": {"kubernetes.io/arch": "arm64"}}
+    world.run(until=lambda it: it.stored > 0 and it.holds(ConditionType.RUNNING))
+    world.head_dies()
+    world.run(until=lambda it: it.status.cluster is None)
+    world.full_nodes = {"node-a"}
+    world.run(until=lambda it: it.status.phase is Phase.QUEUED)
+    set_back(world)
+    start = world.now
+    world.run(until=lambda it: it.status.attempt == 3)
+    assert world.now - start < timedelta(seconds=90)

@@ -106,3 +106,19 @@ def test_too_large_figure_is_rejected(field: str, figure: str) -> None:
 )
 def test_log_without_error_event_gives_none(log: str) -> None:
     assert last_error(log) is None
+
+
+@pytest.mark.parametrize(
+    "hardware",
+    [{"a" * 400: "x"}, {"aten": "x" * 200}, {str(number): "x" for number in range(17)}, {"aten": 1}],
+    ids=["long name", "long value", "many fields", "no text"],
+)
+def test_hardware_that_a_status_cannot_hold_is_rejected(hardware: dict[str, object]) -> None:
+    plan = {"device": "cpu", "batchSize": 32, "shards": 4}
+    figures = {"done": 0, "total": 1, "percent": 0.0, "samplesPerSecond": None, "etaSeconds": None}
+    document = {"version": 1, "phase": "sampling", **figures, "plan": plan | {"hardware": {"aten": "AVX512"}}}
+    read = read_progress(json.dumps(document))
+    assert read.plan
+    assert read.plan.hardware == {"aten": "AVX512"}
+    with pytest.raises(ValidationError):
+        read_progress(json.dumps(document | {"plan": plan | {"hardware": hardware}}))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_operator.api import ConditionType, EventReason
+from ddpm_operator.api import ConditionType, EventReason, Phase
+from ddpm_operator.api.status import Placement
 from ddpm_operator.reconcile.actions import Action, WritePreview, WriteStatus
 from ddpm_operator.reconcile.observed import ActionError, ActionErrorKind, ObservedCluster, ObservedPod
 from tests.fakes.world import World
@@ -57,6 +59,10 @@ FAILURES: list[Callable[[World], object]] = [
     keep_workers_out,
     lambda it: set_blocked_by(it, "elder"),
     lambda it: set_blocked_by(it, None),
+    lambda it: prefer(it, "node-a"),
+    lambda it: prefer(it, "node-b"),
+    lambda it: it.full_nodes.add("node-a"),
+    lambda it: it.full_nodes.clear(),
 ]
 
 
@@ -69,6 +75,11 @@ def quota(world: World, *, full: bool) -> None:
 def set_blocked_by(world: World, name: str | None) -> None:
     """Sets or clears an older sampling that waits for its workers."""
     world.blocked_by = name
+
+
+def prefer(world: World, name: str) -> None:
+    """Lets the scheduler take this node first."""
+    world.nodes = dict(sorted(world.nodes.items(), key=lambda it: it[0] != name))
 
 
 @st.composite
@@ -88,6 +99,8 @@ class Chaos:
     def __init__(self, draw: st.DataObject, spec: dict[str, object]) -> None:
         self._draw = draw
         self.world = World.of(**spec)
+        self.world.nodes = {"node-a": "AVX512", "node-b": "AVX2"}
+        self.world.node_labels = {name: {"kubernetes.io/arch": "amd64"} for name in self.world.nodes}
         self._late_pods: list[dict[str, ObservedPod]] = [{}]
         self._late_clusters: list[dict[str, ObservedCluster]] = [{}]
 
@@ -123,13 +136,19 @@ class Chaos:
 
     def _user(self) -> None:
         spec = self.world.sampling.spec
-        match self._draw.draw(st.sampled_from(["grow", "suspend", "retry"])):
+        match self._draw.draw(st.sampled_from(["grow", "suspend", "retry", "repair", "mix"])):
             case "grow":
                 self.world.edit(samples=spec.samples + self._draw.draw(st.integers(1, 100)))
             case "suspend":
                 self.world.edit(suspend=not spec.suspend)
             case "retry":
                 self.world.edit(backoffLimit=min(100, spec.backoff_limit + 1))
+            case "repair":
+                self.world.damaged = min(self.world.stored, 1)
+                self.world.edit(repair=spec.repair + 1)
+            case "mix":
+                mixed = not spec.resources.allow_mixed_hardware
+                self.world.edit(resources=spec.resources.to_document() | {"allowMixedHardware": mixed})
 
     def _reconcile(self) -> None:
         # Each cache is stale by a random amount, but never goes back to an older state than it has shown.
@@ -175,6 +194,7 @@ def test_random_runs_end_complete_or_failed_and_clean(data: st.DataObject, spec:
         world.edit(suspend=False)
     quota(world, full=False)
     set_blocked_by(world, None)
+    world.full_nodes.clear()
     world.reconcile()
     world.run(until=lambda it: it.settled)
     assert world.holds(ConditionType.COMPLETE) != world.holds(ConditionType.FAILED)
@@ -184,9 +204,24 @@ def test_random_runs_end_complete_or_failed_and_clean(data: st.DataObject, spec:
         assert world.status.failure
         assert world.status.failure.hint
     assert_no_duplicate_events(world)
+    if world.status.phase is Phase.SUCCEEDED:
+        assert world.sampling.spec.repair == (world.status.repaired or 0)
+    assert_uncounted_attempts_are_few(world)
     world.reconcile()
     world.reconcile()
     assert world.settled
+
+
+def assert_uncounted_attempts_are_few(world: World) -> None:
+    """Asserts that an attempt that does not count excludes a node, or waits longer than the one before."""
+    for before, after in pairwise(world.history):
+        if before.cluster and not after.cluster:
+            ready = next(it for it in after.conditions if it.type == ConditionType.CLUSTER_READY)
+            was, now = before.placement or Placement(), after.placement or Placement()
+            if ready.reason == "OtherHardware":
+                assert len(now.excluded_nodes) > (before.cluster.excluded_nodes or 0)
+            if ready.reason == "WaitingForHardware":
+                assert now.unscheduled_attempts == (was.unscheduled_attempts or 0) + 1
 
 
 def assert_no_duplicate_events(world: World) -> None:
