@@ -32,6 +32,9 @@ from ddpm_inference.ray_backend.start_watch import watched_start
 
 PACKAGE_FOLDER = Path(ddpm_inference.__file__).parent
 
+MAX_CLIENT_TRIES = 4
+"""Ray waits 30 s for the server process of a client; four times are as long as a local Ray gets to start."""
+
 # Keeps the current folder off the import path of `python -c` and `python -m` too, which torch.compile uses in workers.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
@@ -91,7 +94,7 @@ class _NullOutput:
         return False
 
 
-def _init(target: RayTarget, *, retry: bool = True) -> None:
+def _init(target: RayTarget, *, tries: int = MAX_CLIENT_TRIES) -> None:
     try:
         if target.address is None:
             os.environ.update(SAFE_PATH)
@@ -116,8 +119,9 @@ def _init(target: RayTarget, *, retry: bool = True) -> None:
     except Exception as error:
         # Ray raises Exception itself, too, for example when its local processes do not start in time.
         # The head forks one server process per client while its own threads use gRPC; occasionally the fork hangs.
-        if retry and CLIENT_SERVER_START_FAILED in _chained_messages(error):
-            _init(target, retry=False)
+        # On a busy head the process may also take longer than Ray waits for it.
+        if tries > 1 and CLIENT_SERVER_START_FAILED in _chained_messages(error):
+            _init(target, tries=tries - 1)
             return
         raise _connection_error(target, error) from error
 
