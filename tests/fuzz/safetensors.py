@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import atheris
 
 from ddpm_inference.checkpoint import load
-from ddpm_inference.checkpoint.layout import COUNTER, layout
+from ddpm_inference.models.guide_layout import COUNTER, layout
 from ddpm_inference.checkpoint.safetensors_file import METADATA_KEY, Metadata
 from ddpm_inference.errors import InvalidSpec, ModelRejected
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule

@@ -15,9 +15,19 @@ from ddpm_operator.api.uri import ModelUri, OutputUri
 
 ModelName = Literal["Unet", "SimpleUnet"]
 TimeEmbedding = Literal["step", "row"]
-ScheduleName = Literal["linear", "cosine", "cosine_origin", "sigmoid"]
-SamplerName = Literal["ddpm", "ddim", "dpmpp"]
-Variance = Literal["large", "small"]
+ScheduleName = Literal[
+    "linear",
+    "cosine",
+    "cosine_origin",
+    "sigmoid",
+    "scaled_linear",
+    "squaredcos_cap_v2",
+    "sigmoid_betas",
+    "laplace",
+    "exp",
+]
+SamplerName = Literal["ddpm", "ddim", "dpmpp", "heun", "unipc"]
+Variance = Literal["large", "small", "learned_range"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cuda", "cpu"]
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
@@ -76,15 +86,17 @@ class Checkpoint(Model):
 class Sampler(Model):
     """How samples are drawn. The defaults of the schedule come from the checkpoint's metadata."""
 
-    name: SamplerName = Field(
-        default="ddpm", description="The sampler: ddpm (ancestral), ddim, or dpmpp (DPM-Solver++ 2M)."
+    name: SamplerName | None = Field(
+        default=None,
+        description="The sampler: ddpm (ancestral), ddim, dpmpp (DPM-Solver++ 2M), heun or unipc. Defaults to that of the "
+        "checkpoint's pipeline, else ddpm.",
     )
     timesteps: Timesteps | None = Field(
         default=None, description="The number of timesteps of the noise schedule that the checkpoint was trained with."
     )
     steps: Timesteps | None = Field(
         default=None,
-        description="Network evaluations per sample. Defaults to all timesteps for ddpm, 50 for ddim and 20 for dpmpp.",
+        description="Network evaluations per sample. Defaults to all timesteps for ddpm, 50 for ddim and 20 for others.",
     )
     eta: Annotated[
         str,
@@ -98,7 +110,7 @@ class Sampler(Model):
         default=None, description="The noise schedule that the checkpoint was trained with."
     )
     variance: Variance | None = Field(
-        default=None, description="The variance of a ddpm step: large (beta_t) or small (the posterior variance)."
+        default=None, description="The variance of a ddpm step: large (beta_t), small (the posterior variance) or learned_range."
     )
 
     @rule(

@@ -18,7 +18,6 @@ from ddpm_operator.api.spec import (
     Device,
     ModelName,
     Precision,
-    Sampler,
     SamplerName,
     ScheduleName,
     TimeEmbedding,
@@ -72,7 +71,7 @@ FLAGS = (
     Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on, for s3://",
          metavar="SECRET"),
     Flag("image", "spec.image", "image of the pods (default: set by the operator)", metavar="IMAGE"),
-    Flag("sampler", "spec.sampler.name", "sampling algorithm (default ddpm)", choices=get_args(SamplerName)),
+    Flag("sampler", "spec.sampler.name", "sampling algorithm (default: of the checkpoint's pipeline, else ddpm)", choices=get_args(SamplerName)),
     Flag("steps", "spec.sampler.steps", "sampling steps (default: ddpm all timesteps, ddim 50, dpmpp 20)", int),
     Flag("eta", "spec.sampler.eta", "noise of ddim, from 0 (deterministic, the default) to 1"),
     Flag("timesteps", "spec.sampler.timesteps", "timesteps T of the training (default: the checkpoint's, else 1000)",
@@ -128,7 +127,7 @@ def ineffective_flags(fields: Mapping[str, JsonValue]) -> list[str]:
 
     They are no error: a stored DDPMSampling may have them, and grows only if they are given again.
     """
-    sampler = fields.get("spec.sampler.name", Sampler().name)
+    sampler = fields.get("spec.sampler.name") or "ddpm"
     owners = {"spec.sampler.eta": "ddim", "spec.sampler.variance": "ddpm"}
     return [
         f"{_FLAG_OF_FIELD[path]} has no effect with the sampler {sampler}: it is of {owner}"

@@ -35,9 +35,10 @@ import hashlib, json, sys
 import torch
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.hardware import find_hardware
-from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard, default_batch_size
+from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard
 from ddpm_inference.models import build
 from ddpm_inference.models.predictor import predictor
+from ddpm_inference.plan import batch_size_for
 from ddpm_inference.sampling.schedule import spaced
 from ddpm_inference.shard_sampler import ShardSampler
 
@@ -58,7 +59,7 @@ for label, fields in networks.items():
         identity = Identity(
             model_sha256="0" * 64, model=spec, seed=1, precision="fp32", execution="folded", device="cpu",
             sampler=SamplerSpec(name="ddim", timesteps=1000, steps=chain, eta=1, schedule="linear", variance=None),
-            batch_size=default_batch_size(spec, "cpu"), torch=torch.__version__, threads=count,
+            batch_size=batch_size_for(spec, "cpu"), torch=torch.__version__, threads=count,
             hardware=stored or find_hardware("cpu"),
         )
         shard = Shard(first=0, last=min(8, identity.batch_size) - 1)

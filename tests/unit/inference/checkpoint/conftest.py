@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_inference.checkpoint.layout import COUNTER, layout
+from ddpm_inference.models.guide_layout import COUNTER, layout
 from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, encode
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
 
