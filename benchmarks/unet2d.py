@@ -1,6 +1,7 @@
 """Measures a UNet2DModel's step: diffusers, eager and compiled, and ours. Usage: python benchmarks/unet2d.py
 
-One thread, fp32 unless it says otherwise, in one process and in turns. Takes some minutes, half of them for the compiler.
+One thread, fp32 unless it says otherwise, in one process and in turns. Takes some minutes, half of them for the
+compiler.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ def main() -> None:
 
         models = {"diffusers": diffusers(spec, compiled=False), "ours": ours(), "ours bf16": ours(precision="bf16")}
         if not options.no_compiler:
-            models |= {"diffusers compiled": diffusers(spec, compiled=True), "ours compiled": ours(execution="compiled")}
+            models |= {
+                "diffusers compiled": diffusers(spec, compiled=True),
+                "ours compiled": ours(execution="compiled"),
+            }
         print(f"{shape}: ms per sample-step, median")
         print("batch".rjust(6), *(name.rjust(20) for name in models))
         for batch in options.batches:

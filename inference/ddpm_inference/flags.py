@@ -189,8 +189,8 @@ def sample_parser() -> Parser:
         group,
         "--variance",
         "sampler.variance",
-        "ddpm only: large is beta_t, small the posterior's, learned_range the network's own (default: the checkpoint's, "
-        "else large)",
+        "ddpm only: large is beta_t, small the posterior's, learned_range the network's own (default: the "
+        "checkpoint's, else large)",
         choices=get_args(Variance),
     )
     _add_diffusion(parser)

@@ -224,8 +224,8 @@ class ModelRequest(StrictModel):
 class SamplerRequest(SamplingSettings):
     """The requested sampler. Absent fields come from the checkpoint, then from the guide's defaults.
 
-    The fields after `variance`, and those of `SamplingSettings`, are diffusers'. With any of them a network of the guide
-    is sampled as diffusers' scheduler would, with the spacing and the clamp that its own samplers have.
+    The fields after `variance`, and those of `SamplingSettings`, are diffusers'. With any of them a network of the
+    guide is sampled as diffusers' scheduler would, with the spacing and the clamp that its own samplers have.
 
     Attributes:
         name: if absent, that of the checkpoint's pipeline or scheduler, else ``ddpm``.
@@ -397,9 +397,40 @@ def resolve_sampler(
     )
 
 
-def _resolve_diffusion(
-    request: SamplerRequest, diffusion: TrainedDiffusion, *, learned_variance: bool
-) -> SamplerSpec:
+def request_of(spec: SamplerSpec) -> SamplerRequest:
+    """Returns the request that resolves to `spec` again, with the same checkpoint."""
+    fields: dict[str, object] = spec.model_dump(include={"name", "timesteps", "steps", "schedule"})
+    # eta and variance have fixed values where the sampler does not use them, and are not to be asked for.
+    if spec.name == "ddim":
+        fields["eta"] = spec.eta
+    if spec.name == "ddpm":
+        fields["variance"] = spec.variance
+    diffusion = spec.diffusion
+    if diffusion is not None:
+        fields |= {
+            "prediction_type": diffusion.prediction,
+            "beta_start": diffusion.beta_start,
+            "beta_end": diffusion.beta_end,
+            "trained_betas": diffusion.trained_betas,
+            "rescale_betas_zero_snr": diffusion.zero_snr,
+            "clip_sample": diffusion.clip_range is not None,
+            "clip_sample_range": diffusion.clip_range,
+            "timestep_spacing": diffusion.spacing,
+            "steps_offset": diffusion.steps_offset,
+        }
+        if diffusion.trained_betas is not None:
+            del fields["schedule"]
+        if spec.name == "ddim":
+            fields["set_alpha_to_one"] = diffusion.set_alpha_to_one
+        if spec.name != "heun":
+            fields["thresholding"] = diffusion.thresholding is not None
+        if diffusion.thresholding is not None:
+            fields["dynamic_thresholding_ratio"] = diffusion.thresholding.ratio
+            fields["sample_max_value"] = diffusion.thresholding.max_value
+    return SamplerRequest.model_validate({name: value for name, value in fields.items() if value is not None})
+
+
+def _resolve_diffusion(request: SamplerRequest, diffusion: TrainedDiffusion, *, learned_variance: bool) -> SamplerSpec:
     diffusion = _with_training(request, diffusion)
     name = request.name or diffusion.sampler
     if name is None:
@@ -408,6 +439,12 @@ def _resolve_diffusion(
             hint="give --sampler unipc or dpmpp for few steps, ddim, or ddpm for all: they use the same betas",
         )
     _refuse_settings(request, name)
+    if diffusion.zero_snr and diffusion.prediction == "epsilon" and name in ("ddpm", "ddim"):
+        raise ModelRejected(
+            "its scheduler has rescale_betas_zero_snr with prediction_type epsilon: at the last timestep, which is pure "
+            "noise, x_0 cannot be computed from the predicted noise",
+            hint="only networks that predict v or the sample can be trained so; --sampler dpmpp starts just below it",
+        )
     variance: Variance | None = None
     if name == "ddpm":
         variance = _variance(request.variance, diffusion, learned_variance=learned_variance)
@@ -475,9 +512,7 @@ def _with_training(request: SamplerRequest, diffusion: TrainedDiffusion) -> Trai
         raise InvalidSpec(f"the sampler is not valid: {format_validation_error(error)}") from error
 
 
-def _variance(
-    requested: Variance | None, diffusion: TrainedDiffusion, *, learned_variance: bool
-) -> Variance:
+def _variance(requested: Variance | None, diffusion: TrainedDiffusion, *, learned_variance: bool) -> Variance:
     """Returns the variance of ``ddpm``; diffusers' DDPMScheduler has ``small`` by default.
 
     Raises:

@@ -1,7 +1,7 @@
 """The architecture of a network as a document: enough to build it, and to know its images, classes and outputs.
 
-Every family of networks (`models.families`) has one class of spec, which its `read` makes from a checkpoint's files. The
-spec is part of the identity, so it holds every value that decides what the network computes.
+Every family of networks (`models.families`) has one class of spec, which its `read` makes from a checkpoint's files.
+The spec is part of the identity, so it holds every value that decides what the network computes.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class ExternalSpec(NetworkSpec):
     size: tuple[ImgSize, ImgSize]
     classes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     predicts_variance: bool = False
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

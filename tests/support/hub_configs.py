@@ -1,7 +1,7 @@
-"""Configurations of pipelines on public model hubs: what becomes of each, and each at a size at which a test can draw it.
+"""Configurations of pipelines on public model hubs: what becomes of each, and each at a size that a test can draw.
 
-tests/fixtures/hub_configs.jsonl has one on each line: model_index.json, the UNet's config.json and scheduler_config.json,
-each null if it was not seen. Names of private persons are replaced.
+tests/fixtures/hub_configs.jsonl has one on each line: model_index.json, the UNet's config.json and
+scheduler_config.json, each null if it was not seen. Names of private persons are replaced.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def refusal(entry: Entry) -> str | None:
 def reduced(spec: UNet2DSpec) -> UNet2DSpec:
     """Returns the network with the same levels and the same kind of blocks, at widths and images of at most 32."""
     largest = max(spec.block_out_channels)
-    widths = tuple(
-        max(GROUPS, width * MAX_WIDTH // largest // GROUPS * GROUPS) for width in spec.block_out_channels
-    )
+    widths = tuple(max(GROUPS, width * MAX_WIDTH // largest // GROUPS * GROUPS) for width in spec.block_out_channels)
     groups = {"norm_num_groups": GROUPS}
     if spec.attn_norm_num_groups is not None:
         groups["attn_norm_num_groups"] = GROUPS
@@ -134,7 +132,9 @@ def table() -> str:
         why = refusal(entry)
         if entry.unet is None:
             network = "config not seen"
-            verdict = f"not counted; {why}" if entry.scheduler is not None and why and "scheduler" in why else "not counted"
+            verdict = (
+                f"not counted; {why}" if entry.scheduler is not None and why and "scheduler" in why else "not counted"
+            )
         else:
             network = str(entry.unet.get("_class_name", "no class name"))
             verdict = f"refused: {why}" if why else _drawn(entry)

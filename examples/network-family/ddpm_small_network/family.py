@@ -36,9 +36,7 @@ class SmallNetworkFamily:
         if len(shape) != 4:
             raise ModelRejected("its small_in.weight is no convolution's")
         size = request.img_size or DEFAULT_SIZE
-        return ExternalSpec(
-            name=self.name, channels=shape[1] - 1, size=(size, size), options={"width": int(shape[0])}
-        )
+        return ExternalSpec(name=self.name, channels=shape[1] - 1, size=(size, size), options={"width": int(shape[0])})
 
     def notes(self, files: ModelFiles, request: ModelRequest) -> list[str]:
         """Returns the size if it was assumed."""

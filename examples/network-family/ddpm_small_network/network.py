@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor, nn
+
 from ddpm_inference.job import Precision
 from ddpm_inference.models.families import Predictor
-from torch import Tensor, nn
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,4 +1,4 @@
-"""Architecture of a checkpoint: read from its metadata, or by the family that recognises its files, and then verified."""
+"""Architecture of a checkpoint: read from its metadata, or by the family that recognises its files, then verified."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ class GuideFamily:
         multiple = size_multiple(spec.name, len(spec.downs))
         if spec.img_size % multiple:
             raise ModelRejected(
-                f"image size {spec.img_size} does not fit a {self.describe(spec)}, which needs a multiple of {multiple}",
+                f"image size {spec.img_size} does not fit a {self.describe(spec)}, "
+                f"which needs a multiple of {multiple}",
                 hint="set --img_size to the size it was trained with",
             )
 

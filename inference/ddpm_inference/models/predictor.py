@@ -42,8 +42,8 @@ def predictor(
         device: of the network; x must be on it.
 
     Returns:
-        (x (B, C, H, W) float32, t, labels) -> eps, float32 of the same shape; there are no labels. Raises KeyError for a t that is not among
-        `timesteps`, and InvalidSpec at the first call if this machine cannot compile.
+        (x (B, C, H, W) float32, t, labels) -> eps, float32 of the same shape; there are no labels. Raises KeyError for
+        a t that is not among `timesteps`, and InvalidSpec at the first call if this machine cannot compile.
     """
     dtype = _DTYPES[precision]
     module: nn.Module

@@ -232,7 +232,7 @@ def _config(files: ModelFiles) -> Config:
 
 
 def _refuse_foreign(config: Config) -> None:
-    """Refuses, by name, networks of UNet2DModel's class that are no DDPM's, or that no release of diffusers can build."""
+    """Refuses, by name, networks of this class that are no DDPM's, or that no release of diffusers can build."""
     kind = config.get("time_embedding_type", "positional")
     if kind == "fourier":
         raise ModelRejected(

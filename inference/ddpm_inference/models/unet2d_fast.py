@@ -264,8 +264,8 @@ class _Downsample(nn.Module):
 class _Upsample(nn.Module):
     """Twice the size by repeating pixels, then a 3x3 convolution, as four 2x2 convolutions.
 
-    Of output pixel (2i+a, 2j+b) the three taps of the kernel in a row see only two input rows: i-1 and i if a is 0, with
-    the weights w0 and w1 + w2; i and i+1 if a is 1, with w0 + w1 and w2. The same holds for columns.
+    Of output pixel (2i+a, 2j+b) the three taps of the kernel in a row see only two input rows: i-1 and i if a is 0,
+    with the weights w0 and w1 + w2; i and i+1 if a is 1, with w0 + w1 and w2. The same holds for columns.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

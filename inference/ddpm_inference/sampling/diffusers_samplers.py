@@ -1,6 +1,6 @@
 """Samplers that compute what diffusers' scheduler classes compute, for pipelines and for the settings that they have.
 
-`samplers` has the samplers of the guide's networks, and the signature of all. The differences: a prediction may be v or
+`samplers` has the samplers of the guide's networks. The differences: a prediction may be v or
 x_0 instead of the noise, x_0 may be clamped to any range, thresholded or neither, and the noise of a DDIM step is the
 network's own, not that of the clamped x_0. Coefficients of ``ddpm`` and ``ddim`` are computed in float32, as diffusers
 does: near t = 0 it loses half of the digits of a beta, and a float64 chain would differ by 5e-4. As in `samplers`, every
@@ -56,7 +56,7 @@ def _split(prediction: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def denoised(x: Tensor, predicted: Tensor, alpha: float, sigma: float, diffusion: Diffusion) -> Tensor:
-    """Returns x_0 before it is clamped: (x_t - σ ε)/α, α x_t - σ v, or the prediction itself, with α = √ᾱ, σ = √(1-ᾱ)."""
+    """Returns x_0 before it is clamped: (x_t - σ ε)/α, α x_t - σ v, or the prediction; α = √ᾱ, σ = √(1-ᾱ)."""
     match diffusion.prediction:
         case "epsilon":
             return (x - predicted * sigma).div_(alpha)
@@ -106,9 +106,7 @@ def _chain(schedule: Schedule, spec: SamplerSpec) -> list[Step]:
     else:
         following = [t - spec.timesteps // spec.steps for t in timesteps]
         final = one if diffusion.set_alpha_to_one else acp[0]
-    return [
-        Step(t, acp[t], acp[after] if after >= 0 else final) for t, after in zip(timesteps, following, strict=True)
-    ]
+    return [Step(t, acp[t], acp[after] if after >= 0 else final) for t, after in zip(timesteps, following, strict=True)]
 
 
 def sample_ddpm(

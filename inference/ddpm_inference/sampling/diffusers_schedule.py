@@ -1,4 +1,4 @@
-"""The noise schedule of a chain: the guide's in float64, or that of a diffusers scheduler in float32, as diffusers has it.
+"""The noise schedule of a chain: the guide's in float64, or that of a scheduler of diffusers in float32, as there.
 
 diffusers computes betas and alphas_cumprod in float32, and so does this module, with the same operations of torch: a
 chain of a thousand steps shows the rounding of the smallest of them.

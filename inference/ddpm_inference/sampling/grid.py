@@ -31,7 +31,7 @@ def timesteps_of(spec: SamplerSpec, last: int | None = None) -> list[float]:
     if spec.diffusion is None:
         return [*spaced(spec.timesteps, spec.steps)]
     timesteps = _spaced(spec.name, spec.diffusion, spec.timesteps, last or spec.timesteps, spec.steps)
-    if not (0 <= timesteps.min() and timesteps.max() < spec.timesteps):
+    if not (timesteps.min() >= 0 and timesteps.max() < spec.timesteps):
         raise InvalidSpec(
             f"{spec.steps} steps with the spacing {spec.diffusion.spacing} and steps_offset "
             f"{spec.diffusion.steps_offset} visit timestep {timesteps.max():g}, and the last of the schedule is "

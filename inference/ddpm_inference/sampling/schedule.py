@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.diffusion_spec import CurveName
+from ddpm_inference.errors import InvalidSpec
 
 Array = NDArray[np.float64]
 
@@ -103,4 +103,9 @@ def _betas_from(alphas_cumprod: Array) -> Array:
     return np.clip(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.0, MAX_BETA)
 
 
-_FORMULAS: dict[CurveName, Callable[[int], Array]] = {"linear": _linear, "cosine": _cosine, "cosine_origin": _cosine_origin, "sigmoid": _sigmoid}
+_FORMULAS: dict[CurveName, Callable[[int], Array]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "cosine_origin": _cosine_origin,
+    "sigmoid": _sigmoid,
+}

@@ -15,8 +15,8 @@ from pydantic import JsonValue, ValidationError
 from ddpm_inference.diffusion_spec import (
     SAMPLER_OF_SCHEDULER,
     WITH_BETA_RANGE,
-    SamplingSettings,
     CurveName,
+    SamplingSettings,
     Solver,
     TrainedDiffusion,
     Variance,

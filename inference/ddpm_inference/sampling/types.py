@@ -11,8 +11,8 @@ from ddpm_inference.job import SamplerSpec
 from ddpm_inference.sampling.schedule import Schedule
 
 Model = Callable[[Tensor, float], Tensor]
-"""(x_t (B, C, H, W) float32, t) -> the prediction, float32 of the same shape, or of 2C channels with a learned variance.
-The labels of a network with classes are bound already."""
+"""(x_t (B, C, H, W) float32, t) -> the prediction, float32 of the same shape, or of 2C channels with a variance. The
+labels of a network with classes are bound already."""
 Noise = Callable[[int], Tensor]
 Callback = Callable[[int, int], None]
 

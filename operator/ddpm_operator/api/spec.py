@@ -88,15 +88,15 @@ class Sampler(Model):
 
     name: SamplerName | None = Field(
         default=None,
-        description="The sampler: ddpm (ancestral), ddim, dpmpp (DPM-Solver++ 2M), heun or unipc. Defaults to that of the "
-        "checkpoint's pipeline, else ddpm.",
+        description="The sampler: ddpm (ancestral), ddim, dpmpp (DPM-Solver++ 2M), heun or unipc. Defaults to that of "
+        "the checkpoint's pipeline, else ddpm.",
     )
     timesteps: Timesteps | None = Field(
         default=None, description="The number of timesteps of the noise schedule that the checkpoint was trained with."
     )
     steps: Timesteps | None = Field(
         default=None,
-        description="Network evaluations per sample. Defaults to all timesteps for ddpm, 50 for ddim and 20 for others.",
+        description="Steps of a sample's chain. Defaults to all timesteps for ddpm, 50 for ddim and 20 for others.",
     )
     eta: Annotated[
         str,
@@ -110,7 +110,8 @@ class Sampler(Model):
         default=None, description="The noise schedule that the checkpoint was trained with."
     )
     variance: Variance | None = Field(
-        default=None, description="The variance of a ddpm step: large (beta_t), small (the posterior variance) or learned_range."
+        default=None,
+        description="The variance of a ddpm step: large (beta_t), small (the posterior variance) or learned_range.",
     )
 
     @rule(

@@ -16,7 +16,7 @@ import torch
 from ddpm_inference.checkpoint import load
 from ddpm_inference.checkpoint.safetensors_file import as_array, encode
 from ddpm_inference.errors import InvalidSpec, ModelRejected
-from ddpm_inference.job import Identity, ModelName, ModelRequest, Shard, SamplerRequest, resolve_sampler
+from ddpm_inference.job import Identity, ModelName, ModelRequest, SamplerRequest, Shard, resolve_sampler
 from ddpm_inference.models import families
 from ddpm_inference.models.families import family_named, family_of
 from ddpm_inference.network_spec import ExternalSpec

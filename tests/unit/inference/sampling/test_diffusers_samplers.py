@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm_inference.diffusion_spec import SAMPLER_OF_SCHEDULER, Solver, TrainedDiffusion
 from ddpm_inference.errors import InvalidSpec, ModelRejected
-from ddpm_inference.job import SamplerRequest, resolve_sampler
+from ddpm_inference.job import SamplerRequest, request_of, resolve_sampler
 from ddpm_inference.sampling.diffusers_schedule import schedule_of
 from ddpm_inference.sampling.noise import NoiseSource
 from ddpm_inference.sampling.samplers import sample
@@ -298,3 +298,24 @@ def test_a_solver_is_that_of_the_file_only_for_its_own_sampler() -> None:
     assert other is not None
     assert own.solver == Solver(order=1, type="heun")
     assert other.solver == Solver(type="bh2")
+
+
+@pytest.mark.parametrize("sampler", [None, "ddpm", "ddim", "dpmpp", "heun", "unipc"])
+def test_a_resolved_sampler_can_be_asked_for_again(sampler: str | None) -> None:
+    """As `verify --repair` does with the identity of a stored run."""
+    for name, configs in CONFIGS.items():
+        for config in configs:
+            trained = read_scheduler({"_class_name": f"{name}Scheduler", "num_train_timesteps": T, **config}, None)
+            learned = config.get("variance_type") == "learned_range"
+            request = SamplerRequest.model_validate({"name": sampler, "steps": 5})
+            spec = resolve_sampler(request, None, trained, learned_variance=learned)
+            assert resolve_sampler(request_of(spec), None, trained, learned_variance=learned) == spec
+    for request in (SamplerRequest(name="unipc"), SamplerRequest(trained_betas=(0.1, 0.2)), SamplerRequest()):
+        plain = resolve_sampler(request, None)
+        assert resolve_sampler(request_of(plain), None) == plain
+
+
+def test_zero_snr_with_epsilon_is_refused() -> None:
+    trained = read_scheduler({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, None)
+    with pytest.raises(ModelRejected, match="rescale_betas_zero_snr with prediction_type epsilon"):
+        resolve_sampler(SamplerRequest(), None, trained)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.diffusion_spec import GuideSchedule
+from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.sampling.schedule import MIN_ALPHA_CUMPROD, schedule, spaced
 
 NAMES = get_args(GuideSchedule)
