@@ -441,8 +441,8 @@ def _resolve_diffusion(request: SamplerRequest, diffusion: TrainedDiffusion, *, 
     _refuse_settings(request, name)
     if diffusion.zero_snr and diffusion.prediction == "epsilon" and name in ("ddpm", "ddim"):
         raise ModelRejected(
-            "its scheduler has rescale_betas_zero_snr with prediction_type epsilon: at the last timestep, which is pure "
-            "noise, x_0 cannot be computed from the predicted noise",
+            "its scheduler has rescale_betas_zero_snr with prediction_type epsilon: at the last timestep, which is "
+            "pure noise, x_0 cannot be computed from the predicted noise",
             hint="only networks that predict v or the sample can be trained so; --sampler dpmpp starts just below it",
         )
     variance: Variance | None = None

@@ -1,8 +1,8 @@
 """Families of networks: what a family is, which are installed, and which one a checkpoint's files belong to.
 
 A family is one light module. It recognises its files, reads their configuration into a spec, and only then, in a
-worker, imports torch to build the network and to execute it fast. Other packages add families through the entry-point group
-`GROUP`. Nothing in a checkpoint chooses code: a spec only holds the name of a family that is installed.
+worker, imports torch to build the network and to execute it fast. Other packages add families through the entry-point
+group `GROUP`. Nothing in a checkpoint chooses code: a spec only holds the name of a family that is installed.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 All samplers have the signature `types.SampleFunction`. Each step predicts x_0 from eps and clamps it to [-1, 1]; the
 last prediction is the result. Coefficients are float64 scalars, applied by separate multiplications and additions,
-whose rounding IEEE 754 fixes. A fused multiply-add, which some kernels use for parts of a tensor, would make the bits of
-a row depend on its position in the batch.
+whose rounding IEEE 754 fixes. A fused multiply-add, which some kernels use for parts of a tensor, would make the bits
+of a row depend on its position in the batch.
 """
 
 from __future__ import annotations

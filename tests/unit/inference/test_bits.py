@@ -25,6 +25,24 @@ NETWORKS = {
     "64x64x3": {"name": "Unet", "downs": (8, 16, 32), "img_size": 64, "channels": 3},
     "wide": {"name": "Unet", "downs": (12, 20), "img_size": 28, "channels": 1},
     "SimpleUnet": {"name": "SimpleUnet", "downs": (8, 16, 32), "img_size": 28, "channels": 1},
+    "UNet2DModel": {
+        "name": "UNet2DModel",
+        "sample_size": (32, 32),
+        "block_out_channels": (16, 32, 32),
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    },
+    "UNet2DModel of classes": {
+        "name": "UNet2DModel",
+        "sample_size": (16, 24),
+        "block_out_channels": (12, 20),
+        "norm_num_groups": 4,
+        "down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
+        "resnet_time_scale_shift": "scale_shift",
+        "num_class_embeds": 3,
+    },
 }
 
 # Reads its arguments as JSON; draws the first samples of each network, and the tables of each number of steps; prints
@@ -35,7 +53,7 @@ import hashlib, json, sys
 import torch
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.hardware import find_hardware
-from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard
+from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard, UNet2DSpec
 from ddpm_inference.models import build
 from ddpm_inference.models.predictor import predictor
 from ddpm_inference.plan import batch_size_for
@@ -49,7 +67,10 @@ def digest(*tensors):
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 for label, fields in networks.items():
-    spec = ModelSpec(**fields, time_emb_dim=4, time_embedding="step")
+    if fields["name"] == "UNet2DModel":
+        spec = UNet2DSpec(**fields)
+    else:
+        spec = ModelSpec(**fields, time_emb_dim=4, time_embedding="step")
     torch.manual_seed(0)
     checkpoint = Checkpoint(
         spec, None, {key: value.numpy() for key, value in build(spec).state_dict().items()}, "0" * 64

@@ -195,3 +195,33 @@ def test_the_superseded_class_is_read_with_its_old_keys() -> None:
     )
     spec = recognised(files, REQUEST).read(files, REQUEST)
     assert spec == spec_of(norm_eps=1e-6, attention_head_dim=None, freq_shift=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, RESNET, {"num_class_embeds": 5}, {"sample_size": (16, 24)}], ids=str)
+def test_the_bits_of_a_row_do_not_depend_on_the_other_rows(fields: dict[str, Any]) -> None:
+    spec = spec_of(**fields)
+    torch.manual_seed(1)
+    predict = family_of(spec).predictor(
+        family_of(spec).build(spec), spec, [3], precision="fp32", execution="folded", device="cpu"
+    )
+    x = torch.randn(5, *spec.image_shape)
+    labels = None if spec.num_classes is None else torch.arange(5)
+    whole = predict(x, 3, labels)
+    for row in range(5):
+        others = torch.randn_like(x)
+        others[row] = x[row]
+        assert torch.equal(predict(others, 3, labels)[row], whole[row])
+
+
+@pytest.mark.slow
+def test_bf16_is_near_fp32() -> None:
+    spec = spec_of()
+    torch.manual_seed(1)
+    family, network, x = family_of(spec), family_of(spec).build(spec_of()), torch.randn(2, *spec.image_shape)
+    one, other = (
+        family.predictor(network, spec, [3], precision=precision, execution="folded", device="cpu")(x, 3)
+        for precision in ("fp32", "bf16")
+    )
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)

@@ -43,9 +43,7 @@ def test_a_configuration_is_drawn_as_diffusers_draws_it(entry: Entry) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "entry", [entry for entry in drawn() if entry.id in ALL_STEPS], ids=lambda entry: entry.id
-)
+@pytest.mark.parametrize("entry", [entry for entry in drawn() if entry.id in ALL_STEPS], ids=lambda entry: entry.id)
 def test_all_steps_of_a_chain_are_those_of_diffusers(entry: Entry) -> None:
     assert difference(entry, steps=entry.read()[1].timesteps) < TOLERANCE
 
