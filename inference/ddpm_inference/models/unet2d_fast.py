@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.network_spec import UNet2DSpec
 
 Row = tuple[Tensor, ...]
@@ -49,6 +50,11 @@ class FastUNet2D(nn.Module):
         times = torch.tensor(timesteps, dtype=torch.float64)
         if all(float(t).is_integer() for t in timesteps):
             times = times.to(torch.int64)
+        elif spec.time_embedding_type == "learned":
+            raise InvalidSpec(
+                "the network has an embedding of its own for each timestep, and this sampler visits others between them",
+                hint="give --timestep_spacing trailing or leading",
+            )
         device = net.conv_in.weight.device
         with torch.no_grad():
             embedded = torch.cat([self._embedded(net, part.to(device)) for part in times.split(_CHUNK)])

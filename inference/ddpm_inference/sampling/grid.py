@@ -38,6 +38,11 @@ def timesteps_of(spec: SamplerSpec, last: int | None = None) -> list[float]:
             f"{spec.timesteps - 1}",
             hint="use fewer steps, or --steps_offset 0",
         )
+    if spec.diffusion.spacing == "leading" and len(set(timesteps.tolist())) < len(timesteps):
+        raise InvalidSpec(
+            f"{spec.steps} steps with the spacing leading visit timesteps of {spec.timesteps} twice",
+            hint="use fewer steps, or --timestep_spacing trailing",
+        )
     return [int(t) if t == int(t) else float(t) for t in timesteps]
 
 

@@ -31,14 +31,17 @@ MISSING_NOTE = (
     "timesteps, prediction epsilon (--schedule, --timesteps and --prediction_type if it was trained with others)"
 )
 
-_OLD_NAMES: Final = {"GaussianDDPMScheduler": "DDPMScheduler"}
+# Other names of the same arithmetic: of 2022, and of classes that step many samples at once.
+_OTHER_NAMES: Final = {
+    "GaussianDDPMScheduler": "DDPMScheduler",
+    "DDPMParallelScheduler": "DDPMScheduler",
+    "DDIMParallelScheduler": "DDIMScheduler",
+}
 _WIDE: Final = (0.0001, 0.02)
 _NARROW: Final = (0.00085, 0.012)
 # Schedulers of discrete betas without a sampler here: what they were trained with can be sampled by another.
 _BETAS_OF_OTHERS: Final[dict[str, tuple[float, float]]] = {
     "DDIMInverseScheduler": _WIDE,
-    "DDIMParallelScheduler": _WIDE,
-    "DDPMParallelScheduler": _WIDE,
     "DEISMultistepScheduler": _WIDE,
     "DPMSolverMultistepInverseScheduler": _WIDE,
     "DPMSolverSDEScheduler": _NARROW,
@@ -55,8 +58,8 @@ _BETAS: Final = _BETAS_OF_OTHERS | dict.fromkeys(SAMPLER_OF_SCHEDULER, _WIDE) | 
 _REFUSED: Final = (
     (("ScoreSdeVe", "ScoreSdeVp", "KarrasVe"), "of a score SDE, which is no DDPM"),
     (("CMStochastic", "Consistency", "LCM", "TCD"), "of a consistency model, which is no DDPM"),
-    (("EDM",), "of an EDM model, whose network needs Karras' preconditioning"),
-    (("FlowMatch", "Cosine", "SCM"), "of a flow-matching model, which is no DDPM"),
+    (("EDM", "Cosine"), "of an EDM model, whose network needs Karras' preconditioning"),
+    (("FlowMatch", "SCM"), "of a flow-matching model, which is no DDPM"),
     (("UnCLIP",), "of unCLIP, which needs the embedding of a text or an image"),
     (("VQDiffusion", "Amused", "RePaint", "IPNDM"), "not of a DDPM of pixels"),
 )
@@ -113,7 +116,7 @@ def _class(config: Config) -> str:
         return "DDPMScheduler"
     if not isinstance(name, str):
         raise ModelRejected("its scheduler_config.json is not that of a scheduler: it has no _class_name")
-    name = _OLD_NAMES.get(name, name)
+    name = _OTHER_NAMES.get(name, name)
     if name in _BETAS:
         return name
     for beginnings, what in _REFUSED:
@@ -132,6 +135,9 @@ def _read(config: Config, name: str, pipeline: str | None) -> TrainedDiffusion:
     schedule = _schedule(config)
     start, end = _BETAS[name]
     has_range = schedule in WITH_BETA_RANGE
+    for field in ("beta_start", "beta_end"):
+        if has_range and field in config and config[field] is None:
+            raise _refuse(field, None, "remove the key from scheduler_config.json for its default")
     notes = []
     if "_class_name" not in config:
         notes.append("scheduler_config.json does not say its class, so DDPMScheduler is assumed")

@@ -225,3 +225,12 @@ def test_bf16_is_near_fp32() -> None:
     )
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.slow
+def test_learned_embeddings_have_no_timestep_between_two() -> None:
+    spec = spec_of(time_embedding_type="learned", num_train_timesteps=50)
+    with pytest.raises(InvalidSpec, match="between them"):
+        family_of(spec).predictor(
+            family_of(spec).build(spec), spec, [3.5], precision="fp32", execution="folded", device="cpu"
+        )

@@ -17,7 +17,7 @@ from ddpm_inference.errors import InvalidSpec, ModelRejected
 from ddpm_inference.job import SamplerRequest, request_of, resolve_sampler
 from ddpm_inference.sampling.diffusers_schedule import schedule_of
 from ddpm_inference.sampling.noise import NoiseSource
-from ddpm_inference.sampling.samplers import sample
+from ddpm_inference.sampling.samplers import sample, visited
 from ddpm_inference.sampling.scheduler_config import read_scheduler
 from tests.support.diffusers_chain import scheduler_chain
 
@@ -181,6 +181,7 @@ def test_missing_keys_have_the_defaults_of_their_class() -> None:
         ({"_class_name": "DDPMScheduler", "beta_schedule": "quadratic"}, "beta_schedule 'quadratic'"),
         ({"_class_name": "DDPMScheduler", "prediction_type": "flow_prediction"}, "prediction_type 'flow_prediction'"),
         ({"_class_name": "DDPMScheduler", "timestep_spacing": None}, "timestep_spacing None"),
+        ({"_class_name": "DDPMScheduler", "beta_start": None}, "beta_start None"),
         ({"_class_name": "DDPMScheduler", "trained_betas": [0.1, 0.2]}, "trained_betas has 2 values for 1000"),
         ({"_class_name": "DDPMScheduler", "num_train_timesteps": 0}, "timesteps"),
         ({"_class_name": "HeunDiscreteScheduler", "use_karras_sigmas": True}, "use_karras_sigmas True"),
@@ -319,3 +320,19 @@ def test_zero_snr_with_epsilon_is_refused() -> None:
     trained = read_scheduler({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, None)
     with pytest.raises(ModelRejected, match="rescale_betas_zero_snr with prediction_type epsilon"):
         resolve_sampler(SamplerRequest(), None, trained)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "steps"),
+    [
+        ({"timestep_spacing": "leading", "steps_offset": 1}, "ddpm", T),
+        ({"timestep_spacing": "leading"}, "dpmpp", T),
+    ],
+)
+def test_timesteps_outside_the_schedule_or_visited_twice_are_refused(
+    config: dict[str, Any], name: str, steps: int
+) -> None:
+    trained = read_scheduler({"_class_name": "DDPMScheduler", "num_train_timesteps": T, **config}, None)
+    spec = resolve_sampler(SamplerRequest.model_validate({"name": name, "steps": steps}), None, trained)
+    with pytest.raises(InvalidSpec, match=f"{steps} steps with the spacing leading"):
+        visited(schedule_of(spec), spec)
