@@ -26,6 +26,7 @@ from ddpm_inference.job import (
 )
 from ddpm_inference.models.families import family_of
 from ddpm_inference.network_spec import NetworkSpec
+from ddpm_inference.sampling.grid import timesteps_of
 
 MAX_SHARDS = 1_000_000
 """More than this, and the driver's memory (1.3 kB a shard), the manifest and the listing of a bucket are too large."""
@@ -122,13 +123,15 @@ def resolve_identity(
         hardware = stored.hardware
     version = stored.version if stored else IDENTITY_VERSION
     threads = resources_for(job, stored).threads if device == "cpu" and version > 1 else 1
+    sampler = resolve_sampler(
+        job.sampler, checkpoint.trained, checkpoint.diffusion, learned_variance=checkpoint.spec.learned_variance
+    )
+    timesteps_of(sampler)  # raises InvalidSpec now, not in a worker
     return Identity(
         version=version,
         model_sha256=checkpoint.sha256,
         model=checkpoint.spec,
-        sampler=resolve_sampler(
-            job.sampler, checkpoint.trained, checkpoint.diffusion, learned_variance=checkpoint.spec.learned_variance
-        ),
+        sampler=sampler,
         seed=job.seed,
         precision=job.precision,
         batch_size=job.batch_size or chosen,

@@ -52,7 +52,7 @@ class FastUNet2D(nn.Module):
             times = times.to(torch.int64)
         elif spec.time_embedding_type == "learned":
             raise InvalidSpec(
-                "the network has an embedding of its own for each timestep, and this sampler visits others between them",
+                "the network has an embedding for each timestep, and this sampler visits others between them",
                 hint="give --timestep_spacing trailing or leading",
             )
         device = net.conv_in.weight.device

@@ -2,9 +2,9 @@
 
 `samplers` has the samplers of the guide's networks. The differences: a prediction may be v or x_0 instead of the noise,
 x_0 may be clamped to any range, thresholded or neither, and the noise of a DDIM step is the network's own, not that of
-the clamped x_0. Coefficients of ``ddpm``, ``ddim`` and ``heun`` are computed in float32, as diffusers does: near t = 0 it
-loses half of the digits of a beta, and a float64 chain would differ by 5e-4. As in `samplers`, every operation on images
-is a separate one, so that the bits of a row do not depend on its place in the batch.
+the clamped x_0. Coefficients of ``ddpm``, ``ddim`` and ``heun`` are computed in float32, as in diffusers: near t = 0 it
+loses half of the digits of a beta, and a float64 chain would differ by 5e-4. As in `samplers`, every operation on
+images is a separate one, so that the bits of a row do not depend on its place in the batch.
 """
 
 from __future__ import annotations
