@@ -30,12 +30,12 @@ sample: .venv/ready ## Draw 100 digits on a local Ray into out/ (ARGS="--n_sampl
 	@$(BIN)/ddpm-sample --model_path builtin://mnist --ray_address None --steps 100 $(ARGS)
 
 .PHONY: test
-test: .venv/ready ## Run all tests that this machine can run (TIER=unit|slow|tooling|ray|cluster|long|machine, REQUIRE=cluster)
+test: .venv/ready ## Run all tests that this machine can run (TIER=unit|slow|chains|tooling|ray|cluster|long|machine, REQUIRE=cluster)
 	@$(BIN)/python tests/tiers.py $(if $(TIER),--tier $(TIER)) $(if $(REQUIRE),--require $(REQUIRE))
 
 .PHONY: test-long
-test-long: .venv/ready ## Run the tests that take minutes: tooling, traces of a node on this machine, long cluster tests
-	@$(BIN)/python tests/tiers.py --tier tooling --tier machine --tier long
+test-long: .venv/ready ## Run the tests that take minutes: tooling, whole chains, traces of a node on this machine, long cluster tests
+	@$(BIN)/python tests/tiers.py --tier tooling --tier chains --tier machine --tier long
 
 .PHONY: lint
 lint: .venv/ready ## Check format, code, types, import borders, spelling, shell scripts

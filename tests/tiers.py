@@ -5,6 +5,7 @@ slow     unit tests that take longer: they compile, start processes, draw many s
 tooling  the scripts that build images and start clusters, and this program; only if their files have changed
 ray      a real local Ray, real `ray start` heads, a real S3 server (built with Go)
 cluster  a real Kubernetes: KUBECONFIG if set, else kind where Docker answers, else hack/node on Linux as root
+chains   unit tests that take minutes: all steps of every configuration; only on request
 long     cluster tests that take minutes; only on request
 machine  what the node of hack/node leaves on this machine; needs that no node runs; only on request
 """
@@ -39,8 +40,9 @@ THREE_WORKERS = ["-n", "3", "--dist=loadgroup", *SERIAL]
 EVERY_CPU = ["-n", "auto", "--dist=worksteal"]
 # The marker of unit tests that take seconds.
 SLOW = "slow"
-# The marker of cluster tests that take minutes.
+# The marker of tests that take minutes; of the unit tests those of whole chains, which have a tier of their own.
 LONG = "long"
+CHAINS = "chains"
 
 # What the tier `tooling` tests. A change of any of these files makes a plain `make test` run it.
 TOOLING_FILES = (
@@ -315,7 +317,8 @@ def run_machine_tier() -> Result:
 
 RUN = {
     "unit": lambda: Pytest("unit", [*EVERY_CPU, "-m", f"not {SLOW}"]).run(),
-    SLOW: lambda: Pytest("unit", [*EVERY_CPU, "-m", SLOW], part=SLOW).run(),
+    SLOW: lambda: Pytest("unit", [*EVERY_CPU, "-m", f"{SLOW} and not {LONG}"], part=SLOW).run(),
+    CHAINS: lambda: Pytest("unit", [*EVERY_CPU, "-m", f"{SLOW} and {LONG}"], part=CHAINS).run(),
     "tooling": run_tooling_tier,
     "ray": run_ray_tier,
     "cluster": run_cluster_tier,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ddpm_inference.checkpoint import fetch, load
-from ddpm_inference.job import Device, Identity, Job, ModelSpec, SamplerSpec, shard_count
+from ddpm_inference.job import Device, Identity, Job, SamplerSpec, shard_count
+from ddpm_inference.models.families import family_of
+from ddpm_inference.network_spec import ModelSpec, NetworkSpec
 from ddpm_inference.plan import (
     device_without_cluster,
     notes_for,
@@ -54,9 +56,12 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
     }
 
 
-def _network(spec: ModelSpec) -> str:
-    downs = " ".join(map(str, spec.downs))
+def _network(spec: NetworkSpec) -> str:
     shape = " x ".join(map(str, spec.image_shape))
+    if not isinstance(spec, ModelSpec):
+        classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+        return f"{family_of(spec).describe(spec)}, images {shape}{classes}"
+    downs = " ".join(map(str, spec.downs))
     return (
         f"{spec.name}, downs {downs}, time_emb_dim {spec.time_emb_dim}, time embedding {spec.time_embedding}, "
         f"images {shape}"
@@ -64,7 +69,11 @@ def _network(spec: ModelSpec) -> str:
 
 
 def _sampler(spec: SamplerSpec) -> str:
-    extra = {"ddpm": f", variance {spec.variance}", "ddim": f", eta {spec.eta:g}", "dpmpp": ""}[spec.name]
+    extra = {"ddpm": f", variance {spec.variance}", "ddim": f", eta {spec.eta:g}"}.get(spec.name, "")
+    if spec.diffusion is not None:
+        clip = "no clamp" if spec.diffusion.clip_range is None else f"x_0 within ±{spec.diffusion.clip_range:g}"
+        limit = "dynamic thresholding" if spec.diffusion.thresholding else clip
+        extra += f", predicts {spec.diffusion.prediction}, spacing {spec.diffusion.spacing}, {limit}"
     timesteps = f"{spec.timesteps} timestep{'' if spec.timesteps == 1 else 's'}"
     return f"{spec.name}, {spec.steps} of {timesteps}, schedule {spec.schedule}{extra}"
 

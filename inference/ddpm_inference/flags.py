@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 from pydantic import ValidationError
 
 from ddpm_inference import __version__
+from ddpm_inference.diffusion_spec import GuideSchedule, Prediction, ScheduleName, Spacing
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import (
     SAMPLER_OF_FIELD,
@@ -17,7 +18,6 @@ from ddpm_inference.job import (
     ModelName,
     Precision,
     SamplerName,
-    ScheduleName,
     StrictModel,
     TimeEmbedding,
     Variance,
@@ -156,12 +156,18 @@ def sample_parser() -> Parser:
     _add_architecture(parser)
 
     group = parser.add_argument_group("sampling")
-    parser.field(group, "--sampler", "sampler.name", "sampler (default ddpm)", choices=get_args(SamplerName))
+    parser.field(
+        group,
+        "--sampler",
+        "sampler.name",
+        "sampler (default: of the checkpoint's pipeline, else ddpm)",
+        choices=get_args(SamplerName),
+    )
     parser.field(
         group,
         "--steps",
         "sampler.steps",
-        "network calls per sample (default: ddpm all timesteps, ddim 50, dpmpp 20)",
+        "steps of a sample's chain (default: ddpm all timesteps, ddim 50, dpmpp 20, heun 20, unipc 20)",
         type=int,
     )
     parser.field(group, "--eta", "sampler.eta", "ddim only: 0 (deterministic, default) to 1", type=float)
@@ -183,9 +189,13 @@ def sample_parser() -> Parser:
         group,
         "--variance",
         "sampler.variance",
-        "ddpm only: large is beta_t, small the posterior's (default: the checkpoint's, else large)",
+        "ddpm only: large is beta_t, small the posterior's, learned_range the network's own (default: the "
+        "checkpoint's, else large)",
         choices=get_args(Variance),
     )
+    _add_diffusion(parser)
+
+    group = parser.add_argument_group("execution")
     parser.field(group, "--precision", "precision", "number format (default fp32)", choices=get_args(Precision))
     parser.field(
         group, "--batch_size", "batch_size", "samples per network call (default: by model and device)", type=int
@@ -253,7 +263,7 @@ def convert_parser() -> Parser:
     group = parser.add_argument_group(
         "training", "Only needed if the checkpoint has no metadata; --schedule and --timesteps belong together."
     )
-    parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(ScheduleName))
+    parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(GuideSchedule))
     parser.field(group, "--timesteps", "trained.timesteps", "number of timesteps T", type=int)
     parser.field(group, "--variance", "trained.variance", "ddpm only", choices=get_args(Variance))
     return parser
@@ -357,6 +367,30 @@ def _add_architecture(parser: Parser) -> None:
     )
 
 
+def _add_diffusion(parser: Parser) -> None:
+    """Adds the settings of diffusers' schedulers, which a pipeline's scheduler_config.json holds."""
+    group = parser.add_argument_group(
+        "training and settings of a diffusers scheduler",
+        "By default what scheduler_config.json says. What it says of the training must not be contradicted.",
+    )
+    yes_no = ["yes", "no"]
+    for flag, text, options in (
+        ("--prediction_type", "what the network predicts (default epsilon)", {"choices": get_args(Prediction)}),
+        ("--beta_start", "first beta of linear, scaled_linear and sigmoid_betas", {"type": float}),
+        ("--beta_end", "last beta of these", {"type": float}),
+        ("--rescale_betas_zero_snr", "rescale the betas so that x_T is pure noise", {"choices": yes_no}),
+        ("--clip_sample", "clamp the predicted x_0", {"choices": yes_no}),
+        ("--clip_sample_range", "to ± this (default 1)", {"type": float}),
+        ("--thresholding", "dynamic thresholding instead of the clamp", {"choices": yes_no}),
+        ("--dynamic_thresholding_ratio", "its quantile (default 0.995)", {"type": float}),
+        ("--sample_max_value", "its largest threshold (default 1)", {"type": float}),
+        ("--timestep_spacing", "which timesteps a shorter chain visits", {"choices": get_args(Spacing)}),
+        ("--steps_offset", "added to the timesteps of leading", {"type": int}),
+        ("--set_alpha_to_one", "ddim only: whether the last step removes all noise", {"choices": yes_no}),
+    ):
+        parser.field(group, flag, f"sampler.{flag.removeprefix('--')}", text, **options)
+
+
 def _add_sha256(parser: Parser, group: argparse._ArgumentGroup) -> None:
     parser.field(
         group,
@@ -378,6 +412,11 @@ def _refuse_unused(parser: Parser, given: Mapping[str, object], job: Job) -> Non
     for field, sampler in SAMPLER_OF_FIELD.items():
         if f"sampler.{field}" in given and job.sampler.name != sampler:
             flag = parser.flag_of[f"sampler.{field}"]
+            if job.sampler.name is None:
+                # The default sampler is that of the checkpoint, which is not read yet; mostly it is ddpm.
+                if sampler == "ddpm":
+                    continue
+                raise InvalidSpec(f"{flag} has no effect without --sampler {sampler}", hint=f"give --sampler {sampler}")
             raise InvalidSpec(
                 f"{flag} has no effect with the sampler {job.sampler.name}: it is of {sampler}",
                 hint=f"omit {flag}, or give --sampler {sampler}",

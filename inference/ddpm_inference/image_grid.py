@@ -58,8 +58,8 @@ def sheet(samples: NDArray[np.float32]) -> Image.Image:
     0 is black and 1 is white in every sample; values outside are clipped.
 
     Args:
-        samples: float (N, C, H, W) in [0, 1], N from 1 to `MAX_IMAGES`. C is 1 for grey or 3 for colour; for any other
-            C the first channel is shown in grey.
+        samples: float (N, C, H, W) in [0, 1], N from 1 to `MAX_IMAGES`. C is 1 for grey, 3 for colour, 4 for
+            colour with alpha, which stays; for any other C the first channel is shown in grey.
 
     Raises:
         ValueError: if N is 0 or larger than `MAX_IMAGES`.
@@ -67,15 +67,17 @@ def sheet(samples: NDArray[np.float32]) -> Image.Image:
     count, channels, height, width = samples.shape
     if not 1 <= count <= MAX_IMAGES:
         raise ValueError(f"a grid shows 1 to {MAX_IMAGES} samples, not {count}")
-    shown = samples if channels == 3 else samples[:, :1]
+    shown = samples if channels in (3, 4) else samples[:, :1]
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, shown.shape[1]), GAP_GREY, np.uint8)
+    if channels == 4:
+        canvas[..., 3] = 255
     for index, pixels in enumerate(np.rint(shown.clip(0, 1) * 255).astype(np.uint8)):
         row, column = divmod(index, columns)
         top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
         canvas[top : top + height, left : left + width] = pixels.transpose(1, 2, 0)
-    return Image.fromarray(canvas if channels == 3 else canvas[:, :, 0])
+    return Image.fromarray(canvas if channels in (3, 4) else canvas[:, :, 0])
 
 
 def png(image: Image.Image) -> bytes:

@@ -12,21 +12,39 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+# Names with `as` are exported again: this module is where other modules find the documents and their types.
+from ddpm_inference.diffusion_spec import (
+    WITH_BETA_RANGE,
+    Beta,
+    CurveName,
+    GuideSchedule,
+    Prediction,
+    SamplingSettings,
+    TrainedBetas,
+    diffusion_for,
 )
-from pydantic_core import ErrorDetails
-
-from ddpm_inference.errors import InvalidSpec
+from ddpm_inference.diffusion_spec import Diffusion as Diffusion
+from ddpm_inference.diffusion_spec import SamplerName as SamplerName
+from ddpm_inference.diffusion_spec import ScheduleName as ScheduleName
+from ddpm_inference.diffusion_spec import Timesteps as Timesteps
+from ddpm_inference.diffusion_spec import TrainedDiffusion as TrainedDiffusion
+from ddpm_inference.diffusion_spec import Variance as Variance
+from ddpm_inference.documents import CompactModel as CompactModel
+from ddpm_inference.documents import Sha256 as Sha256
+from ddpm_inference.documents import StrictModel as StrictModel
+from ddpm_inference.documents import format_validation_error as format_validation_error
+from ddpm_inference.documents import validation_message as validation_message
+from ddpm_inference.errors import InvalidSpec, ModelRejected
+from ddpm_inference.network_spec import NAME_PATTERN, AnyNetworkSpec, Channels, Downs, ImgSize, TimeEmbDim
+from ddpm_inference.network_spec import ModelName as ModelName
+from ddpm_inference.network_spec import ModelSpec as ModelSpec
+from ddpm_inference.network_spec import NetworkSpec as NetworkSpec
+from ddpm_inference.network_spec import TimeEmbedding as TimeEmbedding
+from ddpm_inference.network_spec import UNet2DSpec as UNet2DSpec
 
 # Layout of the Job document. Not part of the fingerprint.
 JOB_DOCUMENT_VERSION: Final = 1
@@ -34,11 +52,6 @@ JOB_DOCUMENT_VERSION: Final = 1
 IDENTITY_VERSION: Final = 2
 NOISE_VERSION = "philox4x32-10/1"
 
-ModelName = Literal["Unet", "SimpleUnet"]
-TimeEmbedding = Literal["step", "row"]
-ScheduleName = Literal["linear", "cosine", "cosine_origin", "sigmoid"]
-SamplerName = Literal["ddpm", "ddim", "dpmpp"]
-Variance = Literal["large", "small"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["cpu", "cuda"]
 Execution = Literal["folded", "compiled"]
@@ -47,115 +60,17 @@ Format = Literal["npy", "png"]
 FILE_OF_FORMAT: dict[Format, str] = {"npy": "samples.npy", "png": "grid.png"}
 """The file that a run writes for each output format."""
 
-SHA256_PATTERN = "^[0-9a-f]{64}$"
-Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
-Downs = Annotated[tuple[Annotated[int, Field(ge=2, le=4096)], ...], Field(min_length=1, max_length=8)]
-TimeEmbDim = Annotated[int, Field(ge=2, le=4096)]
-ImgSize = Annotated[int, Field(ge=1, le=1024)]
-Channels = Annotated[int, Field(ge=1, le=64)]
-Timesteps = Annotated[int, Field(ge=1, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Threads = Annotated[int, Field(ge=1, le=256)]
+NetworkName = Annotated[str, Field(pattern=NAME_PATTERN)]
 HardwareName = Annotated[str, Field(min_length=1, max_length=80)]
 
 DEFAULT_TIMESTEPS = 1000
 SAMPLER_OF_FIELD: dict[str, SamplerName] = {"eta": "ddim", "variance": "ddpm"}
 """The only sampler that uses a field of `SamplerRequest`."""
-DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
-
-
-class StrictModel(BaseModel):
-    """A frozen document that rejects unknown fields, so that a misspelt field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, text: str | bytes, where: str) -> Self:
-        """Parses and validates the document from JSON.
-
-        Args:
-            where: names the source of the text in the error message.
-
-        Raises:
-            InvalidSpec: naming every field that is invalid.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise InvalidSpec(f"{where} is not valid: {format_validation_error(error)}") from error
-
-
-class CompactModel(StrictModel):
-    """A document whose newer fields are absent from its JSON where they have their default.
-
-    A field that is added later therefore changes neither stored documents nor fingerprints that do not use it.
-
-    Attributes:
-        omitted_at_default: the names of these fields.
-    """
-
-    omitted_at_default: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = serialize(self)
-        for name in self.omitted_at_default:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                document.pop(name, None)
-        return document
-
-
-def format_validation_error(error: ValidationError) -> str:
-    """Returns all errors of a validation on one line, each as ``field.path: message``."""
-    return "; ".join(validation_message(item, ".".join(str(part) for part in item["loc"])) for item in error.errors())
-
-
-def validation_message(item: ErrorDetails, field: str) -> str:
-    """Returns the message of one validation error.
-
-    Args:
-        field: the name of the field or its flag; "" for an error of the whole document.
-    """
-    match item["type"]:
-        case "value_error":
-            problem = f": {item['ctx']['error']}"
-        case "missing":
-            problem = " is missing"
-        case "extra_forbidden":
-            problem = " is not a known field"
-        case "string_too_short" if item["ctx"]["min_length"] == 1:
-            problem = " must not be empty"
-        case "string_pattern_mismatch" if item["ctx"]["pattern"] == SHA256_PATTERN:
-            problem = " must be 64 characters of 0-9 and a-f, as printed by sha256sum"
-        case _:
-            problem = re.sub("^: [A-Z][a-z]+ should ", " must ", f": {item['msg']}")
-    return f"{field}{problem}" if field else problem.lstrip(": ")
-
-
-class ModelSpec(StrictModel):
-    """The complete architecture of a network: enough to build it and to know the shape of its images.
-
-    Attributes:
-        downs: channels of each level, outermost first.
-        time_embedding: ``step`` encodes the timestep. ``row`` encodes the row of the batch instead, as the original
-            code does, where the batch size is 1 and the row always 0.
-        attention_norm: whether the Unet's attention block applies its BatchNorm. Two versions of the original code
-            differ in this, with the same keys in the state dict.
-    """
-
-    name: ModelName
-    downs: Downs
-    time_emb_dim: TimeEmbDim
-    img_size: ImgSize
-    channels: Channels = 1
-    time_embedding: TimeEmbedding
-    attention_norm: bool = True
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one sample."""
-        return (self.channels, self.img_size, self.img_size)
+DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20, "heun": 20, "unipc": 20}
+"""None: all timesteps."""
 
 
 class TrainedSchedule(StrictModel):
@@ -166,23 +81,28 @@ class TrainedSchedule(StrictModel):
     variance: Variance | None = None
 
 
-class SamplerSpec(StrictModel):
+class SamplerSpec(CompactModel):
     """The complete sampler configuration. Fields that the named sampler does not use have a fixed value, so that they
     cannot change the fingerprint.
 
     Attributes:
         timesteps: T of the trained schedule.
-        steps: network evaluations per sample, at most T.
+        steps: of the chain, at most T. Each is one network evaluation; of ``heun`` each but the last is two.
         eta: 0 is deterministic DDIM, 1 is DDPM-like; only ``ddim`` uses it.
-        variance: ``large`` (beta_t) or ``small`` (that of the posterior); only ``ddpm`` uses it.
+        variance: ``large`` (beta_t), ``small`` (that of the posterior) or ``learned_range`` (predicted, between the
+            two); only ``ddpm`` uses it.
+        diffusion: the settings of a diffusers scheduler; None: those of the guide's code, which has none.
     """
+
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"diffusion"})
 
     name: SamplerName
     timesteps: Timesteps
     steps: Steps
     eta: Annotated[float, Field(ge=0, le=1)]
-    schedule: ScheduleName
+    schedule: CurveName
     variance: Variance | None
+    diffusion: Diffusion | None = None
 
     @model_validator(mode="after")
     def _check_steps(self) -> Self:
@@ -276,7 +196,7 @@ class Identity(CompactModel):
 
     version: Literal[1, 2] = IDENTITY_VERSION
     model_sha256: Sha256
-    model: ModelSpec
+    model: AnyNetworkSpec
     sampler: SamplerSpec
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     precision: Precision
@@ -328,7 +248,7 @@ class ModelRequest(StrictModel):
 
     uri: Annotated[str, Field(min_length=1, max_length=2048)]
     sha256: Sha256 | None = None
-    name: ModelName | None = None
+    name: NetworkName | None = None
     downs: Downs | None = None
     time_emb_dim: TimeEmbDim | None = None
     img_size: ImgSize | None = None
@@ -337,15 +257,46 @@ class ModelRequest(StrictModel):
     attention_norm: bool | None = None
 
 
-class SamplerRequest(StrictModel):
-    """The requested sampler. Absent fields come from the checkpoint, then from the guide's defaults."""
+class SamplerRequest(SamplingSettings):
+    """The requested sampler. Absent fields come from the checkpoint, then from the guide's defaults.
 
-    name: SamplerName = "ddpm"
+    The fields after `variance`, and those of `SamplingSettings`, are diffusers'. With any of them a network of the
+    guide is sampled as diffusers' scheduler would, with the spacing and the clamp that its own samplers have.
+
+    Attributes:
+        name: if absent, that of the checkpoint's pipeline or scheduler, else ``ddpm``.
+        eta: of ``ddim``; 0 if absent.
+    """
+
+    omitted_at_default: ClassVar[frozenset[str]] = SamplingSettings.omitted_at_default | {
+        "prediction_type",
+        "beta_start",
+        "beta_end",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+    }
+
+    name: SamplerName | None = None
     timesteps: Timesteps | None = None
     steps: Steps | None = None
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     schedule: ScheduleName | None = None
     variance: Variance | None = None
+    prediction_type: Prediction | None = None
+    beta_start: Beta | None = None
+    beta_end: Beta | None = None
+    trained_betas: TrainedBetas | None = None
+    rescale_betas_zero_snr: bool | None = None
+
+    @property
+    def uses_diffusion(self) -> bool:
+        """Whether it has a field that the guide's samplers do not have."""
+        return (
+            self.name in ("heun", "unipc")
+            or self.variance == "learned_range"
+            or (self.schedule is not None and self.schedule not in get_args(GuideSchedule))
+            or any(getattr(self, field) is not None for field in self.omitted_at_default)
+        )
 
 
 class OutputRequest(StrictModel):
@@ -399,45 +350,253 @@ class Job(StrictModel):
     resources: ResourceRequest = ResourceRequest()
 
 
-def default_batch_size(model: ModelSpec, device: Device) -> int:
-    """Returns the batch size for a job that gives none: a power of two, from model and device alone.
+class Cost(NamedTuple):
+    """What one evaluation of a network costs, for one sample.
+
+    Attributes:
+        flops: floating-point operations, where a multiplication with its addition counts as two.
+        activation_bytes: memory of the activations at the peak, in fp32.
+    """
+
+    flops: int
+    activation_bytes: int
+
+
+class _Budget(NamedTuple):
+    """Limits of a batch: the first that is reached decides."""
+
+    rows: int
+    flops: int
+    activation_bytes: int
+
+
+_BUDGETS: Final[dict[Device, _Budget]] = {
+    # A core computes 50 to 100 GFLOP/s, so a call takes a few seconds at most, and a shard can be tried again.
+    "cpu": _Budget(rows=32, flops=250 * 10**9, activation_bytes=128 << 20),
+    # A quarter of a GPU of 16 GiB, which up to four workers share.
+    "cuda": _Budget(rows=512, flops=8 * 10**12, activation_bytes=4 << 30),
+}
+
+
+def default_batch_size(cost: Cost, device: Device) -> int:
+    """Returns the batch size for a job that gives none: a power of two, from network and device alone.
 
     It must not depend on N, the workers or the free memory, because it is part of the identity. On CPU, 32 rows of
     28x28 are within 7 % of the best measured rate; a GPU is limited by kernel launches below several hundred rows.
     """
-    pixels = model.img_size**2  # without the image's channels, which are few compared to the network's
-    size, max_pixels = (32, 32 * 1024) if device == "cpu" else (512, 1024 * 1024)
-    while size > 1 and size * pixels > max_pixels:
+    budget = _BUDGETS[device]
+    size = budget.rows
+    while size > 1 and (size * cost.flops > budget.flops or size * cost.activation_bytes > budget.activation_bytes):
         size //= 2
     return size
 
 
-def resolve_sampler(request: SamplerRequest, trained: TrainedSchedule | None) -> SamplerSpec:
-    """Completes the sampler from the checkpoint's schedule and the defaults.
+def resolve_sampler(
+    request: SamplerRequest,
+    trained: TrainedSchedule | None,
+    diffusion: TrainedDiffusion | None = None,
+    *,
+    learned_variance: bool = False,
+) -> SamplerSpec:
+    """Completes the sampler from what the checkpoint says of its training, and the defaults.
+
+    Args:
+        trained: the schedule in the metadata of a network of the guide.
+        diffusion: what the files of a pipeline say; it comes before `trained`.
+        learned_variance: whether the network predicts a variance, too.
 
     Raises:
-        InvalidSpec: if the request contradicts the checkpoint, or has more steps than timesteps.
+        InvalidSpec: if the request contradicts the checkpoint, has more steps than timesteps, or a field that its
+            sampler does not use; or if there is no sampler for the pipeline's scheduler.
+        ModelRejected: if the network's channels do not fit the variance of the pipeline.
     """
+    if diffusion is None and (request.uses_diffusion or learned_variance):
+        diffusion = _guide_diffusion(request, trained)
+    if diffusion is not None:
+        return _resolve_diffusion(request, diffusion, learned_variance=learned_variance)
     for flag, requested, known in (
         ("--timesteps", request.timesteps, trained and trained.timesteps),
         ("--schedule", request.schedule, trained and trained.name),
     ):
         if trained and requested is not None and requested != known:
-            raise InvalidSpec(
-                f"{flag} {requested} contradicts the checkpoint, which was trained with {known}",
-                hint=f"omit {flag}: it is in the checkpoint's metadata",
-            )
+            raise _contradiction(flag, requested, known)
+    name = request.name or "ddpm"
     timesteps = request.timesteps or (trained.timesteps if trained else DEFAULT_TIMESTEPS)
     variance = request.variance or (trained.variance if trained else None) or "large"
-    try:
-        return SamplerSpec(
-            name=request.name,
-            timesteps=timesteps,
-            steps=request.steps or min(DEFAULT_STEPS[request.name] or timesteps, timesteps),
-            eta=request.eta if request.name == "ddim" else 0.0,
-            schedule=request.schedule or (trained.name if trained else "linear"),
-            variance=variance if request.name == "ddpm" else None,
+    return _sampler_spec(
+        name=name,
+        timesteps=timesteps,
+        steps=request.steps or min(DEFAULT_STEPS[name] or timesteps, timesteps),
+        eta=request.eta if name == "ddim" else 0.0,
+        schedule=request.schedule or (trained.name if trained else "linear"),
+        variance=variance if name == "ddpm" else None,
+    )
+
+
+def request_of(spec: SamplerSpec) -> SamplerRequest:
+    """Returns the request that resolves to `spec` again, with the same checkpoint."""
+    fields: dict[str, object] = spec.model_dump(include={"name", "timesteps", "steps", "schedule"})
+    # eta and variance have fixed values where the sampler does not use them, and are not to be asked for.
+    if spec.name == "ddim":
+        fields["eta"] = spec.eta
+    if spec.name == "ddpm":
+        fields["variance"] = spec.variance
+    diffusion = spec.diffusion
+    if diffusion is not None:
+        fields |= {
+            "prediction_type": diffusion.prediction,
+            "beta_start": diffusion.beta_start,
+            "beta_end": diffusion.beta_end,
+            "trained_betas": diffusion.trained_betas,
+            "rescale_betas_zero_snr": diffusion.zero_snr,
+            "clip_sample": diffusion.clip_range is not None,
+            "clip_sample_range": diffusion.clip_range,
+            "timestep_spacing": diffusion.spacing,
+            "steps_offset": diffusion.steps_offset,
+        }
+        if diffusion.trained_betas is not None:
+            del fields["schedule"]
+        if spec.name == "ddim":
+            fields["set_alpha_to_one"] = diffusion.set_alpha_to_one
+        if spec.name != "heun":
+            fields["thresholding"] = diffusion.thresholding is not None
+        if diffusion.thresholding is not None:
+            fields["dynamic_thresholding_ratio"] = diffusion.thresholding.ratio
+            fields["sample_max_value"] = diffusion.thresholding.max_value
+    return SamplerRequest.model_validate({name: value for name, value in fields.items() if value is not None})
+
+
+def _resolve_diffusion(request: SamplerRequest, diffusion: TrainedDiffusion, *, learned_variance: bool) -> SamplerSpec:
+    diffusion = _with_training(request, diffusion)
+    name = request.name or diffusion.sampler
+    if name is None:
+        raise InvalidSpec(
+            f"the checkpoint's scheduler is {diffusion.scheduler}, for which there is no sampler",
+            hint="give --sampler unipc or dpmpp for few steps, ddim, or ddpm for all: they use the same betas",
         )
+    _refuse_settings(request, name)
+    if diffusion.zero_snr and diffusion.prediction == "epsilon" and name in ("ddpm", "ddim"):
+        raise ModelRejected(
+            "its scheduler has rescale_betas_zero_snr with prediction_type epsilon: at the last timestep, which is "
+            "pure noise, x_0 cannot be computed from the predicted noise",
+            hint="only networks that predict v or the sample can be trained so; --sampler dpmpp starts just below it",
+        )
+    variance: Variance | None = None
+    if name == "ddpm":
+        variance = _variance(request.variance, diffusion, learned_variance=learned_variance)
+    timesteps = diffusion.timesteps
+    default = None if diffusion.all_steps and name == "ddim" else DEFAULT_STEPS[name]
+    return _sampler_spec(
+        name=name,
+        timesteps=timesteps,
+        steps=request.steps or min(default or timesteps, timesteps),
+        eta=request.eta if name == "ddim" else 0.0,
+        schedule=diffusion.schedule,
+        variance=variance,
+        diffusion=diffusion_for(name, diffusion, request),
+    )
+
+
+def _guide_diffusion(request: SamplerRequest, trained: TrainedSchedule | None) -> TrainedDiffusion:
+    """Returns the diffusion of a network of the guide: its schedule, its spacing and its clamp."""
+    schedule: CurveName = trained.name if trained else request.schedule or "linear"
+    if request.trained_betas is not None:
+        schedule = "trained"
+    return TrainedDiffusion(
+        # Metadata are facts, as a scheduler's file is: a request must not contradict them.
+        scheduler="the checkpoint's metadata" if trained else None,
+        pipeline=None,
+        timesteps=trained.timesteps if trained else request.timesteps or DEFAULT_TIMESTEPS,
+        schedule=schedule,
+        variance=(trained.variance if trained else None) or "large",
+        settings=SamplingSettings(clip_sample=True, timestep_spacing="trailing"),
+    )
+
+
+def _with_training(request: SamplerRequest, diffusion: TrainedDiffusion) -> TrainedDiffusion:
+    """Adds what the request says of the training, where the checkpoint does not say it.
+
+    Raises:
+        InvalidSpec: if the request contradicts the checkpoint.
+    """
+    fields: dict[str, object] = {
+        "timesteps": request.timesteps,
+        "schedule": "trained" if request.trained_betas is not None else request.schedule,
+        "prediction": request.prediction_type,
+        "beta_start": request.beta_start,
+        "beta_end": request.beta_end,
+        "trained_betas": request.trained_betas,
+        "zero_snr": request.rescale_betas_zero_snr,
+    }
+    flags = {"prediction": "prediction_type", "zero_snr": "rescale_betas_zero_snr"}
+    given = {field: value for field, value in fields.items() if value is not None}
+    if diffusion.scheduler is not None:
+        for field, value in given.items():
+            known = getattr(diffusion, field)
+            if value != known:
+                raise _contradiction(f"--{flags.get(field, field)}", value, known)
+        return diffusion
+    if request.trained_betas is not None and request.timesteps is None:
+        given["timesteps"] = len(request.trained_betas)
+    schedule = given.get("schedule", diffusion.schedule)
+    for field in ("beta_start", "beta_end"):
+        if field in given and schedule not in WITH_BETA_RANGE:
+            raise InvalidSpec(f"--{field} has no effect with the schedule {schedule}", hint=f"omit --{field}")
+    try:
+        return TrainedDiffusion.model_validate({**diffusion.model_dump(), **given})
+    except ValidationError as error:
+        raise InvalidSpec(f"the sampler is not valid: {format_validation_error(error)}") from error
+
+
+def _variance(requested: Variance | None, diffusion: TrainedDiffusion, *, learned_variance: bool) -> Variance:
+    """Returns the variance of ``ddpm``; diffusers' DDPMScheduler has ``small`` by default.
+
+    Raises:
+        InvalidSpec, ModelRejected: if it is learned and the network does not predict it, or the other way round.
+    """
+    stored = diffusion.variance
+    if learned_variance and requested is None and stored in ("large", "small"):
+        raise ModelRejected(
+            "its network predicts a variance besides the mean (twice the channels of an image), but its scheduler has "
+            f"the variance_type fixed_{stored}",
+            hint=f"give --variance learned_range, or --variance {stored} to ignore the predicted variance",
+        )
+    variance = requested or stored or ("learned_range" if learned_variance else "small")
+    if variance == "learned_range" and not learned_variance:
+        if requested is not None:
+            raise InvalidSpec(
+                "--variance learned_range needs a network that predicts a variance, and this one has as many output "
+                "channels as an image",
+                hint="omit --variance",
+            )
+        raise ModelRejected(
+            "its scheduler has the variance_type learned_range, but its network predicts no variance: it has as many "
+            "output channels as an image, not twice as many",
+            hint="give --variance small or large if the configuration is wrong",
+        )
+    return variance
+
+
+def _refuse_settings(request: SamplerRequest, name: SamplerName) -> None:
+    """Refuses a setting that the sampler does not use."""
+    if request.set_alpha_to_one is not None and name != "ddim":
+        raise InvalidSpec(
+            f"--set_alpha_to_one has no effect with the sampler {name}: it is of ddim", hint="omit --set_alpha_to_one"
+        )
+    if request.thresholding and name == "heun":
+        raise InvalidSpec("--thresholding has no effect with the sampler heun", hint="omit it, or use another sampler")
+
+
+def _contradiction(flag: str, requested: object, known: object) -> InvalidSpec:
+    return InvalidSpec(
+        f"{flag} {requested} contradicts the checkpoint, which was trained with {known}",
+        hint=f"omit {flag}: it is in the checkpoint's metadata",
+    )
+
+
+def _sampler_spec(**fields: object) -> SamplerSpec:
+    try:
+        return SamplerSpec.model_validate(fields)
     except ValidationError as error:
         raise InvalidSpec(
             f"the sampler is not valid: {format_validation_error(error)}", hint="lower --steps"

@@ -24,6 +24,8 @@ from ddpm_inference.job import (
     resolve_sampler,
     shard_count,
 )
+from ddpm_inference.models.families import family_of
+from ddpm_inference.network_spec import NetworkSpec
 
 MAX_SHARDS = 1_000_000
 """More than this, and the driver's memory (1.3 kB a shard), the manifest and the listing of a bucket are too large."""
@@ -58,7 +60,8 @@ def notes_for(job: Job, checkpoint: Checkpoint) -> list[str]:
     """Returns what the user should know of the job, one sentence each: assumptions, and fields without effect."""
     sampler = job.sampler
     notes = [note for note in checkpoint.notes if note != SCHEDULE_NOTE]
-    if checkpoint.trained is None:
+    notes += checkpoint.diffusion.notes if checkpoint.diffusion else ()
+    if checkpoint.trained is None and checkpoint.diffusion is None:
         assumed = [
             f"{field} {default} (--{field} if it was trained with another)"
             for field, default in (("schedule", "linear"), ("timesteps", DEFAULT_TIMESTEPS))
@@ -68,11 +71,17 @@ def notes_for(job: Job, checkpoint: Checkpoint) -> list[str]:
             notes.append(SCHEDULE_NOTE)
         elif assumed:
             notes.append(f"noise schedule: not in the checkpoint, so {assumed[0]}")
+    chosen = sampler.name or (checkpoint.diffusion.sampler if checkpoint.diffusion else "ddpm")
     for field, name in SAMPLER_OF_FIELD.items():
         value = getattr(sampler, field)
-        if value and sampler.name != name:
-            notes.append(f"sampler.{field} {value} has no effect with the sampler {sampler.name}: it is of {name}")
+        if value and chosen != name:
+            notes.append(f"sampler.{field} {value} has no effect with the sampler {chosen}: it is of {name}")
     return notes
+
+
+def batch_size_for(spec: NetworkSpec, device: Device) -> int:
+    """Returns the batch size of a network for a job that gives none."""
+    return default_batch_size(family_of(spec).cost(spec), device)
 
 
 def resolve_identity(
@@ -108,7 +117,7 @@ def resolve_identity(
     execution: Execution = "compiled" if job.compile else "folded"
     if stored and "compile" not in job.model_fields_set:
         execution = stored.execution
-    chosen = stored.batch_size if stored else default_batch_size(checkpoint.spec, device)
+    chosen = stored.batch_size if stored else batch_size_for(checkpoint.spec, device)
     if stored and (hardware is None or stored.hardware is None or job.resources.allow_mixed_hardware):
         hardware = stored.hardware
     version = stored.version if stored else IDENTITY_VERSION
@@ -117,7 +126,9 @@ def resolve_identity(
         version=version,
         model_sha256=checkpoint.sha256,
         model=checkpoint.spec,
-        sampler=resolve_sampler(job.sampler, checkpoint.trained),
+        sampler=resolve_sampler(
+            job.sampler, checkpoint.trained, checkpoint.diffusion, learned_variance=checkpoint.spec.learned_variance
+        ),
         seed=job.seed,
         precision=job.precision,
         batch_size=job.batch_size or chosen,
@@ -158,7 +169,7 @@ def require_possible(job: Job, checkpoint: Checkpoint, stored: Identity | None) 
         stored: the identity at the output URI; None if there is none or it is to be overwritten.
     """
     device = device_without_cluster(job, stored)
-    sizes = [default_batch_size(checkpoint.spec, each) for each in ([device] if device else get_args(Device))]
+    sizes = [batch_size_for(checkpoint.spec, each) for each in ([device] if device else get_args(Device))]
     require_possible_shards(job.n_samples, job.batch_size or (stored.batch_size if stored else max(sizes)))
 
 

@@ -12,11 +12,10 @@ from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.errors import Incomplete, OutOfMemory, ResourcesUnavailable
 from ddpm_inference.hardware import find_hardware
 from ddpm_inference.job import Identity, Shard
-from ddpm_inference.models import build
-from ddpm_inference.models.predictor import predictor
+from ddpm_inference.models.families import family_of
+from ddpm_inference.sampling.diffusers_schedule import schedule_of
 from ddpm_inference.sampling.noise import NoiseSource
-from ddpm_inference.sampling.samplers import sample
-from ddpm_inference.sampling.schedule import schedule, spaced
+from ddpm_inference.sampling.samplers import sample, visited
 from ddpm_inference.store.shard_file import Samples
 
 
@@ -46,14 +45,15 @@ class ShardSampler:
         # The bits of a sum may depend on how many threads share it, so the identity decides.
         make_deterministic(identity.threads if identity.version > 1 and identity.device == "cpu" else threads)
         self._identity = identity
-        self._schedule = schedule(identity.sampler.schedule, identity.sampler.timesteps)
-        network = build(identity.model)
+        self._schedule = schedule_of(identity.sampler)
+        family = family_of(identity.model)
+        network = family.build(identity.model)
         network.load_state_dict(checkpoint.state_dict())
         with _out_of_memory_errors(identity):
-            self._eps_model = predictor(
+            self._predict = family.predictor(
                 network,
                 identity.model,
-                spaced(identity.sampler.timesteps, identity.sampler.steps),
+                visited(self._schedule, identity.sampler),
                 precision=identity.precision,
                 execution=identity.execution,
                 device=identity.device,
@@ -76,15 +76,18 @@ class ShardSampler:
         indices = torch.arange(shard.first, shard.first + identity.batch_size)
         with torch.inference_mode(), _out_of_memory_errors(identity):
             noise = NoiseSource(identity.seed, indices, identity.model.image_shape, identity.device)
+            classes = identity.model.num_classes
+            labels = None if classes is None else (indices % classes).to(identity.device)
             x0 = sample(
-                self._eps_model,
+                lambda x, t: self._predict(x, t, labels),
                 noise.initial(),
                 self._schedule,
                 identity.sampler,
                 noise=noise,
                 callback=callback,
             )
-            samples: Samples = x0[: shard.size].add(1.0).mul_(0.5).cpu().numpy()
+            # Without a clamp of x_0 a pixel may be outside [-1, 1]; NaN stays NaN.
+            samples: Samples = x0[: shard.size].add(1.0).mul_(0.5).clamp_(0.0, 1.0).cpu().numpy()
         if not (samples.min() >= 0 and samples.max() <= 1):
             raise Incomplete(
                 f"samples {shard.first} to {shard.last} are NaN",

@@ -23,7 +23,7 @@ from ddpm_inference.job import (
     ModelRequest,
     OutputRequest,
     ResourceRequest,
-    SamplerRequest,
+    request_of,
 )
 from ddpm_inference.outputs import write_outputs
 from ddpm_inference.progress import Progress, View
@@ -148,14 +148,15 @@ def job_of(manifest: Manifest, output_uri: str, model_uri: str, resources: Resou
     """Returns the job whose samples a manifest accounts for: the same identity, N and output files."""
     identity = manifest.identity
     architecture = identity.model.model_dump(include=set(ModelRequest.model_fields))
-    # eta of ddpm and variance of ddim have fixed values in an identity, and are not to be asked for.
-    unused = {"ddpm": {"eta"}, "ddim": {"variance"}}.get(identity.sampler.name, {"eta", "variance"})
-    sampler = identity.sampler.model_dump(include=set(SamplerRequest.model_fields), exclude=unused)
+    _, height, width = identity.model.image_shape
+    if height == width:
+        # A configuration may leave it open.
+        architecture["img_size"] = height
     return Job(
         model=ModelRequest(uri=model_uri, sha256=identity.model_sha256, **architecture),
         n_samples=manifest.n_samples,
         seed=identity.seed,
-        sampler=SamplerRequest(**sampler),
+        sampler=request_of(identity.sampler),
         precision=identity.precision,
         compile=identity.execution == "compiled",
         batch_size=identity.batch_size,

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import atheris
 
 from ddpm_inference.checkpoint import load
-from ddpm_inference.checkpoint.layout import COUNTER, layout
 from ddpm_inference.checkpoint.safetensors_file import METADATA_KEY, Metadata
 from ddpm_inference.errors import InvalidSpec, ModelRejected
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
+from ddpm_inference.models.guide_layout import COUNTER, layout
 from tests.fuzz import documents
 
 SPEC = ModelSpec(name="Unet", downs=(2,), time_emb_dim=2, img_size=8, time_embedding="step")

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from ddpm_inference.checkpoint.architecture import check, resolve
 from ddpm_inference.checkpoint.location import fetch
+from ddpm_inference.checkpoint.model_files import ModelFiles
 from ddpm_inference.checkpoint.safetensors_file import LENGTH_BYTES, Metadata, Weights, as_array, decode, encode
 from ddpm_inference.checkpoint.torch_file import to_safetensors
 from ddpm_inference.errors import InvalidSpec, ModelRejected, StorageFailed
-from ddpm_inference.job import DEFAULT_TIMESTEPS, ModelRequest, ModelSpec, TrainedSchedule
+from ddpm_inference.job import DEFAULT_TIMESTEPS, ModelRequest, TrainedDiffusion, TrainedSchedule
+from ddpm_inference.network_spec import AnyNetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,13 +47,15 @@ class Checkpoint:
             passes them on needs no torch, and Ray shares them without copies.
         sha256: of the file's bytes, whatever its format.
         notes: assumptions that the user should see, one sentence each.
+        diffusion: what the files of a pipeline say of its training and its sampling; None for a network of the guide.
     """
 
-    spec: ModelSpec
+    spec: AnyNetworkSpec
     trained: TrainedSchedule | None
     weights: Weights
     sha256: str
     notes: tuple[str, ...] = ()
+    diffusion: TrainedDiffusion | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Returns the weights as CPU tensors, copied, for ``build(spec).load_state_dict``."""
@@ -94,11 +98,12 @@ def _load(data: bytes, request: ModelRequest) -> Checkpoint:
             hint="the file is another one or was changed: pin the new sha256 if this is intended",
         )
     weights, metadata = decode(_as_safetensors(data))
-    spec, notes = resolve(weights, metadata, request)
+    spec, notes = resolve(ModelFiles(origin=request.uri, weights=weights, metadata=metadata), request)
     trained = metadata.trained if metadata else None
-    if trained is None:
+    diffusion = metadata.diffusion if metadata else None
+    if trained is None and diffusion is None:
         notes.append(SCHEDULE_NOTE)
-    return Checkpoint(spec, trained, weights, sha256, tuple(notes))
+    return Checkpoint(spec, trained, weights, sha256, tuple(notes), diffusion)
 
 
 def _as_safetensors(data: bytes) -> bytes:
@@ -118,7 +123,7 @@ def _as_safetensors(data: bytes) -> bytes:
 def save(
     path: Path,
     state_dict: Mapping[str, Tensor],
-    spec: ModelSpec,
+    spec: AnyNetworkSpec,
     trained: TrainedSchedule | None,
     extra: Mapping[str, str] | None = None,
 ) -> None:
@@ -170,7 +175,7 @@ def convert(
             f"not {trained.name} of {trained.timesteps}"
         )
     trained = recorded or trained
-    data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained))
+    data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained, diffusion=checkpoint.diffusion))
     _write(target, data)
     notes = tuple(note for note in checkpoint.notes if trained is None or note != SCHEDULE_NOTE)
     return replace(checkpoint, trained=trained, sha256=hashlib.sha256(data).hexdigest(), notes=notes)

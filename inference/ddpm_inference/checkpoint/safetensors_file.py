@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import safetensors
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from ddpm_inference.errors import ModelRejected
-from ddpm_inference.job import ModelSpec, StrictModel, TrainedSchedule, format_validation_error
+from ddpm_inference.job import CompactModel, TrainedDiffusion, TrainedSchedule, format_validation_error
+from ddpm_inference.network_spec import AnyNetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ MAX_DIMENSIONS = 4
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
-class Metadata(StrictModel):
+class Metadata(CompactModel):
     """Metadata of a checkpoint: the JSON value of `METADATA_KEY` in the header of a safetensors file.
 
     A single key, because safetensors orders several at random, and equal checkpoints must be equal bytes.
@@ -38,13 +39,17 @@ class Metadata(StrictModel):
         trained: the noise schedule of the training; absent if unknown.
         normalisation: the range of the pixels the network was trained on.
         extra: further metadata of the writer; never read here.
+        diffusion: of a pipeline that was converted: what its files said of training and sampling.
     """
 
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"diffusion"})
+
     version: Literal[1] = 1
-    model: ModelSpec
+    model: AnyNetworkSpec
     trained: TrainedSchedule | None = None
     normalisation: tuple[Literal[-1], Literal[1]] = (-1, 1)
     extra: dict[str, str] = Field(default_factory=dict)
+    diffusion: TrainedDiffusion | None = None
 
 
 def as_array(value: Tensor) -> Array:

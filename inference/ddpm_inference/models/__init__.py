@@ -1,43 +1,33 @@
-"""Networks by name: builds the network of a ModelSpec, and lists the keys and shapes of its checkpoint."""
+"""Networks: the families of them, and their networks as modules of torch. Importing this imports no torch."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from ddpm_inference.errors import InvalidSpec
-from ddpm_inference.job import ModelName, ModelSpec
-from ddpm_inference.models.simple_unet import SimpleUnet
-from ddpm_inference.models.unet import Unet
+from ddpm_inference.models.families import family_of
+from ddpm_inference.network_spec import NetworkSpec
 
-NETWORKS: dict[ModelName, type[Unet] | type[SimpleUnet]] = {"Unet": Unet, "SimpleUnet": SimpleUnet}
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def build(spec: ModelSpec) -> nn.Module:
+def build(spec: NetworkSpec) -> nn.Module:
     """Builds the network of `spec` with random weights, in training mode, on torch's default device.
 
-    Call it as ``eps = network(x, t)``: x float32 (B, C, H, W), t int64 (B,), eps like x.
-
     Raises:
-        InvalidSpec: if the image size does not fit the number of levels.
+        InvalidSpec: if its family is not installed, or the image size does not fit the number of levels.
     """
-    network = NETWORKS[spec.name]
-    multiple = network.size_multiple(len(spec.downs))
-    if spec.img_size % multiple:
-        raise InvalidSpec(
-            f"img_size {spec.img_size} does not fit downs {' '.join(map(str, spec.downs))}: "
-            f"{spec.name} with {len(spec.downs)} levels needs a multiple of {multiple}",
-            hint="use the image size and the widths that the checkpoint was trained with",
-        )
-    return network(spec)
+    return family_of(spec).build(spec)
 
 
-def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+def expected_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Returns key -> shape of the network's state dict, in order of registration; allocates no weights.
 
     Raises:
         InvalidSpec: as `build`.
     """
+    import torch
+
     with torch.device("meta"):
         network = build(spec)
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -1,19 +1,20 @@
-"""Fast execution of a network for sampling: the eps model that a sampler calls at every step."""
+"""Fast execution of the guide's networks for sampling: the eps model that a sampler calls at every step."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
 
-from ddpm_inference.job import Execution, ModelSpec, Precision
+from ddpm_inference.job import Execution, Precision
+from ddpm_inference.models.families import Predictor
 from ddpm_inference.models.folded import FoldedUnet
+from ddpm_inference.models.threads import one_thread
 from ddpm_inference.models.unet import Unet
-from ddpm_inference.sampling.samplers import EpsModel
+from ddpm_inference.network_spec import ModelSpec
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -21,12 +22,12 @@ _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bf
 def predictor(
     network: nn.Module,
     spec: ModelSpec,
-    timesteps: Sequence[int],
+    timesteps: Sequence[float],
     *,
     precision: Precision = "fp32",
     execution: Execution = "folded",
     device: torch.device | str = "cpu",
-) -> EpsModel:
+) -> Predictor:
     """Prepares a network for sampling. In fp32 the result agrees with the eager network in evaluation mode to 1e-5.
 
     A Unet is folded, see `FoldedUnet`, by one CPU thread, since the bits of its tables depend on the number of threads.
@@ -41,12 +42,12 @@ def predictor(
         device: of the network; x must be on it.
 
     Returns:
-        (x (B, C, H, W) float32, t) -> eps, float32 of the same shape. Raises KeyError for a t that is not among
-        `timesteps`, and InvalidSpec at the first call if this machine cannot compile.
+        (x (B, C, H, W) float32, t, labels) -> eps, float32 of the same shape; there are no labels. Raises KeyError for
+        a t that is not among `timesteps`, and InvalidSpec at the first call if this machine cannot compile.
     """
     dtype = _DTYPES[precision]
     module: nn.Module
-    time: dict[int, object]  # timestep -> second argument of `module`
+    time: dict[float, object]  # timestep -> second argument of `module`
     match spec.name:
         case "Unet":
             with one_thread():
@@ -66,19 +67,8 @@ def predictor(
         step = compiled(module)
 
     @torch.inference_mode()
-    def eps_model(x: Tensor, t: int) -> Tensor:
+    def eps_model(x: Tensor, t: float, labels: Tensor | None = None) -> Tensor:
         eps = step(x.to(dtype=dtype, memory_format=torch.channels_last), time[t])
         return eps.to(dtype=torch.float32, memory_format=torch.contiguous_format)
 
     return eps_model
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one CPU thread within the context."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

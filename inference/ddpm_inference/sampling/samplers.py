@@ -1,56 +1,25 @@
-"""Samplers: from x_T to x_0 with a network that predicts the noise in x_t.
+"""Samplers: from x_T to x_0. Here are those of the guide's networks, which predict the noise in x_t; `sample` chooses.
 
-All samplers have the same signature. Each step predicts x_0 from eps and clamps it to [-1, 1]; the last prediction is
-the result. Coefficients are float64 scalars, applied by separate multiplications and additions, whose rounding IEEE
-754 fixes. A fused multiply-add, which some kernels use for parts of a tensor, would make the bits of a row depend on
-its position in the batch.
+All samplers have the signature `types.SampleFunction`. Each step predicts x_0 from eps and clamps it to [-1, 1]; the
+last prediction is the result. Coefficients are float64 scalars, applied by separate multiplications and additions,
+whose rounding IEEE 754 fixes. A fused multiply-add, which some kernels use for parts of a tensor, would make the bits
+of a row depend on its position in the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ddpm_inference.job import SamplerName, SamplerSpec
+from ddpm_inference.sampling import diffusers_samplers
+from ddpm_inference.sampling.grid import timesteps_of
 from ddpm_inference.sampling.schedule import Schedule, spaced
+from ddpm_inference.sampling.types import Callback, Model, Noise, SampleFunction
 
-EpsModel = Callable[[Tensor, int], Tensor]
-Noise = Callable[[int], Tensor]
-Callback = Callable[[int, int], None]
-
-
-class SampleFunction(Protocol):
-    """Signature of every sampler.
-
-    Args:
-        eps_model: (x_t (B, C, H, W) float32, t) -> the predicted noise, float32 of the same shape.
-        x_T: (B, C, H, W) float32, standard normal; not changed.
-        schedule: the schedule that the network was trained with.
-        spec: number of steps, and the sampler's own parameters (eta, variance).
-        noise: t -> standard normal noise of x_T's shape for the step from timestep t to the next. Called with the
-            timestep, not the position in the chain; at most once for each, and never for the last step.
-        callback: called as (steps done, steps) after each step.
-
-    Returns:
-        x_0: (B, C, H, W) float32 in [-1, 1].
-
-    Raises:
-        InvalidSpec: if `spec.steps` does not fit the schedule.
-    """
-
-    def __call__(
-        self,
-        eps_model: EpsModel,
-        x_T: Tensor,  # noqa: N803 - the papers' x_T
-        schedule: Schedule,
-        spec: SamplerSpec,
-        *,
-        noise: Noise,
-        callback: Callback | None = None,
-    ) -> Tensor: ...
+EpsModel = Model
 
 
 class Step(NamedTuple):
@@ -75,7 +44,7 @@ def predict_x0(x: Tensor, eps: Tensor, acp: float) -> Tensor:
 
 
 def sample_ddpm(
-    eps_model: EpsModel,
+    model: Model,
     x_T: Tensor,  # noqa: N803
     schedule: Schedule,
     spec: SamplerSpec,
@@ -90,7 +59,7 @@ def sample_ddpm(
     """
     x = x_T
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
-        x0 = predict_x0(x, eps_model(x, t), acp)
+        x0 = predict_x0(x, model(x, t), acp)
         if acp_next == 1.0:
             x = x0
         else:
@@ -106,7 +75,7 @@ def sample_ddpm(
 
 
 def sample_ddim(
-    eps_model: EpsModel,
+    model: Model,
     x_T: Tensor,  # noqa: N803
     schedule: Schedule,
     spec: SamplerSpec,
@@ -122,7 +91,7 @@ def sample_ddim(
     """
     x = x_T
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
-        x0 = predict_x0(x, eps_model(x, t), acp)
+        x0 = predict_x0(x, model(x, t), acp)
         if acp_next == 1.0:
             x = x0
         else:
@@ -139,7 +108,7 @@ def sample_ddim(
 
 
 def sample_dpmpp(
-    eps_model: EpsModel,
+    model: Model,
     x_T: Tensor,  # noqa: N803
     schedule: Schedule,
     spec: SamplerSpec,
@@ -158,7 +127,7 @@ def sample_dpmpp(
     x0_previous: Tensor | None = None
     h_previous = 0.0
     for done, (t, acp, acp_next) in enumerate(chain(schedule, spec.steps), start=1):
-        x0 = predict_x0(x, eps_model(x, t), acp)
+        x0 = predict_x0(x, model(x, t), acp)
         if acp_next == 1.0:
             x = x0
         else:
@@ -174,11 +143,27 @@ def sample_dpmpp(
     return x
 
 
+def visited(schedule: Schedule, spec: SamplerSpec) -> list[float]:
+    """Returns the timesteps at which `sample` evaluates the network, decreasing."""
+    if spec.diffusion is None or spec.diffusion.solver is None:
+        return timesteps_of(spec)
+    return diffusers_samplers.levels(schedule, spec, spec.diffusion.solver)[0]
+
+
 SAMPLERS: dict[SamplerName, SampleFunction] = {"ddpm": sample_ddpm, "ddim": sample_ddim, "dpmpp": sample_dpmpp}
+"""Of the guide's networks, without settings of a scheduler."""
+DIFFUSERS_SAMPLERS: dict[SamplerName, SampleFunction] = {
+    "ddpm": diffusers_samplers.sample_ddpm,
+    "ddim": diffusers_samplers.sample_ddim,
+    "dpmpp": diffusers_samplers.sample_dpmpp,
+    "heun": diffusers_samplers.sample_heun,
+    "unipc": diffusers_samplers.sample_unipc,
+}
+"""Of pipelines, and of any network with settings of a scheduler (`SamplerSpec.diffusion`)."""
 
 
 def sample(
-    eps_model: EpsModel,
+    model: Model,
     x_T: Tensor,  # noqa: N803
     schedule: Schedule,
     spec: SamplerSpec,
@@ -187,4 +172,5 @@ def sample(
     callback: Callback | None = None,
 ) -> Tensor:
     """Runs the sampler that `spec` names; see `SampleFunction`."""
-    return SAMPLERS[spec.name](eps_model, x_T, schedule, spec, noise=noise, callback=callback)
+    samplers = SAMPLERS if spec.diffusion is None else DIFFUSERS_SAMPLERS
+    return samplers[spec.name](model, x_T, schedule, spec, noise=noise, callback=callback)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddpm_inference.diffusion_spec import CurveName
 from ddpm_inference.errors import InvalidSpec
-from ddpm_inference.job import ScheduleName
 
 Array = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ class Schedule:
             linear and cosine_origin reach that bound from T = 17,000 on.
     """
 
-    name: ScheduleName
+    name: CurveName
     betas: Array
     alphas_cumprod: Array
 
@@ -39,7 +40,7 @@ class Schedule:
         return len(self.betas)
 
 
-def schedule(name: ScheduleName, timesteps: int) -> Schedule:
+def schedule(name: CurveName, timesteps: int) -> Schedule:
     """Computes the named schedule over T = `timesteps` steps; `_FORMULAS` has the equations and their sources.
 
     Raises:
@@ -102,4 +103,9 @@ def _betas_from(alphas_cumprod: Array) -> Array:
     return np.clip(1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.0, MAX_BETA)
 
 
-_FORMULAS = {"linear": _linear, "cosine": _cosine, "cosine_origin": _cosine_origin, "sigmoid": _sigmoid}
+_FORMULAS: dict[CurveName, Callable[[int], Array]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "cosine_origin": _cosine_origin,
+    "sigmoid": _sigmoid,
+}

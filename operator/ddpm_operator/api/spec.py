@@ -15,9 +15,21 @@ from ddpm_operator.api.uri import ModelUri, OutputUri
 
 ModelName = Literal["Unet", "SimpleUnet"]
 TimeEmbedding = Literal["step", "row"]
-ScheduleName = Literal["linear", "cosine", "cosine_origin", "sigmoid"]
-SamplerName = Literal["ddpm", "ddim", "dpmpp"]
-Variance = Literal["large", "small"]
+ScheduleName = Literal[
+    "linear",
+    "cosine",
+    "cosine_origin",
+    "sigmoid",
+    "scaled_linear",
+    "squaredcos_cap_v2",
+    "sigmoid_betas",
+    "laplace",
+    "exp",
+]
+SamplerName = Literal["ddpm", "ddim", "dpmpp", "heun", "unipc"]
+Variance = Literal["large", "small", "learned_range"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["leading", "trailing", "linspace"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cuda", "cpu"]
 AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
@@ -35,6 +47,26 @@ Memory = Annotated[
 ]
 Size = Annotated[str, Quantity("the size of a claim must be a quantity from 1Mi to 1Pi, such as 10Gi", "1Mi", "1Pi")]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
+Fraction = Annotated[
+    str,
+    Field(min_length=1, max_length=12),
+    Matches('it must be a decimal from 0 to 1 in quotes, such as "0.02"', r"0(?:\.[0-9]{1,10})?|1(?:\.0{1,10})?"),
+]
+Decimal = Annotated[
+    str,
+    Field(min_length=1, max_length=12),
+    Matches('it must be a decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
+]
+Fraction = Annotated[
+    str,
+    Field(min_length=1, max_length=12),
+    Matches('it must be a decimal from 0 to 1 in quotes, such as "0.02"', r"0(?:\.[0-9]{1,10})?|1(?:\.0{1,10})?"),
+]
+Decimal = Annotated[
+    str,
+    Field(min_length=1, max_length=12),
+    Matches('it must be a positive decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
+]
 
 
 class Checkpoint(Model):
@@ -76,15 +108,17 @@ class Checkpoint(Model):
 class Sampler(Model):
     """How samples are drawn. The defaults of the schedule come from the checkpoint's metadata."""
 
-    name: SamplerName = Field(
-        default="ddpm", description="The sampler: ddpm (ancestral), ddim, or dpmpp (DPM-Solver++ 2M)."
+    name: SamplerName | None = Field(
+        default=None,
+        description="The sampler: ddpm (ancestral), ddim, dpmpp (DPM-Solver++ 2M), heun or unipc. Defaults to that of "
+        "the checkpoint's pipeline, else ddpm.",
     )
     timesteps: Timesteps | None = Field(
         default=None, description="The number of timesteps of the noise schedule that the checkpoint was trained with."
     )
     steps: Timesteps | None = Field(
         default=None,
-        description="Network evaluations per sample. Defaults to all timesteps for ddpm, 50 for ddim and 20 for dpmpp.",
+        description="Steps of a sample's chain. Defaults to all timesteps for ddpm, 50 for ddim and 20 for others.",
     )
     eta: Annotated[
         str,
@@ -98,7 +132,38 @@ class Sampler(Model):
         default=None, description="The noise schedule that the checkpoint was trained with."
     )
     variance: Variance | None = Field(
-        default=None, description="The variance of a ddpm step: large (beta_t) or small (the posterior variance)."
+        default=None,
+        description="The variance of a ddpm step: large (beta_t), small (the posterior variance) or learned_range.",
+    )
+    prediction_type: Prediction | None = Field(
+        default=None,
+        description="What the network predicts. This and the fields after it are those of diffusers' schedulers, and "
+        "default to the checkpoint's scheduler_config.json.",
+    )
+    beta_start: Fraction | None = Field(default=None, description="The first beta, a decimal in quotes.")
+    beta_end: Fraction | None = Field(default=None, description="The last beta, a decimal in quotes.")
+    rescale_betas_zero_snr: bool | None = Field(
+        default=None, description="Whether the betas are rescaled so that the last timestep is pure noise."
+    )
+    clip_sample: bool | None = Field(default=None, description="Whether the predicted x_0 is clamped.")
+    clip_sample_range: Decimal | None = Field(
+        default=None, description="The range of that clamp, a decimal in quotes. Defaults to 1."
+    )
+    thresholding: bool | None = Field(default=None, description="Whether x_0 is thresholded dynamically instead.")
+    dynamic_thresholding_ratio: Fraction | None = Field(
+        default=None, description="The quantile of dynamic thresholding, a decimal in quotes. Defaults to 0.995."
+    )
+    sample_max_value: Decimal | None = Field(
+        default=None, description="The largest threshold, a decimal in quotes. Defaults to 1."
+    )
+    timestep_spacing: Spacing | None = Field(
+        default=None, description="Which timesteps a chain visits that is shorter than the training's."
+    )
+    steps_offset: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="Added to the timesteps of the spacing leading."
+    )
+    set_alpha_to_one: bool | None = Field(
+        default=None, description="Whether the last step of ddim removes all noise. Defaults to true."
     )
 
     @rule(

@@ -125,7 +125,7 @@ def _render(sampling: DDPMSampling, explanation: Explanation) -> RenderableType:
         reasons.add_row("•", reason)
     title = Text.assemble(
         (explanation.name, "bold"),
-        f"  {spec.samples:,} of {spec.model.uri}, {spec.sampler.name}, seed {spec.seed}",
+        f"  {spec.samples:,} of {spec.model.uri}, {spec.sampler.name or 'default sampler'}, seed {spec.seed}",
     )
     work = Text(f"{shards} on {chosen.device}, stored on {_describe_output(explanation.output)}")
     sections = (_pods_table(explanation.pods), work, reasons)

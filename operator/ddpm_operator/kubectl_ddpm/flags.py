@@ -18,9 +18,10 @@ from ddpm_operator.api.spec import (
     Device,
     ModelName,
     Precision,
-    Sampler,
+    Prediction,
     SamplerName,
     ScheduleName,
+    Spacing,
     TimeEmbedding,
     Variance,
 )
@@ -41,6 +42,12 @@ class Flag(NamedTuple):
     choices: Sequence[str] | None = None
     nargs: str | None = None
     metavar: str | None = None
+
+
+def _yes_or_no(text: str) -> JsonValue:
+    if text not in ("yes", "no"):
+        raise ValueError(f"{text} is neither yes nor no")
+    return text == "yes"
 
 
 MODEL = "model_path"
@@ -72,8 +79,9 @@ FLAGS = (
     Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on, for s3://",
          metavar="SECRET"),
     Flag("image", "spec.image", "image of the pods (default: set by the operator)", metavar="IMAGE"),
-    Flag("sampler", "spec.sampler.name", "sampling algorithm (default ddpm)", choices=get_args(SamplerName)),
-    Flag("steps", "spec.sampler.steps", "sampling steps (default: ddpm all timesteps, ddim 50, dpmpp 20)", int),
+    Flag("sampler", "spec.sampler.name", "sampling algorithm (default: of the checkpoint's pipeline, else ddpm)",
+         choices=get_args(SamplerName)),
+    Flag("steps", "spec.sampler.steps", "sampling steps (default: ddpm all timesteps, ddim 50, others 20)", int),
     Flag("eta", "spec.sampler.eta", "noise of ddim, from 0 (deterministic, the default) to 1"),
     Flag("timesteps", "spec.sampler.timesteps", "timesteps T of the training (default: the checkpoint's, else 1000)",
          int),
@@ -81,6 +89,21 @@ FLAGS = (
          choices=get_args(ScheduleName)),
     Flag("variance", "spec.sampler.variance", "variance of ddpm (default: the checkpoint's, else large)",
          choices=get_args(Variance)),
+    Flag("prediction_type", "spec.sampler.predictionType", "what the network predicts (default: the checkpoint's)",
+         choices=get_args(Prediction)),
+    Flag("beta_start", "spec.sampler.betaStart", "first beta of the training (default: the checkpoint's)"),
+    Flag("beta_end", "spec.sampler.betaEnd", "last beta of the training (default: the checkpoint's)"),
+    Flag("rescale_betas_zero_snr", "spec.sampler.rescaleBetasZeroSnr", "yes: x_T is pure noise", _yes_or_no),
+    Flag("clip_sample", "spec.sampler.clipSample", "yes: clamp the predicted x_0", _yes_or_no),
+    Flag("clip_sample_range", "spec.sampler.clipSampleRange", "to ± this (default 1)"),
+    Flag("thresholding", "spec.sampler.thresholding", "yes: dynamic thresholding instead", _yes_or_no),
+    Flag("dynamic_thresholding_ratio", "spec.sampler.dynamicThresholdingRatio", "its quantile (default 0.995)"),
+    Flag("sample_max_value", "spec.sampler.sampleMaxValue", "its largest threshold (default 1)"),
+    Flag("timestep_spacing", "spec.sampler.timestepSpacing", "which timesteps a shorter chain visits",
+         choices=get_args(Spacing)),
+    Flag("steps_offset", "spec.sampler.stepsOffset", "added to the timesteps of the spacing leading", int),
+    Flag("set_alpha_to_one", "spec.sampler.setAlphaToOne", "ddim: no removes not all noise in the last step",
+         _yes_or_no),
     Flag("device", "spec.resources.device", "device to sample on (default auto: cuda with --gpus, otherwise cpu)",
          choices=get_args(Device)),
     Flag("gpus", "spec.resources.gpus", "total number of GPUs (default 0)", int),
@@ -128,7 +151,7 @@ def ineffective_flags(fields: Mapping[str, JsonValue]) -> list[str]:
 
     They are no error: a stored DDPMSampling may have them, and grows only if they are given again.
     """
-    sampler = fields.get("spec.sampler.name", Sampler().name)
+    sampler = fields.get("spec.sampler.name") or "ddpm"
     owners = {"spec.sampler.eta": "ddim", "spec.sampler.variance": "ddpm"}
     return [
         f"{_FLAG_OF_FIELD[path]} has no effect with the sampler {sampler}: it is of {owner}"

@@ -45,7 +45,11 @@ def sampling_details(sampling: DDPMSampling, now: datetime) -> RenderableType:
         if value:
             rows.add_row(f"  {label}", Text(value))
 
-    row("requested", f"{count(spec.samples, 'sample')} of {spec.model.uri}, {spec.sampler.name}, seed {spec.seed}")
+    row(
+        "requested",
+        f"{count(spec.samples, 'sample')} of {spec.model.uri}, {spec.sampler.name or 'default sampler'}, "
+        f"seed {spec.seed}",
+    )
     row("progress", progress_text(progress_of(sampling)))
     failure = status.failure if status else None
     row("state", None if failure else status_message(sampling))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ddpm_operator.api.model import JsonValue
+from ddpm_operator.api.spec import Sampler
 from ddpm_operator.api.uri import claim_path
 from ddpm_operator.manifests.render import MODEL_PATH, OUTPUT_PATH, Attempt
 
@@ -46,6 +47,7 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
             "eta": float(sampler.eta),
             "schedule": sampler.schedule,
             "variance": sampler.variance,
+            **_scheduler_settings(sampler),
         },
         "precision": spec.precision,
         "batch_size": plan.batch_size,
@@ -56,6 +58,20 @@ def job_document(attempt: Attempt) -> dict[str, JsonValue]:
         },
         "resources": resources,
     }
+
+
+_SETTINGS = ("rescale_betas_zero_snr", "prediction_type", "clip_sample", "thresholding", "timestep_spacing",
+             "steps_offset", "set_alpha_to_one")  # fmt: skip
+_DECIMAL_SETTINGS = ("beta_start", "beta_end", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value")
+
+
+def _scheduler_settings(sampler: Sampler) -> dict[str, JsonValue]:
+    """Returns the settings of a diffusers scheduler that the spec has; absent ones are the checkpoint's."""
+    settings: dict[str, JsonValue] = {name: getattr(sampler, name) for name in _SETTINGS}
+    for name in _DECIMAL_SETTINGS:
+        value = getattr(sampler, name)
+        settings[name] = None if value is None else float(value)
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def gpu_share(tasks: int) -> float:

@@ -20,7 +20,7 @@ Device = Literal["cpu", "cuda"]
 # Copies of values in ddpm_inference, which the operator never imports; a test compares them.
 MAX_BATCH_SIZE: dict[Device, int] = {"cpu": 32, "cuda": 512}
 BATCH_PIXELS: dict[Device, int] = {"cpu": 32 * 1024, "cuda": 1024 * 1024}
-DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20}
+DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20, "heun": 20, "unipc": 20}
 DEFAULT_TIMESTEPS = 1000
 BUILTIN_SHAPES: dict[str, tuple[int, int]] = {"mnist": (1, 28)}
 
@@ -242,7 +242,7 @@ def _spread(gpus: int, max_workers: int) -> tuple[int, int]:
 def _steps(spec: Spec) -> int:
     """Returns the network evaluations per sample."""
     timesteps = spec.sampler.timesteps or DEFAULT_TIMESTEPS
-    return spec.sampler.steps or min(DEFAULT_STEPS[spec.sampler.name] or timesteps, timesteps)
+    return spec.sampler.steps or min(DEFAULT_STEPS[spec.sampler.name or "ddpm"] or timesteps, timesteps)
 
 
 def _with_burst(cpu: str) -> str:

@@ -25,6 +25,24 @@ NETWORKS = {
     "64x64x3": {"name": "Unet", "downs": (8, 16, 32), "img_size": 64, "channels": 3},
     "wide": {"name": "Unet", "downs": (12, 20), "img_size": 28, "channels": 1},
     "SimpleUnet": {"name": "SimpleUnet", "downs": (8, 16, 32), "img_size": 28, "channels": 1},
+    "UNet2DModel": {
+        "name": "UNet2DModel",
+        "sample_size": (32, 32),
+        "block_out_channels": (16, 32, 32),
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    },
+    "UNet2DModel of classes": {
+        "name": "UNet2DModel",
+        "sample_size": (16, 24),
+        "block_out_channels": (12, 20),
+        "norm_num_groups": 4,
+        "down_block_types": ("AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
+        "resnet_time_scale_shift": "scale_shift",
+        "num_class_embeds": 3,
+    },
 }
 
 # Reads its arguments as JSON; draws the first samples of each network, and the tables of each number of steps; prints
@@ -35,9 +53,10 @@ import hashlib, json, sys
 import torch
 from ddpm_inference.checkpoint import Checkpoint
 from ddpm_inference.hardware import find_hardware
-from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard, default_batch_size
+from ddpm_inference.job import Identity, ModelSpec, SamplerSpec, Shard, UNet2DSpec
 from ddpm_inference.models import build
 from ddpm_inference.models.predictor import predictor
+from ddpm_inference.plan import batch_size_for
 from ddpm_inference.sampling.schedule import spaced
 from ddpm_inference.shard_sampler import ShardSampler
 
@@ -48,7 +67,10 @@ def digest(*tensors):
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 for label, fields in networks.items():
-    spec = ModelSpec(**fields, time_emb_dim=4, time_embedding="step")
+    if fields["name"] == "UNet2DModel":
+        spec = UNet2DSpec(**fields)
+    else:
+        spec = ModelSpec(**fields, time_emb_dim=4, time_embedding="step")
     torch.manual_seed(0)
     checkpoint = Checkpoint(
         spec, None, {key: value.numpy() for key, value in build(spec).state_dict().items()}, "0" * 64
@@ -58,7 +80,7 @@ for label, fields in networks.items():
         identity = Identity(
             model_sha256="0" * 64, model=spec, seed=1, precision="fp32", execution="folded", device="cpu",
             sampler=SamplerSpec(name="ddim", timesteps=1000, steps=chain, eta=1, schedule="linear", variance=None),
-            batch_size=default_batch_size(spec, "cpu"), torch=torch.__version__, threads=count,
+            batch_size=batch_size_for(spec, "cpu"), torch=torch.__version__, threads=count,
             hardware=stored or find_hardware("cpu"),
         )
         shard = Shard(first=0, last=min(8, identity.batch_size) - 1)

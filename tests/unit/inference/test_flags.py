@@ -112,7 +112,7 @@ def test_an_unknown_word_without_a_likeness_gets_no_suggestion() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--eta 0.5", "--eta has no effect with the sampler ddpm: it is of ddim"),
+        ("--eta 0.5", "--eta has no effect without --sampler ddim"),
         ("--eta 0.5 --sampler dpmpp", "--eta has no effect with the sampler dpmpp: it is of ddim"),
         ("--variance small --sampler ddim", "--variance has no effect with the sampler ddim: it is of ddpm"),
     ],

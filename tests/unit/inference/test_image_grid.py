@@ -54,8 +54,8 @@ def test_three_channels_are_colour_others_show_the_first() -> None:
     image = grid(colour)
     assert image.mode == "RGB"
     assert cells(image, 1, 1) == [[(255, 0, 51)]]
-    for channels in (2, 4):
-        image = grid(colour[:, [0, 1, 2, 1][:channels]])
+    for channels in (2, 5):
+        image = grid(colour[:, [0, 1, 2, 1, 0][:channels]])
         assert image.mode == "L"
         assert cells(image, 1, 1) == [[255]]
 
@@ -115,3 +115,14 @@ def test_a_downscaled_pixel_is_the_mean_of_a_square() -> None:
     assert small[0, 0, 0, 0] == 0.25
     assert (small[0, 0, :, 16] == 0.5).all()
     assert small[0, 0, 1:, :16].max() == 0
+
+
+def test_rgba_samples_stay_transparent_where_they_are() -> None:
+    samples = np.ones((2, 4, 3, 5), np.float32)
+    samples[0, 3] = 0.0
+    image = sheet(samples)
+    assert image.mode == "RGBA"
+    # The first sample is invisible, the second opaque, as is the gap around them.
+    assert image.getpixel((1, 1)) == (255, 255, 255, 0)
+    assert image.getpixel((7, 1)) == (255, 255, 255, 255)
+    assert image.getpixel((0, 0)) == (64, 64, 64, 255)

@@ -22,6 +22,7 @@ from ddpm_inference.job import (
     resolve_sampler,
     shards_of,
 )
+from ddpm_inference.models.families import family_of
 
 MODEL = ModelSpec(name="Unet", downs=(8, 16, 32), time_emb_dim=4, img_size=28, time_embedding="step")
 
@@ -145,7 +146,7 @@ def test_more_steps_than_timesteps_is_an_error() -> None:
 )
 def test_the_batch_size_depends_on_model_and_device(img_size: int, channels: int, device: str, size: int) -> None:
     model = MODEL.model_copy(update={"img_size": img_size, "channels": channels})
-    assert default_batch_size(model, device) == size  # type: ignore[arg-type]
+    assert default_batch_size(family_of(model).cost(model), device) == size  # type: ignore[arg-type]
 
 
 @settings(deadline=None)  # 5,000 samples in shards of one are a second on a busy machine

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_inference.checkpoint.layout import COUNTER, layout
 from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, encode
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
+from ddpm_inference.models.guide_layout import COUNTER, layout
 
 SPEC = ModelSpec(name="Unet", downs=(4, 6), time_emb_dim=2, img_size=8, time_embedding="step")
 

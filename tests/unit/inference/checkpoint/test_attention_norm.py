@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ddpm_inference.checkpoint import Checkpoint, load
-from ddpm_inference.checkpoint.layout import COUNTER
 from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, encode
 from ddpm_inference.errors import InvalidSpec
 from ddpm_inference.job import ModelRequest, ModelSpec
 from ddpm_inference.models import build
+from ddpm_inference.models.guide_layout import COUNTER
 
 NORM = "attention_int.bnorm"
 

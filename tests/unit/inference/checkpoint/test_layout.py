@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_inference.checkpoint.layout import COUNTER, layout, size_multiple
 from ddpm_inference.job import ModelName, ModelSpec
-from ddpm_inference.models import NETWORKS, build
+from ddpm_inference.models import build
+from ddpm_inference.models.guide_layout import COUNTER, layout, size_multiple
+from ddpm_inference.models.guide_networks import NETWORKS
 
 NAMES: tuple[ModelName, ...] = get_args(ModelName)
 

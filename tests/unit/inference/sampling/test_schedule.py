@@ -11,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddpm_inference.diffusion_spec import GuideSchedule
 from ddpm_inference.errors import InvalidSpec
-from ddpm_inference.job import ScheduleName
 from ddpm_inference.sampling.schedule import MIN_ALPHA_CUMPROD, schedule, spaced
 
-NAMES = get_args(ScheduleName)
+NAMES = get_args(GuideSchedule)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("timesteps", [1, 2, 50, 1000, 4000])
-def test_betas_are_variances_and_alphas_decrease(name: ScheduleName, timesteps: int) -> None:
+def test_betas_are_variances_and_alphas_decrease(name: GuideSchedule, timesteps: int) -> None:
     made = schedule(name, timesteps)
     assert made.timesteps == timesteps
     assert made.betas.dtype == made.alphas_cumprod.dtype == np.float64
@@ -31,7 +31,7 @@ def test_betas_are_variances_and_alphas_decrease(name: ScheduleName, timesteps: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_alphas_cumprod_is_a_cumulative_product(name: ScheduleName) -> None:
+def test_alphas_cumprod_is_a_cumulative_product(name: GuideSchedule) -> None:
     made = schedule(name, 100)
     left = 1.0
     for beta, product in zip(made.betas, made.alphas_cumprod, strict=True):
@@ -40,7 +40,7 @@ def test_alphas_cumprod_is_a_cumulative_product(name: ScheduleName) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_schedule_is_read_only(name: ScheduleName) -> None:
+def test_a_schedule_is_read_only(name: GuideSchedule) -> None:
     made = schedule(name, 10)
     with pytest.raises(ValueError, match="read-only"):
         made.betas[0] = 0.5
@@ -51,7 +51,7 @@ def test_a_schedule_is_read_only(name: ScheduleName) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "diffusers_name"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
 @pytest.mark.parametrize("timesteps", [10, 1000])
-def test_linear_and_cosine_equal_those_of_diffusers(name: ScheduleName, diffusers_name: str, timesteps: int) -> None:
+def test_linear_and_cosine_equal_those_of_diffusers(name: GuideSchedule, diffusers_name: str, timesteps: int) -> None:
     from diffusers import DDPMScheduler
 
     betas = DDPMScheduler(timesteps, beta_schedule=diffusers_name).betas.double().numpy()
@@ -124,7 +124,7 @@ def test_steps_out_of_range_are_refused(steps: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_alphas_stay_representable_however_many_timesteps(name: ScheduleName) -> None:
+def test_alphas_stay_representable_however_many_timesteps(name: GuideSchedule) -> None:
     made = schedule(name, 100_000)
     assert np.all(made.alphas_cumprod >= MIN_ALPHA_CUMPROD)
     assert np.all(np.diff(made.alphas_cumprod) <= 0)

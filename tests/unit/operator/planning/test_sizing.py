@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ddpm_inference import job
 from ddpm_inference.checkpoint import fetch, load
+from ddpm_inference.models.families import family_of
 from ddpm_operator.api import Plan, Spec
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.planning.sizing import (
@@ -305,7 +306,7 @@ def test_claim_size_covers_shards_and_samples(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("img_size", [1, 8, 16, 28, 31, 32, 33, 64, 100, 128, 181, 256, 512, 1024])
 def test_default_batch_size_matches_inference(img_size: int, device: Device) -> None:
     model = job.ModelSpec(name="Unet", downs=(8,), time_emb_dim=4, img_size=img_size, time_embedding="step")
-    assert default_batch_size(img_size, device) == job.default_batch_size(model, device)
+    assert default_batch_size(img_size, device) == job.default_batch_size(family_of(model).cost(model), device)
 
 
 def test_sampler_defaults_match_inference() -> None:

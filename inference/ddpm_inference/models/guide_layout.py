@@ -1,4 +1,4 @@
-"""Layout of each network's state dict: key -> shape, the documented format of a checkpoint.
+"""Layout of the state dicts of the guide's networks: key -> shape, the documented format of a checkpoint.
 
 It is written out here, so that a checkpoint can be verified without torch and without building the network that it
 claims to be. A test compares it with the networks.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import assert_never
 
-from ddpm_inference.job import ModelName, ModelSpec
+from ddpm_inference.network_spec import ModelName, ModelSpec
 
 Shapes = dict[str, tuple[int, ...]]
 

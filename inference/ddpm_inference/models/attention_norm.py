@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddpm_inference.checkpoint.layout import COUNTER
-from ddpm_inference.checkpoint.safetensors_file import Weights
+from ddpm_inference.models.families import Weights
+from ddpm_inference.models.guide_layout import COUNTER
 
 ATTENTION_NORM = "attention_int.bnorm"
 # Averaging weights in float32 moves a value that never changed by less than this. A norm whose statistics differ by

@@ -1,0 +1,1 @@
+"""An example of a package that adds a family of networks to ddpm-sample."""
