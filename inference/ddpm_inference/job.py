@@ -238,6 +238,8 @@ def _leaves(document: StrictModel, path: str = "") -> dict[str, object]:
         value = getattr(document, name)
         if isinstance(value, StrictModel):
             leaves |= _leaves(value, f"{path}{name}.")
+        elif name == "files" and isinstance(document, ModelSource):
+            leaves |= {f"{path}files.{file.name}": file.sha256 for file in document.files}
         elif value is not None:
             leaves[f"{path}{name}"] = list(value) if isinstance(value, tuple) else value
     return leaves

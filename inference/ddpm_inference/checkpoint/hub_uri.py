@@ -74,6 +74,10 @@ def parse(uri: str) -> HubUri:
 
 def _is_revision(revision: str) -> bool:
     """Whether it may name a revision, by the rules of git that keep it a relative path."""
-    return bool(revision) and len(revision) <= 255 and revision.isprintable() and not any(
-        part in ("", ".", "..") for part in revision.split("/")
-    ) and not set(revision) & set(" ~^:?*[\\")
+    return (
+        bool(revision)
+        and len(revision) <= 255
+        and revision.isprintable()
+        and not any(part in ("", ".", "..") for part in revision.split("/"))
+        and not set(revision) & set(" ~^:?*[\\")
+    )

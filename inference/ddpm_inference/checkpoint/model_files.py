@@ -12,6 +12,8 @@ from ddpm_inference.job import ModelFile
 
 Json = Mapping[str, JsonValue]
 
+_OF_2022 = {"DDPM": "DDPMPipeline", "DDIM": "DDIMPipeline", "PNDM": "PNDMPipeline"}
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -41,6 +43,6 @@ class ModelFiles:
 
     @property
     def pipeline_class(self) -> str | None:
-        """The class that model_index.json names; None if it names none."""
+        """The class that model_index.json names, by its present name; None if it names none."""
         name = None if self.index is None else self.index.get("_class_name")
-        return name if isinstance(name, str) else None
+        return _OF_2022.get(name, name) if isinstance(name, str) else None

@@ -57,7 +57,9 @@ _OTHER_WEIGHTS: Final = {
     ".pkl": "a pickle, which is never loaded",
     ".tflite": "a TensorFlow Lite model",
 }
-_OLD_ATTENTION: Final = re.compile(r"(?P<layer>.*attentions\.\d+)\.(?P<part>query|key|value|proj_attn)\.(?P<kind>weight|bias)")
+_OLD_ATTENTION: Final = re.compile(
+    r"(?P<layer>.*attentions\.\d+)\.(?P<part>query|key|value|proj_attn)\.(?P<kind>weight|bias)"
+)
 _NEW_ATTENTION: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -106,6 +108,25 @@ def single_weights(source: Source) -> str | None:
 
 def _is_notebook_state(name: str) -> bool:
     return _base(name) in ("trainer_state.json", "tokenizer_config.json")
+
+
+def refuse_by_name(path: str) -> None:
+    """Raises ModelRejected if a file is by its name the state of a training, or a configuration."""
+    name = _base(path)
+    if _TRAINING_STATE.fullmatch(name):
+        raise ModelRejected(
+            f"{name} is the state of a training (its optimizer, learning rate or random numbers), not a network",
+            hint="give the folder that holds unet/ or unet_ema/, or the file of the weights",
+        )
+    if name.endswith(".json"):
+        raise ModelRejected(f"{name} is a configuration, not weights", hint="give the folder that holds it")
+
+
+def hint_by_name(path: str) -> str:
+    """Returns a hint for a weight file of diffusers that was given without its configuration; "" for others."""
+    if _base(path).startswith("diffusion_pytorch_model"):
+        return "give the folder instead of the file: the config.json beside it says what network it is"
+    return ""
 
 
 def find_layout(source: Source) -> Layout:
@@ -166,7 +187,9 @@ def _scheduler(root: str, unet: str, names: Collection[str]) -> str | None:
     folders = [root, *(f"{root}{folder}" for folder in _SCHEDULER_FOLDERS)]
     if unet != root:
         folders = [*folders[1:], root, unet]
-    return next((f"{folder}{name}" for folder in folders for name in _SCHEDULER_NAMES if f"{folder}{name}" in names), None)
+    return next(
+        (f"{folder}{name}" for folder in folders for name in _SCHEDULER_NAMES if f"{folder}{name}" in names), None
+    )
 
 
 def _weights_in(folder: str, names: Collection[str]) -> str | None:
@@ -322,7 +345,9 @@ def _read_shards(source: Source, layout: Layout) -> Weights:
     shards = sorted(set(shard_of.values()))
     if len(shards) > MAX_SHARDS:
         raise ModelRejected(f"{name}: it names {len(shards)} shards, of at most {MAX_SHARDS}")
-    missing = [shard for shard in shards if "/" in shard or "\\" in shard or f"{layout.unet}{shard}" not in source.entries]
+    missing = [
+        shard for shard in shards if "/" in shard or "\\" in shard or f"{layout.unet}{shard}" not in source.entries
+    ]
     if missing:
         raise ModelRejected(
             f"{name}: its shard {missing[0]} is missing: its upload is unfinished", hint="its author has to upload it"
@@ -344,8 +369,6 @@ def _read_shards(source: Source, layout: Layout) -> Weights:
 
 def _decoded(source: Source, name: str, data: bytes) -> Weights:
     try:
-        if name.endswith(".safetensors"):
-            refuse_foreign(data[8:] if data[8:9] == b"{" else data)
         return decode(as_safetensors(data))[0]
     except ModelRejected as error:
         raise ModelRejected(f"{name}: {error.message}", hint=error.hint) from error
@@ -374,17 +397,14 @@ def parse_json_object(data: bytes) -> dict[str, JsonValue]:
     """
     refuse_foreign(data)
     try:
-        value = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        # Schedulers write -Infinity; the range of a number is checked where it is used.
+        value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         what = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ModelRejected(f"it is not valid JSON: {what}", hint="download or copy it again") from error
     if not isinstance(value, dict):
         raise ModelRejected(f"it holds a {type(value).__name__} instead of an object")
     return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _base(name: str) -> str:

@@ -16,7 +16,16 @@ from ddpm_inference.errors import ModelRejected
 Json = Mapping[str, JsonValue]
 
 PIXEL_PIPELINES: Final = frozenset(
-    {"DDPMPipeline", "DDIMPipeline", "PNDMPipeline", "DDPM", "DDIM", "PNDM", "RePaintPipeline", "AudioDiffusionPipeline"}
+    {
+        "DDPMPipeline",
+        "DDIMPipeline",
+        "PNDMPipeline",
+        "DDPM",
+        "DDIM",
+        "PNDM",
+        "RePaintPipeline",
+        "AudioDiffusionPipeline",
+    }
 )
 """Classes whose images are those of a UNet2DModel without a condition; the short names are of July 2022."""
 UNET_KEYS: Final = ("unet", "model", "noise_predictor")
@@ -135,7 +144,9 @@ def _refuse_conditional(class_name: str | None, components: Mapping[str, tuple[s
         )
     words = [class_name or "", *components]
     if any(part in word for part in _SUPER_RESOLUTION for word in words):
-        raise ModelRejected("it enlarges a smaller image, which it needs as a second input", hint="sample it with diffusers")
+        raise ModelRejected(
+            "it enlarges a smaller image, which it needs as a second input", hint="sample it with diffusers"
+        )
 
 
 def _text_conditional(class_name: str) -> ModelRejected:

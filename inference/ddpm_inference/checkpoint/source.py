@@ -74,14 +74,17 @@ class Source(ABC):
         """Returns the sha256 that the server states for a file; None if it states none."""
         return None
 
-    def read(self, name: str, max_bytes: int = MAX_CHECKPOINT_BYTES) -> bytes:
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """Returns the content of a file, and records its sha256 in `used`.
+
+        Args:
+            max_bytes: the largest size that is accepted; `MAX_CHECKPOINT_BYTES` if None.
 
         Raises:
             ModelNotFound: if it is not there or cannot be read.
             ModelRejected: if it is larger than `max_bytes`, or not what the server says that it is.
         """
-        data = self._read(name, max_bytes)
+        data = self._read(name, MAX_CHECKPOINT_BYTES if max_bytes is None else max_bytes)
         sha256 = hashlib.sha256(data).hexdigest()
         stated = self.stated_sha256(name)
         if stated not in (None, sha256):

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -273,10 +273,8 @@ def _cache() -> str:
     from huggingface_hub import constants
 
     folder = Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE)
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass
     if os.access(folder, os.R_OK | os.W_OK | os.X_OK) or (is_offline() and folder.is_dir()):
         return str(folder)
     if not _temporary_cache:
@@ -350,7 +348,9 @@ def _translated(repo_id: str, what: str) -> Iterator[None]:
             hint="accept its conditions on its page on the hub, and set HF_TOKEN to a token of that account",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise NotOnHub(f"{repo_id} has no revision{what.removeprefix(' at')}", hint="check what follows the @") from error
+        raise NotOnHub(
+            f"{repo_id} has no revision{what.removeprefix(' at')}", hint="check what follows the @"
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise NotOnHub(
             f"{repo_id} is not on the hub, or is private", hint="check the name; for a private one set HF_TOKEN"
@@ -360,7 +360,9 @@ def _translated(repo_id: str, what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         _raise_for(error.response.status_code, repo_id, error)
     except errors.HFValidationError as error:
-        raise HubError(f"{repo_id} is not the name of a repository", hint="hf://org/name[@revision][/subfolder]") from error
+        raise HubError(
+            f"{repo_id} is not the name of a repository", hint="hf://org/name[@revision][/subfolder]"
+        ) from error
     except BlockedAddress as error:
         raise HubError(str(error)) from error
     except httpx2.HTTPError as error:
@@ -370,7 +372,9 @@ def _translated(repo_id: str, what: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         # Also what huggingface_hub raises for a size that differs, and for JSON of another form.
-        raise HubError(f"{repo_id}{what if what.startswith(' ') else f': {what}'} cannot be read: {_redacted(str(error))}") from error
+        raise HubError(
+            f"{repo_id}{what if what.startswith(' ') else f': {what}'} cannot be read: {_redacted(str(error))}"
+        ) from error
 
 
 def _raise_for(status: int, repo_id: str, error: Exception) -> NoReturn:
