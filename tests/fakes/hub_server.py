@@ -68,7 +68,7 @@ class Hub:
 
     def downloads(self) -> list[str]:
         """Returns the paths in the repository of all files that were sent, from either host."""
-        return [path.split("/resolve/")[-1].partition("/")[2] for _, method, path, _ in self.requests
+        return [urlsplit(path).path.split("/resolve/")[-1].partition("/")[2] for _, method, path, _ in self.requests
                 if method == "GET" and "/resolve/" in path]
 
     def tokens(self, server: str) -> set[str]:

@@ -101,7 +101,8 @@ class Source(ABC):
 
     def too_large(self, name: str, size: str, max_bytes: int) -> ModelRejected:
         """Returns the error for a file that is larger than it may be."""
-        return ModelRejected(f"{self.where(name)} has {size}; it may have {max_bytes:,}")
+        what = "a configuration" if name.endswith(".json") else "a checkpoint"
+        return ModelRejected(f"{self.where(name)} has {size}; {what} may have {max_bytes:,}")
 
 
 def open_source(uri: str, *, revision: str | None = None) -> Source:

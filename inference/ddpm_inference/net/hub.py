@@ -299,8 +299,9 @@ def _configure() -> None:
 
     constants.HF_HUB_DISABLE_XET = True  # it may have been imported before
     constants.HF_HUB_DISABLE_PROGRESS_BARS = True
-    # Its warnings repeat URLs, and those of a storage host are signed.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    # Their messages repeat URLs, and those of a storage host are signed.
+    for name in ("huggingface_hub", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     huggingface_hub.set_client_factory(_client)
 
 
