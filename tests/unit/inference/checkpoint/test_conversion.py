@@ -66,7 +66,9 @@ def test_inspect_says_what_a_run_needs_to_know(tmp_path: Path) -> None:
     assert found.refusal is None
     assert (document["family"], document["imageShape"], document["classes"]) == ("UNet2DModel", [1, 8, 8], None)
     assert document["sampler"] == "ddpm"
-    assert document["parameters"] == sum(value.size for value in load_from(ModelRequest(uri=str(tmp_path))).weights.values())
+    assert document["parameters"] == sum(
+        value.size for value in load_from(ModelRequest(uri=str(tmp_path))).weights.values()
+    )
     assert dict(found.lines)["images"] == "8 x 8, 1 channel"
 
 

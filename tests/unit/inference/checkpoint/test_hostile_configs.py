@@ -1,4 +1,4 @@
-"""Every value of every configuration of a pipeline, replaced by one that no author would write: refused, never a crash."""
+"""Every value of every configuration of a pipeline, replaced by one that no author would write: no crash."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_hostile_value_is_refused_or_has_no_effect(tmp_path: Path, name: str) 
             try:
                 checkpoint = load_from(request)
             except DdpmError as error:
-                assert "\x1b" not in error.message, (key, value)
-                assert len(error.message) < 2000, (key, value)
-                continue
-            except Exception as error:
-                raise AssertionError(f"{key} = {value!r} in {name}") from error
-            assert checkpoint.spec.image_shape == (1, 8, 8) or key == "sample_size"
+                refused = error.message
+            else:
+                refused = ""
+                assert checkpoint.spec.image_shape == (1, 8, 8) or key == "sample_size"
+            assert "\x1b" not in refused, (key, value)
+            assert len(refused) < 2000, (key, value)
 
 
 def test_a_hostile_scheduler_does_not_break_inspect(tmp_path: Path) -> None:
