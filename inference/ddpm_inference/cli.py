@@ -168,7 +168,8 @@ def _convert(arguments: list[str]) -> int:
     trained = parser.validated(TrainedSchedule, fields["trained"], "trained") if "trained" in fields else None
     source = given.source if "://" in given.source else user_path(given.source)
     target = user_path(given.target)
-    written = convert(source, target, request, trained, overwrite=given.overwrite)
+    as_folder = given.target.endswith("/")
+    written = convert(source, target, request, trained, overwrite=given.overwrite, as_folder=as_folder)
     for note in written.notes:
         print(note, file=sys.stderr)
     print(f"{given.target}: {written.spec.name}, sha256 {written.sha256}")

@@ -261,7 +261,7 @@ def convert_parser() -> Parser:
         "Rewrites a checkpoint as safetensors with its metadata, or as the folder of a diffusers pipeline.",
     )
     parser.add_argument("source", help="a .pt state dict, a .safetensors file, or a pipeline, as --model_path")
-    parser.add_argument("target", help="the .safetensors file to write, or a folder for a pipeline")
+    parser.add_argument("target", help="the .safetensors file to write, or for a pipeline a folder/")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the target")
     _add_sha256(parser, parser.add_argument_group("source"))
     _add_architecture(parser)

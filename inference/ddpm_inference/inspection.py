@@ -48,7 +48,7 @@ def inspect(request: ModelRequest) -> Inspection:
         lines = [("model", uri), ("refused", error.message)]
         if error.hint:
             lines.append(("hint", error.hint))
-        return Inspection({"model": uri, "refused": {key: value for key, value in refused.items()}}, error, lines)
+        return Inspection({"model": uri, "refused": dict(refused)}, error, lines)
     return _describe(uri, checkpoint)
 
 
@@ -132,7 +132,9 @@ def _words(found: SamplerSpec | DdpmError) -> str:
 def _training(checkpoint: Checkpoint) -> str:
     diffusion, trained = checkpoint.diffusion, checkpoint.trained
     if diffusion is not None:
-        betas = "" if diffusion.beta_start is None else f" from {diffusion.beta_start:g} to {diffusion.beta_end:g}"
+        betas = ""
+        if diffusion.beta_start is not None and diffusion.beta_end is not None:
+            betas = f" from {diffusion.beta_start:g} to {diffusion.beta_end:g}"
         return f"schedule {diffusion.schedule}{betas}, {diffusion.timesteps} timesteps, predicts {diffusion.prediction}"
     if trained is not None:
         return f"schedule {trained.name}, {trained.timesteps} timesteps"

@@ -1,4 +1,4 @@
-"""A model hub on loopback, for the real huggingface_hub client: revisions, trees, redirects to a storage host, errors."""
+"""A model hub on loopback for the real huggingface_hub client: revisions, trees, redirects, errors."""
 
 from __future__ import annotations
 
@@ -68,8 +68,11 @@ class Hub:
 
     def downloads(self) -> list[str]:
         """Returns the paths in the repository of all files that were sent, from either host."""
-        return [path.split("/resolve/")[-1].partition("/")[2] for _, method, path, _ in self.requests
-                if method == "GET" and "/resolve/" in path]
+        return [
+            urlsplit(path).path.split("/resolve/")[-1].partition("/")[2]
+            for _, method, path, _ in self.requests
+            if method == "GET" and "/resolve/" in path
+        ]
 
     def tokens(self, server: str) -> set[str]:
         """Returns the Authorization headers that a server has seen."""
@@ -119,7 +122,9 @@ def _handler(hub: Hub, server_name: str) -> type[BaseHTTPRequestHandler]:
                 self._send(instead[0], instead[1], b"{}")
             elif server_name == "storage":
                 self._storage(path)
-            elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path):
+            elif match := re.fullmatch(
+                r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path
+            ):
                 self._api(match[1], match[2], unquote(match[3] or "main"), unquote(match[4] or ""), body)
             elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.*)", path):
                 self._resolve(match[1], unquote(match[2]), unquote(match[3]))
@@ -146,7 +151,9 @@ def _handler(hub: Hub, server_name: str) -> type[BaseHTTPRequestHandler]:
                 return
             commit, files = found
             if kind == "paths-info":
-                asked = [part.partition("=")[2] for part in unquote(body.decode()).split("&") if part.startswith("paths")]
+                asked = [
+                    part.partition("=")[2] for part in unquote(body.decode()).split("&") if part.startswith("paths")
+                ]
                 paths = asked or json.loads(body or b"{}").get("paths", [])
                 self._json([_entry(name, files[name]) for name in paths if name in files])
             elif kind == "tree":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TARGETS = ("safetensors", "torch_zip", "job", "stored_manifest", "progress", "fetched_manifest")
+TARGETS = ("safetensors", "torch_zip", "pipelines", "job", "stored_manifest", "progress", "fetched_manifest")
 ROOT = Path(__file__).resolve().parents[2]
 COVERAGE = re.compile(r"cov: (\d+)")
 EXECUTIONS = re.compile(r"number_of_executed_units: +(\d+)")

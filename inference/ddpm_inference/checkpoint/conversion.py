@@ -33,14 +33,17 @@ def convert(
     trained: TrainedSchedule | None = None,
     *,
     overwrite: bool = False,
+    as_folder: bool = False,
 ) -> Checkpoint:
-    """Rewrites a checkpoint as safetensors with metadata if `target` ends in ``.safetensors``, else as the folder of a
-    pipeline.
+    """Rewrites a checkpoint as safetensors with metadata, or as the folder of a pipeline.
+
+    It becomes a folder if `target` is one, or if the network is one of diffusers and `target` has no suffix.
 
     Args:
         source: a URI or path, as `load_from` takes it.
         request: the architecture, where `source` does not contain it.
         trained: the noise schedule, where `source` does not contain it.
+        as_folder: whether it must become a folder.
 
     Returns:
         the written checkpoint; its sha256 is that of the new file or folder.
@@ -67,7 +70,7 @@ def convert(
             hint="omit --schedule, --timesteps and --variance",
         )
     trained = recorded or trained
-    if target.suffix != ".safetensors":
+    if as_folder or target.is_dir() or (isinstance(checkpoint.spec, UNet2DSpec) and not target.suffix):
         return _write_pipeline(checkpoint, target, str(source))
     data = encode(checkpoint.weights, Metadata(model=checkpoint.spec, trained=trained, diffusion=checkpoint.diffusion))
     write_file(target, data)

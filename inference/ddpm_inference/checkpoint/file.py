@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from ddpm_inference.checkpoint.architecture import check, require_known, resolve
 from ddpm_inference.checkpoint.formats import as_safetensors
 from ddpm_inference.checkpoint.model_files import ModelFiles
-from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, as_array, decode, encode
 from ddpm_inference.checkpoint.pipeline_folder import (
     Layout,
     find_layout,
@@ -24,6 +23,7 @@ from ddpm_inference.checkpoint.pipeline_folder import (
     refuse_by_name,
     single_weights,
 )
+from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, as_array, decode, encode
 from ddpm_inference.checkpoint.source import Source, open_source
 from ddpm_inference.errors import InvalidSpec, ModelRejected, StorageFailed
 from ddpm_inference.job import DEFAULT_TIMESTEPS, ModelRequest, ModelSource, TrainedDiffusion, TrainedSchedule

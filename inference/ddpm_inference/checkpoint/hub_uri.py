@@ -57,10 +57,10 @@ def parse(uri: str) -> HubUri:
     name, slash, path = rest.partition("/")
     name, at, revision = name.partition("@")
     if at and (special := _SPECIAL.match(revision + slash + path)):
-        path = (revision + slash + path)[special.end() :].lstrip("/")
+        path = (revision + slash + path)[special.end() :].removeprefix("/")
         revision = special[0]
     revision = unquote(revision)
-    path = path.strip("/")
+    path = path.removesuffix("/")
     if not _NAME.fullmatch(organisation) or not _NAME.fullmatch(name):
         raise InvalidSpec(f"{uri} names no repository", hint=f"use {FORM}")
     if at and not _is_revision(revision):

@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn
+from typing import Final
 
 from pydantic import JsonValue
 
 from ddpm_inference.checkpoint.formats import as_safetensors, refuse_foreign
-from ddpm_inference.checkpoint.model_files import Json, ModelFiles
+from ddpm_inference.checkpoint.model_files import ModelFiles
 from ddpm_inference.checkpoint.pipeline_index import UNET_KEYS, check_config, check_index
 from ddpm_inference.checkpoint.safetensors_file import Weights, decode
 from ddpm_inference.checkpoint.source import CONFIGS, MAX_CHECKPOINT_BYTES, Source
@@ -151,7 +151,7 @@ def find_layout(source: Source) -> Layout:
             f"it holds {len(roots)} models: {listed}{', …' if len(roots) > MAX_LISTED else ''}",
             hint=f"add the subfolder of one, as in {source.where(roots[0].rstrip('/'))}",
         )
-    _refuse_incomplete(names)
+    raise _incomplete(names)
 
 
 def _layout_at(root: str, names: Mapping[str, int | None]) -> Layout | None:
@@ -239,34 +239,34 @@ def _is_model(root: str, names: Mapping[str, int | None]) -> bool:
     return layout is not None and (layout.index is not None or layout.weights is not None)
 
 
-def _refuse_incomplete(names: Mapping[str, int | None]) -> NoReturn:
-    """Raises ModelRejected for a folder without the configuration of a network, saying what there is instead."""
+def _incomplete(names: Mapping[str, int | None]) -> ModelRejected:
+    """Returns the error for a folder without the configuration of a network, saying what there is instead."""
     bases = {_base(name): name for name in names}
     if not names:
-        raise ModelRejected("it is an empty folder")
+        return ModelRejected("it is an empty folder")
     if INDEX in bases or any(name in bases for name in _SCHEDULER_NAMES):
         present = next(name for name in (INDEX, *_SCHEDULER_NAMES) if name in bases)
-        raise ModelRejected(
+        return ModelRejected(
             f"it has a {present} but no config.json of a network: its upload is unfinished",
             hint="its author has to upload unet/config.json and the weights",
         )
     states = sorted(name for name in bases if _TRAINING_STATE.fullmatch(name))
     if states:
-        raise ModelRejected(
+        return ModelRejected(
             f"it holds the state of a training ({', '.join(states[:3])}), and no model",
             hint="give the folder that holds unet/ or unet_ema/",
         )
     weights = sorted(name for name in bases if name.endswith((".safetensors", ".bin", ".pt", ".pth")))
     if weights:
-        raise ModelRejected(
+        return ModelRejected(
             f"it has weights ({', '.join(weights[:3])}) but no config.json, so their network is unknown",
             hint="give the path of a file itself if it is a network of the guide",
         )
     for suffix, kind in _OTHER_WEIGHTS.items():
         found = next((name for name in sorted(bases) if name.endswith(suffix)), None)
         if found:
-            raise ModelRejected(f"it holds {kind} ({found}); only PyTorch models are drawn")
-    raise ModelRejected(
+            return ModelRejected(f"it holds {kind} ({found}); only PyTorch models are drawn")
+    return ModelRejected(
         f"it holds no model: no {INDEX}, and no config.json of a network, among its {len(names)} files",
         hint="give the folder of a pipeline, or the path of a weight file",
     )
@@ -303,8 +303,8 @@ def _no_weights(layout: Layout, names: Collection[str]) -> ModelRejected:
     shards = sorted(name for name in here if _SHARD.fullmatch(name))
     if shards:
         return ModelRejected(
-            f"its weights are {len(shards)} shards, of which diffusion_pytorch_model.safetensors.index.json is missing: "
-            "its upload is unfinished",
+            f"its weights are {len(shards)} shards, of which diffusion_pytorch_model.safetensors.index.json is "
+            "missing: its upload is unfinished",
             hint="its author has to upload the index",
         )
     for suffix, kind in _OTHER_WEIGHTS.items():
@@ -312,8 +312,8 @@ def _no_weights(layout: Layout, names: Collection[str]) -> ModelRejected:
         if found:
             return ModelRejected(f"its weights are {kind} ({found})", hint="convert them to safetensors with diffusers")
     return ModelRejected(
-        f"it has a {layout.config} but no weights beside it (diffusion_pytorch_model.safetensors or .bin): its upload is "
-        "unfinished",
+        f"it has a {layout.config} but no weights beside it (diffusion_pytorch_model.safetensors or .bin): its upload "
+        "is unfinished",
         hint="its author has to upload the weights",
     )
 

@@ -1,4 +1,4 @@
-"""Which pipelines are drawn: reads ``model_index.json`` and class names, and refuses everything that is no DDPM of pixels.
+"""Which pipelines are drawn: reads ``model_index.json`` and class names, and refuses what is no DDPM of pixels.
 
 Nothing of a repository is executed: a file of Python beside the weights is never read, and a class name in a file only
 decides whether it is one of the known ones.
@@ -67,10 +67,10 @@ def check_index(index: Json, names: Collection[str]) -> None:
                 hint=f"its author has to save it with a class of diffusers; {_UNET_HINT}",
             )
     if isinstance(class_name, list):
-        name = class_name[-1] if class_name else "?"
+        written = [str(part) for part in class_name] or ["?"]
         raise ModelRejected(
-            f"its pipeline is the class {name} of its own file {class_name[0] if class_name else '?'}.py: code of a "
-            "repository is never executed",
+            f"its pipeline is the class {written[-1]} of its own file {written[0]}.py: code of a repository is never "
+            "executed",
             hint=_UNET_HINT,
         )
     if class_name is not None and not isinstance(class_name, str):

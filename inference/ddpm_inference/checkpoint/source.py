@@ -101,15 +101,16 @@ class Source(ABC):
 
     def too_large(self, name: str, size: str, max_bytes: int) -> ModelRejected:
         """Returns the error for a file that is larger than it may be."""
-        return ModelRejected(f"{self.where(name)} has {size}; it may have {max_bytes:,}")
+        what = "a configuration" if name.endswith(".json") else "a checkpoint"
+        return ModelRejected(f"{self.where(name)} has {size}; {what} may have {max_bytes:,}")
 
 
 def open_source(uri: str, *, revision: str | None = None) -> Source:
     """Opens the file or folder at a URI.
 
     Args:
-        uri: a path, ``file://``, ``builtin://NAME``, ``s3://BUCKET/KEY``, ``https://HOST/PATH`` (a folder ends in ``/``)
-            or ``hf://org/name[@revision][/subfolder]``. ``~`` at the start of a path is the home folder.
+        uri: a path, ``file://``, ``builtin://NAME``, ``s3://BUCKET/KEY``, ``https://HOST/PATH`` (a folder ends in
+            ``/``) or ``hf://org/name[@revision][/subfolder]``. ``~`` at the start of a path is the home folder.
         revision: the commit to use of an ``hf://`` URI, instead of what its own revision is now.
 
     Raises:
@@ -204,7 +205,7 @@ class LocalSource(Source):
                     f"{self.uri} holds more than {MAX_ENTRIES:,} files", hint="give the folder of the pipeline itself"
                 )
             name = f"{prefix}{child.name}"
-            # Links to folders are not followed, which could lead in circles. Links to files are: caches consist of them.
+            # Links to folders are not followed: they could lead in circles. Links to files are: caches consist of them.
             if child.is_dir(follow_symlinks=False):
                 if not child.name.startswith(".") and prefix.count("/") < MAX_DEPTH:
                     self._list(folder / child.name, f"{name}/", found)

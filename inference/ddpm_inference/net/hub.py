@@ -1,8 +1,8 @@
-"""A model repository of the Hugging Face hub, through huggingface_hub: its commit, its files, and downloads into its cache.
+"""A model repository of the Hugging Face hub, through huggingface_hub: its commit, its files, its cache.
 
-The server is that of ``HF_ENDPOINT``, the token that of ``HF_TOKEN`` or of huggingface_hub's own login, and the cache is
-huggingface_hub's. What this module adds: connections are checked against the block list, also after redirects; the token
-is sent to the hub's own origin alone; answers are bounded in size and time, and a wait for a rate limit too.
+The server is that of ``HF_ENDPOINT``, the token that of ``HF_TOKEN`` or of huggingface_hub's own login, and the cache
+is huggingface_hub's. What this module adds: connections are checked against the block list, also after redirects; the
+token is sent to the hub's own origin alone; answers are bounded in size and time, and a wait for a rate limit too.
 """
 
 from __future__ import annotations
@@ -299,8 +299,9 @@ def _configure() -> None:
 
     constants.HF_HUB_DISABLE_XET = True  # it may have been imported before
     constants.HF_HUB_DISABLE_PROGRESS_BARS = True
-    # Its warnings repeat URLs, and those of a storage host are signed.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    # Their messages repeat URLs, and those of a storage host are signed.
+    for name in ("huggingface_hub", "httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     huggingface_hub.set_client_factory(_client)
 
 

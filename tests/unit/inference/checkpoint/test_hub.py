@@ -62,8 +62,12 @@ def test_a_local_copy_has_the_same_sha256(hub: Hub, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uri", "revision"),
-    [(f"{URI}@v2", "v2"), (f"{URI}@feature%2Fx", "feature/x"), (f"{URI}@refs/pr/3", "refs/pr/3"),
-     (f"{URI}@refs%2Fpr%2F3", "refs/pr/3")],
+    [
+        (f"{URI}@v2", "v2"),
+        (f"{URI}@feature%2Fx", "feature/x"),
+        (f"{URI}@refs/pr/3", "refs/pr/3"),
+        (f"{URI}@refs%2Fpr%2F3", "refs/pr/3"),
+    ],
 )
 def test_a_revision_is_resolved_to_its_commit(hub: Hub, uri: str, revision: str) -> None:
     commit = hub.repositories["org/net"].commit(nested(7), revision)
@@ -162,7 +166,7 @@ def test_a_file_that_is_larger_than_stated_is_refused(hub: Hub, extra: int) -> N
 
 def test_a_file_with_another_sha256_than_stated_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     load()
-    [blob] = [path for path in Path(hub_module._cache()).rglob(WEIGHTS)]
+    [blob] = list(Path(hub_module._cache()).rglob(WEIGHTS))
     data = blob.read_bytes()
     blob.resolve().write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     error = failure()
@@ -204,7 +208,9 @@ def test_code_beside_the_weights_is_not_even_fetched(hub: Hub) -> None:
 
 
 def test_a_refused_model_is_refused_before_its_weights_are_fetched(hub: Hub) -> None:
-    index = encoded({"_class_name": "LDMPipeline", "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]})
+    index = encoded(
+        {"_class_name": "LDMPipeline", "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}
+    )
     hub.repositories["org/net"].commit({**nested(), "model_index.json": index})
     assert "a latent model" in failure().message
     hub.repositories["org/net"].commit({**nested(), "unet/config.json": b"{}"})
@@ -236,9 +242,23 @@ def test_the_parts_of_a_uri(uri: str, repo_id: str, revision: str | None, path: 
 
 @pytest.mark.parametrize(
     "uri",
-    ["hf://", "hf://org", "hf://org/", "hf:///name", "hf://datasets/org/name", "hf://org/name@", "hf://org/na me",
-     "hf://org/name@..%2F..%2Fx", "hf://org/name/../x", "hf://org/name@a b", "hf://org/name?x=1", "hf://-/name",
-     "hf://user:pw@org/name", "hf://org/name//x", "hf://org/name@%00"],
+    [
+        "hf://",
+        "hf://org",
+        "hf://org/",
+        "hf:///name",
+        "hf://datasets/org/name",
+        "hf://org/name@",
+        "hf://org/na me",
+        "hf://org/name@..%2F..%2Fx",
+        "hf://org/name/../x",
+        "hf://org/name@a b",
+        "hf://org/name?x=1",
+        "hf://-/name",
+        "hf://user:pw@org/name",
+        "hf://org/name//x",
+        "hf://org/name@%00",
+    ],
 )
 def test_a_malformed_uri_is_refused_without_a_request(hub: Hub, uri: str) -> None:
     assert isinstance(failure(uri), InvalidSpec)

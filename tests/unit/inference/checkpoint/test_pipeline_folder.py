@@ -270,3 +270,15 @@ def test_infinities_of_a_scheduler_are_json_for_diffusers(tmp_path: Path) -> Non
     checkpoint = load(tmp_path, {**nested(), "scheduler/scheduler_config.json": encoded(scheduler)})
     assert checkpoint.diffusion is not None
     assert checkpoint.diffusion.sampler == "dpmpp"
+
+
+def test_a_bin_file_passes_the_guarded_reader(tmp_path: Path) -> None:
+    import io
+
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({key: torch.tensor(value) for key, value in arrays().items()}, buffer)
+    files = {**without(nested(), f"unet/{WEIGHTS}"), "unet/diffusion_pytorch_model.bin": buffer.getvalue()}
+    checkpoint = load(tmp_path, files)
+    assert all(np.array_equal(value, arrays()[key]) for key, value in checkpoint.weights.items())
