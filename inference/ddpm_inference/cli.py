@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ddpm_inference import stop
 from ddpm_inference.errors import DdpmError, Interrupted
-from ddpm_inference.flags import convert_parser, job_from, nested, sample_parser, verify_parser
+from ddpm_inference.flags import convert_parser, inspect_parser, job_from, nested, sample_parser, verify_parser
 from ddpm_inference.job import Job, ModelRequest, ResourceRequest, TrainedSchedule
 from ddpm_inference.process.log_upload import LOG_VARIABLE, log_upload
 from ddpm_inference.process.run_notes import NotedView
@@ -68,6 +68,8 @@ def _run_and_report(arguments: list[str], run_state: RunState, at_exit: ExitStac
         with interrupt_on_signals():
             if arguments[:1] == ["convert"]:
                 return _convert(arguments[1:])
+            if arguments[:1] == ["inspect"]:
+                return _inspect(arguments[1:])
             if arguments[:1] == ["verify"]:
                 return _verify(arguments[1:])
             return _sample(arguments, run_state, at_exit)
@@ -163,12 +165,29 @@ def _convert(arguments: list[str]) -> int:
     fields = nested(parser.fields_given(given))
     request = parser.validated(ModelRequest, {"uri": given.source, **fields.get("model", {})}, "model")
     trained = parser.validated(TrainedSchedule, fields["trained"], "trained") if "trained" in fields else None
-    source, target = user_path(given.source), user_path(given.target)
+    source = given.source if "://" in given.source else user_path(given.source)
+    target = user_path(given.target)
     written = convert(source, target, request, trained, overwrite=given.overwrite)
     for note in written.notes:
         print(note, file=sys.stderr)
     print(f"{given.target}: {written.spec.name}, sha256 {written.sha256}")
     return 0
+
+
+def _inspect(arguments: list[str]) -> int:
+    parser = inspect_parser()
+    given = parser.parse(arguments)
+    fields = nested(parser.fields_given(given))
+    request = parser.validated(ModelRequest, {"uri": given.path, **fields.get("model", {})}, "model")
+    from ddpm_inference.console import write_event
+    from ddpm_inference.inspection import inspect
+
+    found = inspect(request)
+    if given.json:
+        write_event(sys.stdout, "inspected", **found.document)
+    else:
+        print("\n".join(f"{label:10}{text}" for label, text in found.lines))
+    return 0 if found.refusal is None else found.refusal.exit_code
 
 
 def _verify(arguments: list[str]) -> int:

@@ -12,13 +12,15 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ddpm_inference.checkpoint import Checkpoint, fetch, load
+from ddpm_inference.checkpoint import Checkpoint, load_from
 from ddpm_inference.errors import RESUME, DdpmError, Incomplete, Interrupted, OutOfMemory, OutputConflict, WorkerLost
 from ddpm_inference.job import FILE_OF_FORMAT, Format, Identity, Job, Shard, resolve_sampler, shard_count
 from ddpm_inference.outputs import write_outputs
 from ddpm_inference.plan import (
     device_without_cluster,
     notes_for,
+    pinned_note,
+    pinned_revision,
     require_possible,
     require_possible_shards,
     require_same_job,
@@ -156,9 +158,13 @@ class _Run:
 
     def execute(self) -> Outcome:
         self.store.require_folder()
-        checkpoint = load(fetch(self.job.model.uri), self.job.model)
-        for note in notes_for(self.job, checkpoint):
-            self.view.show_message(note)
+        revision = None
+        if self.job.model.uri.startswith("hf://") and not self.job.output.overwrite:
+            revision = pinned_revision(self.job, self.store.recover_identity())
+        checkpoint = load_from(self.job.model, revision=revision)
+        for note in [pinned_note(self.job, checkpoint, revision), *notes_for(self.job, checkpoint)]:
+            if note is not None:
+                self.view.show_message(note)
         # Checked again in `resolve_identity`, once the device is known; done here so that flags that contradict the
         # checkpoint fail before a cluster is needed.
         resolve_sampler(self.job.sampler, checkpoint.trained)

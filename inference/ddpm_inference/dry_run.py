@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ddpm_inference.checkpoint import fetch, load
+from ddpm_inference.checkpoint import Checkpoint, load_from
+from ddpm_inference.checkpoint.source import redacted
 from ddpm_inference.job import Device, Identity, Job, SamplerSpec, shard_count
 from ddpm_inference.models.families import family_of
 from ddpm_inference.network_spec import ModelSpec, NetworkSpec
 from ddpm_inference.plan import (
     device_without_cluster,
     notes_for,
+    pinned_revision,
     require_possible,
     require_same_job,
     resolve_identity,
@@ -28,8 +30,10 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
     Raises:
         DdpmError: everything that a run would reject before it connects to Ray.
     """
-    checkpoint = load(fetch(job.model.uri), job.model)
     store = Store.open(job.output.uri)
+    stored = _stored_identity(store, job) if job.model.uri.startswith("hf://") else None
+    revision = pinned_revision(job, stored)
+    checkpoint = load_from(job.model, revision=revision)
     store.require_folder()
     stored = None if job.output.overwrite else store.read_identity()
     require_possible(job, checkpoint, stored)
@@ -42,7 +46,7 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
         require_same_job(identities[0], stored, store.uri)
     first = identities[0]
     return {
-        "model": f"{job.model.uri}, sha256 {checkpoint.sha256[:12]}…",
+        "model": f"{_printable_uri(job, checkpoint)}, sha256 {checkpoint.sha256[:12]}…",
         "network": _network(checkpoint.spec),
         "sampler": _sampler(first.sampler),
         "samples": f"{job.n_samples}, seed {job.seed}, {job.precision}, {first.execution}",
@@ -54,6 +58,17 @@ def dry_run(job: Job, ray_address: str) -> dict[str, str]:
         "ray": ray_address,
         "notes": "; ".join(notes_for(job, checkpoint)) or "none",
     }
+
+
+def _printable_uri(job: Job, checkpoint: Checkpoint) -> str:
+    uri = redacted(job.model.uri) if job.model.uri.startswith("https://") else job.model.uri
+    commit = checkpoint.source.revision if checkpoint.source else None
+    return uri if commit is None or commit in uri else f"{uri}, commit {commit}"
+
+
+def _stored_identity(store: Store, job: Job) -> Identity | None:
+    store.require_folder()
+    return None if job.output.overwrite else store.read_identity()
 
 
 def _network(spec: NetworkSpec) -> str:

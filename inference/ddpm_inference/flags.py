@@ -28,7 +28,7 @@ from ddpm_inference.text import did_you_mean
 
 JOB_VARIABLE = "DDPM_JOB"
 OUT_DIR = "./out"
-COMMANDS = ("convert", "verify")
+COMMANDS = ("convert", "inspect", "verify")
 
 Document = TypeVar("Document", bound=StrictModel)
 
@@ -38,6 +38,8 @@ examples:
   ddpm-sample --model_path net.safetensors --n_samples 5000         repeat it to resume after an interruption
   ddpm-sample --model_path Unet.pt --model_name Unet --downs 8 16 32 --time_emb_dim 4 --img_size 28
   ddpm-sample --model_path net.safetensors --ray_address ray://head:10001 --output_uri s3://bucket/digits
+  ddpm-sample --model_path hf://org/name                            a DDPM of the Hugging Face hub
+  ddpm-sample inspect ./my-pipeline                                 what a checkpoint holds, and how it is sampled
   ddpm-sample convert Unet.pt net.safetensors                       a .pt state dict, safe and with its metadata
   ddpm-sample verify ./out                                          whether the stored samples are still whole
 
@@ -141,7 +143,10 @@ def sample_parser() -> Parser:
 
     group = parser.add_argument_group("what to sample")
     parser.field(
-        group, "--model_path", "model.uri", "checkpoint: a path, builtin://mnist, s3://bucket/key or https://…"
+        group,
+        "--model_path",
+        "model.uri",
+        "checkpoint: a file or the folder of a pipeline: a path, builtin://mnist, s3://…, https://… or hf://org/name",
     )
     _add_sha256(parser, group)
     parser.field(
@@ -253,10 +258,10 @@ def convert_parser() -> Parser:
     parser = Parser(
         "ddpm-sample convert",
         "%(prog)s SOURCE TARGET [flags]",
-        "Rewrites a checkpoint as safetensors with its metadata.",
+        "Rewrites a checkpoint as safetensors with its metadata, or as the folder of a diffusers pipeline.",
     )
-    parser.add_argument("source", help="a .pt state dict, or a .safetensors file")
-    parser.add_argument("target", help="the .safetensors file to write")
+    parser.add_argument("source", help="a .pt state dict, a .safetensors file, or a pipeline, as --model_path")
+    parser.add_argument("target", help="the .safetensors file to write, or a folder for a pipeline")
     parser.add_argument("--overwrite", action="store_true", help="overwrite the target")
     _add_sha256(parser, parser.add_argument_group("source"))
     _add_architecture(parser)
@@ -266,6 +271,21 @@ def convert_parser() -> Parser:
     parser.field(group, "--schedule", "trained.name", "noise schedule", choices=get_args(GuideSchedule))
     parser.field(group, "--timesteps", "trained.timesteps", "number of timesteps T", type=int)
     parser.field(group, "--variance", "trained.variance", "ddpm only", choices=get_args(Variance))
+    return parser
+
+
+def inspect_parser() -> Parser:
+    """Returns the parser of ``ddpm-sample inspect``."""
+    parser = Parser(
+        "ddpm-sample inspect",
+        "%(prog)s PATH [flags]",
+        "Says what a checkpoint holds: its network, its training, the samplers, and what would be refused and why.",
+        "exit codes: 0 it can be sampled, 2 bad usage, or it is refused",
+    )
+    parser.add_argument("path", metavar="PATH", help="as --model_path of ddpm-sample")
+    parser.add_argument("--json", action="store_true", help="print one JSON line on stdout")
+    _add_sha256(parser, parser.add_argument_group("source"))
+    _add_architecture(parser)
     return parser
 
 

@@ -146,6 +146,40 @@ class Hardware(CompactModel):
         return ", ".join(f"{name} {value}" for name, value in self.model_dump().items()) or "unknown hardware"
 
 
+class ModelFile(StrictModel):
+    """A file of a checkpoint that was read.
+
+    Attributes:
+        name: path below the checkpoint's URI.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=1024)]
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class ModelSource(CompactModel):
+    """Where a checkpoint of several files came from. It decides no pixel: `Identity.model_sha256` covers the files.
+
+    Attributes:
+        uri: as it was requested, of an ``hf://`` model only: a later run of the same URI uses the same commit.
+        revision: the commit of its repository.
+        files: every file that was read, sorted by name.
+    """
+
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"uri", "revision"})
+
+    uri: str | None = None
+    revision: str | None = None
+    files: tuple[ModelFile, ...]
+
+    @property
+    def sha256(self) -> str:
+        """sha256, in hex, over the lines ``name sha256`` of the files."""
+        lines = "".join(f"{file.name} {file.sha256}\n" for file in sorted(self.files, key=lambda file: file.name))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
 class Identity(CompactModel):
     """Everything that decides the pixels of sample i, and nothing else: not N, not the workers, not the paths.
 
@@ -155,9 +189,10 @@ class Identity(CompactModel):
     Attributes:
         threads: CPU threads of each worker on device cpu; 1 on cuda, where they decide nothing.
         hardware: of the workers; None if it is unknown. Version 1 has neither of the two.
+        source: the files of a checkpoint that is a folder; None for a single file. Not part of the fingerprint.
     """
 
-    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"threads", "hardware"})
+    omitted_at_default: ClassVar[frozenset[str]] = frozenset({"threads", "hardware", "source"})
 
     version: Literal[1, 2] = IDENTITY_VERSION
     model_sha256: Sha256
@@ -172,6 +207,7 @@ class Identity(CompactModel):
     torch: str
     threads: Threads = 1
     hardware: Hardware | None = None
+    source: ModelSource | None = None
 
     @model_validator(mode="after")
     def _check_version(self) -> Self:
@@ -181,8 +217,8 @@ class Identity(CompactModel):
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of the canonical JSON of this document."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """sha256, in hex, of the canonical JSON of this document without `source`."""
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"source"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def differences(self, other: Identity) -> list[str]:
@@ -202,6 +238,8 @@ def _leaves(document: StrictModel, path: str = "") -> dict[str, object]:
         value = getattr(document, name)
         if isinstance(value, StrictModel):
             leaves |= _leaves(value, f"{path}{name}.")
+        elif name == "files" and isinstance(document, ModelSource):
+            leaves |= {f"{path}files.{file.name}": file.sha256 for file in document.files}
         elif value is not None:
             leaves[f"{path}{name}"] = list(value) if isinstance(value, tuple) else value
     return leaves

@@ -85,6 +85,22 @@ def batch_size_for(spec: NetworkSpec, device: Device) -> int:
     return default_batch_size(family_of(spec).cost(spec), device)
 
 
+def pinned_revision(job: Job, stored: Identity | None) -> str | None:
+    """Returns the commit of the stored run, if it was drawn from the same ``hf://`` URI.
+
+    A branch moves. A run that is resumed, grown or retried draws from the commit that it began with.
+    """
+    source = stored.source if stored else None
+    return source.revision if source and source.uri == job.model.uri else None
+
+
+def pinned_note(job: Job, checkpoint: Checkpoint, revision: str | None) -> str | None:
+    """Returns a sentence if a stored run's commit is used; None otherwise."""
+    if revision is None or revision in job.model.uri or checkpoint.source is None:
+        return None
+    return f"{job.model.uri}: the stored run was drawn from the commit {revision}, and is continued with it"
+
+
 def resolve_identity(
     job: Job,
     checkpoint: Checkpoint,
@@ -140,6 +156,7 @@ def resolve_identity(
         torch=torch,
         threads=threads,
         hardware=hardware,
+        source=stored.source if stored and stored.model_sha256 == checkpoint.sha256 else checkpoint.source,
     )
 
 
@@ -156,6 +173,12 @@ def require_same_job(identity: Identity, stored: Identity | None, output_uri: st
         hint = (
             f"omit --num_cpus_per_task, or give {stored.threads}, to resume that run: another number of threads may "
             "draw other bits; or choose another output URI, or give --overwrite"
+        )
+    elif stored.source and stored.source.revision and identity.model_sha256 != stored.model_sha256:
+        at = f"@{stored.source.revision}"
+        hint = (
+            f"that run was drawn from the commit {stored.source.revision}: give the hf:// URI with {at} to resume it, "
+            "choose another output URI, or give --overwrite"
         )
     elif fields == {"hardware"}:
         hint = (

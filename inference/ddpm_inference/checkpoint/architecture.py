@@ -37,6 +37,16 @@ def resolve(files: ModelFiles, request: ModelRequest) -> tuple[AnyNetworkSpec, l
     return spec, notes
 
 
+def require_known(files: ModelFiles, request: ModelRequest) -> None:
+    """Checks a configuration before the weights are there.
+
+    Raises:
+        InvalidSpec, ModelRejected: as `resolve`.
+    """
+    family = recognised(files, request)
+    family.check(family.read(files, request))
+
+
 def check(weights: Weights, spec: NetworkSpec) -> None:
     """Checks the weights against the layout of `spec` (keys, shapes, dtypes, finite values), and its image size against
     its number of levels.

@@ -50,6 +50,10 @@ class NotFound(DownloadError):
     """The server answered 404 or 410."""
 
 
+class Forbidden(DownloadError):
+    """The server answered 403. Object stores do so for missing files where listing is not allowed."""
+
+
 class TooLarge(DownloadError):
     """The file exceeds the caller's limit."""
 
@@ -153,6 +157,8 @@ def _read_body(response: HTTPResponse, url: _Url, max_bytes: int) -> bytes:
     outcome = f"{url.host} answers {response.status}"
     if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         raise NotFound(outcome)
+    if response.status == HTTPStatus.FORBIDDEN:
+        raise Forbidden(outcome)
     if response.status != HTTPStatus.OK:
         transient = (
             response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR

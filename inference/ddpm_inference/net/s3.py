@@ -63,6 +63,28 @@ def read_at_most(s3: s3fs.S3FileSystem, uri: str, max_bytes: int, *, start: int 
     return bytes(sync(s3.loop, read))  # the last attempt raises
 
 
+def list_objects(s3: s3fs.S3FileSystem, uri: str, max_objects: int) -> dict[str, int] | None:
+    """Returns key below the prefix -> size in bytes; None if there are more than `max_objects`.
+
+    Raises:
+        OSError, ValueError, ClientError, BotoCoreError, aiohttp.ClientError: as s3fs's own calls do.
+    """
+    bucket, key, _ = s3.split_path(uri)
+    prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+    found: dict[str, int] = {}
+    more: dict[str, str] = {}
+    while True:
+        page = s3.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+        for item in page.get("Contents", ()):
+            found[str(item["Key"]).removeprefix(prefix)] = int(item["Size"])
+        if len(found) > max_objects:
+            return None
+        token = page.get("NextContinuationToken")
+        if not page.get("IsTruncated") or not token or more.get("ContinuationToken") == token:
+            return found
+        more = {"ContinuationToken": str(token)}
+
+
 def open_socket(info: AddressInfo) -> socket.socket:
     """Returns a socket for one resolved address of a host; aiohttp's socket factory.
 

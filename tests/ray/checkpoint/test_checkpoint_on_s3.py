@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import s3fs
 
-from ddpm_inference.checkpoint import fetch, location
+from ddpm_inference.checkpoint import fetch
+from ddpm_inference.checkpoint import source as source_module
 from ddpm_inference.errors import ModelNotFound, ModelRejected
 from tests.support.s3 import Reconnect
 
@@ -27,7 +28,7 @@ def test_a_missing_object_is_not_found(location: str, bucket: str) -> None:
 
 def test_an_object_beyond_the_limit_is_rejected(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     s3fs.S3FileSystem().pipe_file(f"{bucket}/unet.pt", b"weights")
-    monkeypatch.setattr(location, "MAX_CHECKPOINT_BYTES", 6)
+    monkeypatch.setattr(source_module, "MAX_CHECKPOINT_BYTES", 6)
     with pytest.raises(ModelRejected, match="has 7 bytes; a checkpoint may have 6"):
         fetch(f"s3://{bucket}/unet.pt")
 

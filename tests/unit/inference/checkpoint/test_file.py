@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ddpm_inference.checkpoint import Checkpoint, convert, load, save, torch_reader
-from ddpm_inference.checkpoint import file as file_module
+from ddpm_inference.checkpoint import formats
 from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, encode
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected, StorageFailed
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule
@@ -112,7 +112,7 @@ def test_a_pt_file_is_converted(
     tmp_path: Path, weights: Weights, as_pt: Callable[[object], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the subprocess, which imports torch once more; test_torch_files.py covers it.
-    monkeypatch.setattr(file_module, "to_safetensors", torch_reader.read)
+    monkeypatch.setattr(formats, "to_safetensors", torch_reader.read)
     (tmp_path / "in.pt").write_bytes(as_pt(weights))
     written = convert(tmp_path / "in.pt", tmp_path / "out.safetensors", ModelRequest(uri="x", img_size=8))
     data = (tmp_path / "out.safetensors").read_bytes()

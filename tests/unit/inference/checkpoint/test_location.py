@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_inference.checkpoint import fetch, load, location
+from ddpm_inference.checkpoint import fetch, load
+from ddpm_inference.checkpoint import source as source_module
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected
 from ddpm_inference.job import ModelRequest
 
@@ -41,7 +42,7 @@ def test_the_builtin_checkpoint_has_complete_metadata() -> None:
 
 def test_a_wheel_uses_the_checkpoint_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, beside = tmp_path / "package", tmp_path / "checkout"
-    monkeypatch.setattr(location, "BUILTIN_FOLDERS", (inside, beside))
+    monkeypatch.setattr(source_module, "BUILTIN_FOLDERS", (inside, beside))
     for folder in (beside, inside):
         folder.mkdir()
         (folder / "mnist.safetensors").write_bytes(folder.name.encode())
@@ -68,7 +69,7 @@ def test_an_unknown_scheme_lists_the_known_ones(uri: str, message: str) -> None:
     with pytest.raises(InvalidSpec) as error:
         fetch(uri)
     assert message in error.value.message
-    assert error.value.hint == "use a path, file://, builtin://, s3:// or https://"
+    assert error.value.hint == "use a path, file://, builtin://, s3://, https:// or hf://"
 
 
 @pytest.mark.parametrize(
