@@ -55,16 +55,6 @@ Fraction = Annotated[
 Decimal = Annotated[
     str,
     Field(min_length=1, max_length=12),
-    Matches('it must be a decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
-]
-Fraction = Annotated[
-    str,
-    Field(min_length=1, max_length=12),
-    Matches('it must be a decimal from 0 to 1 in quotes, such as "0.02"', r"0(?:\.[0-9]{1,10})?|1(?:\.0{1,10})?"),
-]
-Decimal = Annotated[
-    str,
-    Field(min_length=1, max_length=12),
     Matches('it must be a positive decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
 ]
 
@@ -74,12 +64,14 @@ class Checkpoint(Model):
 
     uri: ModelUri = Field(
         description="The location of the checkpoint: builtin://name (part of the image), pvc://claim/path, "
-        "s3://bucket/key or https://host/path. https is read without authentication, so pin the file with sha256. "
-        "gs://bucket/key is reserved for future use."
+        "s3://bucket/key, https://host/path or hf://org/name[@revision][/subfolder]. It is a file, or the folder of a "
+        "diffusers pipeline; the URL of an https folder ends in a slash. https is read without authentication, so pin "
+        "the file with sha256. gs://bucket/key is reserved for future use."
     )
     sha256: Sha256 | None = Field(
         default=None,
-        description="The expected sha256 digest of the checkpoint. A file with another digest is rejected.",
+        description="The expected sha256 digest of the checkpoint. A file with another digest is rejected. Of a folder, "
+        "the digest of the lines `name sha256` of the files that are read, sorted by name.",
     )
     name: ModelName | None = Field(
         default=None,
@@ -353,7 +345,8 @@ class Spec(Model):
     credentials_secret_ref: LocalReference | None = Field(
         default=None,
         description="A Secret with environment variables for access to s3:// URIs: AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY and, for storage other than Amazon S3, AWS_ENDPOINT_URL.",
+        "AWS_SECRET_ACCESS_KEY and, for storage other than Amazon S3, AWS_ENDPOINT_URL; and to hf:// URIs: HF_TOKEN "
+        "and, for another hub, HF_ENDPOINT.",
     )
     image: (
         Annotated[

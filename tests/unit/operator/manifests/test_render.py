@@ -236,6 +236,7 @@ def test_queue_label_is_only_on_the_raycluster(metadata: Metadata, make_spec: Ma
         ({"output": {"uri": "s3://bucket/a"}}, True, True),
         ({"output": {"uri": "s3://bucket/a"}, "credentialsSecretRef": {"name": "s3"}}, True, False),
         ({"model": {"uri": "https://example.com/a"}}, True, False),
+        ({"model": {"uri": "hf://org/name"}}, True, False),
         ({"model": {"uri": "gs://bucket/a"}}, True, True),
     ],
 )
