@@ -59,6 +59,21 @@ Decimal = Annotated[
 ]
 
 
+class Footprint(Model):
+    """What a network takes. It sizes the plan and the claims, and decides no sample that batchSize does not."""
+
+    height: Annotated[int, Field(ge=1, le=1024)] = Field(description="The height of an image in pixels.")
+    width: Annotated[int, Field(ge=1, le=1024)] = Field(description="The width of an image in pixels.")
+    channels: Annotated[int, Field(ge=1, le=64)] = Field(description="The number of channels of an image.")
+    flops: Annotated[int, Field(ge=1, le=10**18)] = Field(
+        description="Floating-point operations of one network evaluation for one sample."
+    )
+    activation_bytes: Annotated[int, Field(ge=1, le=2**50)] = Field(
+        description="Memory of the activations of one sample at the peak of an evaluation, in fp32."
+    )
+    weight_bytes: Annotated[int, Field(ge=1, le=2**50)] = Field(description="Memory of the weights, in fp32.")
+
+
 class Checkpoint(Model):
     """The trained network."""
 
@@ -94,6 +109,11 @@ class Checkpoint(Model):
         default=None,
         description="What the time embedding encodes: step is the timestep; row is the index in the batch, as in the "
         "original implementation.",
+    )
+    footprint: Footprint | None = Field(
+        default=None,
+        description="What the network takes. `kubectl ddpm submit` reads it in the configuration of a local pipeline. "
+        "Without it, the plan of a pipeline is an assumption, and the driver chooses the batch size.",
     )
 
 
