@@ -85,8 +85,8 @@ class Checkpoint(Model):
     )
     sha256: Sha256 | None = Field(
         default=None,
-        description="The expected sha256 digest of the checkpoint. A file with another digest is rejected. Of a folder, "
-        "the digest of the lines `name sha256` of the files that are read, sorted by name.",
+        description="The expected sha256 digest of the checkpoint. Another one is rejected. Of a folder: the digest "
+        "of the lines `name sha256` of the files that are read, sorted by name.",
     )
     name: ModelName | None = Field(
         default=None,

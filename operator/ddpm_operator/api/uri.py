@@ -20,7 +20,7 @@ _MAX_LENGTH = 1024
 
 # As `ddpm_inference.checkpoint.hub_uri`, which also checks what a regular expression cannot say; a test compares them.
 _REPOSITORY = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_REVISION = rf"(?:refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_]+)|[^/\s\x00-\x1f\x7f~^:?#*\[\\]{{1,255}})"
+_REVISION = r"(?:refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_]+)|[^/\s\x00-\x1f\x7f~^:?#*\[\\]{1,255})"
 
 _CLEAN_PATH = Avoids("a path must not contain empty segments, . or ..", r"[^:]//|/\.{1,2}(?:/|$)")
 _BUILTIN = Matches(

@@ -18,7 +18,6 @@ from ddpm_operator.text import count
 Device = Literal["cpu", "cuda"]
 
 
-
 class Cost(NamedTuple):
     """What one evaluation of a network costs, for one sample; as `ddpm_inference.job.Cost`.
 
@@ -359,9 +358,7 @@ def _assumptions(spec: Spec) -> list[str]:
     ]
 
 
-def _explain_memory(
-    spec: Spec, batch_size: int | None, device: Device, tasks: int, *, on_workers: bool
-) -> list[str]:
+def _explain_memory(spec: Spec, batch_size: int | None, device: Device, tasks: int, *, on_workers: bool) -> list[str]:
     """Returns a sentence for each kind of pod whose memory is probably too small for the weights.
 
     Args:
