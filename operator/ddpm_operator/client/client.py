@@ -81,7 +81,8 @@ class Client:
         Args:
             manifest: a DDPMSampling, as in YAML. It is created in the client's namespace.
             checkpoint: a local file or folder to upload to the claim that the manifest's model URI names (see
-                `model_uri`), unless it was uploaded before. If the upload fails, a sampling created by this call is deleted again.
+                `model_uri`), unless it was uploaded before. If the upload fails, a sampling created by this call is
+                deleted again.
             told: called with the progress of the upload.
 
         Raises:

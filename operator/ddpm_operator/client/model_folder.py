@@ -168,7 +168,7 @@ class _Reader:
         return ModelFolder(self._folder, files, footprint, layout.notes)
 
     def _network(self, config: Mapping[str, JsonValue], img_size: int | None) -> UNet2DSpec | None:
-        """Returns the network's configuration; None for one of another package's family, which only the driver knows."""
+        """Returns the network's configuration; None for one of another package, which only the driver knows."""
         if is_unet2d(config):
             return read_unet2d(config, img_size)
         if not config.get("_class_name"):

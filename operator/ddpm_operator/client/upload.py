@@ -1,8 +1,9 @@
 """Uploads a local checkpoint for a sampling: both reach the cluster, or neither does.
 
 `Client.submit` creates the sampling suspended. This module then creates a claim, which the sampling owns, and sends
-its files one by one to an uploader pod that writes them there (`uploader_program`). Afterwards the client resumes the sampling. So
-deleting the sampling removes everything at any moment, and after an interruption the same command can be run again.
+the files one by one to an uploader pod that writes them there (`uploader_program`). Afterwards the client resumes the
+sampling. So deleting the sampling removes everything at any moment, and after an interruption the same command can be
+run again: it sends the files that are not there yet.
 """
 
 from __future__ import annotations

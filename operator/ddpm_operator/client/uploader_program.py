@@ -1,9 +1,9 @@
 """Runs in the uploader pod: writes standard input to a file, which appears complete or not at all.
 
-It is passed to `python -c` in the pod, so it imports only the standard library. Arguments: a folder, the
-file's path below it, its length in bytes, and its sha256. It reads exactly that many bytes and does not need the end of standard input. At the start,
-after every mebibyte and at the end it prints the number of bytes received so far on a line. If the file already exists,
-it prints the whole length at once and reads nothing.
+It is passed to `python -c` in the pod, so it imports only the standard library. Arguments: a folder, the file's path
+below it, its length in bytes, and its sha256. It reads exactly that many bytes and does not need the end of standard
+input. At the start, after every mebibyte and at the end it prints the number of bytes received so far on a line. If the
+file already exists, it prints the whole length at once and reads nothing.
 """
 
 import hashlib

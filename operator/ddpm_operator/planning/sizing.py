@@ -353,8 +353,8 @@ def _assumptions(spec: Spec) -> list[str]:
     channels, height, width = _shape(spec) or _assumed_shape(spec)
     return [
         f"The operator does not read {spec.model.uri.partition('://')[0]}://: it assumes {height}x{width} pixels, "
-        f"{count(channels, 'channel')} and {_operations(_ASSUMED_PIPELINE_FLOPS)} an evaluation. Set model.footprint, or "
-        "submit the pipeline from a local folder, for a plan of its own."
+        f"{count(channels, 'channel')} and {_operations(_ASSUMED_PIPELINE_FLOPS)} an evaluation. Set model.footprint, "
+        "or submit the pipeline from a local folder, for a plan of its own."
     ]
 
 

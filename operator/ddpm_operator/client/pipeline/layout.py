@@ -236,8 +236,8 @@ def no_weights(layout: Layout, names: Collection[str]) -> PipelineRejected:
     shards = sorted(name for name in here if _SHARD.fullmatch(name))
     if shards:
         return PipelineRejected(
-            f"its weights are {len(shards)} shards, of which diffusion_pytorch_model.safetensors.index.json is missing: "
-            "its upload is unfinished",
+            f"its weights are {len(shards)} shards, of which diffusion_pytorch_model.safetensors.index.json is "
+            "missing: its upload is unfinished",
             "its author has to upload the index",
         )
     for suffix, kind in _OTHER_WEIGHTS.items():
@@ -245,8 +245,8 @@ def no_weights(layout: Layout, names: Collection[str]) -> PipelineRejected:
         if found:
             return PipelineRejected(f"its weights are {kind} ({found})", "convert them to safetensors with diffusers")
     return PipelineRejected(
-        f"it has a {layout.config} but no weights beside it (diffusion_pytorch_model.safetensors or .bin): its upload is "
-        "unfinished",
+        f"it has a {layout.config} but no weights beside it (diffusion_pytorch_model.safetensors or .bin): its upload "
+        "is unfinished",
         "its author has to upload the weights",
     )
 

@@ -150,8 +150,8 @@ def read_unet2d(stored: Config, img_size: int | None) -> UNet2DSpec:
     height, width = spec.sample_size
     if height % spec.size_multiple or width % spec.size_multiple:
         raise PipelineRejected(
-            f"images of {height}x{width} do not fit its {len(spec.block_out_channels)} levels, which need a multiple of "
-            f"{spec.size_multiple}",
+            f"images of {height}x{width} do not fit its {len(spec.block_out_channels)} levels, which need a multiple "
+            f"of {spec.size_multiple}",
             "the sample_size in config.json must be that of the training",
         )
     return spec

@@ -115,8 +115,8 @@ def check_config(config: Json, name: str) -> None:
         raise PipelineRejected(f"its {name} is of a class of a file of its own: code of a repository is never executed")
     if "model_type" in config or "architectures" in config:
         raise PipelineRejected(
-            f"its {name} is of a transformers model ({config.get('model_type') or config.get('architectures')}), not of "
-            "a UNet"
+            f"its {name} is of a transformers model ({config.get('model_type') or config.get('architectures')}), not "
+            "of a UNet"
         )
 
 

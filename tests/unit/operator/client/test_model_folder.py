@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
+import yaml
 
 from ddpm_inference.checkpoint import load_from
 from ddpm_inference.checkpoint import pipeline_folder as driver
@@ -25,7 +27,8 @@ from tests.support.pipelines import CONFIG, INDEX, SCHEDULER, WEIGHTS, arrays, e
 
 Files = dict[str, bytes]
 SHARDED = "diffusion_pytorch_model.safetensors.index.json"
-SHIPPED = Path(__file__).parents[4] / "models" / "mnist.safetensors"
+ROOT = Path(__file__).parents[4]
+SHIPPED = ROOT / "models" / "mnist.safetensors"
 
 
 def without(files: Files, *names: str) -> Files:
@@ -263,6 +266,17 @@ def test_chosen_files_are_the_drivers(files: Callable[[], Files]) -> None:
     names = dict.fromkeys(files())
     source = type("Source", (), {"entries": names})()
     assert vars(layout.find_layout(names)) == vars(driver.find_layout(source))
+
+
+def test_the_example_of_the_hub_has_the_footprint_of_its_network() -> None:
+    entry = next(entry for entry in entries() if entry.name == "google/ddpm-cifar10-32")
+    shapes, cost = unet2d_layout.shapes_and_cost(unet2d_config.read_unet2d(entry.unet or {}, None))
+    weight_bytes = 4 * sum(math.prod(shape) for shape in shapes.values())
+    model = yaml.safe_load((ROOT / "examples" / "hub.yaml").read_text())["spec"]["model"]
+    assert model["uri"] == f"hf://{entry.name}"
+    footprint = model["footprint"]
+    assert (footprint["flops"], footprint["activationBytes"], footprint["weightBytes"]) == (*cost, weight_bytes)
+    assert (footprint["height"], footprint["width"], footprint["channels"]) == (32, 32, 3)
 
 
 @pytest.mark.parametrize("name", ["WEIGHT_NAMES", "MAX_LISTED", "INDEX"])

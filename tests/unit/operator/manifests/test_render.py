@@ -72,7 +72,7 @@ def manifests(attempt: Attempt, tokens: Tokens = TOKENS) -> list[Manifest]:
 def golden_cases() -> Iterator[tuple[str, DDPMSampling]]:
     paths = [
         SAMPLINGS / "accepted.yaml",
-        *(ROOT / "examples" / f"{name}.yaml" for name in ("digits", "gpu")),
+        *(ROOT / "examples" / f"{name}.yaml" for name in ("digits", "gpu", "hub")),
     ]
     for path in paths:
         for document in yaml.safe_load_all(path.read_text()):
