@@ -64,9 +64,9 @@ def check_index(index: Json, names: Collection[str]) -> None:
                 f"its author has to save it with a class of diffusers; {_UNET_HINT}",
             )
     if isinstance(class_name, list):
-        name = class_name[-1] if class_name else "?"
+        own = class_name[-1] if class_name else "?"
         raise PipelineRejected(
-            f"its pipeline is the class {name} of its own file {class_name[0] if class_name else '?'}.py: code of a "
+            f"its pipeline is the class {own} of its own file {class_name[0] if class_name else '?'}.py: code of a "
             "repository is never executed",
             _UNET_HINT,
         )
@@ -250,12 +250,11 @@ def check_scheduler(config: Json, pipeline_class: JsonValue, sampler: str | None
             if config.get(field):
                 raise _unknown_value(field, config[field], "only the noise levels of its timesteps are implemented")
     if own in ("dpmpp", "unipc"):
-        for field, default, allowed in (
-            ("solver_order", 2, (1, 2)),
-            ("final_sigmas_type", "zero", ("zero", "sigma_min")),
-        ):
-            if config.get(field, default) not in allowed:
-                raise _unknown_value(field, config[field], f"known are {', '.join(map(str, allowed))}")
+        orders: tuple[str, JsonValue, tuple[JsonValue, ...]] = ("solver_order", 2, (1, 2))
+        finals: tuple[str, JsonValue, tuple[JsonValue, ...]] = ("final_sigmas_type", "zero", ("zero", "sigma_min"))
+        for setting, usual, allowed in (orders, finals):
+            if config.get(setting, usual) not in allowed:
+                raise _unknown_value(setting, config[setting], f"known are {', '.join(map(str, allowed))}")
     if own is None and sampler is None and pipeline_class not in ("DDIMPipeline", "DDIM"):
         raise PipelineRejected(
             f"there is no sampler for its scheduler {name}", "choose one, such as --sampler dpmpp or --sampler ddim"

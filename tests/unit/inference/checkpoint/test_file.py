@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_inference.checkpoint import Checkpoint, convert, formats, load, save, torch_reader
+from ddpm_inference.checkpoint import Checkpoint, convert, load, save, torch_reader
+from ddpm_inference.checkpoint import formats
 from ddpm_inference.checkpoint.safetensors_file import Metadata, Weights, encode
 from ddpm_inference.errors import InvalidSpec, ModelNotFound, ModelRejected, StorageFailed
 from ddpm_inference.job import ModelRequest, ModelSpec, TrainedSchedule

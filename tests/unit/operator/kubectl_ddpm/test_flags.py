@@ -17,6 +17,7 @@ from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, SamplingMani
 from ddpm_operator.kubectl_ddpm.submit import with_checkpoint
 from ddpm_operator.kubectl_ddpm.user_path import user_path
 from ddpm_operator.planning.sizing import claim_size, plan
+from tests.support.pipelines import nested, write
 
 
 def parse(flags: str) -> SamplingManifest:
