@@ -24,6 +24,7 @@ from tests.cluster.kube import Namespace
 from tests.cluster.manifests import pod, secret
 from tests.cluster.operator_release import Operator
 from tests.cluster.samplings import API, DELETION_TIMEOUT, KIND, LONG, SMALL, Sampling, assert_nothing_left
+from tests.support.pipelines import INDEX, encoded, nested, write
 
 PLUGIN = Path(sys.executable).with_name("kubectl-ddpm")
 DIGITS = ("digits", "--model_path", "builtin://mnist", "--sampler", "dpmpp")
@@ -146,6 +147,36 @@ def test_an_uploaded_checkpoint_gives_the_local_samples(
     assert_nothing_left(namespace)
     user.run("delete", "mine")
     namespace.wait("v1", "PersistentVolumeClaim", "mine-model", lambda seen: not seen, DELETION_TIMEOUT, "it to go")
+
+
+def test_an_uploaded_pipeline_gives_the_local_samples(user: User, namespace: Namespace, tmp_path: Path) -> None:
+    folder = write(tmp_path / "pipeline", nested() | {"README.md": b"# not uploaded"})
+    sampler = ("--n_samples", "16", "--sampler", "ddim", "--steps", "4")
+    command = ("submit", "mine", "--model_path", folder, *sampler, *A_SMALL_POD, "--json")
+    assert json.loads(user.run(*command))["was"] == "created"
+    assert json.loads(user.run(*command))["was"] == "unchanged"
+    planned = Sampling(namespace, "mine").wait(lambda it: bool(it.get("status", {}).get("plan")), "a plan")
+    assert planned["spec"]["model"]["uri"] == "pvc://mine-model/pipeline"
+    assert "chosen for 8x8 pixels and" in planned["status"]["plan"]["why"][0]
+    assert "Succeeded  16 of 16" in user.run("watch", "mine")
+    user.run("fetch", "mine", tmp_path / "there")
+    here = [Path(sys.executable).with_name("ddpm-sample"), "--ray_address", "None", "--quiet"]
+    subprocess.run([*here, "--model_path", folder, *sampler, "--out_dir", tmp_path / "here"], check=True)
+    samples = [(tmp_path / where / "samples.npy").read_bytes() for where in ("there", "here")]
+    assert samples[0] == samples[1]
+    user.run("delete", "mine")
+
+
+@pytest.mark.draws_nothing
+def test_a_pipeline_that_is_not_drawn_is_refused_before_the_upload(
+    user: User, namespace: Namespace, tmp_path: Path
+) -> None:
+    latent = encoded(INDEX | {"vqvae": ["diffusers", "VQModel"]})
+    folder = write(tmp_path, nested() | {"model_index.json": latent})
+    done = user.ddpm("submit", "mine", "--model_path", folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "it is a latent model (vqvae)" in done.stderr
+    assert not namespace.list(API, KIND)
 
 
 @pytest.mark.draws_nothing

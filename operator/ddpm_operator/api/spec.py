@@ -55,18 +55,23 @@ Fraction = Annotated[
 Decimal = Annotated[
     str,
     Field(min_length=1, max_length=12),
-    Matches('it must be a decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
-]
-Fraction = Annotated[
-    str,
-    Field(min_length=1, max_length=12),
-    Matches('it must be a decimal from 0 to 1 in quotes, such as "0.02"', r"0(?:\.[0-9]{1,10})?|1(?:\.0{1,10})?"),
-]
-Decimal = Annotated[
-    str,
-    Field(min_length=1, max_length=12),
     Matches('it must be a positive decimal in quotes, such as "1.5"', r"[0-9]{1,6}(?:\.[0-9]{1,5})?"),
 ]
+
+
+class Footprint(Model):
+    """What a network takes. It sizes the plan and the claims, and decides no sample that batchSize does not."""
+
+    height: Annotated[int, Field(ge=1, le=1024)] = Field(description="The height of an image in pixels.")
+    width: Annotated[int, Field(ge=1, le=1024)] = Field(description="The width of an image in pixels.")
+    channels: Annotated[int, Field(ge=1, le=64)] = Field(description="The number of channels of an image.")
+    flops: Annotated[int, Field(ge=1, le=10**18)] = Field(
+        description="Floating-point operations of one network evaluation for one sample."
+    )
+    activation_bytes: Annotated[int, Field(ge=1, le=2**50)] = Field(
+        description="Memory of the activations of one sample at the peak of an evaluation, in fp32."
+    )
+    weight_bytes: Annotated[int, Field(ge=1, le=2**50)] = Field(description="Memory of the weights, in fp32.")
 
 
 class Checkpoint(Model):
@@ -74,12 +79,14 @@ class Checkpoint(Model):
 
     uri: ModelUri = Field(
         description="The location of the checkpoint: builtin://name (part of the image), pvc://claim/path, "
-        "s3://bucket/key or https://host/path. https is read without authentication, so pin the file with sha256. "
-        "gs://bucket/key is reserved for future use."
+        "s3://bucket/key, https://host/path or hf://org/name[@revision][/subfolder]. It is a file, or the folder of a "
+        "diffusers pipeline; the URL of an https folder ends in a slash. https is read without authentication, so pin "
+        "the file with sha256. gs://bucket/key is reserved for future use."
     )
     sha256: Sha256 | None = Field(
         default=None,
-        description="The expected sha256 digest of the checkpoint. A file with another digest is rejected.",
+        description="The expected sha256 digest of the checkpoint. Another one is rejected. Of a folder: the digest "
+        "of the lines `name sha256` of the files that are read, sorted by name.",
     )
     name: ModelName | None = Field(
         default=None,
@@ -107,6 +114,11 @@ class Checkpoint(Model):
         default=None,
         description="Whether a Unet applies the BatchNorm of its attention. Versions of the original implementation "
         "differ in this, with the same weights. By default, the statistics in the checkpoint decide.",
+    )
+    footprint: Footprint | None = Field(
+        default=None,
+        description="What the network takes. `kubectl ddpm submit` reads it in the configuration of a local pipeline. "
+        "Without it, the plan of a pipeline is an assumption, and the driver chooses the batch size.",
     )
 
 
@@ -363,7 +375,8 @@ class Spec(Model):
     credentials_secret_ref: LocalReference | None = Field(
         default=None,
         description="A Secret with environment variables for access to s3:// URIs: AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY and, for storage other than Amazon S3, AWS_ENDPOINT_URL.",
+        "AWS_SECRET_ACCESS_KEY and, for storage other than Amazon S3, AWS_ENDPOINT_URL; and to hf:// URIs: HF_TOKEN "
+        "and, for another hub, HF_ENDPOINT.",
     )
     image: (
         Annotated[

@@ -18,6 +18,10 @@ _FILE = rf"{_CHARACTER}*[^/\s\x00-\x1f\x7f]"
 _FOLDER = rf"{_CHARACTER}+"
 _MAX_LENGTH = 1024
 
+# As `ddpm_inference.checkpoint.hub_uri`, which also checks what a regular expression cannot say; a test compares them.
+_REPOSITORY = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_REVISION = r"(?:refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_]+)|[^/\s\x00-\x1f\x7f~^:?#*\[\\]{1,255})"
+
 _CLEAN_PATH = Avoids("a path must not contain empty segments, . or ..", r"[^:]//|/\.{1,2}(?:/|$)")
 _BUILTIN = Matches(
     "a builtin:// URI must name a checkpoint in the image, such as builtin://mnist",
@@ -25,16 +29,18 @@ _BUILTIN = Matches(
     "builtin://",
 )
 _CLAIM_FILE = Matches(
-    "a pvc:// model URI must name a claim and a file: pvc://claim/folder/model.safetensors",
-    rf"pvc://{SUBDOMAIN}/{_FILE}",
+    "a pvc:// model URI must name a claim and a file or folder: pvc://claim/folder/model.safetensors or "
+    "pvc://claim/pipeline",
+    rf"pvc://{SUBDOMAIN}/{_FOLDER}",
     "pvc://",
 )
 _CLAIM_FOLDER = Matches(
     "a pvc:// output URI must name a claim and a folder: pvc://claim/folder", rf"pvc://{SUBDOMAIN}/{_FOLDER}", "pvc://"
 )
 _S3_KEY = Matches(
-    "an s3:// model URI must name a bucket and a key: s3://bucket/folder/model.safetensors",
-    rf"s3://{_BUCKET}/{_FILE}",
+    "an s3:// model URI must name a bucket and a key or prefix: s3://bucket/folder/model.safetensors or "
+    "s3://bucket/pipeline/",
+    rf"s3://{_BUCKET}/{_FOLDER}",
     "s3://",
 )
 _S3_FOLDER = Matches(
@@ -50,6 +56,16 @@ _HTTPS = Matches(
     rf"https://{SUBDOMAIN}(?::[0-9]{{1,5}})?/{_CHARACTER}+",
     "https://",
 )
+_HUB = Matches(
+    "an hf:// URI must name a repository of a model, without a query: hf://org/name, hf://org/name@revision or "
+    "hf://org/name@revision/subfolder, where a slash in a revision is written %2F",
+    rf"hf://{_REPOSITORY}/{_REPOSITORY}(?:@{_REVISION})?(?:/[^\s\x00-\x1f\x7f?#]*)?",
+    "hf://",
+)
+_NO_OTHER_HUB_KIND = Avoids(
+    "an hf:// URI must name the repository of a model, not a data set, a Space, a bucket or a kernel",
+    r"^hf://(?:datasets|spaces|buckets|kernels)/",
+)
 # SSRF protection: a request from inside the cluster reaches hosts that the user who wrote the URI cannot reach.
 _NO_INTERNAL_HOST = Avoids(
     "an https:// URI must name a DNS host: IP addresses, localhost and cloud metadata services are not allowed",
@@ -61,8 +77,8 @@ ModelUri = Annotated[
     str,
     Field(min_length=1, max_length=_MAX_LENGTH),
     Matches(
-        "a model URI must start with builtin://, pvc://, s3://, gs:// or https://",
-        r"(?:builtin|pvc|s3|gs|https)://(?s:.*)",
+        "a model URI must start with builtin://, pvc://, s3://, gs://, https:// or hf://",
+        r"(?:builtin|pvc|s3|gs|https|hf)://(?s:.*)",
     ),
     _BUILTIN,
     _CLAIM_FILE,
@@ -70,6 +86,8 @@ ModelUri = Annotated[
     _GS_KEY,
     _HTTPS,
     _NO_INTERNAL_HOST,
+    _HUB,
+    _NO_OTHER_HUB_KIND,
     _CLEAN_PATH,
 ]
 OutputUri = Annotated[

@@ -10,7 +10,7 @@
 >>> client.fetch("digits", Path("digits"))
 """
 
-from ddpm_operator.client.checkpoint_file import CheckpointFile, checkpoint_file
+from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.client import Client, Submitted
 from ddpm_operator.client.errors import (
     ClientError,
@@ -23,6 +23,7 @@ from ddpm_operator.client.errors import (
     Unreachable,
 )
 from ddpm_operator.client.fetch import Fetched, FetchedFile
+from ddpm_operator.client.model_folder import LocalModel, ModelFolder, local_model
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.upload import model_uri
 from ddpm_operator.client.verify import DamagedFile, Verified
@@ -36,6 +37,8 @@ __all__ = [
     "DamagedFile",
     "Fetched",
     "FetchedFile",
+    "LocalModel",
+    "ModelFolder",
     "NotAllowed",
     "NotFound",
     "ProgressCallback",
@@ -44,7 +47,7 @@ __all__ = [
     "Submitted",
     "Unreachable",
     "Verified",
-    "checkpoint_file",
     "ignore_progress",
+    "local_model",
     "model_uri",
 ]

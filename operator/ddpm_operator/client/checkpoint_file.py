@@ -11,10 +11,11 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ddpm_operator.api.spec import Footprint
 from ddpm_operator.client.errors import RequestRejected
 
 # The driver's own limits.
@@ -38,6 +39,19 @@ class ImageShape(BaseModel):
     channels: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
+class StoredFile(NamedTuple):
+    """A local file, and what becomes of it on the claim.
+
+    Attributes:
+        name: its path on the claim.
+    """
+
+    path: Path
+    name: str
+    bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class CheckpointFile:
     """A local file that looks like a valid checkpoint.
@@ -53,9 +67,22 @@ class CheckpointFile:
     bytes: int
     sha256: str
     images: ImageShape
+    footprint: Footprint | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """Its path on the claim."""
+        return f"model.{self.suffix}"
+
+    @property
+    def stored(self) -> tuple[StoredFile, ...]:
+        """The files to upload."""
+        return (StoredFile(self.path, self.stored_as, self.bytes, self.sha256),)
 
 
-class _Tensor(BaseModel):
+class Tensor(BaseModel):
+    """An entry of the header of a safetensors file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     dtype: str
@@ -88,7 +115,7 @@ def checkpoint_file(path: Path) -> CheckpointFile:
                 "save only the weights: model.state_dict(), without the optimizer",
             )
         with path.open("rb") as file:
-            suffix, images = _detect_format(path, file, length)
+            suffix, images, _ = detect_format(path, file, length)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -99,15 +126,23 @@ def checkpoint_file(path: Path) -> CheckpointFile:
     return CheckpointFile(path, suffix, length, sha256, images)
 
 
-def _detect_format(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, ImageShape]:
+def detect_format(path: Path, file: BinaryIO, length: int) -> tuple[Suffix, ImageShape, dict[str, Tensor] | None]:
+    """Checks that an open file is a complete checkpoint.
+
+    Returns:
+        its format, the image shape in its metadata, and key -> tensor of a safetensors file.
+
+    Raises:
+        RequestRejected: if it is something else, or damaged.
+    """
     start = file.read(_LENGTH_BYTES + 1)
     if start.startswith(b"PK\x03\x04"):
         _check_zip(path, file)
-        return "pt", ImageShape()
+        return "pt", ImageShape(), None
     if start[_LENGTH_BYTES:] == b"{":
         file.seek(_LENGTH_BYTES)
         header_bytes = int.from_bytes(start[:_LENGTH_BYTES], "little")
-        return "safetensors", _check_safetensors(path, file, header_bytes, length)
+        return "safetensors", *_check_safetensors(path, file, header_bytes, length)
     if not length:
         raise RequestRejected(f"{path} is empty", _GET_IT_AGAIN)
     if start.startswith(b"\x80"):
@@ -146,7 +181,9 @@ def _is_uncompressed(archive: zipfile.ZipFile) -> bool:
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _check_safetensors(path: Path, file: BinaryIO, header_bytes: int, length: int) -> ImageShape:
+def _check_safetensors(
+    path: Path, file: BinaryIO, header_bytes: int, length: int
+) -> tuple[ImageShape, dict[str, Tensor]]:
     """Checks that the tensors in the header account for the whole file, and reads our own metadata."""
     if header_bytes > _MAX_HEADER_BYTES:
         raise RequestRejected(
@@ -157,18 +194,20 @@ def _check_safetensors(path: Path, file: BinaryIO, header_bytes: int, length: in
     try:
         entries = _Header.validate_json(file.read(header_bytes))
         metadata = _MetadataTexts.validate_python(entries.pop(_METADATA_KEY, {}))
-        tensors = [_Tensor.model_validate_json(json.dumps(entry)) for entry in entries.values()]
+        tensors = {key: Tensor.model_validate_json(json.dumps(entry)) for key, entry in entries.items()}
     except ValidationError as error:
         raise RequestRejected(
             f"{path} has a damaged safetensors header: {error.errors()[0]['msg']}", _GET_IT_AGAIN
         ) from error
-    expected = _LENGTH_BYTES + header_bytes + max((tensor.data_offsets[1] for tensor in tensors), default=0)
+    expected = _LENGTH_BYTES + header_bytes + max((tensor.data_offsets[1] for tensor in tensors.values()), default=0)
     if expected != length:
         raise RequestRejected(
             f"{path} is {length:,} bytes long, but its header says {expected:,}",
             _GET_IT_AGAIN,
         )
-    return _parse_metadata(path, metadata[_OUR_METADATA_KEY]).model if _OUR_METADATA_KEY in metadata else ImageShape()
+    if _OUR_METADATA_KEY not in metadata:
+        return ImageShape(), tensors
+    return _parse_metadata(path, metadata[_OUR_METADATA_KEY]).model, tensors
 
 
 def _parse_metadata(path: Path, text: str) -> _Metadata:

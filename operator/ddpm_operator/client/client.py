@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple, Self
 from pydantic import ValidationError
 
 from ddpm_operator.api import GROUP, KIND, VERSION, DDPMSampling
-from ddpm_operator.client.checkpoint_file import CheckpointFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.errors import Conflict, NotFound, RequestRejected
 from ddpm_operator.client.fetch import Fetched, fetch
 from ddpm_operator.client.logs import head_log, stored_log
+from ddpm_operator.client.model_folder import LocalModel
 from ddpm_operator.client.progress_callback import ProgressCallback, ignore_progress
 from ddpm_operator.client.retry import retry_patch
 from ddpm_operator.client.upload import has_model, rollback_on_error, upload_checkpoint
@@ -73,15 +73,16 @@ class Client:
     def submit(
         self,
         manifest: Document,
-        checkpoint: CheckpointFile | None = None,
+        checkpoint: LocalModel | None = None,
         told: ProgressCallback = ignore_progress,
     ) -> Submitted:
         """Creates a sampling or updates the one of the same name. More `samples` let it grow.
 
         Args:
             manifest: a DDPMSampling, as in YAML. It is created in the client's namespace.
-            checkpoint: a local file to upload to the claim that the manifest's model URI names (see `model_uri`),
-                unless it was uploaded before. If the upload fails, a sampling created by this call is deleted again.
+            checkpoint: a local file or folder to upload to the claim that the manifest's model URI names (see
+                `model_uri`), unless it was uploaded before. If the upload fails, a sampling created by this call is
+                deleted again.
             told: called with the progress of the upload.
 
         Raises:
@@ -186,7 +187,7 @@ class Client:
         name: str,
         manifest: Document,
         before: DDPMSampling | None,
-        checkpoint: CheckpointFile,
+        checkpoint: LocalModel,
         on_progress: ProgressCallback,
     ) -> DDPMSampling:
         """Applies a manifest suspended, uploads its checkpoint, then resumes it."""

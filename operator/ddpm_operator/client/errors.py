@@ -27,6 +27,13 @@ class RequestRejected(ClientError):
     """The request is invalid: the API server, or the client before it, rejected it."""
 
 
+class PipelineRejected(RequestRejected):
+    """A local folder is not a pipeline that can be drawn."""
+
+    def __init__(self, message: str, hint: str = "give the folder of a DDPM of pixels, saved by diffusers") -> None:
+        super().__init__(message, hint)
+
+
 class Conflict(RequestRejected):
     """Fields are owned by other field managers, which have set other values.
 

@@ -1,8 +1,9 @@
 """Uploads a local checkpoint for a sampling: both reach the cluster, or neither does.
 
 `Client.submit` creates the sampling suspended. This module then creates a claim, which the sampling owns, and sends
-the file to an uploader pod that writes it there (`uploader_program`). Afterwards the client resumes the sampling. So
-deleting the sampling removes everything at any moment, and after an interruption the same command can be run again.
+the files one by one to an uploader pod that writes them there (`uploader_program`). Afterwards the client resumes the
+sampling. So deleting the sampling removes everything at any moment, and after an interruption the same command can be
+run again: it sends the files that are not there yet.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import BinaryIO
 
 from ddpm_operator.api import DDPMSampling
 from ddpm_operator.api.model import JsonValue
-from ddpm_operator.client.checkpoint_file import CheckpointFile
+from ddpm_operator.client.checkpoint_file import StoredFile
 from ddpm_operator.client.connection import Connection
 from ddpm_operator.client.errors import ClientError, RequestRejected, Unreachable
 from ddpm_operator.client.helper_pod import helper_pod, run_helper_pod
+from ddpm_operator.client.model_folder import LocalModel
 from ddpm_operator.client.progress_callback import ProgressCallback
 from ddpm_operator.client.remote_command import CommandFailed, RemoteCommand
 from ddpm_operator.kube import paths
@@ -40,29 +42,42 @@ _FILE_SYSTEM_BYTES = 64 << 20
 
 
 def upload_checkpoint(
-    connection: Connection, sampling: DDPMSampling, file: CheckpointFile, on_progress: ProgressCallback
+    connection: Connection, sampling: DDPMSampling, model: LocalModel, on_progress: ProgressCallback
 ) -> None:
-    """Stores a checkpoint at the URI that a suspended sampling names (`model_uri`).
+    """Stores a checkpoint at the URI that a suspended sampling names (`model_uri`). Files already there are not sent.
 
     Raises:
-        RequestRejected: if a foreign claim has the name, or the file changes during the upload.
-        Unreachable: if no operator reconciles the sampling, or the pod cannot store the file.
+        RequestRejected: if a foreign claim has the name, or a file changes during the upload.
+        Unreachable: if no operator reconciles the sampling, or the pod cannot store a file.
     """
     image = _worker_image(connection, sampling)
-    _create_claim(connection, sampling, file)
+    _create_claim(connection, sampling, model)
+    file, done = model.stored[0], 0
     try:
-        with (
-            file.path.open("rb") as content,
-            run_helper_pod(connection, _uploader_pod(sampling, image)) as pod,
-            pod.running(_receive_command(file), _SILENCE_TIMEOUT, takes_input=True) as receiver,
-        ):
-            send(content, receiver, file.bytes, on_progress)
+        with run_helper_pod(connection, _uploader_pod(sampling, image)) as pod:
+            for file in model.stored:
+                with (
+                    file.path.open("rb") as content,
+                    pod.running(_receive_command(file), _SILENCE_TIMEOUT, takes_input=True) as receiver,
+                ):
+                    send(content, receiver, file.bytes, _part_of(on_progress, done, model.bytes))
+                done += file.bytes
     except CommandFailed as error:
         raise Unreachable(f"cannot upload {file.path}: {error.message}", error.hint) from error
     except OSError as error:
         raise RequestRejected(
             f"{file.path}: {error.strerror or error}", "do not change the file while it is uploaded"
         ) from error
+
+
+def _part_of(on_progress: ProgressCallback, done: int, total: int) -> ProgressCallback:
+    """Returns a callback for one of several files.
+
+    Args:
+        done: bytes of the files before it.
+        total: bytes of all files.
+    """
+    return lambda received, _: on_progress(done + received, total)
 
 
 def has_model(connection: Connection, sampling: DDPMSampling) -> bool:
@@ -135,20 +150,16 @@ class _Acknowledgements:
         return self.received
 
 
-def model_uri(sampling: str, file: CheckpointFile) -> str:
+def model_uri(sampling: str, model: LocalModel) -> str:
     """Returns the URI that a sampling of this name uses for its uploaded checkpoint."""
-    return f"pvc://{_claim_name(sampling)}/{_stored_name(file)}"
+    return f"pvc://{_claim_name(sampling)}/{model.stored_as}"
 
 
 def _claim_name(sampling: str) -> str:
     return f"{sampling}-model"
 
 
-def _stored_name(file: CheckpointFile) -> str:
-    return f"model.{file.suffix}"
-
-
-def _claim_manifest(sampling: DDPMSampling, file: CheckpointFile) -> dict[str, JsonValue]:
+def _claim_manifest(sampling: DDPMSampling, model: LocalModel) -> dict[str, JsonValue]:
     """Returns a claim of the default storage class, in whole GiB, that is deleted with the sampling."""
     return {
         "apiVersion": "v1",
@@ -161,7 +172,7 @@ def _claim_manifest(sampling: DDPMSampling, file: CheckpointFile) -> dict[str, J
         },
         "spec": {
             "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": f"{-(-(file.bytes + _FILE_SYSTEM_BYTES) // _GIB)}Gi"}},
+            "resources": {"requests": {"storage": f"{-(-(model.bytes + _FILE_SYSTEM_BYTES) // _GIB)}Gi"}},
         },
     }
 
@@ -171,10 +182,10 @@ def _uploader_pod(sampling: DDPMSampling, image: str) -> dict[str, JsonValue]:
     return helper_pod(sampling, image, "uploader", _claim_name(sampling.metadata.name), _MOUNT, read_only=False)
 
 
-def _receive_command(file: CheckpointFile) -> list[str]:
+def _receive_command(file: StoredFile) -> list[str]:
     """Returns the command that reads the file from its standard input."""
     program = files(__package__).joinpath("uploader_program.py").read_text()
-    return ["python", "-P", "-c", program, f"{_MOUNT}/{_stored_name(file)}", str(file.bytes), file.sha256]
+    return ["python", "-P", "-c", program, _MOUNT, file.name, str(file.bytes), file.sha256]
 
 
 def _worker_image(connection: Connection, sampling: DDPMSampling) -> str:
@@ -193,12 +204,12 @@ def _worker_image(connection: Connection, sampling: DDPMSampling) -> str:
     )
 
 
-def _create_claim(connection: Connection, sampling: DDPMSampling, file: CheckpointFile) -> None:
+def _create_claim(connection: Connection, sampling: DDPMSampling, model: LocalModel) -> None:
     """Creates the claim, unless the sampling has it. A claim that is being deleted is waited for."""
     path, name = paths.claims(sampling.metadata.namespace), _claim_name(sampling.metadata.name)
     for observed in connection.watch(path, name, _CLAIM_DELETION_TIMEOUT):
         if observed is None:
-            connection.request("POST", path, {"fieldValidation": "Strict"}, _claim_manifest(sampling, file))
+            connection.request("POST", path, {"fieldValidation": "Strict"}, _claim_manifest(sampling, model))
             return
         owner = _owner_uid(observed)
         if owner is None:

@@ -1,9 +1,9 @@
 """Runs in the uploader pod: writes standard input to a file, which appears complete or not at all.
 
-It is passed to `python -c` in the pod, so it imports only the standard library. Arguments: the file's path, its length
-in bytes, and its sha256. It reads exactly that many bytes and does not need the end of standard input. At the start,
-after every mebibyte and at the end it prints the number of bytes received so far on a line. If the file already exists,
-it prints the whole length at once and reads nothing.
+It is passed to `python -c` in the pod, so it imports only the standard library. Arguments: a folder, the file's path
+below it, its length in bytes, and its sha256. It reads exactly that many bytes and does not need the end of standard
+input. At the start, after every mebibyte and at the end it prints the number of bytes received so far on a line. If the
+file already exists, it prints the whole length at once and reads nothing.
 """
 
 import hashlib
@@ -13,9 +13,14 @@ from pathlib import Path
 CHUNK_BYTES = 1 << 20
 
 
-def main(path: Path, length: int, sha256: str) -> None:
+def main(root: Path, name: str, length: int, sha256: str) -> None:
+    if name.startswith("/") or {"", ".", ".."}.intersection(name.split("/")):
+        sys.exit(f"{name!r} is not a path below a folder")
+    path = root / name
     partial = path.with_name(f".{path.name}.part")
     try:
+        for folder in reversed(path.relative_to(root).parents[:-1]):
+            (root / folder).mkdir(exist_ok=True)
         if not is_whole(path, length, sha256):
             receive(partial, length)
             if not is_whole(partial, length, sha256):
@@ -46,4 +51,4 @@ def receive(partial: Path, length: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -63,14 +63,16 @@ MODEL_URI = "spec.model.uri"
 MODEL_SHA256 = "spec.model.sha256"
 MODEL_IMG_SIZE = "spec.model.imgSize"
 MODEL_CHANNELS = "spec.model.channels"
+MODEL_FOOTPRINT = "spec.model.footprint"
+SAMPLER_NAME = "spec.sampler.name"
 NAME = "metadata.name"
 TASKS_PER_GPU = "spec.resources.tasksPerGPU"
 
 FLAGS = (
-    Flag(MODEL, MODEL_URI, "checkpoint: a local file, which is uploaded, or builtin://mnist, pvc://claim/file, s3://…, "
-         "https://…"),
-    Flag("sha256", MODEL_SHA256, "the sha256 that the checkpoint must have, as printed by sha256sum", str.lower,
-         metavar="HEX"),
+    Flag(MODEL, MODEL_URI, "checkpoint: a local file or pipeline folder, which is uploaded, or builtin://mnist, "
+         "pvc://claim/path, s3://…, https://…, hf://org/name[@revision][/subfolder]"),
+    Flag("sha256", MODEL_SHA256, "the sha256 that the checkpoint must have, as printed by sha256sum; of a folder, that "
+         "of the lines `name sha256` of its files", str.lower, metavar="HEX"),
     Flag("model_name", "spec.model.name", "network; this and the next six are needed only if the checkpoint has no "
          "metadata", choices=get_args(ModelName)),
     Flag("downs", "spec.model.downs", "channels of each level of the network", int, nargs="+"),
@@ -86,8 +88,8 @@ FLAGS = (
     Flag("precision", "spec.precision", "floating-point precision (default fp32)", choices=get_args(Precision)),
     Flag("batch_size", "spec.batchSize", "images per shard (default: chosen automatically)", int),
     Flag("output_uri", "spec.output.uri", "s3://bucket/folder or pvc://claim/folder (default: a new claim)"),
-    Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on, for s3://",
-         metavar="SECRET"),
+    Flag("credentials", "spec.credentialsSecretRef.name", "Secret with AWS_ACCESS_KEY_ID and so on for s3://, or "
+         "HF_TOKEN for hf://", metavar="SECRET"),
     Flag("image", "spec.image", "image of the pods (default: set by the operator)", metavar="IMAGE"),
     Flag("sampler", "spec.sampler.name", "sampling algorithm (default: of the checkpoint's pipeline, else ddpm)",
          choices=get_args(SamplerName)),

@@ -169,7 +169,7 @@ def network_policy(templates: Templates, attempt: Attempt, cluster_uid: str, ope
         "cluster": attempt.name,
         "operator": {"namespace": operator.namespace, "labels": dict(operator.labels)},
         "progress_port": PROGRESS_PORT,
-        "outside": any(uri.startswith(("s3://", "gs://", "https://")) for uri in uris),
+        "outside": any(uri.startswith(("s3://", "gs://", "https://", "hf://")) for uri in uris),
         "cloud_identity": attempt.cloud_identity
         and spec.credentials_secret_ref is None
         and any(uri.startswith(("s3://", "gs://")) for uri in uris),

@@ -104,7 +104,7 @@ class Limits:
             if scheme == _RESERVED_SCHEME:
                 yield LimitViolation(
                     f"{field}: {scheme}:// is reserved for future use and not supported yet.",
-                    "Copy the checkpoint to s3://, https:// or a claim (`kubectl ddpm submit --model_path FILE` "
+                    "Copy the checkpoint to s3://, https://, hf:// or a claim (`kubectl ddpm submit --model_path FILE` "
                     "uploads it to a claim), and create a new DDPMSampling.",
                 )
             elif scheme and not _is_listed(scheme, self.uri_schemes):

@@ -7,7 +7,7 @@ workers, GPUs or tasks than shards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ddpm_operator.api import Plan, Spec
 from ddpm_operator.api.quantity import binary, parse
@@ -17,22 +17,55 @@ from ddpm_operator.text import count
 
 Device = Literal["cpu", "cuda"]
 
+
+class Cost(NamedTuple):
+    """What one evaluation of a network costs, for one sample; as `ddpm_inference.job.Cost`.
+
+    Attributes:
+        flops: floating-point operations, where a multiplication with its addition counts as two.
+        activation_bytes: memory of the activations at the peak, in fp32.
+    """
+
+    flops: int
+    activation_bytes: int
+
+
+class Budget(NamedTuple):
+    """Limits of a batch: the first that is reached decides."""
+
+    rows: int
+    flops: int
+    activation_bytes: int
+
+
 # Copies of values in ddpm_inference, which the operator never imports; a test compares them.
-MAX_BATCH_SIZE: dict[Device, int] = {"cpu": 32, "cuda": 512}
-BATCH_PIXELS: dict[Device, int] = {"cpu": 32 * 1024, "cuda": 1024 * 1024}
+BUDGETS: dict[Device, Budget] = {
+    "cpu": Budget(rows=32, flops=250 * 10**9, activation_bytes=128 << 20),
+    "cuda": Budget(rows=512, flops=8 * 10**12, activation_bytes=4 << 30),
+}
+GUIDE_COST_OF_A_PIXEL = Cost(flops=100_000, activation_bytes=4096)
 DEFAULT_STEPS: dict[SamplerName, int | None] = {"ddpm": None, "ddim": 50, "dpmpp": 20, "heun": 20, "unipc": 20}
 DEFAULT_TIMESTEPS = 1000
-BUILTIN_SHAPES: dict[str, tuple[int, int]] = {"mnist": (1, 28)}
+BUILTIN_SHAPES: dict[str, tuple[int, int, int]] = {"mnist": (1, 28, 28)}
 
 # Network evaluations of a 28x28 image, each about 1 ms on one CPU. Workers start about 15 s later than a head that
 # samples alone, so a job up to this size would be finished before they could help.
 SMALL_JOB_EVALUATIONS = 50_000
-_REFERENCE_PIXELS = 28 * 28
+_SMALL_JOB_FLOPS = SMALL_JOB_EVALUATIONS * 28 * 28 * GUIDE_COST_OF_A_PIXEL.flops
 # Starting Ray and the driver takes 10 CPU seconds in a dozen concurrent processes. With a CPU limit equal to its
 # request, a small head is throttled all that time. Only the limit is raised: a higher request would reserve more CPU.
 _HEAD_CPU_BURST = 1
-# (channels, image size) assumed when only the checkpoint knows them.
-_ASSUMED_SHAPE = (3, 64)
+# (C, H, W) and cost assumed when only the checkpoint knows them. Pipelines are most often of 256x256 images and 114 M
+# parameters, of which the weights are 455 MB.
+_ASSUMED_SHAPE = (3, 64, 64)
+_ASSUMED_PIPELINE_SHAPE = (3, 256, 256)
+_ASSUMED_PIPELINE_FLOPS = 500 * 10**9
+# Ray, torch and the process of a worker or driver without a network.
+_BASE_MEMORY = 1 << 30
+# Of a worker's weights: those of its network and those that it prepares for execution. Of the head: the file and the
+# arrays that are read from it.
+_COPIES_OF_WEIGHTS = 2
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
 class PlanningError(Exception):
@@ -68,12 +101,18 @@ class PodSize:
     slots: int
 
 
-def default_batch_size(img_size: int, device: Device) -> int:
+def default_batch_size(cost: Cost, device: Device) -> int:
     """Returns the batch size for an unset spec.batchSize; equal to `ddpm_inference.job.default_batch_size`."""
-    size = MAX_BATCH_SIZE[device]
-    while size > 1 and size * img_size**2 > BATCH_PIXELS[device]:
+    budget = BUDGETS[device]
+    size = budget.rows
+    while size > 1 and (size * cost.flops > budget.flops or size * cost.activation_bytes > budget.activation_bytes):
         size //= 2
     return size
+
+
+def guide_cost(height: int, width: int) -> Cost:
+    """Returns the nominal cost of a network of the guide, which does not depend on its widths."""
+    return Cost(*(value * height * width for value in GUIDE_COST_OF_A_PIXEL))
 
 
 def plan(spec: Spec, previous: Plan | None = None) -> Plan:
@@ -94,7 +133,7 @@ def plan(spec: Spec, previous: Plan | None = None) -> Plan:
             "set resources.gpus to 1 or more, or create a new DDPMSampling that runs on CPUs",
         )
     batch_size, batch_size_reason = _batch_size(spec, device, previous)
-    shards = -(-spec.samples // (batch_size or MAX_BATCH_SIZE[device]))
+    shards = -(-spec.samples // (batch_size or BUDGETS[device].rows))
     known_shards = shards if batch_size else None
     planner = _plan_gpus if device == "cuda" else _plan_cpus
     planned = planner(spec, batch_size, shards, known_shards, batch_size_reason)
@@ -123,8 +162,7 @@ def worker_size(spec: Spec, plan: Plan) -> PodSize:
 
 def is_small(spec: Spec, samples: int) -> bool:
     """Returns whether the head alone would finish this number of samples about as soon as workers could start."""
-    _, img_size = _shape(spec) or _ASSUMED_SHAPE
-    return samples * _steps(spec) * img_size**2 <= SMALL_JOB_EVALUATIONS * _REFERENCE_PIXELS
+    return samples * _steps(spec) * _flops(spec) <= _SMALL_JOB_FLOPS
 
 
 def claim_size(spec: Spec) -> str:
@@ -132,8 +170,8 @@ def claim_size(spec: Spec) -> str:
 
     The shards and samples.npy take 4 bytes each; the total is doubled to leave room for an increase of `samples`.
     """
-    channels, img_size = _shape(spec) or _ASSUMED_SHAPE
-    gibibytes = -(-2 * 8 * spec.samples * channels * img_size**2 // 2**30)
+    channels, height, width = _shape(spec) or _assumed_shape(spec)
+    gibibytes = -(-2 * 8 * spec.samples * channels * height * width // 2**30)
     return binary(max(1, gibibytes) * 2**30)
 
 
@@ -143,12 +181,48 @@ def _device(spec: Spec) -> Device:
     return spec.resources.device
 
 
-def _shape(spec: Spec) -> tuple[int, int] | None:
-    """Returns (channels, image size), or None if only the checkpoint knows them."""
-    builtin = BUILTIN_SHAPES.get(builtin_name(spec.model.uri) or "")
+def _shape(spec: Spec) -> tuple[int, int, int] | None:
+    """Returns (C, H, W), or None if only the checkpoint knows them."""
+    model = spec.model
+    builtin = BUILTIN_SHAPES.get(builtin_name(model.uri) or "")
     if builtin:
         return builtin
-    return (spec.model.channels or 1, spec.model.img_size) if spec.model.img_size else None
+    if model.footprint:
+        return (model.footprint.channels, model.footprint.height, model.footprint.width)
+    if not model.img_size:
+        return None
+    return (model.channels or (1 if _is_guide_network(spec) else 3), model.img_size, model.img_size)
+
+
+def _assumed_shape(spec: Spec) -> tuple[int, int, int]:
+    return _ASSUMED_SHAPE if _is_guide_network(spec) else _ASSUMED_PIPELINE_SHAPE
+
+
+def _is_guide_network(spec: Spec) -> bool:
+    """Returns whether a checkpoint without a footprint is taken for a network of the guide: it is a single file, or has
+    fields of such a network. Others may be pipelines, whose cost does not follow from the image size."""
+    model = spec.model
+    if model.footprint:
+        return False
+    if model.name or model.downs or model.time_emb_dim or model.time_embedding or builtin_name(model.uri):
+        return True
+    return model.uri.partition("?")[0].endswith(_WEIGHT_FILES)
+
+
+def _cost(spec: Spec) -> Cost | None:
+    """Returns the cost of an evaluation; None if only the checkpoint knows it."""
+    if footprint := spec.model.footprint:
+        return Cost(footprint.flops, footprint.activation_bytes)
+    shape = _shape(spec)
+    return guide_cost(*shape[1:]) if shape and _is_guide_network(spec) else None
+
+
+def _flops(spec: Spec) -> int:
+    """Returns the operations of an evaluation of one sample, assumed if unknown."""
+    cost = _cost(spec)
+    if cost:
+        return cost.flops
+    return guide_cost(*_ASSUMED_SHAPE[1:]).flops if _is_guide_network(spec) else _ASSUMED_PIPELINE_FLOPS
 
 
 def _batch_size(spec: Spec, device: Device, previous: Plan | None) -> tuple[int | None, str]:
@@ -157,9 +231,11 @@ def _batch_size(spec: Spec, device: Device, previous: Plan | None) -> tuple[int 
         return previous.batch_size, "as in the first attempt"
     if spec.batch_size:
         return spec.batch_size, "as requested"
-    shape = _shape(spec)
-    if shape:
-        return default_batch_size(shape[1], device), f"chosen for {shape[1]}x{shape[1]} pixels on {device}"
+    shape, cost = _shape(spec), _cost(spec)
+    if shape and cost:
+        _, height, width = shape
+        network = f" and {_operations(cost.flops)} an evaluation" if spec.model.footprint else ""
+        return default_batch_size(cost, device), f"chosen for {height}x{width} pixels{network} on {device}"
     return None, ""
 
 
@@ -171,7 +247,7 @@ def _plan_cpus(
     if spec.resources.gpus:
         why.append("The first attempt ran on CPUs, so later attempts do not use GPUs.")
     evaluations = spec.samples * _steps(spec)
-    _, img_size = _shape(spec) or _ASSUMED_SHAPE
+    _, height, width = _shape(spec) or _assumed_shape(spec)
     workers = min(spec.resources.max_workers, -(-shards // slots))
     if spec.resources.max_workers == 0:
         why.append("maxWorkers is 0, so the head draws all samples.")
@@ -181,7 +257,7 @@ def _plan_cpus(
     elif is_small(spec, spec.samples):
         workers = 0
         why.append(
-            f"{evaluations:,} network evaluations of {img_size}x{img_size} pixels take about as long as starting "
+            f"{evaluations:,} network evaluations of {height}x{width} pixels take about as long as starting "
             "workers, so the head draws all samples."
         )
     else:
@@ -191,6 +267,8 @@ def _plan_cpus(
         why.append("The head runs only the driver.")
     if not workers:
         why.append("Without workers, the head gets the cpu and memory of a worker if they are larger than its own.")
+    why += _assumptions(spec)
+    why += _explain_memory(spec, batch_size, "cpu", slots, on_workers=workers > 0)
     return Plan(device="cpu", workers=workers, gpus=0, batch_size=batch_size, shards=known_shards, why=tuple(why))
 
 
@@ -216,6 +294,8 @@ def _plan_gpus(
         )
     why.append(f"{count(workers, 'worker')} with {count(each, 'GPU')} each, {count(tasks, 'task')} per GPU.")
     why.append("The head runs only the driver, without a GPU.")
+    why += _assumptions(spec)
+    why += _explain_memory(spec, batch_size, "cuda", each * tasks, on_workers=True)
     return Plan(
         device="cuda",
         workers=workers,
@@ -259,7 +339,55 @@ def _explain_shards(spec: Spec, batch_size: int | None, shards: int, batch_size_
     samples = count(spec.samples, "sample")
     if batch_size:
         return f"{samples} in batches of {batch_size} ({batch_size_reason}) make {count(shards, 'shard')}."
+    guide = _is_guide_network(spec)
+    depends, exact = ("image size", "model.imgSize or batchSize") if guide else ("network", "batchSize")
     return (
-        f"{samples}; the batch size depends on the checkpoint's image size and is at most {MAX_BATCH_SIZE[device]}, so "
-        f"there are {count(shards, 'shard')} or more. Set model.imgSize or batchSize for an exact plan."
+        f"{samples}; the batch size depends on the checkpoint's {depends} and is at most {BUDGETS[device].rows}, so "
+        f"there are {count(shards, 'shard')} or more. Set {exact} for an exact plan."
     )
+
+
+def _assumptions(spec: Spec) -> list[str]:
+    """Returns what the plan assumes of a checkpoint that the operator cannot read, as a sentence."""
+    if _is_guide_network(spec) or spec.model.footprint:
+        return []
+    channels, height, width = _shape(spec) or _assumed_shape(spec)
+    return [
+        f"The operator does not read {spec.model.uri.partition('://')[0]}://: it assumes {height}x{width} pixels, "
+        f"{count(channels, 'channel')} and {_operations(_ASSUMED_PIPELINE_FLOPS)} an evaluation. Set model.footprint, "
+        "or submit the pipeline from a local folder, for a plan of its own."
+    ]
+
+
+def _explain_memory(spec: Spec, batch_size: int | None, device: Device, tasks: int, *, on_workers: bool) -> list[str]:
+    """Returns a sentence for each kind of pod whose memory is probably too small for the weights.
+
+    Args:
+        tasks: concurrent ones on one pod.
+    """
+    footprint = spec.model.footprint
+    if footprint is None:
+        return []
+    weights, resources = footprint.weight_bytes, spec.resources
+    activations = (batch_size or 1) * footprint.activation_bytes if device == "cpu" else 0
+    drawing = tasks * (_COPIES_OF_WEIGHTS * weights + activations)
+    reading = _COPIES_OF_WEIGHTS * weights
+    # The weights are in Ray's object store once on each pod.
+    if on_workers:
+        pods = [("worker", resources.worker.memory, drawing), ("head", resources.head.memory, reading)]
+    else:
+        pods = [("worker", max(resources.head.memory, resources.worker.memory, key=parse), drawing + reading)]
+    return [
+        f"The weights take {_mebibytes(weights)}: a {pod if on_workers else 'head that draws'} needs about "
+        f"{_mebibytes(needed + weights + _BASE_MEMORY)}, more than its memory of {memory}. Set resources.{pod}.memory."
+        for pod, memory, needed in pods
+        if needed + weights + _BASE_MEMORY > parse(memory)
+    ]
+
+
+def _operations(flops: int) -> str:
+    return f"{flops / 1e9:,.3g} GFLOP" if flops < 10**12 else f"{flops / 1e12:,.3g} TFLOP"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{-(-size // 2**20):,}Mi"

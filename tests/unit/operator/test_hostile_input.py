@@ -41,7 +41,7 @@ DEFAULTS = Limits(
     gpu_resource_names=("nvidia.com/gpu", "amd.com/gpu"),
     pod_labels=("plain words",),
     pod_annotations=("plain words",),
-    uri_schemes=("builtin", "pvc", "s3", "https"),
+    uri_schemes=("builtin", "pvc", "s3", "https", "hf"),
 )
 TEMPLATES, OPERATOR = Templates(), OperatorPods("ddpm-ray", {"app": "operator"})
 MANY_EXAMPLES = settings(

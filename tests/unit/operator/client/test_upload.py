@@ -110,7 +110,7 @@ class LocalProcess:
 
 
 def test_the_uploader_program_receives_the_whole_file(tmp_path: Path) -> None:
-    arguments = [tmp_path / "model.pt", str(len(DATA)), hashlib.sha256(DATA).hexdigest()]
+    arguments = [tmp_path, "model.pt", str(len(DATA)), hashlib.sha256(DATA).hexdigest()]
     command = [sys.executable, "-c", Path(uploader_program.__file__).read_text(), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         send(io.BytesIO(DATA), RemoteCommand(LocalProcess(process)), len(DATA), lambda *_: None)

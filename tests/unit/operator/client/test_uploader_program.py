@@ -14,9 +14,10 @@ DATA = bytes(range(256)) * 10_000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-def receive(path: Path, data: bytes, sha256: str = SHA256) -> subprocess.CompletedProcess[bytes]:
+def receive(path: Path, data: bytes, sha256: str = SHA256, name: str = "") -> subprocess.CompletedProcess[bytes]:
+    root, name = (path, name) if name else (path.parent, path.name)
     program = Path(uploader_program.__file__).read_text()
-    command = ["python3", "-c", program, str(path), str(len(DATA)), sha256]
+    command = ["python3", "-c", program, str(root), name, str(len(DATA)), sha256]
     return subprocess.run(command, input=data, capture_output=True, check=False)
 
 
@@ -52,3 +53,21 @@ def test_an_unwritable_path_is_named(tmp_path: Path) -> None:
         1,
         f"{tmp_path}/no/model.pt: No such file or directory\n",
     )
+
+
+def test_a_file_of_a_folder_is_stored_below_it(tmp_path: Path) -> None:
+    completed = receive(tmp_path, DATA, name="pipeline/unet/model.safetensors")
+    assert completed.returncode == 0
+    assert (tmp_path / "pipeline/unet/model.safetensors").read_bytes() == DATA
+    again = receive(tmp_path, b"", name="pipeline/unet/model.safetensors")
+    assert (again.returncode, again.stdout) == (0, b"2560000\n")
+
+
+@pytest.mark.parametrize("name", ["../model.pt", "a/../../model.pt", "/etc/model.pt", "a//b", "a/./b", "a/"])
+def test_a_name_outside_of_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "claim"
+    root.mkdir()
+    completed = receive(root, DATA, name=name)
+    assert completed.returncode == 1
+    assert completed.stderr.decode() == f"{name!r} is not a path below a folder\n"
+    assert [*tmp_path.rglob("*")] == [root]

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from ddpm_operator.api import Spec
+from ddpm_operator.api.model import JsonValue
 from ddpm_operator.client.checkpoint_file import CheckpointFile, ImageShape
+from ddpm_operator.client.model_folder import local_model
 from ddpm_operator.kubectl_ddpm import main
 from ddpm_operator.kubectl_ddpm.flags import add_flags, given_fields, ineffective_flags, manifest_from_flags
 from ddpm_operator.kubectl_ddpm.manifest_file import ManifestError, SamplingManifest
 from ddpm_operator.kubectl_ddpm.submit import with_checkpoint
 from ddpm_operator.kubectl_ddpm.user_path import user_path
 from ddpm_operator.planning.sizing import claim_size, plan
+from tests.support.pipelines import nested, write
 
 
 def parse(flags: str) -> SamplingManifest:
@@ -151,3 +154,14 @@ def test_a_number_that_must_be_a_string_is_to_be_quoted(
     assert main(["explain", "-f", str(file)]) == 2
     number = field.rpartition(": ")[2].rstrip("}")
     assert f'must be a string, not {number}; write it in quotes: "{number}"\n' in capsys.readouterr().err
+
+
+def test_a_pipeline_folder_brings_its_footprint_and_digest(tmp_path: Path) -> None:
+    folder = local_model(write(tmp_path, nested()))
+    fields: dict[str, JsonValue] = {"spec.model.uri": str(tmp_path), "spec.samples": 400}
+    spec = manifest_from_flags("mine", with_checkpoint("mine", fields, folder)).sampling.spec
+    assert (spec.model.uri, spec.model.sha256) == ("pvc://mine-model/pipeline", folder.sha256)
+    assert spec.model.footprint == folder.footprint
+    assert spec.model.img_size is None
+    assert plan(spec).batch_size == 32
+    assert "chosen for 8x8 pixels and " in plan(spec).why[0]

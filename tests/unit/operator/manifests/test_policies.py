@@ -112,6 +112,7 @@ def networks(metadata: Metadata, make_spec: MakeSpec) -> list[tuple[Network, Net
         for fields, internet, metadata_services in (
             ({}, False, False),
             ({"model": {"uri": "https://example.com/m.safetensors"}}, True, False),
+            ({"model": {"uri": "hf://org/name"}}, True, False),
             (S3_OUTPUT_WITH_CREDENTIALS, True, False),
             (S3_OUTPUT, True, True),
         )

@@ -73,7 +73,7 @@ def manifests(attempt: Attempt, tokens: Tokens = TOKENS) -> list[Manifest]:
 def golden_cases() -> Iterator[tuple[str, DDPMSampling]]:
     paths = [
         SAMPLINGS / "accepted.yaml",
-        *(ROOT / "examples" / f"{name}.yaml" for name in ("digits", "gpu")),
+        *(ROOT / "examples" / f"{name}.yaml" for name in ("digits", "gpu", "hub")),
     ]
     for path in paths:
         for document in yaml.safe_load_all(path.read_text()):
@@ -268,6 +268,7 @@ def test_queue_label_is_only_on_the_raycluster(metadata: Metadata, make_spec: Ma
         ({"output": {"uri": "s3://bucket/a"}}, True, True),
         ({"output": {"uri": "s3://bucket/a"}, "credentialsSecretRef": {"name": "s3"}}, True, False),
         ({"model": {"uri": "https://example.com/a"}}, True, False),
+        ({"model": {"uri": "hf://org/name"}}, True, False),
         ({"model": {"uri": "gs://bucket/a"}}, True, True),
     ],
 )

@@ -138,7 +138,7 @@ def test_reserved_scheme_is_never_allowed(make_spec: MakeSpec) -> None:
     violation = UNLIMITED.violation(make_spec(model={"uri": "gs://models/unet.safetensors"}))
     assert violation
     assert violation.message == "spec.model.uri: gs:// is reserved for future use and not supported yet."
-    assert "s3://, https:// or a claim" in violation.hint
+    assert "s3://, https://, hf:// or a claim" in violation.hint
 
 
 def test_listed_names_are_allowed(make_spec: MakeSpec) -> None:

@@ -15,14 +15,16 @@ from ddpm_inference.models.families import family_of
 from ddpm_operator.api import Plan, Spec
 from ddpm_operator.api.quantity import parse
 from ddpm_operator.planning.sizing import (
+    BUDGETS,
     BUILTIN_SHAPES,
     DEFAULT_STEPS,
     DEFAULT_TIMESTEPS,
-    MAX_BATCH_SIZE,
+    Cost,
     Device,
     PlanningError,
     claim_size,
     default_batch_size,
+    guide_cost,
     head_size,
     plan,
     worker_size,
@@ -64,7 +66,7 @@ def spec_of(fields: dict[str, Any]) -> Spec:
 
 
 def min_shards(chosen: Plan, samples: int) -> int:
-    return chosen.shards or -(-samples // MAX_BATCH_SIZE[chosen.device])
+    return chosen.shards or -(-samples // BUDGETS[chosen.device].rows)
 
 
 @settings(deadline=None)
@@ -306,7 +308,84 @@ def test_claim_size_covers_shards_and_samples(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("img_size", [1, 8, 16, 28, 31, 32, 33, 64, 100, 128, 181, 256, 512, 1024])
 def test_default_batch_size_matches_inference(img_size: int, device: Device) -> None:
     model = job.ModelSpec(name="Unet", downs=(8,), time_emb_dim=4, img_size=img_size, time_embedding="step")
-    assert default_batch_size(img_size, device) == job.default_batch_size(family_of(model).cost(model), device)
+    cost = family_of(model).cost(model)
+    assert guide_cost(img_size, img_size) == cost
+    assert default_batch_size(Cost(*cost), device) == job.default_batch_size(cost, device)
+
+
+@given(st.integers(1, 10**14), st.integers(1, 1 << 40), st.sampled_from(["cpu", "cuda"]))
+def test_batch_of_any_cost_matches_inference(flops: int, activation_bytes: int, device: Device) -> None:
+    expected = job.default_batch_size(job.Cost(flops, activation_bytes), device)
+    assert default_batch_size(Cost(flops, activation_bytes), device) == expected
+
+
+HUB = {"uri": "hf://google/ddpm-celebahq-256"}
+FOOTPRINT = {
+    "height": 256,
+    "width": 256,
+    "channels": 3,
+    "flops": 497 * 10**9,
+    "activationBytes": 400 << 20,
+    "weightBytes": 454_688_012,
+}
+
+
+def test_footprint_decides_batch_claim_and_workers(make_spec: MakeSpec) -> None:
+    spec = make_spec(model=HUB | {"footprint": FOOTPRINT}, samples=100, sampler={"name": "ddim"})
+    chosen = plan(spec)
+    assert (chosen.batch_size, chosen.shards, chosen.workers) == (1, 100, 4)
+    assert "chosen for 256x256 pixels and 497 GFLOP an evaluation on cpu" in explanation(chosen)
+    assert "assumes" not in explanation(chosen)
+    assert claim_size(make_spec(model=HUB | {"footprint": FOOTPRINT}, samples=1000)) == "3Gi"
+
+
+def test_non_square_footprint_is_explained(make_spec: MakeSpec) -> None:
+    tall = FOOTPRINT | {"height": 160, "width": 240, "channels": 1}
+    assert "for 160x240 pixels" in explanation(plan(make_spec(model=HUB | {"footprint": tall})))
+
+
+@pytest.mark.parametrize("uri", [HUB["uri"], "s3://bucket/pipeline/", "pvc://claim/pipeline", "https://host/pipeline/"])
+def test_assumptions_about_an_unread_pipeline_are_said(make_spec: MakeSpec, uri: str) -> None:
+    chosen = plan(make_spec(model={"uri": uri}, samples=64, sampler={"name": "ddim"}))
+    assert chosen.batch_size is None
+    scheme = uri.partition("://")[0]
+    assert f"does not read {scheme}://: it assumes 256x256 pixels, 3 channels and 500 GFLOP" in explanation(chosen)
+    assert "Set batchSize for an exact plan" in explanation(chosen)
+    assert chosen.workers > 0
+    assert claim_size(make_spec(model={"uri": uri}, samples=1000)) == "3Gi"
+
+
+def test_image_size_alone_decides_no_batch_of_a_pipeline(make_spec: MakeSpec) -> None:
+    chosen = plan(make_spec(model=HUB | {"imgSize": 32}, samples=100))
+    assert chosen.batch_size is None
+    assert "assumes 32x32 pixels, 3 channels" in explanation(chosen)
+
+
+@pytest.mark.parametrize(
+    ("resources", "sentences"),
+    [
+        ({"worker": {"cpu": "2", "memory": "4Gi"}}, []),
+        (
+            {"worker": {"cpu": "4", "memory": "4Gi"}},
+            ["a worker needs about 6,527Mi, more than its memory of 4Gi. Set resources.worker.memory."],
+        ),
+        (
+            {"head": {"cpu": "1", "memory": "1Gi"}},
+            ["a head needs about 2,325Mi, more than its memory of 1Gi. Set resources.head.memory."],
+        ),
+        (
+            {"maxWorkers": 0, "worker": {"cpu": "2", "memory": "4Gi"}},
+            ["a head that draws needs about 4,860Mi, more than its memory of 4Gi. Set resources.worker.memory."],
+        ),
+    ],
+)
+def test_memory_too_small_for_the_weights_is_said(
+    make_spec: MakeSpec, resources: dict[str, Any], sentences: list[str]
+) -> None:
+    head = {"head": {"cpu": "1", "memory": "4Gi"}}
+    spec = make_spec(model=HUB | {"footprint": FOOTPRINT}, samples=100, resources=head | resources)
+    prefix = "The weights take 434Mi: "
+    assert [it.removeprefix(prefix) for it in plan(spec).why if it.startswith(prefix)] == sentences
 
 
 def test_sampler_defaults_match_inference() -> None:
@@ -328,3 +407,4 @@ def test_the_hardware_of_an_earlier_attempt_is_kept(make_spec: MakeSpec, resourc
     assert first.hardware is None
     known = first.model_copy(update={"hardware": {"aten": "AVX512"}})
     assert plan(spec, previous=known).hardware == {"aten": "AVX512"}
+    assert load(fetch(uri), job.ModelRequest(uri=uri)).spec.image_shape == BUILTIN_SHAPES[name]
