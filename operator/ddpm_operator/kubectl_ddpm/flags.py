@@ -1,6 +1,6 @@
 """The flags of `kubectl ddpm submit`, each mapped to a field of a DDPMSampling. Pure.
 
-They have the names of the flags of `ddpm-sample`.
+A flag that `ddpm-sample` has too has the same name here. Defaults may differ, such as that of num_gpus_per_task.
 """
 
 from __future__ import annotations

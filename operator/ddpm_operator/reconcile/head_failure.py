@@ -4,7 +4,8 @@ The head runs Ray's control plane and the driver, so its end is the end of the a
 deleted, restarts its container or is replaced by another pod, if the RayCluster is deleted, or if the head does not
 answer for `MAX_SILENCE`. Every one of these becomes a `Problem`, mostly with the reason HeadLost, and
 `ddpm_operator.reconcile.attempts.fail` ends the attempt with it. The next attempt starts with a new head: KubeRay does
-not replace a dead one, because of `_DISABLE_HEAD_RESTART` and the restartPolicy in `ddpm_operator.manifests.render`.
+not replace a dead one, because of restartPolicy Never, which ``templates/pod.yaml.j2`` sets, and
+`_DISABLE_HEAD_RESTART`; `ddpm_operator.manifests.render` requires both.
 
 A head that goes because its RayCluster is suspended is not a failure, see `ddpm_operator.reconcile.kueue`.
 """
